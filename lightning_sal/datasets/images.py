@@ -1,0 +1,201 @@
+"""Photographs and masks from files: whatever the mode, one frame, the photograph's as it is displayed.
+
+Legend: H x W pixels of the displayed photograph, h x w pixels as the mask file stores them, I instances.
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+ORIENTATION = 0x0112
+# EXIF orientation -> (whether to transpose, quarter turns counter-clockwise after it). Orientations 2 to 4 keep the
+# size, so the size of a mask cannot tell whether it was drawn before or after them: it counts as drawn after.
+TURNS = {5: (True, 0), 6: (False, 3), 7: (True, 2), 8: (False, 1)}
+SAME_ASPECT = 0.05
+MAX_COLOURS = 255
+DECODER_ERRORS = (
+    OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error, zlib.error,
+    Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
+
+
+class UnreadableSample(ValueError):
+    """A sample that cannot be read; the message is one line with the path and the reason."""
+
+
+def read_image(path: str | Path) -> Tensor:
+    """The photograph as it is displayed: EXIF orientation applied, any mode brought to RGB.
+
+    16-bit greys are scaled to 8 bits; transparency is laid over white, as Qwen-VL's own preprocessing does.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        UnreadableSample: The file is missing, truncated, not an image, or larger than PIL's limit on pixels.
+    """
+    image = _decode(path)
+    if image.mode.startswith(("I", "F")):
+        levels = _levels(image, path)
+        grey = np.rint(levels * (255 / _range(levels))).astype(np.uint8)
+        return torch.from_numpy(np.repeat(grey[:, :, None], 3, axis=2))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return torch.from_numpy(np.array(image.convert("RGB")))
+
+
+def read_mask(path: str | Path, size: tuple[int, int] | None = None, orientation: int = 1) -> Tensor:
+    """A mask of any mode, True inside the object.
+
+    A pixel counts where its brightest channel exceeds half of the range; the range is the smallest of 1, 255 and 65535
+    that holds the file's largest value. So multi-valued masks are cut at half, and files that hold the labels 0 and 1
+    (or 8-bit values in 16 bits) mean what they say. A palette file is read by the colours that it shows; where these
+    are not greys they name labels, and every label but black is object. Transparent is background; where all colours
+    are black, the opacity itself is the mask.
+
+    Args:
+        path: The mask file.
+        size: (H, W) of the displayed photograph, to which the mask is brought by nearest neighbour; None keeps the
+            size of the file.
+        orientation: EXIF orientation of the photograph, 1 to 8, as `read_orientation` gives it. A mask drawn in the
+            frame of the photograph before its turn is turned along.
+
+    Returns:
+        (H, W) bool.
+
+    Raises:
+        UnreadableSample: As for `read_image`, or the mask has another aspect ratio than the photograph.
+    """
+    levels = _levels(_decode(path), path)
+    return fit_masks(levels[None] * 2 > _range(levels), size, orientation, path)[0]
+
+
+def read_instances_png(path: str | Path, size: tuple[int, int] | None = None, orientation: int = 1) -> Tensor:
+    """The instances of a colour-coded file: one colour an instance, black (or transparent) the background.
+
+    Palette files are told apart by index, so that two instances may show the same colour.
+
+    Args:
+        path: The colour-coded file; lossless, because every colour is an instance.
+        size: As for `read_mask`.
+        orientation: As for `read_mask`.
+
+    Returns:
+        (I, H, W) bool in ascending order of colour (or index); I = 0 for an empty ground truth.
+
+    Raises:
+        UnreadableSample: As for `read_mask`, or the file holds more than 255 colours.
+    """
+    codes = _codes(_decode(path))
+    colours = np.unique(codes[codes >= 0])
+    if len(colours) > MAX_COLOURS:
+        raise UnreadableSample(f"{path}: {len(colours)} colours, more than a colour-coded instance mask has")
+    return fit_masks(codes[None] == colours[:, None, None], size, orientation, path)
+
+
+def read_orientation(path: str | Path) -> int:
+    """EXIF orientation of the photograph, 1 (upright) to 8."""
+    try:
+        with Image.open(path) as image:
+            return image.getexif().get(ORIENTATION, 1)
+    except DECODER_ERRORS as error:
+        raise UnreadableSample(f"{path}: {_reason(error)}") from error
+
+
+def fit_masks(masks: np.ndarray, size: tuple[int, int] | None, orientation: int, path: str | Path) -> Tensor:
+    """Masks brought into the frame of the displayed photograph.
+
+    Args:
+        masks: (N, h, w) bool, N >= 0.
+        size: (H, W) of the displayed photograph, or None for no change.
+        orientation: EXIF orientation of the photograph.
+        path: Named where the masks do not fit.
+
+    Returns:
+        (N, H, W) bool.
+    """
+    if size is None:
+        return torch.from_numpy(np.ascontiguousarray(masks))
+    stored, height, width = masks.shape[1:], *size
+    turns = orientation in TURNS
+    if stored != (height, width) and turns and (stored == (width, height) or not _same_aspect(stored, size)):
+        transpose, quarters = TURNS[orientation]
+        masks = np.rot90(masks.swapaxes(1, 2) if transpose else masks, quarters, axes=(1, 2))
+    if not _same_aspect(masks.shape[1:], size):
+        raise UnreadableSample(f"{path}: {stored[1]} x {stored[0]} pixels do not fit a photograph of {width} x {height}")
+    if masks.shape[1:] != (height, width):
+        rows, columns = (
+            ((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip(size, masks.shape[1:], strict=True)
+        )
+        masks = masks[:, rows[:, None], columns]
+    return torch.from_numpy(np.ascontiguousarray(masks))
+
+
+def _same_aspect(a: tuple[int, ...], b: tuple[int, int]) -> bool:
+    return abs(np.log(a[0] * b[1] / (a[1] * b[0]))) <= SAME_ASPECT
+
+
+def _decode(path: str | Path) -> Image.Image:
+    """The decoded file, turned as its own EXIF says."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                image.load()
+                return ImageOps.exif_transpose(image)
+    except DECODER_ERRORS as error:
+        raise UnreadableSample(f"{path}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case FileNotFoundError():
+            return "no such file"
+        case UnidentifiedImageError():
+            return "not an image, or cut off in its header"
+        case OSError(strerror=str() as reason):
+            return reason
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _range(levels: np.ndarray) -> int:
+    return next(top for top in (1, 255, 65535) if levels.max() <= top)
+
+
+def _levels(image: Image.Image, path: str | Path) -> np.ndarray:
+    """(h, w) brightness of each pixel; see `read_mask`."""
+    if image.mode == "1" or image.mode == "L":
+        return np.asarray(image).astype(np.int64)
+    if image.mode.startswith(("I", "F")):
+        levels = np.asarray(image)
+        if not (levels.min() >= 0 and levels.max() <= 65535):
+            raise UnreadableSample(f"{path}: mode {image.mode} with values outside 0 to 65535")
+        return levels.astype(np.float64)
+    pixels = np.asarray(image.convert("RGBA")).astype(np.int64)
+    colour, alpha = pixels[:, :, :3], pixels[:, :, 3]
+    levels = colour.max(axis=2)
+    if image.mode == "P" and (levels != colour.min(axis=2)).any():
+        levels = np.where(levels > 0, 255, 0)
+    if not levels.any() and (alpha != alpha.flat[0]).any():
+        return alpha
+    return levels * alpha // 255
+
+
+def _codes(image: Image.Image) -> np.ndarray:
+    """(h, w) one number a colour, or palette index; -1 for the background."""
+    pixels = np.asarray(image).astype(np.int64)
+    if image.mode != "P" and pixels.ndim == 2:
+        return np.where(pixels == 0, -1, pixels)
+    red, green, blue, alpha = np.moveaxis(np.asarray(image.convert("RGBA")).astype(np.int64), 2, 0)
+    colours = (red << 16) + (green << 8) + blue
+    return np.where((colours == 0) | (alpha == 0), -1, pixels if image.mode == "P" else colours)

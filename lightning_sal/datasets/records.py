@@ -1,0 +1,118 @@
+"""Which files make up a sample: what every layout on disk is turned into, and the dataset that reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lightning_sal.datasets.images import UnreadableSample, read_image, read_orientation
+from lightning_sal.samples import ImageGroup
+
+# (size, orientation) of the photograph -> (N, H, W) bool masks in its frame; size None: in the frame they are stored in.
+Annotation = Callable[[tuple[int, int] | None, int], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Photograph:
+    """A photograph and how its masks are read.
+
+    Args:
+        path: The photograph; where there is none, the file that should have one.
+        annotation: Gives its masks; None where the ground truth is unknown.
+        fault: Why this entry cannot be read whatever its files hold (one line), or None.
+    """
+
+    path: Path
+    annotation: Annotation | None = None
+    fault: str | None = None
+
+    def read(self) -> tuple[Tensor, Tensor | None]:
+        """The (H, W, 3) photograph and its (N, H, W) masks."""
+        if self.fault:
+            raise UnreadableSample(self.fault)
+        image = read_image(self.path)
+        if self.annotation is None:
+            return image, None
+        return image, self.annotation((image.shape[0], image.shape[1]), read_orientation(self.path))
+
+    def problems(self) -> list[str]:
+        """One line for each of its files that cannot be read, and each mask that does not fit."""
+        try:
+            self.read()
+        except UnreadableSample as first:
+            lines = [str(first)]
+        else:
+            return []
+        if self.annotation is not None and not self.fault:
+            try:
+                self.annotation(None, 1)
+            except UnreadableSample as second:
+                lines += [str(second)] if str(second) not in lines else []
+        return lines
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The files of one sample.
+
+    Args:
+        key: Names the sample; unique within its source.
+        task: Name of the task.
+        photographs: The K photographs.
+        response: The annotated response, or None.
+        source: `file:line` where a list names the sample, put before its messages; empty for what a folder holds.
+    """
+
+    key: str
+    task: str
+    photographs: tuple[Photograph, ...]
+    response: str | None = None
+    source: str = ""
+
+    def read(self) -> ImageGroup:
+        """The image group.
+
+        Raises:
+            UnreadableSample: A file cannot be read or does not fit.
+        """
+        try:
+            images, masks = zip(*(photograph.read() for photograph in self.photographs), strict=True)
+        except UnreadableSample as error:
+            raise UnreadableSample(self._located(str(error))) from error
+        known = tuple(mask for mask in masks if mask is not None)
+        return ImageGroup(
+            key=self.key,
+            task=self.task,
+            images=images,
+            masks=known if len(known) == len(masks) else None,
+            response=self.response,
+            paths=tuple(str(photograph.path) for photograph in self.photographs),
+        )
+
+    def problems(self) -> list[str]:
+        """One line for everything in this sample that cannot be read."""
+        return [self._located(line) for photograph in self.photographs for line in photograph.problems()]
+
+    def _located(self, line: str) -> str:
+        return f"{self.source}: {line}" if self.source else line
+
+
+class ImageGroups(Dataset[ImageGroup]):
+    """The image groups of some records, read when asked for.
+
+    Args:
+        records: What to read, in this order.
+    """
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records = records
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> ImageGroup:
+        return self.records[index].read()

@@ -1,0 +1,195 @@
+"""What every training of a policy shares: the model, its optimiser, micro-batches, and checkpoints of what is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+
+from lightning_sal.modules.evaluation import Evaluation
+from lightning_sal.objectives import sft_loss, token_confidence
+from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.policy import Policy
+from lightning_sal.rewards import Reward
+from lightning_sal.samples import Batch, ImageGroup, Prediction, Rollout
+from lightning_sal.segmenters import Segmenter
+
+
+class PolicyModule(L.LightningModule):
+    """A policy under training; `SFT` and the RL modules say what one step is.
+
+    Args:
+        policy: The multimodal LLM to train.
+        segmenter: Turns expressions into masks, for rewards, validation and prediction; null takes the embedded small
+            EVF-SAM2. It is frozen.
+        reward: What a response is worth; null takes 0.5 correctness + 0.5 format.
+        optimizer: Called with the trainable parameters.
+        lr_scheduler: Called with the optimizer, stepped once an optimisation step; null keeps the rate constant.
+        max_new_tokens: Limit of response tokens, > 0; a response that reaches it is truncated.
+        micro_batch_size: Responses that go through a forward and backward pass at once; null takes all of a step. The
+            gradient is the same whatever it is.
+        seed: Seed of sampling, >= 0.
+    """
+
+    strict_loading = False  # checkpoints hold the trainable weights only; `on_load_checkpoint` checks them
+
+    def __init__(
+        self,
+        policy: PolicyConfig,
+        segmenter: Segmenter | None = None,
+        reward: Reward | None = None,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        max_new_tokens: int = 512,
+        micro_batch_size: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.policy_config = policy
+        self.segmenter = segmenter
+        self.reward = Reward() if reward is None else reward
+        self.max_new_tokens = max_new_tokens
+        self.seed = seed
+        self.make_optimizer = optimizer
+        self.make_lr_scheduler = lr_scheduler
+        self.micro_batch_size = micro_batch_size
+
+    def configure_model(self) -> None:
+        if not hasattr(self, "policy"):
+            self.policy = Policy(self.policy_config)
+            self.segmenter = load_segmenter() if self.segmenter is None else self.segmenter
+            self.segmenter.requires_grad_(False).eval()
+            self.evaluation = Evaluation()
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
+        if self.make_lr_scheduler is None:
+            return optimizer
+        scheduler = {"scheduler": self.make_lr_scheduler(optimizer), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def on_fit_start(self) -> None:
+        if self.trainer.accumulate_grad_batches != 1:
+            raise ValueError(
+                "accumulate_grad_batches must be 1: token counts would be averaged wrongly over unequal batches; raise "
+                "data.batch_size and set model.micro_batch_size, which gives the exact gradient"
+            )
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_evaluation("val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_evaluation("test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
+        """Greedy responses and their masks, one prediction a group."""
+        rollout = self.respond(batch.groups)
+        answers, masks = compose_answers(batch.groups, rollout.texts, self.segmenter)
+        confidence = token_confidence(rollout.logp, rollout.mask).tolist()
+        return [
+            Prediction(*parts)
+            for parts in zip(batch.groups, rollout.texts, answers, masks, confidence, strict=True)
+        ]
+
+    def respond(self, groups: Sequence[ImageGroup]) -> Rollout:
+        """Greedy responses."""
+        with torch.no_grad():
+            return self.policy.sample(self.policy.encode(groups), self.max_new_tokens, temperature=0)
+
+    def _evaluate(self, batch: Batch) -> None:
+        rollout = self.respond(batch.groups)
+        judged = self.reward(batch.groups, rollout.texts, rollout.truncated, self.segmenter)
+        self.evaluation.update(batch.groups, judged, token_confidence(rollout.logp, rollout.mask))
+
+    def _log_evaluation(self, stage: str) -> None:
+        values = self.evaluation.compute()
+        self.log_dict({f"{stage}/{name}": value for name, value in values.items()})
+
+    def sft_step(self, batch: Batch) -> Tensor:
+        """Token cross-entropy of the annotated responses of a batch; returns the part still to be propagated."""
+        groups = _annotated(batch.groups)
+        ids, mask = self.policy.encode_responses([group.response or "" for group in groups])
+        total = self.over_ranks(mask.sum().float())
+
+        def loss(part: slice) -> Tensor:
+            logp = self.policy.score(self.policy.encode(groups[part]), ids[part], mask[part])
+            return sft_loss(logp, mask[part], total_tokens=total)
+
+        return self.accumulate(loss(part) for part in self.micro_batches(len(groups)))
+
+    def micro_batches(self, rows: int) -> list[slice]:
+        """The rows of a step in slices of at most `micro_batch_size`."""
+        size = self.micro_batch_size or rows
+        return [slice(start, start + size) for start in range(0, rows, size)]
+
+    def accumulate(self, losses: Iterable[Tensor]) -> Tensor:
+        """Back-propagate all losses of a step but the last, which Lightning propagates itself.
+
+        Each loss is already divided by counts over the whole step and all ranks; since data-parallel strategies average
+        gradients over ranks, it is multiplied by their number.
+
+        Returns:
+            The last loss, its value replaced by the sum of all so that the log shows the loss of the step.
+        """
+        self.optimizers(use_pl_optimizer=False).zero_grad()  # type: ignore[union-attr]
+        world, done, pending = self.trainer.world_size, 0.0, None
+        for loss in losses:
+            if pending is not None:
+                self._backward_locally(pending)
+                done = done + pending.detach()
+            pending = loss * world
+        if pending is None:
+            raise ValueError("a training step got an empty batch: is the data folder empty?")
+        self.log("train/loss", (pending.detach() + done), prog_bar=True, sync_dist=True)
+        return pending
+
+    def optimizer_zero_grad(self, *_: Any) -> None:
+        """Gradients are cleared at the start of a step by `accumulate`, not between its micro-batches."""
+
+    def over_ranks(self, value: Tensor) -> Tensor:
+        """The sum of a tensor over all ranks."""
+        return self.trainer.strategy.reduce(value, reduce_op="sum")  # type: ignore[return-value]
+
+    def _backward_locally(self, loss: Tensor) -> None:
+        block: Callable | None = getattr(self.trainer.strategy, "block_backward_sync", None)
+        if block is None:
+            self.manual_backward(loss)
+            return
+        with block():
+            self.manual_backward(loss)
+
+    def trainable_names(self) -> list[str]:
+        """Names of the parameters that are trained, which are those that a checkpoint holds."""
+        return [name for name, parameter in self.named_parameters() if parameter.requires_grad]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        keep = set(self.trainable_names())
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in keep}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.configure_model()
+        wanted, given = set(self.trainable_names()), set(checkpoint["state_dict"])
+        if wanted != given:
+            missing, extra = sorted(wanted - given), sorted(given - wanted)
+            raise ValueError(
+                f"the checkpoint does not fit this policy: {len(missing)} trainable weights are missing from it "
+                f"(first: {missing[:1]}), {len(extra)} are not in the policy (first: {extra[:1]}); use the policy "
+                "settings it was trained with"
+            )
+
+
+def _annotated(groups: Sequence[ImageGroup]) -> tuple[ImageGroup, ...]:
+    for group in groups:
+        if group.response is None:
+            raise ValueError(f"{group.key}: SFT needs a response and this sample has none; give a JSONL with responses")
+    return tuple(groups)

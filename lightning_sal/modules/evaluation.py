@@ -1,0 +1,64 @@
+"""The metrics of validation and test, one set a task."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from lightning_sal.metrics import InstanceAlignedStructureMeasure, MeanAbsoluteError, StructureMeasure
+from lightning_sal.rewards import RewardBatch
+from lightning_sal.samples import ImageGroup
+from lightning_sal.tasks import TASKS
+
+_REGION_TASKS = ("sod", "cosod")
+
+
+class Evaluation(nn.Module):
+    """Metrics of greedy responses, by task.
+
+    `s_measure` and `mae` of regions (SOD, CoSOD), `iasm` of instances (SIS), and for every task `reward`, `confidence`,
+    `malformed` (share of responses that do not keep the format) and `exact`: the share whose expressions are exactly
+    those of the annotated response, in any order, over the samples that have one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metrics = nn.ModuleDict()
+        for task in TASKS:
+            shape = {"s_measure": StructureMeasure(), "mae": MeanAbsoluteError()}
+            own = shape if task in _REGION_TASKS else {"iasm": InstanceAlignedStructureMeasure()}
+            means = {name: MeanMetric() for name in ("reward", "confidence", "malformed", "exact")}
+            self.metrics[task] = nn.ModuleDict({**own, **means})
+
+    def update(self, groups: Sequence[ImageGroup], judged: RewardBatch, confidence: Tensor) -> None:
+        """Add B responses; `confidence` (B,) in [0, 1]."""
+        for row, group in enumerate(groups):
+            metrics, answer, masks = self.metrics[group.task], judged.answers[row], judged.masks[row]
+            truth = group.masks or ()
+            for mask, target in zip(masks, truth, strict=True):
+                if group.task in _REGION_TASKS:
+                    metrics["s_measure"].update(mask.float(), target)
+                    metrics["mae"].update(mask.float(), target)
+                else:
+                    metrics["iasm"].update(mask, target)
+            metrics["reward"].update(judged.total[row])
+            metrics["confidence"].update(confidence[row])
+            metrics["malformed"].update(float(answer.reason is not None))
+            if group.response is not None:
+                expected = TASKS[group.task].parse(group.response).expressions
+                metrics["exact"].update(float(Counter(answer.expressions) == Counter(expected)))
+
+    def compute(self) -> dict[str, Tensor]:
+        """`<task>/<metric>` -> value, without what was never updated on any rank; then start over."""
+        values = {}
+        for task, metrics in self.metrics.items():
+            for name, metric in metrics.items():
+                value = metric.compute()
+                if not torch.isnan(value):
+                    values[f"{task}/{name}"] = value
+                metric.reset()
+        return values

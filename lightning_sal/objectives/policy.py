@@ -1,0 +1,117 @@
+"""The clipped policy loss, composed of ratio level, clip and reduction.
+
+Legend: B responses, T tokens, r = exp(logp - logp_old), A advantages, m mask (True on response tokens).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Ratio = Literal["token", "sequence"]
+Reduction = Literal["sequence_mean", "token_mean", "constant"]
+
+
+def log_ratio(logp: Tensor, logp_old: Tensor, mask: Tensor, ratio: Ratio = "token") -> Tensor:
+    """Log of the importance ratio of each token, or of each whole response.
+
+    token: logp_it - logp_old_it. sequence: 1/|y_i| sum_t (logp_it - logp_old_it), the length-normalised ratio of GSPO
+    (Zheng et al. 2025, arXiv:2507.18071).
+
+    Returns:
+        (B, T) for "token", 0 outside the mask; (B, 1) for "sequence".
+    """
+    difference = torch.where(mask, logp - logp_old, 0.0)
+    if ratio == "token":
+        return difference
+    if ratio == "sequence":
+        return difference.sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp(min=1)
+    raise ValueError(f"unknown ratio '{ratio}': use token or sequence")
+
+
+def policy_loss(
+    logp: Tensor,
+    logp_old: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    ratio: Ratio = "token",
+    reduction: Reduction = "sequence_mean",
+    clip: tuple[float, float] = (0.2, 0.2),
+    max_length: int | None = None,
+    logp_ref: Tensor | None = None,
+    beta: float = 0.0,
+    total_sequences: Tensor | float | None = None,
+    total_tokens: Tensor | float | None = None,
+) -> Tensor:
+    """Clipped policy-gradient loss (PPO, Schulman et al. 2017, arXiv:1707.06347).
+
+    Per token l = -min(r A, clip(r, 1 - low, 1 + high) A) + beta (exp(d) - d - 1), d = logp_ref - logp: the k3 estimate
+    of the KL divergence to a reference (GRPO, Shao et al. 2024, arXiv:2402.03300). Then, with N the counts of the whole
+    optimisation step on all ranks:
+
+    - sequence_mean: 1/N_sequences sum_i 1/|y_i| sum_t l m (GRPO, GSPO, CGPO)
+    - token_mean: 1/N_tokens sum_it l m (DAPO, Yu et al. 2025, arXiv:2503.14476)
+    - constant: 1/(N_sequences max_length) sum_it l m (Dr.GRPO, Liu et al. 2025, arXiv:2503.20783)
+
+    Args:
+        logp: (B, T) log-probabilities under the policy being updated, in nats; gradients flow through it.
+        logp_old: (B, T) the same under the policy that sampled.
+        advantages: (B,) one a response.
+        mask: (B, T) bool, True on response tokens; a row without any contributes 0 to the sum and counts as a sequence.
+        ratio: Level of the importance ratio.
+        reduction: How tokens become one number.
+        clip: (low, high), how far the ratio may leave 1 downwards and upwards.
+        max_length: The constant length, for reduction "constant" only.
+        logp_ref: (B, T) log-probabilities under the reference policy; needed where beta > 0.
+        beta: Weight of the KL term.
+        total_sequences: Responses of the whole optimisation step; by default B.
+        total_tokens: Response tokens of the whole optimisation step; by default those of this batch.
+
+    Returns:
+        Scalar loss.
+
+    Raises:
+        ValueError: For an unknown ratio or reduction, a missing max_length or a missing logp_ref.
+    """
+    r = log_ratio(logp, logp_old.detach(), mask, ratio).exp()
+    a = advantages.detach()[:, None]
+    low, high = clip
+    loss = -torch.minimum(r * a, r.clamp(1 - low, 1 + high) * a).expand_as(logp)
+    if beta:
+        if logp_ref is None:
+            raise ValueError("policy_loss: beta > 0 needs logp_ref, the reference policy's log-probabilities")
+        d = torch.where(mask, logp_ref.detach() - logp, 0.0)
+        loss = loss + beta * (d.exp() - d - 1)
+    loss = torch.where(mask, loss, 0.0)
+    sequences = logp.shape[0] if total_sequences is None else total_sequences
+    if reduction == "sequence_mean":
+        return (loss.sum(dim=1) / mask.sum(dim=1).clamp(min=1)).sum() / _at_least_one(sequences)
+    if reduction == "token_mean":
+        return loss.sum() / _at_least_one(mask.sum() if total_tokens is None else total_tokens)
+    if reduction == "constant":
+        if max_length is None:
+            raise ValueError("policy_loss: reduction 'constant' needs max_length")
+        return loss.sum() / (_at_least_one(sequences) * max_length)
+    raise ValueError(f"unknown reduction '{reduction}': use sequence_mean, token_mean or constant")
+
+
+def clip_fractions(
+    logp: Tensor, logp_old: Tensor, advantages: Tensor, mask: Tensor, *, ratio: Ratio = "token", clip: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
+    """Share of response tokens that the clip holds back: low (r < 1 - low, A < 0) and high (r > 1 + high, A > 0).
+
+    Arguments as in `policy_loss`; two scalars in [0, 1].
+    """
+    r = log_ratio(logp.detach(), logp_old.detach(), mask, ratio).exp().expand_as(logp)
+    a = advantages[:, None]
+    count = mask.sum().clamp(min=1)
+    held_low = (mask & (r < 1 - clip[0]) & (a < 0)).sum() / count
+    held_high = (mask & (r > 1 + clip[1]) & (a > 0)).sum() / count
+    return held_low, held_high
+
+
+def _at_least_one(count: Tensor | float) -> Tensor | float:
+    return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)

@@ -1,0 +1,50 @@
+"""What a policy is made of, as plain values that YAML can name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Low-rank adapters on the language model (Hu et al. 2021, arXiv:2106.09685); the vision tower gets none.
+
+    Args:
+        rank: Rank of the update, >= 1.
+        alpha: Scale; the update is multiplied by alpha / rank.
+        dropout: Dropout on the adapter's input, in [0, 1). RL needs 0: with dropout, sampling and scoring differ.
+        targets: Names of the linear layers of each decoder layer that get an adapter.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """The multimodal LLM that is trained.
+
+    Args:
+        model: A Qwen2.5-VL folder or hub name, or one of the embedded ones: `tiny` (well trained), `tiny-early` (format
+            right, content mediocre), `tiny-scratch` (random weights).
+        lora: Adapters on the language model, whose own weights are then frozen; null trains the language model itself.
+        train_vision: Whether the vision tower is trained too; the recipe keeps it frozen.
+        dtype: Of the frozen weights: float32, bfloat16 or float16. Adapters stay in float32.
+        min_pixels: Least number of pixels that an image is resized to; null keeps the processor's own.
+        max_pixels: Most pixels that an image is resized to; null keeps the processor's own.
+        max_prompt_tokens: Longest prompt in tokens, visual ones included. A longer one is refused, never cut.
+        gradient_checkpointing: Recompute activations in the backward pass; off while sampling.
+        attention: Attention back end of transformers: sdpa, eager or flash_attention_2.
+    """
+
+    model: str = "tiny"
+    lora: LoRA | None = None
+    train_vision: bool = False
+    dtype: str = "float32"
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    max_prompt_tokens: int = 8192
+    gradient_checkpointing: bool = False
+    attention: str = "sdpa"

@@ -1,0 +1,73 @@
+"""Load a Qwen2.5-VL, freeze what is not trained, and put LoRA on its language model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lightning_sal.policy.config import LoRA, PolicyConfig
+
+WEIGHTS = Path(__file__).parents[1] / "tiny" / "weights"
+EMBEDDED = {"tiny": WEIGHTS / "policy", "tiny-early": WEIGHTS / "policy_early"}
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_model(config: PolicyConfig) -> tuple[nn.Module, Any, dict[str, str]]:
+    """The model, its processor and the instructions it was trained on, before freezing.
+
+    Returns:
+        A `Qwen2_5_VLForConditionalGeneration` in evaluation mode, its processor, and a mapping task -> instruction from
+        the folder's `instructions.json` (empty where it has none: then `lightning_sal.tasks` states them).
+
+    Raises:
+        FileNotFoundError: If a folder is named that is not there.
+        ValueError: If the dtype is unknown.
+    """
+    if config.dtype not in _DTYPES:
+        raise ValueError(f"policy dtype '{config.dtype}' is unknown: use one of {', '.join(_DTYPES)}")
+    if config.model == "tiny-scratch":
+        from lightning_sal.tiny.policy import scratch_policy
+
+        return scratch_policy()
+    from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+
+    source = EMBEDDED.get(config.model, Path(config.model))
+    local = source.is_dir()
+    if not local and (source.is_absolute() or config.model.startswith(".") or config.model in EMBEDDED):
+        raise FileNotFoundError(f"policy model '{config.model}': there is no folder {source}")
+    name = str(source) if local else config.model
+    pixels = {k: v for k, v in (("min_pixels", config.min_pixels), ("max_pixels", config.max_pixels)) if v is not None}
+    processor = AutoProcessor.from_pretrained(name, padding_side="left", **pixels)
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        name, dtype=_DTYPES[config.dtype], attn_implementation=config.attention, use_safetensors=True
+    )
+    stated = source / "instructions.json"
+    instructions = json.loads(stated.read_text()) if local and stated.is_file() else {}
+    return model.eval(), processor, instructions
+
+
+def freeze(model: Any, *, train_vision: bool) -> None:
+    """Freeze the vision tower, its projection included, unless it is to be trained."""
+    model.model.visual.requires_grad_(train_vision)
+
+
+def add_lora(model: Any, lora: LoRA) -> Any:
+    """`model` with adapters in float32 on its language model; everything else is frozen.
+
+    Returns:
+        The `peft.PeftModel`; the layers of `model` itself are replaced in place.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    targets = "|".join(lora.targets)
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=rf".*\.language_model\..*\.({targets})",
+    )
+    return get_peft_model(model, config)

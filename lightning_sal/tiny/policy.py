@@ -1,0 +1,126 @@
+"""A small Qwen2.5-VL with random weights: transformers' own classes, a tokenizer of the scenes' words."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+
+from lightning_sal.tiny.scenes import COLOURS, SHAPES, SIZE, scene_group
+
+INSTRUCTIONS = {
+    "sod": "Which regions stand out?",
+    "sis": "Which instances stand out?",
+    "cosod": "What do all images share?",
+}
+TAGS = ("<think>", "</think>", "<answer>", "</answer>", "<rg>", "</rg>", "<ins>", "</ins>", "[semantic]")
+_VISION = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+_CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def build_tokenizer() -> Any:
+    """A byte-level BPE `Qwen2Tokenizer` whose merges come from scene responses; any Unicode text round-trips."""
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
+    from transformers import Qwen2Tokenizer
+
+    corpus = [scene_group(0, task, i).response or "" for task in INSTRUCTIONS for i in range(200)]
+    for tag in TAGS:
+        corpus = [text.replace(tag, " ") for text in corpus]
+    corpus += [*INSTRUCTIONS.values(), *(f"{c} {s}" for c in COLOURS for s in SHAPES), "user", "assistant"] * 20
+    empty = Qwen2Tokenizer()._tokenizer
+    bpe = Tokenizer(models.BPE())
+    bpe.normalizer, bpe.pre_tokenizer = empty.normalizer, empty.pre_tokenizer
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    bpe.train_from_iterator(
+        corpus, trainers.BpeTrainer(vocab_size=640, initial_alphabet=alphabet, min_frequency=2, show_progress=False)
+    )
+    learnt = json.loads(bpe.to_str())["model"]
+    tokenizer = Qwen2Tokenizer(
+        vocab=learnt["vocab"],
+        merges=[tuple(m) for m in learnt["merges"]],
+        unk_token=None,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        extra_special_tokens=["<|im_start|>", *_VISION],
+        padding_side="left",
+    )
+    tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
+    return tokenizer
+
+
+def build_processor() -> Any:
+    """The `Qwen2_5_VLProcessor` of the small policy: every image becomes 4 x 4 visual tokens."""
+    from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
+
+    pixels = SIZE * SIZE
+    images = Qwen2VLImageProcessor(
+        patch_size=14, temporal_patch_size=2, merge_size=2, min_pixels=pixels, max_pixels=pixels
+    )
+    return Qwen2_5_VLProcessor(
+        image_processor=images,
+        tokenizer=build_tokenizer(),
+        video_processor=Qwen2VLVideoProcessor(),
+        chat_template=_CHAT_TEMPLATE,
+    )
+
+
+def scratch_policy(seed: int = 0) -> tuple[Any, Any, dict[str, str]]:
+    """Model, processor and instructions of the small policy before any training.
+
+    Args:
+        seed: Seed of the random weights.
+    """
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    processor = build_processor()
+    tokenizer = processor.tokenizer
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in _VISION}
+    width, heads = 128, 4
+    config = Qwen2_5_VLConfig(
+        text_config=dict(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=384,
+            num_hidden_layers=3,
+            num_attention_heads=heads,
+            num_key_value_heads=2,
+            max_position_embeddings=2048,
+            rope_parameters=dict(rope_type="default", rope_theta=1e4, mrope_section=[4, 6, 6]),  # half of 32 a head
+            initializer_range=0.06,
+            bos_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        ),
+        vision_config=dict(
+            depth=4,
+            hidden_size=width,
+            intermediate_size=384,
+            num_heads=heads,
+            out_hidden_size=width,
+            patch_size=14,
+            spatial_merge_size=2,
+            temporal_patch_size=2,
+            window_size=112,
+            fullatt_block_indexes=[0, 1, 2, 3],
+            initializer_range=0.06,
+        ),
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen2_5_VLForConditionalGeneration(config)
+    generation = model.generation_config
+    generation.eos_token_id, generation.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    generation.bos_token_id = tokenizer.pad_token_id
+    return model.eval(), processor, dict(INSTRUCTIONS)
