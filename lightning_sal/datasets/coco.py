@@ -25,7 +25,8 @@ def coco_records(path: Path, folders: Sequence[Path]) -> list[Record]:
     """The photographs of a COCO json with their instances; annotations with `iscrowd` = 1 are left out.
 
     Args:
-        path: The json. An image without annotations is an empty ground truth.
+        path: The json. An image without annotations is an empty ground truth; a photograph that it does not list is no
+            sample.
         folders: Where the photographs may lie; the folder with most of them is taken.
 
     Raises:
@@ -35,6 +36,7 @@ def coco_records(path: Path, folders: Sequence[Path]) -> list[Record]:
         content = json.loads(path.read_bytes())
         images = {image["id"]: image for image in content["images"]}
         names = {key: Path(image["file_name"]) for key, image in images.items()}
+        frames = {key: _frame(image) for key, image in images.items()}
         drawings: dict[Any, list[Drawing]] = {key: [] for key in images}
         for annotation in content["annotations"]:
             if not annotation.get("iscrowd", 0):
@@ -42,7 +44,7 @@ def coco_records(path: Path, folders: Sequence[Path]) -> list[Record]:
                 drawings.setdefault(annotation["image_id"], []).append(drawing)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}: not COCO json: {type(error).__name__} {error}") from error
     if len(images) < len(content["images"]):
         raise ValueError(f"{path}: {len(content['images']) - len(images)} images share their id with another")
@@ -53,8 +55,7 @@ def coco_records(path: Path, folders: Sequence[Path]) -> list[Record]:
             photo = Photograph(path, fault=f"{found[0][0]}: belongs to image {key}, which the file does not list")
             records.append(Record(f"missing-{key}", "sis", (photo,)))
             continue
-        size = (images[key].get("height"), images[key].get("width"))
-        photo = Photograph(folder / names[key], partial(draw_instances, found, size if all(size) else None))
+        photo = Photograph(folder / names[key], partial(draw_instances, found, frames[key]))
         records.append(Record(names[key].with_suffix("").as_posix(), "sis", (photo,)))
     return records
 
@@ -76,7 +77,9 @@ def draw_instances(
     Raises:
         UnreadableSample: A segmentation is malformed, covers no pixel, or does not fit the photograph.
     """
-    frame = frame or size or (1, 1)
+    frame = frame or size
+    if frame is None:
+        raise UnreadableSample("the size of the photograph is unknown, so its segmentations cannot be drawn")
     masks = np.zeros((len(drawings), *frame), dtype=bool)
     for mask, (name, segmentation) in zip(masks, drawings, strict=True):
         try:
@@ -111,6 +114,10 @@ def draw(segmentation: Any, frame: tuple[int, int]) -> np.ndarray:
             raise ValueError(f"a polygon of {len(x)} points")
         mask[polygon(y - 0.5, x - 0.5, frame)] = True
     return mask
+
+
+def _frame(image: dict[str, Any]) -> tuple[int, int] | None:
+    return (int(image["height"]), int(image["width"])) if {"height", "width"} <= set(image) else None
 
 
 def _run_lengths(encoding: dict[str, Any], frame: tuple[int, int]) -> np.ndarray:

@@ -40,7 +40,9 @@ def chunks(records: Sequence[Record], group_size: int) -> list[Record]:
         count = max(1, min(-(-size // group_size), size // 2))
         for number, indices in enumerate(np.array_split(np.arange(size), count)):
             photographs = tuple(record.photographs[i] for i in indices)
-            parts.append(record if size == 1 else replace(record, key=f"{record.key}/{number}", photographs=photographs))
+            parts.append(
+                record if size == 1 else replace(record, key=f"{record.key}/{number}", photographs=photographs)
+            )
     return parts
 
 
@@ -102,14 +104,16 @@ def _holds_groups(folder: Path) -> bool:
 
 
 def _mask_folder_in(group: Path) -> Path | None:
-    return next((sub for sub in subfolders(group) if MASK_FOLDER.fullmatch(sub.name.lower()) and image_files(sub)), None)
+    return next(
+        (sub for sub in subfolders(group) if MASK_FOLDER.fullmatch(sub.name.lower()) and image_files(sub)), None
+    )
 
 
 LAYOUT = Layout(
     task="cosod",
     looked_for=(
-        "an image root (image, images, img) beside a mask root (binary, groundtruth, gt, gts, mask, masks), one folder a "
-        "group below both, or group folders of images with such a mask folder inside"
+        "an image root (image, images, img) beside a mask root (binary, groundtruth, gt, gts, mask, masks), one folder "
+        "a group below both, or group folders of images with such a mask folder inside"
     ),
     match=_match,
 )

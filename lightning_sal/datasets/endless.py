@@ -65,7 +65,9 @@ class Mixture:
 
     def __init__(self, datasets: Mapping[str, Any], weights: Mapping[str, float], seed: int) -> None:
         if set(datasets) != set(weights) or min(weights.values()) < 0 or sum(weights.values()) <= 0:
-            raise ValueError(f"weights {dict(weights)} for {sorted(datasets)}: one weight >= 0 each, and not all of them 0")
+            raise ValueError(
+                f"weights {dict(weights)} for {sorted(datasets)}: one weight >= 0 each, and not all of them 0"
+            )
         self.datasets = [datasets[name] for name in sorted(datasets)]
         shares = np.array([weights[name] for name in sorted(datasets)], dtype=float)
         self._edges = np.cumsum(shares / shares.sum())[:-1]

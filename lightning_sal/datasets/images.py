@@ -23,8 +23,8 @@ TURNS = {5: (True, 0), 6: (False, 3), 7: (True, 2), 8: (False, 1)}
 SAME_ASPECT = 0.05
 MAX_COLOURS = 255
 DECODER_ERRORS = (
-    OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error, zlib.error,
-    Image.DecompressionBombError, Image.DecompressionBombWarning,
+    OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error,
+    zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
 
 
@@ -103,6 +103,11 @@ def read_instances_png(path: str | Path, size: tuple[int, int] | None = None, or
     return fit_masks(codes[None] == colours[:, None, None], size, orientation, path)
 
 
+def shows_colour(path: str | Path) -> bool:
+    """Whether any pixel of a file is other than grey."""
+    return bool(np.ptp(np.asarray(_decode(path).convert("RGB")), axis=2).any())
+
+
 def read_orientation(path: str | Path) -> int:
     """EXIF orientation of the photograph, 1 (upright) to 8."""
     try:
@@ -132,7 +137,9 @@ def fit_masks(masks: np.ndarray, size: tuple[int, int] | None, orientation: int,
         transpose, quarters = TURNS[orientation]
         masks = np.rot90(masks.swapaxes(1, 2) if transpose else masks, quarters, axes=(1, 2))
     if not _same_aspect(masks.shape[1:], size):
-        raise UnreadableSample(f"{path}: {stored[1]} x {stored[0]} pixels do not fit a photograph of {width} x {height}")
+        raise UnreadableSample(
+            f"{path}: {stored[1]} x {stored[0]} pixels do not fit a photograph of {width} x {height}"
+        )
     if masks.shape[1:] != (height, width):
         rows, columns = (
             ((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip(size, masks.shape[1:], strict=True)
@@ -150,6 +157,8 @@ def _decode(path: str | Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                image.verify()  # a PNG that is cut off behind its last pixel, or corrupt, decodes without complaint
             with Image.open(path) as image:
                 image.load()
                 return ImageOps.exif_transpose(image)

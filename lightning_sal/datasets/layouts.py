@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,16 +25,16 @@ class Candidate:
     Args:
         where: Its folder or list, relative to the root; "." for the root itself.
         records: Lists its samples.
+        masks: Its mask files where it lies flat in image and mask files, by which such tasks can be told apart.
     """
 
     where: str
     records: Callable[[], list[Record]]
+    masks: Sequence[Path] = ()
 
     @property
     def split(self) -> str | None:
-        """The last word of `where` that names a split: "train", "val", "test", or None."""
-        words = SPLIT.findall(self.where.lower())
-        return SPLITS[words[-1]] if words else None
+        return split_of(self.where)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,24 +71,34 @@ class Layout:
         """
         found = self.candidates(root)
         if not found:
-            raise ValueError(f"{root}: no {self.task} layout; looked for {self.looked_for}; found {_contents(Path(root))}")
+            raise ValueError(
+                f"{root}: no {self.task} layout; looked for {self.looked_for}; found {contents(Path(root))}"
+            )
         fitting = [c for c in found if split is None or c.split in (None, split)]
         exact = [c for c in fitting if c.split == split]
         chosen = exact if len(exact) == 1 else fitting
         if len(chosen) != 1:
             wanted = f"for the split {split!r}, " if split else ""
             places = ", ".join(c.where for c in found)
-            raise ValueError(f"{root}: {wanted}{len(chosen)} of the datasets found here fit ({places}); name one of them")
+            raise ValueError(
+                f"{root}: {wanted}{len(chosen)} of the datasets found here fit ({places}); name one of them"
+            )
         records = chosen[0].records()
         if not records:
             raise ValueError(f"{root}: {chosen[0].where} holds no sample")
         return records
 
     def _search(self, folder: Path, where: str, depth: int) -> list[Candidate]:
-        here = [Candidate(_join(where, c.where), c.records) for c in self.match(folder)]
+        here = [replace(c, where=_join(where, c.where)) for c in self.match(folder)]
         if here or depth == 0:
             return here
         return [c for sub in subfolders(folder) for c in self._search(sub, _join(where, sub.name), depth - 1)]
+
+
+def split_of(name: str) -> str | None:
+    """The last word of a path that names a split, as "train", "val" or "test"; None without one."""
+    words = SPLIT.findall(name.lower())
+    return SPLITS[words[-1]] if words else None
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -121,7 +131,7 @@ def flat_pairs(
     """Datasets of image and mask in two parallel folders, or with `shared_folder` also as jpg and png in one."""
 
     def found(where: str, images: list[Path], masks: list[Path]) -> Candidate:
-        return Candidate(where, partial(_single_records, task, images, masks, annotate))
+        return Candidate(where, partial(_single_records, task, images, masks, annotate), masks)
 
     pairs = [(i, m) for i, m in parallel_folders(folder) if image_files(i) and image_files(m)]
     if pairs:
@@ -171,7 +181,7 @@ def _join(where: str, below: str) -> str:
     return (Path(where) / below).as_posix()
 
 
-def _contents(root: Path) -> str:
+def contents(root: Path) -> str:
     """What a folder holds, in few words: its folders with their numbers of images, and its files by suffix."""
     if not root.is_dir():
         return "a file"

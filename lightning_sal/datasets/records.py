@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from lightning_sal.datasets.images import UnreadableSample, read_image, read_orientation
 from lightning_sal.samples import ImageGroup
 
-# (size, orientation) of the photograph -> (N, H, W) bool masks in its frame; size None: in the frame they are stored in.
+# (size, orientation) of the photograph -> (N, H, W) bool masks in its frame; size None: in the frame of the file.
 Annotation = Callable[[tuple[int, int] | None, int], Tensor]
 
 

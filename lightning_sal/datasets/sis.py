@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lightning_sal.datasets.coco import coco_records
 from lightning_sal.datasets.images import read_instances_png
-from lightning_sal.datasets.layouts import IMAGE_FOLDER, Candidate, Layout, flat_pairs, subfolders
+from lightning_sal.datasets.layouts import IMAGE_FOLDER, Candidate, Layout, flat_pairs, split_of, subfolders
 from lightning_sal.datasets.records import Annotation
 
 
@@ -17,15 +17,31 @@ def coloured_annotation(path: Path) -> Annotation:
 
 
 def _match(place: Path) -> list[Candidate]:
-    files = [place] if place.is_file() else sorted(place.glob("*.json"))
-    lists = [file for file in files if file.suffix == ".json" and b'"annotations"' in file.read_bytes()]
-    found = [_from_json(file) for file in lists]
+    if place.is_file():
+        return [Candidate(".", partial(coco_records, place, _photograph_folders(place)))] if _is_coco(place) else []
+    lists = [file for file in sorted(place.glob("*.json")) if _is_coco(file)]
+    found = [Candidate(file.name, partial(coco_records, file, _photograph_folders(file))) for file in lists]
     return found or flat_pairs(place, "sis", coloured_annotation)
 
 
-def _from_json(path: Path) -> Candidate:
-    where = Candidate(path.name, lambda: [])
-    beside = subfolders(path.parent)
-    # Splits number their photographs alike, so the folder of another split must not be taken for this one's.
-    own = [sub for sub in beside if Candidate(sub.name, where.records).split == where.split]
-    ...
+def _is_coco(file: Path) -> bool:
+    return file.suffix == ".json" and b'"annotations"' in file.read_bytes()
+
+
+def _photograph_folders(file: Path) -> list[Path]:
+    """Where the photographs of a json may lie: beside it or a folder or two below, but never under another split, since
+    splits number their photographs alike."""
+    split = split_of(file.name)
+    beside = [sub for sub in subfolders(file.parent) if split is None or split_of(sub.name) in (None, split)]
+    below = [inner for sub in beside for inner in subfolders(sub) if IMAGE_FOLDER.fullmatch(inner.name.lower())]
+    return [file.parent, *beside, *below]
+
+
+LAYOUT = Layout(
+    task="sis",
+    looked_for=(
+        "COCO json with `images` and `annotations` beside its photographs or their folder (images, imgs, train, ...), "
+        "or an image folder beside a folder of masks with one colour an instance (gt, mask, ...)"
+    ),
+    match=_match,
+)

@@ -66,7 +66,8 @@ class Stream:
 
     def __next__(self) -> Batch:
         if self._iterator is None:
-            self._iterator = iter(_loader(_Reader(self._endless, TRIES), self._indices(self.position), self.num_workers))
+            indices = _indices(self.position + self.rank, self.batch_size, self.world_size)
+            self._iterator = _batches(_Reader(self._endless, TRIES), indices, self.num_workers)
         batch = next(self._iterator)
         if len(batch) < self.batch_size:
             raise UnreadableSample(
@@ -83,16 +84,15 @@ class Stream:
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Goes on with exactly the sample after the last one handed out before `state_dict`."""
         self.position = state_dict["position"]
+        self.close()
+
+    def close(self) -> None:
+        """Ends the workers and forgets what they have read ahead; the next batch starts them again."""
         self._iterator = None
 
     @property
     def _samples_a_step(self) -> int:
         return self.batch_size * self.world_size
-
-    def _indices(self, start: int) -> Iterator[list[int]]:
-        while True:
-            yield list(range(start + self.rank, start + self._samples_a_step, self.world_size))
-            start += self._samples_a_step
 
 
 class EvaluationLoader:
@@ -121,7 +121,7 @@ class EvaluationLoader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(_loader(_Reader(self.dataset, tries=1), self._batches, self.num_workers))
+        return _batches(_Reader(self.dataset, tries=1), self._batches, self.num_workers)
 
 
 class _Reader(Dataset[Read]):
@@ -140,10 +140,20 @@ class _Reader(Dataset[Read]):
         return None, tuple(lines)
 
 
-def _loader(reader: _Reader, batches: Any, num_workers: int) -> DataLoader[Batch]:
+def _indices(first: int, batch_size: int, stride: int) -> Iterator[list[int]]:
+    # No method of the stream: a cycle through it would leave ending the workers to the garbage collector, which takes
+    # seconds over it.
+    while True:
+        yield list(range(first, first + batch_size * stride, stride))
+        first += batch_size * stride
+
+
+def _batches(reader: _Reader, batches: Any, num_workers: int) -> Iterator[Batch]:
     # With a generator of its own the loader draws nothing from the global one, which a resumed run must find as it was.
     generator = torch.Generator().manual_seed(0)
-    return DataLoader(reader, batch_sampler=batches, num_workers=num_workers, collate_fn=_collate, generator=generator)
+    return iter(
+        DataLoader(reader, batch_sampler=batches, num_workers=num_workers, collate_fn=_collate, generator=generator)
+    )
 
 
 def _collate(reads: Sequence[Read]) -> Batch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import lightning as L
@@ -14,9 +14,10 @@ from lightning_sal.modules.evaluation import Evaluation
 from lightning_sal.objectives import sft_loss, token_confidence
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.policy import Policy
-from lightning_sal.rewards import Reward
+from lightning_sal.rewards import Reward, compose_answers
 from lightning_sal.samples import Batch, ImageGroup, Prediction, Rollout
-from lightning_sal.segmenters import Segmenter
+from lightning_sal.segmenters.base import Segmenter
+from lightning_sal.tiny.weights import embedded_segmenter
 
 
 class PolicyModule(L.LightningModule):
@@ -61,7 +62,7 @@ class PolicyModule(L.LightningModule):
     def configure_model(self) -> None:
         if not hasattr(self, "policy"):
             self.policy = Policy(self.policy_config)
-            self.segmenter = load_segmenter() if self.segmenter is None else self.segmenter
+            self.segmenter = embedded_segmenter() if self.segmenter is None else self.segmenter
             self.segmenter.requires_grad_(False).eval()
             self.evaluation = Evaluation()
 
@@ -96,10 +97,8 @@ class PolicyModule(L.LightningModule):
         rollout = self.respond(batch.groups)
         answers, masks = compose_answers(batch.groups, rollout.texts, self.segmenter)
         confidence = token_confidence(rollout.logp, rollout.mask).tolist()
-        return [
-            Prediction(*parts)
-            for parts in zip(batch.groups, rollout.texts, answers, masks, confidence, strict=True)
-        ]
+        parts = zip(batch.groups, rollout.texts, answers, masks, confidence, strict=True)
+        return [Prediction(g, text, a.expressions, a.reason, found, c) for g, text, a, found, c in parts]
 
     def respond(self, groups: Sequence[ImageGroup]) -> Rollout:
         """Greedy responses."""
@@ -116,16 +115,20 @@ class PolicyModule(L.LightningModule):
         self.log_dict({f"{stage}/{name}": value for name, value in values.items()})
 
     def sft_step(self, batch: Batch) -> Tensor:
-        """Token cross-entropy of the annotated responses of a batch; returns the part still to be propagated."""
-        groups = _annotated(batch.groups)
+        """One step of supervised fine-tuning, back-propagated but for its last micro-batch, which is returned."""
+        return self.accumulate(self.sft_losses(batch))
+
+    def sft_losses(self, batch: Batch) -> Iterator[Tensor]:
+        """Token cross-entropy of the annotated responses, a micro-batch at a time; their sum is the loss of the step."""
+        groups = batch.groups
+        for group in groups:
+            if group.response is None:
+                raise ValueError(f"{group.key}: SFT needs a response and this sample has none; give a JSONL with responses")
         ids, mask = self.policy.encode_responses([group.response or "" for group in groups])
         total = self.over_ranks(mask.sum().float())
-
-        def loss(part: slice) -> Tensor:
+        for part in self.micro_batches(len(groups)):
             logp = self.policy.score(self.policy.encode(groups[part]), ids[part], mask[part])
-            return sft_loss(logp, mask[part], total_tokens=total)
-
-        return self.accumulate(loss(part) for part in self.micro_batches(len(groups)))
+            yield sft_loss(logp, mask[part], total_tokens=total)
 
     def micro_batches(self, rows: int) -> list[slice]:
         """The rows of a step in slices of at most `micro_batch_size`."""
@@ -186,10 +189,3 @@ class PolicyModule(L.LightningModule):
                 f"(first: {missing[:1]}), {len(extra)} are not in the policy (first: {extra[:1]}); use the policy "
                 "settings it was trained with"
             )
-
-
-def _annotated(groups: Sequence[ImageGroup]) -> tuple[ImageGroup, ...]:
-    for group in groups:
-        if group.response is None:
-            raise ValueError(f"{group.key}: SFT needs a response and this sample has none; give a JSONL with responses")
-    return tuple(groups)

@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lightning_sal.objectives.supervised import at_least_one
+
 Ratio = Literal["token", "sequence"]
 Reduction = Literal["sequence_mean", "token_mean", "constant"]
 
@@ -88,13 +90,13 @@ def policy_loss(
     loss = torch.where(mask, loss, 0.0)
     sequences = logp.shape[0] if total_sequences is None else total_sequences
     if reduction == "sequence_mean":
-        return (loss.sum(dim=1) / mask.sum(dim=1).clamp(min=1)).sum() / _at_least_one(sequences)
+        return (loss.sum(dim=1) / mask.sum(dim=1).clamp(min=1)).sum() / at_least_one(sequences)
     if reduction == "token_mean":
-        return loss.sum() / _at_least_one(mask.sum() if total_tokens is None else total_tokens)
+        return loss.sum() / at_least_one(mask.sum() if total_tokens is None else total_tokens)
     if reduction == "constant":
         if max_length is None:
             raise ValueError("policy_loss: reduction 'constant' needs max_length")
-        return loss.sum() / (_at_least_one(sequences) * max_length)
+        return loss.sum() / (at_least_one(sequences) * max_length)
     raise ValueError(f"unknown reduction '{reduction}': use sequence_mean, token_mean or constant")
 
 
@@ -111,7 +113,3 @@ def clip_fractions(
     held_low = (mask & (r < 1 - clip[0]) & (a < 0)).sum() / count
     held_high = (mask & (r > 1 + clip[1]) & (a > 0)).sum() / count
     return held_low, held_high
-
-
-def _at_least_one(count: Tensor | float) -> Tensor | float:
-    return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)

@@ -18,8 +18,9 @@ def sft_loss(logp: Tensor, mask: Tensor, *, total_tokens: Tensor | float | None 
     """
     weight = mask.to(logp.dtype)
     count = weight.sum() if total_tokens is None else total_tokens
-    return -(logp * weight).sum() / _at_least_one(count)
+    return -(logp * weight).sum() / at_least_one(count)
 
 
-def _at_least_one(count: Tensor | float) -> Tensor | float:
-    return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1.0)
+def at_least_one(count: Tensor | float) -> Tensor | float:
+    """A count that may be divided by: an idle rank or a row without tokens then contributes 0, not NaN."""
+    return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)

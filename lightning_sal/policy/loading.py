@@ -10,9 +10,8 @@ import torch
 from torch import nn
 
 from lightning_sal.policy.config import LoRA, PolicyConfig
+from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 
-WEIGHTS = Path(__file__).parents[1] / "tiny" / "weights"
-EMBEDDED = {"tiny": WEIGHTS / "policy", "tiny-early": WEIGHTS / "policy_early"}
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -35,9 +34,9 @@ def load_model(config: PolicyConfig) -> tuple[nn.Module, Any, dict[str, str]]:
         return scratch_policy()
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
-    source = EMBEDDED.get(config.model, Path(config.model))
+    source = EMBEDDED_POLICIES.get(config.model, Path(config.model))
     local = source.is_dir()
-    if not local and (source.is_absolute() or config.model.startswith(".") or config.model in EMBEDDED):
+    if not local and (source.is_absolute() or config.model.startswith(".") or config.model in EMBEDDED_POLICIES):
         raise FileNotFoundError(f"policy model '{config.model}': there is no folder {source}")
     name = str(source) if local else config.model
     pixels = {k: v for k, v in (("min_pixels", config.min_pixels), ("max_pixels", config.max_pixels)) if v is not None}

@@ -166,13 +166,13 @@ def render(draw: Draw, named: list[tuple[str, str, bool]]) -> Scene:
     return Scene(image, tuple(sorted(objects, key=lambda o: o.x)))
 
 
-def _distractors(draw: Draw, salient: list[tuple[str, str]], count: int, barred: set[str]) -> list[tuple[str, str]]:
-    """Pale objects that share colour or shape with a salient one, never both, and no shape in `barred`."""
+def _distractors(draw: Draw, salient: list[tuple[str, str]], count: int) -> list[tuple[str, str]]:
+    """Pale objects that share colour or shape with a salient one, never both."""
     taken, found = set(salient), []
     while len(found) < count:
         colour, shape = draw.choice(salient)
-        if draw.chance(60) or shape in barred:
-            shape = draw.choice([s for s in SHAPES if s != shape and s not in barred])
+        if draw.chance(60):
+            shape = draw.choice([s for s in SHAPES if s != shape])
         else:
             colour = draw.choice([c for c in COLOURS if c != colour])
         if (colour, shape) not in taken:
@@ -197,23 +197,18 @@ def _pairs(draw: Draw, count: int) -> list[tuple[str, str]]:
 
 
 def sod_scene(draw: Draw) -> tuple[list[Scene], list[str]]:
-    """One or two salient regions; two of one shape, with no other of it, make one `[semantic]` region."""
-    if draw.chance(25):
-        shape = draw.choice(SHAPES)
-        salient = [(colour, shape) for colour in draw.shuffled(list(COLOURS))[:2]]
-        scene = _compose(draw, salient, _distractors(draw, salient, draw.between(1, 2), {shape}))
-        return [scene], [f"[semantic] {shape}"]
-    salient = _pairs(draw, draw.between(1, 2))
-    if len(salient) == 2 and salient[0][1] == salient[1][1]:
-        salient = salient[:1]
-    scene = _compose(draw, salient, _distractors(draw, salient, draw.between(1, 2), set()))
-    return [scene], [o.phrase for o in scene.salient]
+    """One or two salient regions."""
+    return _salient_scene(draw, draw.between(1, 2))
 
 
 def sis_scene(draw: Draw) -> tuple[list[Scene], list[str]]:
     """One to three salient instances, which may overlap."""
-    salient = _pairs(draw, draw.choice((1, 2, 2, 3)))
-    scene = _compose(draw, salient, _distractors(draw, salient, draw.between(1, 2), set()))
+    return _salient_scene(draw, draw.choice((1, 2, 2, 3)))
+
+
+def _salient_scene(draw: Draw, count: int) -> tuple[list[Scene], list[str]]:
+    salient = _pairs(draw, count)
+    scene = _compose(draw, salient, _distractors(draw, salient, draw.between(1, 2)))
     return [scene], [o.phrase for o in scene.salient]
 
 
@@ -240,11 +235,7 @@ def _think(task: str, scenes: list[Scene], expressions: list[str], wrong: dict[s
         return f"Objects: {objects}. Analysis: each has a {expressions[0].split()[-1]}. Conclusion: one category."
     salient = " and ".join(name(o) for o in scenes[0].salient)
     noun = "region" if task == "sod" else "instance"
-    if expressions[0].startswith("[semantic]"):
-        analysis = f"vivid colour, all {expressions[0].split()[-1]}"
-    else:
-        analysis = "vivid colour against pale shapes"
-    return f"Scene: {salient}. Analysis: {analysis}. Conclusion: {len(expressions)} {noun}{'s' if len(expressions) > 1 else ''}."
+    return f"Scene: {salient}. Analysis: vivid colour against pale shapes. Conclusion: {len(expressions)} {noun}{'s' if len(expressions) > 1 else ''}."
 
 
 def _mistaken(draw: Draw, expression: str) -> str:

@@ -1,0 +1,86 @@
+"""What a run changed: the same held-out samples before and after, beside what SFT alone would have made of them."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from lightning_sal.comparison import Sample, evaluate, restore, summary, table, train_supervised, trainable_state
+from lightning_sal.drawing import gallery, panel
+from lightning_sal.samples import Prediction
+
+
+class BeforeAfter(L.Callback):
+    """Evaluate greedy responses before and after a fit, print them side by side, and draw a gallery.
+
+    With `control_steps`, a control is trained first from the same start: SFT alone, for as many SFT steps as the run has,
+    on the same batches, with an optimiser of its own; then the start's weights come back.
+
+    What it asks of others: the module is a `lightning_sal.modules` module (or offers its `respond`, `reward`,
+    `segmenter` and `sft_losses`), the datamodule gives annotated samples by `val_dataloader()` and, for the control, has
+    its SFT batches in `streams["sft"]`. One process only.
+
+    Args:
+        folder: Folder for `gallery.png`; a number is appended where it exists, so nothing is overwritten.
+        panels: Samples in the gallery, taken in turn from the tasks.
+        control_steps: SFT steps of the control; null for no control.
+    """
+
+    def __init__(self, folder: Path = Path("runs/gallery"), panels: int = 6, control_steps: int | None = None) -> None:
+        self.folder, self.panels, self.control_steps = folder, panels, control_steps
+        self.arms: dict[str, list[Sample]] = {}
+        self.before: list[Prediction] = []
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.world_size > 1:
+            raise ValueError("BeforeAfter compares within one process: use trainer.devices=1, or leave it out")
+        if trainer.global_step:  # a run that goes on: its start is gone
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        self.arms["start"], self.before = evaluate(pl_module, data.val_dataloader())
+        if self.control_steps is None:
+            return
+        start = trainable_state(pl_module)
+        stream = copy.deepcopy(data.streams["sft"])
+        train_supervised(pl_module, stream, steps=self.control_steps, clip=trainer.gradient_clip_val)
+        self.arms["SFT only"], _ = evaluate(pl_module, data.val_dataloader())
+        restore(pl_module, start)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not self.arms:
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        self.arms[type(pl_module).__name__], after = evaluate(pl_module, data.val_dataloader())
+        self._draw(after)
+        for name, samples in self.arms.items():
+            values = {f"before_after/{name.replace(' ', '_')}/{key}": value for key, value in summary(samples).items()}
+            for logger in trainer.loggers:
+                logger.log_metrics(values, step=trainer.global_step)
+        from rich.console import Console
+
+        console = Console()
+        console.print(table(self.arms, f"{len(after)} held-out samples, greedy responses"))
+        console.print(f"Gallery: {self.folder / 'gallery.png'}", soft_wrap=True)
+        for logger in trainer.loggers:
+            if logger.save_dir:
+                console.print(f"TensorBoard: uv run tensorboard --logdir {logger.save_dir}", soft_wrap=True)
+
+    def _draw(self, after: list[Prediction]) -> None:
+        pairs = list(zip(self.before, after, strict=True))
+        tasks = sorted({p.group.task for p in after}, reverse=True)
+        queues = {task: [pair for pair in pairs if pair[0].group.task == task] for task in tasks}
+        chosen = [queues[tasks[i % len(tasks)]][i // len(tasks)] for i in range(min(self.panels, len(pairs)))]
+        rows = [
+            panel(p.group.images, p.group.masks, p.masks, p.text, title=f"{p.group.task} {p.group.key}, {when}")
+            for pair in chosen
+            for when, p in zip(("before", "after"), pair, strict=True)
+        ]
+        number, base = 1, self.folder
+        while (self.folder / "gallery.png").exists():
+            number += 1
+            self.folder = base.with_name(f"{base.name}_{number}")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        gallery(rows, "Held-out scenes before and after").save(self.folder / "gallery.png")

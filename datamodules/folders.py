@@ -1,0 +1,130 @@
+"""Benchmarks in folders: one task, or the three in one stream."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from lightning_sal.datamodules.base import ImageGroupsDataModule
+from lightning_sal.datasets import LAYOUTS, ImageGroups, Record, jsonl_records
+from lightning_sal.datasets.cosod import GroupDraws, chunks
+from lightning_sal.datasets.endless import Mixture
+
+Folders = dict[str, str]
+
+
+class UnifiedDataModule(ImageGroupsDataModule):
+    """Several tasks in one stream, drawn by weight; with annotated responses beside it for interleaved SFT.
+
+    A folder may hold the splits train, val and test, of which the one that is wanted is taken, or a single dataset. In
+    training, a CoSOD sample is K random images of its group; in evaluation each group is cut into parts of at most K.
+
+    Args:
+        train: Task (sod, sis, cosod) -> folder to train on; for sis it may be a COCO json.
+        val: Task -> folder to validate on.
+        test: Task -> folder to test on.
+        weights: Task -> weight >= 0, how often it is drawn in training; null for all alike.
+        group_size: K, images of a CoSOD sample, >= 2.
+        sft: JSONL of annotated responses, a second stream for `lightning_sal.callbacks.InterleavedSFT`:
+            `train_dataloader` then gives {"rl": ..., "sft": ...}.
+        limit: Take only the first so many samples of each folder (for CoSOD in training: groups); null for all.
+        **kwargs: See `ImageGroupsDataModule`.
+    """
+
+    def __init__(
+        self,
+        train: Folders | None = None,
+        val: Folders | None = None,
+        test: Folders | None = None,
+        weights: dict[str, float] | None = None,
+        group_size: int = 8,
+        sft: str | None = None,
+        limit: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.folders = {"train": train or {}, "val": val or {}, "test": test or {}}
+        for task in sorted({task for folders in self.folders.values() for task in folders} - set(LAYOUTS)):
+            raise ValueError(f"unknown task {task!r}; known are {sorted(LAYOUTS)}")
+        if group_size < 2:
+            raise ValueError(f"group_size is the number of images of a CoSOD sample, at least 2, not {group_size}")
+        self.weights, self.group_size, self.sft, self.limit = weights, group_size, sft, limit
+
+    def training_datasets(self) -> dict[str, Any]:
+        datasets: dict[str, Any] = {}
+        if tasks := self.folders["train"]:
+            draws = {task: GroupDraws(self._records(task, "train"), self.group_size, self.seed) for task in tasks}
+            datasets["rl"] = Mixture(draws, self.weights or dict.fromkeys(tasks, 1.0), self.seed)
+        if self.sft is not None:
+            datasets["sft"] = ImageGroups(jsonl_records(self.sft))
+        return datasets
+
+    def evaluation_dataset(self, split: str) -> ImageGroups | None:
+        found = [self._records(task, split, chunked=True) for task in self.folders[split]]
+        return ImageGroups([record for records in found for record in records]) if found else None
+
+    def _records(self, task: str, split: str, chunked: bool = False) -> list[Record]:
+        records = LAYOUTS[task].records(self.folders[split][task], split)
+        records = (chunks(records, self.group_size) if chunked else records)[: self.limit]
+        if len(self.folders[split]) == 1:
+            return records
+        return [replace(record, key=f"{task}/{record.key}") for record in records]
+
+
+class SODDataModule(UnifiedDataModule):
+    """Salient object detection: photographs with one mask each.
+
+    Args:
+        train: Folder to train on, null for none.
+        val: Folder to validate on, null for none.
+        test: Folder to test on, null for none.
+        **kwargs: See `UnifiedDataModule`.
+    """
+
+    def __init__(
+        self, train: str | None = None, val: str | None = None, test: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(_of("sod", train), _of("sod", val), _of("sod", test), weights=None, group_size=2, **kwargs)
+
+
+class SISDataModule(UnifiedDataModule):
+    """Salient instance segmentation: photographs with a mask for each instance.
+
+    Args:
+        train: Folder (or COCO json) to train on, null for none.
+        val: Folder (or COCO json) to validate on, null for none.
+        test: Folder (or COCO json) to test on, null for none.
+        **kwargs: See `UnifiedDataModule`.
+    """
+
+    def __init__(
+        self, train: str | None = None, val: str | None = None, test: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(_of("sis", train), _of("sis", val), _of("sis", test), weights=None, group_size=2, **kwargs)
+
+
+class CoSODDataModule(UnifiedDataModule):
+    """Co-salient object detection: groups of K photographs that share an object.
+
+    Args:
+        train: Folder to train on, null for none.
+        val: Folder to validate on, null for none.
+        test: Folder to test on, null for none.
+        group_size: K, images of a sample, >= 2.
+        **kwargs: See `UnifiedDataModule`.
+    """
+
+    def __init__(
+        self,
+        train: str | None = None,
+        val: str | None = None,
+        test: str | None = None,
+        group_size: int = 8,
+        **kwargs: Any,
+    ) -> None:
+        folders = _of("cosod", train), _of("cosod", val), _of("cosod", test)
+        super().__init__(*folders, weights=None, group_size=group_size, **kwargs)
+
+
+def _of(task: str, folder: str | None) -> Folders | None:
+    return None if folder is None else {task: folder}

@@ -1,0 +1,64 @@
+"""Procedural scenes: a source of image groups without files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning_sal.datamodules.base import ImageGroupsDataModule
+from lightning_sal.datasets.scenes import SceneGroups
+
+_TASKS = {"sod": 1, "sis": 1, "cosod": 1}
+_EVALUATION_SEED = {"val": 1_000_003, "test": 2_000_003}
+
+
+class ScenesDataModule(ImageGroupsDataModule):
+    """Seeded procedural scenes for the three tasks, in the situation of real data: few annotated, many with masks alone.
+
+    Stream "rl" is endless and carries masks alone; stream "sft" repeats a fixed set of annotated scenes, of whose
+    responses some name a shape wrongly. The held-out scenes of validation and test are the same for every `seed`. The
+    same seed gives the same pixels on every machine.
+
+    Args:
+        streams: Training streams, of "rl" and "sft"; two of them are handed out by name, for
+            `lightning_sal.callbacks.InterleavedSFT`.
+        tasks: Task -> weight (a whole number >= 0), how often each is drawn.
+        group_size: K, the images of a CoSOD group, >= 2.
+        annotated: Number of annotated scenes in stream "sft"; null for no end of them.
+        mistakes: Per cent of the annotated responses in which one shape is named wrongly, in [0, 100].
+        val_size: Held-out scenes to validate on, all tasks together.
+        test_size: Held-out scenes to test on, all tasks together.
+        **kwargs: See `ImageGroupsDataModule`.
+    """
+
+    def __init__(
+        self,
+        streams: list[str] = ["rl", "sft"],  # noqa: B006  jsonargparse shows the value in --help
+        tasks: dict[str, int] = _TASKS,
+        group_size: int = 3,
+        annotated: int | None = 300,
+        mistakes: int = 15,
+        val_size: int = 192,
+        test_size: int = 192,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if unknown := sorted(set(streams) - {"rl", "sft"}):
+            raise ValueError(f"scenes: unknown stream {unknown[0]!r}; known are rl and sft")
+        if unknown := sorted(set(tasks) - set(_TASKS)):
+            raise ValueError(f"scenes: unknown task {unknown[0]!r}; known are {', '.join(_TASKS)}")
+        self.names, self.tasks, self.group_size = streams, tasks, group_size
+        self.annotated, self.mistakes = annotated, mistakes
+        self.sizes = {"val": val_size, "test": test_size}
+
+    def training_datasets(self) -> dict[str, Any]:
+        make = {
+            "rl": lambda: self._scenes(2 * self.seed, annotated=False),
+            "sft": lambda: self._scenes(2 * self.seed + 1, size=self.annotated, mistakes=self.mistakes),
+        }
+        return {name: make[name]() for name in self.names}
+
+    def evaluation_dataset(self, split: str) -> SceneGroups | None:
+        return self._scenes(_EVALUATION_SEED[split], size=self.sizes[split]) if self.sizes[split] else None
+
+    def _scenes(self, seed: int, **options: Any) -> SceneGroups:
+        return SceneGroups(seed, self.tasks, group_size=self.group_size, **options)

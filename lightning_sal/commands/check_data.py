@@ -1,0 +1,101 @@
+"""`lightning-sal check-data`: names every file of a data set that training would stumble over."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lightning_sal.datasets import Record
+
+PEEKED_MASKS = 8
+
+
+def main(argv: list[str]) -> int:
+    """Reads every sample of a folder or a JSONL and prints a line for each fault.
+
+    Args:
+        argv: The arguments after the command's name.
+
+    Returns:
+        0 where all is well, 1 where anything is bad.
+    """
+    parser = argparse.ArgumentParser(
+        prog="lightning-sal check-data",
+        description="Name every missing, truncated or undecodable file, every image without mask and mask without "
+        "image, and every malformed line or response. Exits with 1 where there is any.",
+    )
+    parser.add_argument("path", type=Path, help="folder of a benchmark, COCO json, or JSONL of annotated responses")
+    parser.add_argument("--task", help="sod, sis or cosod, where the folder alone does not tell")
+    arguments = parser.parse_args(argv)
+    try:
+        records = _records(arguments.path, arguments.task)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    faults = 0
+    for number, record in enumerate(records, 1):
+        for fault in _faults(record):
+            faults += 1
+            print(fault)
+        if sys.stderr.isatty():
+            print(f"\r{number} of {len(records)}", end="\n" if number == len(records) else "", file=sys.stderr)
+    tasks = ", ".join(sorted({record.task for record in records if record.task})) or "no task"
+    images = sum(len(record.photographs) for record in records)
+    print(f"{arguments.path}: {len(records)} samples ({tasks}), {images} images, {faults or 'no'} faults")
+    return int(faults > 0)
+
+
+def _records(path: Path, task: str | None) -> list[Record]:
+    """All samples below `path`, those of every split.
+
+    Raises:
+        FileNotFoundError: There is no such path.
+        ValueError: The task is unknown, or `path` holds nothing of it.
+    """
+    from lightning_sal.datasets import LAYOUTS, jsonl_records
+
+    if path.suffix == ".jsonl":
+        return jsonl_records(path)
+    if task is not None and task not in LAYOUTS:
+        raise ValueError(f"unknown task {task!r}; known are {sorted(LAYOUTS)}")
+    layout = LAYOUTS[task or _infer_task(path)]
+    records = [record for candidate in layout.candidates(path) for record in candidate.records()]
+    return records or layout.records(path)  # which says what was looked for
+
+
+def _infer_task(path: Path) -> str:
+    """The one task whose layout fits; flat pairs of image and mask are SIS where the masks show colours, else SOD."""
+    from lightning_sal.datasets import LAYOUTS
+    from lightning_sal.datasets.layouts import contents
+
+    fitting = {task: found for task, layout in LAYOUTS.items() if (found := layout.candidates(path))}
+    if not fitting:
+        looked_for = "; ".join(f"{task}: {layout.looked_for}" for task, layout in LAYOUTS.items())
+        raise ValueError(f"{path}: no known layout; looked for {looked_for}; found {contents(path)}")
+    if set(fitting) == {"sod", "sis"} and all(candidate.masks for candidate in fitting["sis"]):
+        masks = [mask for candidate in fitting["sis"] for mask in candidate.masks[:PEEKED_MASKS]]
+        return "sis" if any(_coloured(mask) for mask in masks) else "sod"
+    if len(fitting) > 1:
+        raise ValueError(f"{path}: fits the tasks {', '.join(fitting)}; say which with --task")
+    return next(iter(fitting))
+
+
+def _coloured(mask: Path) -> bool:
+    from lightning_sal.datasets.images import UnreadableSample, shows_colour
+
+    try:
+        return shows_colour(mask)
+    except UnreadableSample:
+        return False
+
+
+def _faults(record: Record) -> Iterator[str]:
+    from lightning_sal.tasks import TASKS
+
+    yield from record.problems()
+    if record.response is not None and (reason := TASKS[record.task].parse(record.response).reason):
+        yield f"{record.source}: malformed response: {reason}"

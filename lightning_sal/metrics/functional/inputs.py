@@ -1,0 +1,65 @@
+"""What the metrics accept: maps and masks in [0, 1], equally large; everything else is refused by name.
+
+Legend: B samples, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def as_map_pair(preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Check B saliency maps against B ground truths.
+
+    Args:
+        preds: (B, H, W) of any real dtype, values in [0, 1].
+        target: (B, H, W) of any real dtype, values in [0, 1], True where > 0.5.
+
+    Returns:
+        The maps as float64 and the ground truths as bool, both (B, H, W).
+
+    Raises:
+        ValueError: If the shapes differ or are not (B, H, W) with pixels, or a value is NaN or outside [0, 1].
+    """
+    if preds.shape != target.shape:
+        raise ValueError(f"preds {tuple(preds.shape)} and target {tuple(target.shape)} must have the same shape")
+    _check(preds, "preds")
+    return preds.double(), as_masks(target, "target")
+
+
+def as_masks(masks: Tensor, name: str) -> Tensor:
+    """Check B masks and threshold them.
+
+    Args:
+        masks: (B, H, W) of any real dtype, values in [0, 1], True where > 0.5.
+        name: What messages call them.
+
+    Returns:
+        (B, H, W) bool.
+
+    Raises:
+        ValueError: If the shape is not (B, H, W) with pixels, or a value is NaN or outside [0, 1].
+    """
+    _check(masks, name)
+    return masks if masks.dtype == torch.bool else masks > 0.5
+
+
+def score_dtype(preds: Tensor) -> torch.dtype:
+    """The dtype of a score: float64 for float64 maps, else float32; on the way everything is float64."""
+    return torch.float64 if preds.dtype == torch.float64 else torch.float32
+
+
+def _check(values: Tensor, name: str) -> None:
+    if values.ndim != 3 or 0 in values.shape[1:]:
+        raise ValueError(f"{name} must have the shape (B, H, W) with at least one pixel, not {tuple(values.shape)}")
+    if values.dtype == torch.bool or len(values) == 0:
+        return
+    low, high = values.detach().amin((1, 2)), values.detach().amax((1, 2))
+    good = (low >= 0) & (high <= 1)  # False for NaN, which amin and amax hand on
+    if not good.all():
+        index = int(good.int().argmin())
+        raise ValueError(
+            f"{name}[{index}] has values from {low[index].item():g} to {high[index].item():g}; "
+            f"they must lie in [0, 1] and not be NaN (divide 8-bit values by 255)"
+        )

@@ -1,0 +1,65 @@
+"""How the embedded policies are made: SFT from random weights with an auxiliary loss on the visual tokens.
+
+Without that loss a model of this size learns one dominant colour and stops there.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_sal.modules.sft import SFT
+from lightning_sal.policy.policy import Policy
+from lightning_sal.samples import Batch
+from lightning_sal.tiny.cells import CellHeads, scenes_of_group
+
+class PolicyPretraining(SFT):
+    """SFT of the small policy from random weights, all of it trained, with an auxiliary loss on its visual tokens.
+
+    The first `vision_steps` train the vision tower on the auxiliary loss alone.
+
+    Args:
+        export: Folder that the trained policy is written to, as fp16; it must not exist yet.
+        vision_steps: Steps before the language model joins.
+        **kwargs: As for `SFT`.
+    """
+
+    def __init__(self, export: Path, vision_steps: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if export.exists():
+            raise FileExistsError(f"{export} exists already: name another folder to write the policy to")
+        self.export, self.vision_steps = export, vision_steps
+
+    def configure_model(self) -> None:
+        if not hasattr(self, "policy"):
+            self.policy = Policy(self.policy_config)
+            self.heads = CellHeads(self.policy.qwen.config.text_config.hidden_size, cells=4)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        prompts = self.policy.encode(batch.groups)
+        scenes = [scene for group in batch.groups for scene in scenes_of_group(group)[0]]
+        auxiliary, right = self.heads(torch.cat(prompts.visual), scenes)
+        self.log_dict({f"train/{kind}": share for kind, share in right.items()})
+        if self.global_step < self.vision_steps:
+            return self.accumulate([auxiliary])
+        tokens, mask = self.policy.encode_responses([group.response or "" for group in batch.groups])
+        logp = self.policy.score(prompts, tokens, mask)
+        supervised = -logp.sum() / mask.sum()
+        self.log("train/sft_loss", supervised, prog_bar=True)
+        return self.accumulate([supervised + auxiliary])
+
+    def on_fit_end(self) -> None:
+        save_policy(self.policy, self.export)
+
+
+def save_policy(policy: Policy, folder: Path) -> None:
+    """Write a policy as a transformers folder with fp16 weights and its instructions."""
+    model = copy.deepcopy(policy.qwen).half()
+    model.save_pretrained(folder)
+    policy.processor.save_pretrained(folder)
+    (folder / "instructions.json").write_text(json.dumps(policy.instructions, indent=1) + "\n")

@@ -1,0 +1,59 @@
+"""A small EVF-SAM2 with random weights, for the scenes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning_sal.segmenters.evf_sam2 import EVFSAM2
+from lightning_sal.tiny.scenes import SIZE
+
+_WIDTH = 96  # of SAM2's neck and decoder
+
+
+def tiny_evf_sam2(tokenizer: Any) -> EVFSAM2:
+    """EVF-SAM2 at small sizes: 112 x 112 images, logits on a 28 x 28 grid, about 2 million random weights.
+
+    Args:
+        tokenizer: What `lightning_sal.tiny.segmenter_tokenizer.build_word_tokenizer` gives.
+    """
+    trunk = {
+        "embed_dim": 32,
+        "num_heads": 1,
+        "stages": [1, 2, 3],
+        "q_pool": 2,
+        "window_spec": [4, 14, 7],  # even before a pooling block, and 28 a multiple of the first
+        "window_pos_embed_bkg_spatial_size": [7, 7],
+        "global_att_blocks": [4, 5],  # never the first block of a stage, which pools
+    }
+    neck = {
+        "d_model": _WIDTH,
+        "backbone_channel_list": [128, 64, 32],  # the trunk's, last stage first
+        "fpn_top_down_levels": [1, 2],
+        "position_encoding.num_pos_feats": _WIDTH,
+    }
+    overrides: dict[str, Any] = {"model.image_encoder.scalp": 0}
+    overrides |= {f"model.image_encoder.trunk.{key}": value for key, value in trunk.items()}
+    overrides |= {f"model.image_encoder.neck.{key}": value for key, value in neck.items()}
+    # A single mask trained from scratch is all there is: the other three never get a loss
+    overrides["model.sam_mask_decoder_extra_args.dynamic_multimask_via_stability"] = False
+    width = 128
+    return EVFSAM2(
+        sam2_config="sam2_hiera_t.yaml",
+        sam2_overrides=overrides,
+        beit3={
+            "image_size": SIZE,
+            "patch_size": 14,
+            "vocab_size": len(tokenizer),
+            "width": width,
+            "layers": 4,
+            "heads": 4,
+            "hidden": 256,
+            "positions": 66,
+        },
+        hidden_size=width,
+        out_dim=_WIDTH,
+        image_size=SIZE,
+        multimask=False,
+        tokenizer=tokenizer,
+        max_batch=64,
+    )

@@ -1,0 +1,126 @@
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lightning_sal.commands.check_data import main
+
+REAL = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
+SAID = "<think>a disc</think><answer><rg>the disc</rg></answer>"
+
+
+def save(path: Path, pixels: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def pairs(root: Path, count: int = 4) -> None:
+    for i in range(count):
+        save(root / f"images/{i}.png", np.full((9, 12, 3), i, np.uint8))
+        save(root / f"masks/{i}.png", np.full((9, 12), 255, np.uint8))
+
+
+def cut(path: Path) -> str:
+    path.write_bytes(path.read_bytes()[:50])
+    return str(path)
+
+
+def test_a_sound_folder_passes(tmp_path, capsys):
+    pairs(tmp_path)
+    assert main([str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}: 4 samples (sod), 4 images, no faults\n"
+
+
+def test_every_fault_of_a_folder_is_named(tmp_path, capsys):
+    pairs(tmp_path, 6)
+    named = [cut(tmp_path / "images/0.png"), cut(tmp_path / "masks/0.png"), cut(tmp_path / "masks/1.png")]
+    named += [str(tmp_path / "images/2.png"), str(tmp_path / "masks/3.png"), str(tmp_path / "masks/4.png")]
+    (tmp_path / "masks/2.png").unlink()
+    (tmp_path / "images/3.png").unlink()
+    save(tmp_path / "masks/4.png", np.zeros((9, 30), np.uint8))
+    assert main([str(tmp_path)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[0] for line in lines] == [*named, str(tmp_path)]
+    assert lines[-1].endswith("6 samples (sod), 6 images, 6 faults")
+
+
+def test_every_fault_of_a_jsonl_is_named_by_line(tmp_path, capsys):
+    pairs(tmp_path)
+    good = {"task": "sod", "images": ["images/0.png"], "masks": ["masks/0.png"], "response": SAID}
+    cut(tmp_path / "images/1.png")
+    lines = [
+        good,
+        good | {"response": "the disc"},
+        good | {"images": ["images/1.png"]},
+        good | {"masks": ["masks/none.png"], "response": SAID + SAID},
+        good | {"task": "depth"},
+    ]
+    path = tmp_path / "sft.jsonl"
+    path.write_text("\n".join(json.dumps(line) for line in lines) + "\n{")
+    assert main([str(path)]) == 1
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[0] for line in printed] == [f"{path}:{n}" for n in (2, 3, 4, 4, 5, 6)] + [str(path)]
+    for line, reason in zip(
+        printed, ["malformed response", "1.png", "none.png", "malformed response", "depth", "not JSON"], strict=False
+    ):
+        assert reason in line
+
+
+def test_the_task_is_told_from_the_folder(tmp_path, capsys):
+    codes = np.zeros((9, 12, 3), np.uint8)
+    save(tmp_path / "raw/image/1.png", codes)
+    codes[:4, :4] = (0, 200, 0)
+    save(tmp_path / "raw/gt/1.png", codes)
+    save(tmp_path / "coco/imgs/1.png", codes)
+    (tmp_path / "coco/train.json").write_text('{"images": [{"id": 1, "file_name": "1.png"}], "annotations": []}')
+    for i in range(2):
+        save(tmp_path / f"groups/image/cow/{i}.png", codes)
+        save(tmp_path / f"groups/gt/cow/{i}.png", codes[:, :, 0])
+    pairs(tmp_path / "flat")
+    for folder, task in {"raw": "sis", "coco": "sis", "groups": "cosod", "flat": "sod"}.items():
+        assert main([str(tmp_path / folder)]) == 0
+        assert f"({task})" in capsys.readouterr().out
+    assert main([str(tmp_path / "flat"), "--task", "sis"]) == 0
+    assert main([str(tmp_path)]) == 1
+    assert capsys.readouterr().err.strip().endswith("fits the tasks sod, sis, cosod; say which with --task")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["nowhere"], "nowhere: no such folder"),
+        (["nowhere.jsonl"], "no such file"),
+        (["."], "no known layout; looked for sod: .* found an empty folder"),
+        ([".", "--task", "depth"], "unknown task 'depth'"),
+        ([".", "--task", "sod"], "no sod layout"),
+    ],
+)
+def test_a_wrong_argument_gives_one_line(tmp_path, monkeypatch, capsys, arguments, reason):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(reason, line)
+
+
+def test_help_needs_no_torch():
+    code = (
+        "import sys; from lightning_sal.commands.check_data import main\n"
+        "try: main(['--help'])\nexcept SystemExit: print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real photographs lie in ../shared/data, which is absent")
+@pytest.mark.parametrize(
+    "folder", ["sod/SOD", "sis/COCO-salient", "sis/PennFudan-coloured", "cosod/VOC-coseg", "cosod/MSRC", "cosod"]
+)
+def test_the_real_folders_are_sound(folder, capsys):
+    assert main([str(REAL / folder)]) == 0
+    assert f"({folder.split('/')[0]})" in capsys.readouterr().out

@@ -1,0 +1,92 @@
+import json
+
+import numpy as np
+import pytest
+
+from lightning_sal.datasets import UnreadableSample, jsonl_records
+
+WHITE = np.full((9, 12), 255, np.uint8)
+SAID = "<think>t</think><answer>a</answer>"
+
+
+def lines(path, *objects):
+    path.write_text("\n".join(o if isinstance(o, str) else json.dumps(o) for o in objects) + "\n", encoding="utf-8")
+    return path
+
+
+def test_every_kind_of_line(save, tmp_path):
+    codes = np.zeros((9, 12, 3), np.uint8)
+    codes[:4, :5], codes[6:, 7:] = (255, 0, 0), (0, 255, 0)
+    save("photos/a.jpg")
+    save("photos/b.jpg")
+    save("gt/a.png", WHITE)
+    save("gt/b.png", 0 * WHITE)
+    save("gt/coloured.png", codes)
+    box = [[0, 0, 3, 0, 3, 2, 0, 2]]
+    a, b = "photos/a.jpg", "photos/b.jpg"
+    path = lines(
+        tmp_path / "sft.jsonl",
+        {"task": "sod", "images": [a], "masks": ["gt/a.png"], "response": SAID + "é"},
+        "",
+        {"task": "sis", "images": [a], "annotation": "gt/coloured.png", "response": SAID},
+        {"task": "sis", "images": [a], "masks": ["gt/a.png", "gt/b.png", "gt/a.png"], "response": SAID},
+        {"task": "sis", "images": [a], "annotation": [box, box], "response": SAID},
+        {"task": "sis", "images": [a], "masks": [], "response": SAID},
+        {"task": "cosod", "images": [a, b], "masks": ["gt/a.png", "gt/b.png"], "response": SAID},
+        {"task": "cosod", "images": [a, b], "response": SAID},
+    )
+    groups = [record.read() for record in jsonl_records(path)]
+    assert [group.key for group in groups] == [f"sft/{number}" for number in (1, 3, 4, 5, 6, 7, 8)]
+    assert groups[0].response == SAID + "é"
+    sums = [None if group.masks is None else [m.sum((1, 2)).tolist() for m in group.masks] for group in groups]
+    assert sums == [[[108]], [[15, 20]], [[108, 0, 108]], [[6, 6]], [[]], [[108], [0]], None]
+    assert groups[5].paths == (str(tmp_path / a), str(tmp_path / b))
+
+
+GOOD = {"task": "sod", "images": ["a.jpg"], "masks": ["a.png"], "response": SAID}
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ('{"task": "sod"', "not JSON"),
+        ("[1]", "not an object"),
+        (GOOD | {"task": "segmentation"}, "unknown task 'segmentation'"),
+        (GOOD | {"mask": []}, "unknown fields"),
+        (GOOD | {"response": ""}, "response"),
+        (GOOD | {"response": None}, "response"),
+        (GOOD | {"images": "a.jpg"}, "lists of paths"),
+        (GOOD | {"images": []}, "at least one image"),
+        (GOOD | {"images": ["a.jpg", "a.jpg"]}, "2 images for the task sod"),
+        (GOOD | {"task": "cosod"}, "1 images for the task cosod"),
+        (GOOD | {"masks": []}, "0 masks for 1 images"),
+        (GOOD | {"annotation": "a.png"}, "annotation"),
+        (GOOD | {"images": ["none.jpg"]}, r"none\.jpg: no such file"),
+        (GOOD | {"masks": ["none.png"]}, r"none\.png: no such file"),
+    ],
+)
+def test_a_bad_line_is_named_by_file_and_number(save, tmp_path, bad, reason):
+    save("a.jpg")
+    save("a.png", WHITE)
+    path = lines(tmp_path / "sft.jsonl", GOOD, bad)
+    good, broken = jsonl_records(path)
+    good.read()
+    with pytest.raises(UnreadableSample, match=reason) as error:
+        broken.read()
+    assert str(error.value).startswith(f"{path}:2: ")
+    assert broken.problems() == [str(error.value)]
+
+
+def test_every_missing_file_of_a_line_is_named(tmp_path):
+    record = lines(
+        tmp_path / "x.jsonl", {"task": "sis", "images": ["a.jpg"], "masks": ["b.png", "c.png"], "response": "r"}
+    )
+    text = " ".join(jsonl_records(record)[0].problems())
+    assert all(name in text for name in ("a.jpg", "b.png", "c.png"))
+
+
+def test_an_absent_or_empty_file_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        jsonl_records(tmp_path / "none.jsonl")
+    with pytest.raises(ValueError, match="holds no line"):
+        jsonl_records(lines(tmp_path / "empty.jsonl", ""))

@@ -1,0 +1,166 @@
+"""The policy: one path for sampling and scoring, against transformers' own forward pass."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lightning_sal.datasets.scenes import SceneGroups
+from lightning_sal.policy.config import LoRA, PolicyConfig
+from lightning_sal.policy.policy import Policy, pad_right
+
+SCENES = SceneGroups(3, {"sod": 1, "sis": 1, "cosod": 1}, size=9)
+GROUPS = [SCENES[i] for i in range(9)]
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return Policy(PolicyConfig("tiny-scratch"))
+
+
+@pytest.fixture(scope="module")
+def adapted():
+    policy = Policy(PolicyConfig("tiny-scratch", lora=LoRA(rank=4)))
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in policy.named_parameters():
+        if "lora_B" in name:  # zero at first: then adapters would do nothing and tests would see nothing
+            parameter.data.normal_(std=0.02, generator=generator)
+    return policy
+
+
+def encoded_responses(policy, groups):
+    return policy.encode_responses([group.response for group in groups])
+
+
+def test_scores_equal_transformers_own_forward(policy):
+    """One sample at a time, without padding, by the model's public forward pass, which finds M-RoPE positions itself."""
+    groups = [g for g in GROUPS if g.task == "cosod"][:1] + [g for g in GROUPS if g.task == "sod"][:2]
+    tokens, mask = encoded_responses(policy, groups)
+    ours = policy.score(policy.encode(groups), tokens, mask)
+    for row, group in enumerate(groups):
+        content = [{"type": "image"} for _ in group.images] + [{"type": "text", "text": policy.instructions[group.task]}]
+        text = policy.processor.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+        inputs = policy.processor(
+            text=[text + group.response + "<|im_end|>"],
+            images=[image.permute(2, 0, 1) for image in group.images],
+            return_tensors="pt",
+            return_mm_token_type_ids=True,
+        )
+        logits = policy.qwen(**inputs).logits[0].float().masked_fill(policy.banned, float("-inf"))
+        length = int(mask[row].sum())
+        logp = logits[-length - 1 : -1].log_softmax(-1)
+        expected = logp.gather(1, tokens[row, :length, None])[:, 0]
+        torch.testing.assert_close(ours[row, :length], expected, atol=2e-5, rtol=0)
+        assert (ours[row, length:] == 0).all()
+
+
+def test_sampled_log_probabilities_equal_scored_ones(adapted):
+    prompts = adapted.encode(GROUPS)
+    rollout = adapted.sample(prompts, 24, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        scored = adapted.score(prompts, rollout.tokens, rollout.mask)
+    torch.testing.assert_close(rollout.logp, scored, atol=1e-5, rtol=0)
+
+
+def test_temperature_is_one_and_the_same_in_sampling_and_scoring(adapted):
+    prompts = adapted.encode(GROUPS[:3])
+    rollout = adapted.sample(prompts, 12, temperature=0.7, generator=torch.Generator().manual_seed(1))
+    scored = adapted.score(prompts, rollout.tokens, rollout.mask, temperature=0.7)
+    torch.testing.assert_close(rollout.logp, scored.detach(), atol=1e-5, rtol=0)
+
+
+def test_neither_padding_nor_company_changes_a_score(adapted):
+    tokens, mask = encoded_responses(adapted, GROUPS)
+    together = adapted.score(adapted.encode(GROUPS), tokens, mask)
+    for row, group in enumerate(GROUPS):
+        alone_tokens, alone_mask = encoded_responses(adapted, [group])
+        alone = adapted.score(adapted.encode([group]), alone_tokens, alone_mask)
+        torch.testing.assert_close(together[row, : alone.shape[1]], alone[0], atol=1e-5, rtol=0)
+
+
+def test_sampling_leaves_no_trace_in_scores(adapted):
+    tokens, mask = encoded_responses(adapted, GROUPS[:3])
+    before = adapted.score(adapted.encode(GROUPS[:3]), tokens, mask)
+    adapted.sample(adapted.encode(GROUPS[3:]), 6, generator=torch.Generator().manual_seed(0))
+    after = adapted.score(adapted.encode(GROUPS[:3]), tokens, mask)
+    assert torch.equal(before, after)
+
+
+def test_micro_batches_of_prompts_score_alike(adapted):
+    tokens, mask = encoded_responses(adapted, GROUPS)
+    prompts = adapted.encode(GROUPS)
+    whole = adapted.score(prompts, tokens, mask)
+    parts = [adapted.score(prompts.rows(part), tokens[part], mask[part]) for part in (slice(0, 4), slice(4, 9))]
+    torch.testing.assert_close(torch.cat(parts), whole, atol=1e-5, rtol=0)
+
+
+def test_vision_ids_are_never_sampled_and_have_no_probability(policy):
+    config, tokenizer = policy.qwen.config, policy.processor.tokenizer
+    barred = [config.image_token_id, config.video_token_id, config.vision_start_token_id, config.vision_end_token_id]
+    rollout = policy.sample(policy.encode(GROUPS), 40, temperature=5.0, generator=torch.Generator().manual_seed(0))
+    assert not torch.isin(rollout.tokens[rollout.mask], torch.tensor(barred)).any()
+    width = config.text_config.hidden_size
+    logits = policy.logits(torch.randn(2, width), 1.0)
+    assert torch.isinf(logits[:, barred]).all()
+    assert torch.isfinite(logits[:, tokenizer.convert_tokens_to_ids("<|im_end|>")]).all()
+
+
+def test_lora_is_on_the_language_model_alone(adapted):
+    trained = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
+    assert trained
+    assert all("lora_" in name and ".language_model." in name for name in trained)
+    assert not [name for name, _ in adapted.named_parameters() if "lora_" in name and "visual" in name]
+    layers = adapted.qwen.config.text_config.num_hidden_layers
+    assert len(trained) == layers * 7 * 2
+
+
+def test_full_training_keeps_the_vision_tower_frozen(policy):
+    trained = {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
+    assert trained == {name for name, _ in policy.named_parameters() if ".visual." not in name}
+
+
+def test_greedy_is_deterministic_and_truncation_is_told(policy):
+    prompts = policy.encode(GROUPS[:4])
+    one, two = policy.sample(prompts, 5, temperature=0), policy.sample(prompts, 5, temperature=0)
+    assert torch.equal(one.tokens, two.tokens)
+    ended = torch.isin(one.tokens, torch.tensor(policy.eos_ids)).any(1)
+    assert torch.equal(one.truncated, ~ended)
+
+
+def test_training_mode_and_checkpointing_come_back_after_sampling():
+    policy = Policy(PolicyConfig("tiny-scratch", lora=LoRA(rank=2), gradient_checkpointing=True))
+    tokens, mask = encoded_responses(policy, GROUPS[:2])
+    prompts = policy.encode(GROUPS[:2])
+    rollout = policy.sample(prompts, 4, temperature=0)
+    assert policy.training
+    assert policy.qwen.model.language_model.gradient_checkpointing
+    plain = Policy(PolicyConfig("tiny-scratch", lora=LoRA(rank=2)))
+    assert torch.equal(rollout.tokens, plain.sample(plain.encode(GROUPS[:2]), 4, temperature=0).tokens)
+    policy.score(prompts, tokens, mask).sum().backward()
+    assert all(p.grad is not None for n, p in policy.named_parameters() if "lora_B" in n)
+
+
+def test_a_prompt_that_is_too_long_is_refused_and_named():
+    policy = Policy(PolicyConfig("tiny-scratch", max_prompt_tokens=40))
+    group = replace(next(g for g in GROUPS if g.task == "cosod"), paths=("a.jpg", "b.jpg"))
+    with pytest.raises(ValueError, match=r"a\.jpg, b\.jpg: the prompt has \d+ tokens, more than max_prompt_tokens 40"):
+        policy.encode([group])
+
+
+def test_responses_round_trip_any_text(policy):
+    texts = ["<think>a red ring</think><answer><rg>[semantic] ring</rg></answer>", "ünïcødé 漢字 \U0001f600\n tab\t", ""]
+    tokens, mask = policy.encode_responses(texts)
+    assert policy.decode(tokens, mask) == tuple(texts)
+
+
+def test_missing_folder_is_one_clear_line():
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        Policy(PolicyConfig("./nowhere"))
+
+
+def test_pad_right_builds_masks_from_lengths():
+    ids, mask = pad_right([[7, 7], [5]], 7, torch.device("cpu"))
+    assert ids.tolist() == [[7, 7], [5, 7]]
+    assert mask.tolist() == [[True, True], [True, False]]

@@ -1,0 +1,382 @@
+"""The command line: what it offers, how configs come together, and the one line that answers a mistake."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch.cli import LightningCLI
+
+from lightning_sal import commands
+from lightning_sal.cli import TRAINER_COMMANDS, main
+
+CONFIG = """\
+model:
+  class_path: lightning.pytorch.demos.boring_classes.DemoModel
+  init_args: {out_dim: 4, learning_rate: 0.5}
+data:
+  class_path: lightning.pytorch.demos.boring_classes.BoringDataModule
+trainer:
+  accelerator: cpu
+  logger: false
+  enable_checkpointing: false
+  enable_progress_bar: false
+  enable_model_summary: false
+  max_steps: 1
+"""
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """A valid config in the folder in which the test runs, and a writer of others."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(text: str = CONFIG, name: str = "a.yaml") -> str:
+        Path(name).write_text(textwrap.dedent(text))
+        return name
+
+    return write
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """Runs a trainer command as far as the parsed config, which it returns."""
+    monkeypatch.setattr(LightningCLI, "instantiate_classes", lambda _: None)
+    monkeypatch.setattr(
+        LightningCLI, "_run_subcommand", lambda self, subcommand: configs.append(self.config[subcommand])
+    )
+    configs = []
+
+    def parse(*argv: str):
+        assert main(list(argv)) == 0
+        return configs.pop()
+
+    return parse
+
+
+def fails(capsys, argv: list[str], code: int) -> str:
+    """The one line on stderr of a command that must exit with `code`."""
+    assert main(argv) == code
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith(("Seed set", "GPU", "TPU"))]
+    assert len(lines) == 1
+    assert lines[0].startswith("lightning: error: ")
+    return lines[0].removeprefix("lightning: error: ")
+
+
+@pytest.mark.parametrize("argv", [[], ["-h"], ["--help"], ["--version"]])
+def test_help_and_version_load_nothing_heavy(argv):
+    code = f"import sys; from lightning_sal.cli import main; main({argv}); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "lightning", "transformers", "numpy", "yaml"} & set(done.stderr.split())
+    assert done.stdout
+
+
+def test_help_names_every_command_and_what_it_does(capsys):
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for name in (*TRAINER_COMMANDS, *commands.available()):
+        assert f"\n  {name} " in shown
+    for module in commands.available().values():
+        assert module.__doc__.partition("\n")[0] in shown
+
+
+def test_a_new_command_is_a_new_file_alone(tmp_path, monkeypatch, capsys):
+    (tmp_path / "say_hello.py").write_text('"""Greet."""\ndef main(argv):\n    print("hello", *argv)\n    return 7\n')
+    monkeypatch.setattr(commands, "__path__", [*commands.__path__, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "lightning_sal.commands.say_hello", raising=False)
+    assert main(["say-hello", "you"]) == 7
+    assert capsys.readouterr().out == "hello you\n"
+
+
+def test_a_wrong_word_is_answered_with_the_nearest(capsys):
+    assert fails(capsys, ["fti"], 2) == "unknown command 'fti'; did you mean fit?"
+    known = fails(capsys, ["zzz"], 2)
+    assert all(name in known for name in ("'zzz'", "fit", "validate", "test", "predict", "check-data"))
+    assert "lightning fit --config" in fails(capsys, ["--config", "a.yaml"], 2)
+
+
+def test_a_word_of_lightning_sdk_is_handed_over(tmp_path, monkeypatch):
+    info = tmp_path / "lightning_sdk-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lightning-sdk\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[console_scripts]\nlightning = fake_sdk:run\n")
+    (tmp_path / "fake_sdk.py").write_text("import sys\ndef run():\n    return len(sys.argv[1:]) * 10\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["lightning"])
+    assert main(["studio", "list"]) == 20
+
+
+def test_python_m_exits_with_the_code_and_one_line():
+    done = subprocess.run([sys.executable, "-m", "lightning_sal", "fti"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "lightning: error: unknown command 'fti'; did you mean fit?\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("out_dim", "out_dm"), "a.yaml:3: model.out_dm: unknown key; did you mean out_dim?"),
+        (("out_dim: 4", "out_dim: four"), "a.yaml:3: model.out_dim: expected int, got 'four'"),
+        (("max_steps", "max_stps"), "a.yaml:12: trainer.max_stps: unknown key; did you mean max_steps?"),
+        (("data:", "dta:"), "a.yaml:4: dta: unknown key; did you mean data?"),
+        (
+            ("DemoModel", "DemoModle"),
+            "a.yaml:2: model.class_path: module 'lightning.pytorch.demos.boring_classes' has no",
+        ),
+        (("lightning.pytorch.demos", "lightening"), "a.yaml:2: model.class_path: No module named 'lightening'"),
+        (("{out_dim", "[out_dim"), "a.yaml:3: not valid YAML: "),
+        (("accelerator", "max_steps"), "a.yaml:12: max_steps is there twice"),
+        (("max_steps: 1", "max_time: [1]"), "a.yaml:12: trainer.max_time: "),
+        (("max_steps: 1", "max_steps: ${trainer.steps}"), "a.yaml:12: trainer.max_steps: Interpolation key "),
+        ((CONFIG, "- 1\n- 2"), "a.yaml: a config file holds `key: value` lines, and this one holds none"),
+    ],
+)
+def test_a_mistake_in_a_config_is_one_line_with_its_place(config, capsys, change, message):
+    path = config(CONFIG.replace(*change))
+    assert fails(capsys, ["fit", "--config", path], 2).startswith(message)
+
+
+def test_of_several_in_a_list_the_right_one_is_placed(config, capsys):
+    callbacks = (
+        "  callbacks:\n    - class_path: ModelCheckpoint\n    - class_path: lightning.{}\n    - class_path: Timer\n"
+    )
+    line = fails(capsys, ["fit", "--config", config(CONFIG + callbacks.format("Callbck"))], 2)
+    assert line.startswith("a.yaml:15: trainer.callbacks.class_path: ")
+    assert line.endswith("did you mean Callback?")
+
+
+def test_an_override_of_an_unknown_class_says_so(config, capsys):
+    first, second = config("model: {init_args: {out_dim: 3}}", "b.yaml"), config()
+    line = fails(capsys, ["fit", "--config", first, "--config", second], 2)
+    assert line == "a.yaml:3: model.out_dim: unknown key; is its class_path given before it?"
+
+
+def test_what_is_allowed_is_listed_where_nothing_is_near(config, capsys):
+    line = fails(capsys, ["fit", "--config", config(CONFIG.replace("out_dim", "zzz"))], 2)
+    assert line == "a.yaml:3: model.zzz: unknown key; known are learning_rate, out_dim"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--model.init_args.out_dm=1"], "command line: model.out_dm: unknown key; did you mean out_dim?"),
+        (["--model.out_dim", "four"], "command line: model.out_dim: expected int, got 'four'"),
+        (["--trainer.max_stps", "1"], "command line: trainer.max_stps: unknown key; did you mean max_steps?"),
+        (["--seed_everything=x"], "command line: seed_everything: expected bool or int, got 'x'"),
+        (["--config"], "--config needs a file"),
+        (["--config=nowhere.yaml"], "config file nowhere.yaml does not exist"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(config, capsys, argv, message):
+    assert fails(capsys, ["fit", "--config", config(), *argv], 2) == message
+
+
+def test_without_a_config_the_missing_parts_are_named(capsys):
+    assert fails(capsys, ["fit"], 2).startswith("no data, model given")
+
+
+def test_a_mistake_in_a_shared_part_is_placed_in_its_own_file(config, capsys):
+    Path("base").mkdir()
+    config("accelerator: cpu\nmax_stps: 3\n", "base/trainer.yaml")
+    path = config(CONFIG.partition("trainer:")[0] + "trainer: base/trainer.yaml\n")
+    line = fails(capsys, ["fit", "--config", path], 2)
+    assert line == "base/trainer.yaml:2: trainer.max_stps: unknown key; did you mean max_steps?"
+
+
+def test_an_override_reaches_the_values_that_depend_on_it(config, parsed):
+    path = config(CONFIG.replace("out_dim: 4", 'out_dim: "${trainer.max_steps}"'))
+    assert parsed("fit", "--config", path).model.init_args.out_dim == 1
+    assert parsed("fit", "--config", path, "--trainer.max_steps=7").model.init_args.out_dim == 7
+    later = config("trainer: {max_steps: 9}", "b.yaml")
+    assert parsed("fit", "--config", path, "--config", later).model.init_args.out_dim == 9
+
+
+def test_later_configs_change_only_what_they_name(config, parsed):
+    monitor = "lightning.pytorch.callbacks.LearningRateMonitor"
+    first = config(CONFIG + f"  callbacks: [{{class_path: {monitor}}}]\n")
+    second = config(
+        f"""
+        model: {{init_args: {{out_dim: 8}}}}
+        trainer:
+          callbacks+: [{{class_path: {monitor}, init_args: {{log_momentum: true}}}}]
+        """,
+        "b.yaml",
+    )
+    merged = parsed("fit", "--config", first, f"--config={second}")
+    assert (merged.model.init_args.out_dim, merged.model.init_args.learning_rate) == (8, 0.5)
+    assert [callback.init_args.log_momentum for callback in merged.trainer.callbacks] == [False, True]
+
+
+def test_a_conf_file_is_found_in_the_package(config, parsed):
+    assert parsed("fit", "--config", "conf/quickstart.yaml").model.class_path.startswith("lightning_sal.")
+    Path("conf").mkdir()
+    own = config(name="conf/quickstart.yaml")
+    assert parsed("fit", "--config", own).model.class_path.endswith("DemoModel")
+
+
+def test_a_missing_conf_file_is_answered_with_the_nearest(config, capsys):  # noqa: ARG001
+    line = fails(capsys, ["fit", "--config", "conf/quikstart.yaml"], 2)
+    assert line == "config file conf/quikstart.yaml does not exist; did you mean conf/quickstart.yaml?"
+
+
+def test_cgpo_takes_the_arguments_of_the_classes_it_extends(config, parsed):
+    path = config(
+        """
+        model:
+          class_path: lightning_sal.modules.CGPO
+          init_args:
+            policy: {model: tiny-scratch, lora: {rank: 8}}
+            optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 1e-4}}
+            clip: [0.2, 0.3]
+        data: {class_path: lightning.pytorch.demos.boring_classes.BoringDataModule}
+        """
+    )
+    model = parsed("fit", "--config", path).model.init_args
+    assert (model.policy.model, model.policy.lora.rank, model.policy.lora.alpha) == ("tiny-scratch", 8, 32.0)
+    assert model.optimizer.init_args.lr == 1e-4
+    assert model.clip == (0.2, 0.3)
+
+
+def test_class_help_shows_the_documentation_of_inherited_arguments(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--model.help", "lightning_sal.modules.CGPO"])
+    assert stop.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "how far the ratio of new to old policy may leave 1" in shown  # RolloutModule
+    assert "Limit of response tokens" in shown  # PolicyModule
+    assert "Longest prompt in tokens" in shown  # PolicyConfig
+
+
+def test_a_top_level_optimizer_is_refused(config, capsys):
+    path = config(CONFIG + "optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.1}}\n")
+    assert fails(capsys, ["fit", "--config", path], 2).startswith("a.yaml:13: optimizer: unknown key")
+
+
+def test_runs_are_seeded_by_default(config, parsed):
+    parsed("fit", "--config", config())
+    first = torch.rand(3)
+    assert parsed("fit", "--config", config()).seed_everything == 0
+    assert torch.equal(first, torch.rand(3))
+    assert parsed("fit", "--config", config(), "--seed_everything=5").seed_everything == 5
+
+
+def test_a_run_ends_with_zero_and_saves_its_config_once(config, capsys):
+    argv = ["fit", "--config", config(), "--model.out_dim=3"]
+    assert main(argv) == 0
+    saved = yaml.safe_load(Path("config.yaml").read_text())
+    assert saved["model"]["init_args"]["out_dim"] == 3
+    capsys.readouterr()
+    line = fails(capsys, argv, 1)
+    assert "config.yaml is there already, of an earlier run, and is not overwritten" in line
+
+
+def test_a_checkpoint_that_does_not_exist_is_one_line(config, capsys):
+    argv = ["fit", "--config", config(), "--ckpt_path", "gone.ckpt"]
+    assert main(argv) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("lightning: error: Checkpoint file not found: gone.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (
+            "{class_path: lightning_sal.datamodules.SODDataModule, init_args: {train: no/such/folder}}",
+            ["no/such/folder"],
+        ),
+        (
+            "{class_path: lightning_sal.datamodules.UnifiedDataModule, init_args: {train: {sodd: .}}}",
+            ["'sodd'", "'sod'"],
+        ),
+    ],
+)
+def test_bad_data_is_one_line(config, capsys, data, words):
+    path = config(CONFIG.replace("\n  class_path: lightning.pytorch.demos.boring_classes.BoringDataModule", f" {data}"))
+    line = fails(capsys, ["fit", "--config", path], 1)
+    assert all(word in line for word in words)
+    assert "LIGHTNING_SAL_TRACEBACK=1" in line
+
+
+FAILING = """
+import warnings
+import torch
+from lightning.pytorch.demos.boring_classes import BoringDataModule
+
+class Failing(BoringDataModule):
+    def __init__(self, error: str, workers: int = 0):
+        super().__init__()
+        self.error, self.workers = error, workers
+    def train_dataloader(self):
+        warnings.warn("look here")
+        return torch.utils.data.DataLoader(self, num_workers=self.workers)
+    def __len__(self):
+        return 4
+    def __getitem__(self, index):
+        raise {"ValueError": ValueError, "KeyError": KeyError}[self.error]("photo.jpg is truncated")
+"""
+
+
+@pytest.fixture
+def failing(config, tmp_path, monkeypatch):
+    (tmp_path / "failing.py").write_text(FAILING)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "failing", raising=False)
+    return [
+        "fit",
+        "--config",
+        config(CONFIG.replace("lightning.pytorch.demos.boring_classes.Boring", "failing.Boring")),
+    ]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_value_in_a_run_is_one_line_from_workers_too(failing, capsys, workers):
+    argv = [*failing, "--data=failing.Failing", "--data.error=ValueError", f"--data.workers={workers}"]
+    with pytest.warns(UserWarning, match="look here"):  # a warning of the user's own is not silenced
+        line = fails(capsys, argv, 1)
+    assert line == "photo.jpg is truncated (LIGHTNING_SAL_TRACEBACK=1 shows the traceback)"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_traceback_is_there_for_bugs_and_on_request(failing, monkeypatch):
+    argv = [*failing, "--data=failing.Failing", "--trainer.fast_dev_run=true"]
+    with pytest.raises(KeyError):
+        main([*argv, "--data.error=KeyError"])
+    monkeypatch.setenv("LIGHTNING_SAL_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="truncated"):
+        main([*argv, "--data.error=ValueError"])
+
+
+def test_advertisements_and_inner_deprecations_stay_off_the_screen(config, capsys):
+    assert main(["fit", "--config", config(), "--trainer.fast_dev_run=true"]) == 0
+    shown = capsys.readouterr()
+    assert "litlogger" not in shown.out + shown.err
+    assert "LeafSpec" not in shown.out + shown.err
+
+
+def test_ctrl_c_is_one_line_and_130(tmp_path):
+    (tmp_path / "slow.py").write_text(
+        "import time\nfrom lightning.pytorch.demos.boring_classes import DemoModel\n"
+        "class Slow(DemoModel):\n"
+        "    def training_step(self, batch, batch_idx):\n"
+        "        print('training', flush=True)\n        time.sleep(60)\n"
+    )
+    (tmp_path / "a.yaml").write_text(CONFIG)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lightning_sal", "fit", "--config", "a.yaml", "--model=slow.Slow"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert any("training" in line for line in process.stdout)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "lightning: interrupted"
+    assert "Traceback" not in errors
