@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import time
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 
-from lightning_sal.comparison import Sample, evaluate, restore, summary, table, train_supervised, trainable_state
+from lightning_sal.comparison import Sample, evaluate, restore, summary, table, train_supervised, trainable_state, write_arms
 from lightning_sal.drawing import gallery, panel
 from lightning_sal.samples import Prediction
 
@@ -17,20 +18,32 @@ class BeforeAfter(L.Callback):
     """Evaluate greedy responses before and after a fit, print them side by side, and draw a gallery.
 
     With `control_steps`, a control is trained first from the same start: SFT alone, for as many SFT steps as the run has,
-    on the same batches, with an optimiser of its own; then the start's weights come back.
+    on the same batches, with an optimiser of its own; then the start's weights come back. With `equal_time`, a second
+    control follows the run: SFT alone for as long as the run took. Either leaves the run as it would be without it.
+
+    `samples.jsonl` holds each held-out sample of each arm, for `lightning-sal compare`.
 
     What it asks of others: the module is a `lightning_sal.modules` module (or offers its `respond`, `reward`,
     `segmenter` and `sft_losses`), the datamodule gives annotated samples by `val_dataloader()` and, for the control, has
     its SFT batches in `streams["sft"]`. One process only.
 
     Args:
-        folder: Folder for `gallery.png`; a number is appended where it exists, so nothing is overwritten.
+        folder: Folder for `gallery.png` and `samples.jsonl`; a number is appended where it exists, so nothing is
+            overwritten.
         panels: Samples in the gallery, taken in turn from the tasks.
         control_steps: SFT steps of the control; null for no control.
+        equal_time: Whether SFT alone is also trained for the wall time of the run.
     """
 
-    def __init__(self, folder: Path = Path("runs/gallery"), panels: int = 6, control_steps: int | None = None) -> None:
-        self.folder, self.panels, self.control_steps = folder, panels, control_steps
+    def __init__(
+        self,
+        folder: Path = Path("runs/before_after"),
+        panels: int = 6,
+        control_steps: int | None = None,
+        equal_time: bool = False,
+    ) -> None:
+        self.folder, self.panels = folder, panels
+        self.control_steps, self.equal_time = control_steps, equal_time
         self.arms: dict[str, list[Sample]] = {}
         self.before: list[Prediction] = []
 
@@ -41,20 +54,22 @@ class BeforeAfter(L.Callback):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self.arms["start"], self.before = evaluate(pl_module, data.val_dataloader())
-        if self.control_steps is None:
-            return
-        start = trainable_state(pl_module)
-        stream = copy.deepcopy(data.streams["sft"])
-        train_supervised(pl_module, stream, steps=self.control_steps, clip=trainer.gradient_clip_val)
-        self.arms["SFT only"], _ = evaluate(pl_module, data.val_dataloader())
-        restore(pl_module, start)
+        self.start = trainable_state(pl_module)
+        if self.control_steps is not None:
+            self._control(f"SFT only, {self.control_steps} steps", trainer, pl_module, steps=self.control_steps)
+        self.started = time.perf_counter()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not self.arms:
             return
+        seconds = time.perf_counter() - self.started
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self.arms[type(pl_module).__name__], after = evaluate(pl_module, data.val_dataloader())
+        if self.equal_time:
+            self._control("SFT only, equal time", trainer, pl_module, seconds=seconds)
+        self._make_folder()
         self._draw(after)
+        write_arms(self.arms, self.folder / "samples.jsonl")
         for name, samples in self.arms.items():
             values = {f"before_after/{name.replace(' ', '_')}/{key}": value for key, value in summary(samples).items()}
             for logger in trainer.loggers:
@@ -68,6 +83,25 @@ class BeforeAfter(L.Callback):
             if logger.save_dir:
                 console.print(f"TensorBoard: uv run tensorboard --logdir {logger.save_dir}", soft_wrap=True)
 
+    def _control(self, name: str, trainer: L.Trainer, module: Any, **bound: Any) -> None:
+        """Train SFT alone from the start, evaluate it, and put the weights of the moment back."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        current = trainable_state(module)
+        restore(module, self.start)
+        stream = copy.deepcopy(data.streams["sft"])
+        stream.load_state_dict({"position": 0})
+        train_supervised(module, stream, clip=trainer.gradient_clip_val, **bound)
+        self.arms[name], _ = evaluate(module, data.val_dataloader())
+        restore(module, current)
+        module.zero_grad()
+
+    def _make_folder(self) -> None:
+        number, base = 1, self.folder
+        while self.folder.exists():
+            number += 1
+            self.folder = base.with_name(f"{base.name}_{number}")
+        self.folder.mkdir(parents=True)
+
     def _draw(self, after: list[Prediction]) -> None:
         pairs = list(zip(self.before, after, strict=True))
         tasks = sorted({p.group.task for p in after}, reverse=True)
@@ -78,9 +112,4 @@ class BeforeAfter(L.Callback):
             for pair in chosen
             for when, p in zip(("before", "after"), pair, strict=True)
         ]
-        number, base = 1, self.folder
-        while (self.folder / "gallery.png").exists():
-            number += 1
-            self.folder = base.with_name(f"{base.name}_{number}")
-        self.folder.mkdir(parents=True, exist_ok=True)
         gallery(rows, "Held-out scenes before and after").save(self.folder / "gallery.png")

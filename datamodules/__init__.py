@@ -2,12 +2,14 @@
 
 from lightning_sal.datamodules.base import ImageGroupsDataModule
 from lightning_sal.datamodules.folders import CoSODDataModule, SISDataModule, SODDataModule, UnifiedDataModule
+from lightning_sal.datamodules.predict import PredictDataModule
 from lightning_sal.datamodules.scenes import ScenesDataModule
 from lightning_sal.datamodules.sft import SFTDataModule
 
 __all__ = [
     "CoSODDataModule",
     "ImageGroupsDataModule",
+    "PredictDataModule",
     "SFTDataModule",
     "SISDataModule",
     "SODDataModule",

@@ -15,7 +15,9 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
+from zipfile import is_zipfile
 
 import lightning_sal
 from lightning_sal.commands import available
@@ -56,6 +58,7 @@ UNKNOWN_KEYS = (
 )
 EXPECTED = re.compile(r"Expected an? .+?\. Got value: (?P<given>.*)")
 EXPECTED_TYPE = re.compile(r"Expected an? (?:<class '(?:\w+\.)*|typing\.)?(.+?)(?:'>)?(?=\. Got value|$)", re.MULTILINE)
+SUBCLASS = re.compile(r".*(?:subclass of|protocol) (?P<base>\w+)\. Got value: (?P<given>.*) Subclass types expect")
 REQUIRED = re.compile(r"the following arguments are required: (?P<keys>(?P<command>\w+\.).+)")
 
 
@@ -133,7 +136,7 @@ def _run_trainer(argv: list[str]) -> int:
     import jsonargparse
     import lightning as L
     from lightning.fabric.utilities.exceptions import MisconfigurationException
-    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
     from omegaconf.errors import OmegaConfBaseException
 
     class Parser(LightningArgumentParser):
@@ -144,13 +147,28 @@ def _run_trainer(argv: list[str]) -> int:
             ex.known_keys = [action.dest for action in known._actions]  # type: ignore[attr-defined]
             super().error(message, ex)
 
+    class CLI(LightningCLI):
+        def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+            self.config = parser.parse_args(args)
+            checkpoint = self.config[self.config.subcommand].ckpt_path
+            if checkpoint and Path(checkpoint).is_file() and not is_zipfile(checkpoint):
+                raise ValueError(f"{checkpoint} is not a checkpoint, or only the beginning of one")
+
+        def instantiate_classes(self) -> None:
+            try:
+                super().instantiate_classes()
+            except ValueError as error:
+                raised = _raised_by_class(error)
+                raise raised from raised.__cause__
+
     jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     try:
-        LightningCLI(
+        CLI(
             L.LightningModule,
             L.LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
+            save_config_callback=SaveConfigCallback if argv[0] == "fit" else None,  # so that predict can be repeated
             seed_everything_default=0,
             auto_configure_optimizers=False,  # the modules make their own, from the parameters that are trained
             parser_class=Parser,
@@ -212,7 +230,7 @@ def _find_config(name: str) -> Path:
     raise UsageError(f"config file {name} does not exist{_did_you_mean(name, packaged)}")
 
 
-def _key_places(path: Path, prefix: str = "") -> dict[str, str]:
+def _key_places(path: Path, prefix: str = "", within: tuple[Path, ...] = ()) -> dict[str, str]:
     """The places of the keys of a config file and of the files that its values name."""
     import yaml
 
@@ -223,28 +241,29 @@ def _key_places(path: Path, prefix: str = "") -> dict[str, str]:
             seen: set[str] = set()
             for key, value in node.value:
                 place = f"{path}:{key.start_mark.line + 1}: "
-                if key.value in seen:
-                    raise UsageError(f"{place}{key.value} is there twice")
+                if not isinstance(key, yaml.ScalarNode) or key.value in seen:
+                    raise UsageError(f"{place}{_plain(str(key.value))} is there twice, or no key at all")
                 seen.add(key.value)
                 name = _plain(f"{prefix}.{key.value}")
-                places[name] = (
-                    f"{path}: " if name in places else place
-                )  # of several in a list, only `key=value` is sure
-                places[f"{name}={value.value}"] = place
+                if name != prefix:
+                    places[name] = f"{path}: " if name in places else place  # several in a list: which one is unclear
+                if isinstance(value, yaml.ScalarNode):
+                    places[f"{name}={value.value}"] = place
                 walk(value, name)
         elif isinstance(node, yaml.SequenceNode):
             for child in node.value:
                 walk(child, prefix)
         elif isinstance(node, yaml.ScalarNode):
             file = path.parent / node.value
-            if file.suffix in (".yaml", ".yml") and file.is_file():
-                places.update(_key_places(file, prefix))
+            if file.suffix in (".yaml", ".yml") and file not in (path, *within) and file.is_file():
+                places.update(_key_places(file, prefix, (path, *within)))
 
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UsageError(f"{path}{line}: not valid YAML: {error.problem}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        reason = getattr(error, "problem", None) or _one_line(error)
+        raise UsageError(f"{path}{f':{mark.line + 1}' if mark else ''}: not valid YAML: {reason}") from error
     if not prefix and not isinstance(root, yaml.MappingNode):
         raise UsageError(f"{path}: a config file holds `key: value` lines, and this one holds none")
     walk(root, prefix)
@@ -259,12 +278,10 @@ def _plain(key: str) -> str:
 def _explain(error: BaseException, places: dict[str, str]) -> str:
     """One line for what jsonargparse says in many: file and line, key, what was given, what is allowed."""
     chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+    while (cause := chain[-1].__cause__) is not None:
         chain.append(cause)
-    named = [
-        re.match('Parser key "(.+?)":', str(link)) for link in chain if not isinstance(link, argparse.ArgumentError)
-    ]
-    key = ".".join(match[1] for match in named if match)
+    links = dict.fromkeys(str(link) for link in chain if not isinstance(link, argparse.ArgumentError))
+    key = ".".join(match[1] for link in links if (match := re.match('Parser key "(.+?)":\n', link)))
     root, problem, given = chain[-1], _one_line(chain[-1]), ""
     if match := next(filter(None, (pattern.match(problem) for pattern in UNKNOWN_KEYS)), None):
         unknown, problem = _unknown_key(".".join(match.groups()), root)
@@ -273,6 +290,8 @@ def _explain(error: BaseException, places: dict[str, str]) -> str:
         given = match["given"]
         allowed = " or ".join(dict.fromkeys(EXPECTED_TYPE.findall(str(chain[-2]))))  # of a union, all its types
         problem = f"expected {allowed.replace('NoneType', 'null')}, got {given!r}"
+    elif match := SUBCLASS.match(problem):
+        problem = f"expected class_path and init_args of a {match['base']}, got {shorten(match['given'], 80)}"
     elif match := REQUIRED.match(problem):
         problem = f"no {match['keys'].replace(match['command'], '')} given: put them in a file, --config FILE"
     elif isinstance(root, AttributeError):
@@ -280,9 +299,17 @@ def _explain(error: BaseException, places: dict[str, str]) -> str:
         problem += _did_you_mean(root.name or "", dir(root.obj))
     elif isinstance(root, ImportError):
         key = f"{key}.class_path"
+    problem = re.sub('^Parser key ".+?": ', "", problem)
     key = _plain(key)
     place = places.get(f"{key}={given}") or places.get(key, "")
     return f"{place}{key}{': ' if key else ''}{problem}"
+
+
+def _raised_by_class(error: BaseException) -> BaseException:
+    """What a constructor raised, out of the lines that jsonargparse wraps around it."""
+    while error.__cause__ and str(error).startswith(("Does not validate against", "Problem with given", "Parser key")):
+        error = error.__cause__
+    return error
 
 
 def _unknown_key(key: str, error: BaseException) -> tuple[str, str]:
@@ -292,7 +319,9 @@ def _unknown_key(key: str, error: BaseException) -> tuple[str, str]:
     for part in _plain(key).split("."):
         there = {name.removeprefix(parent).partition(".")[0] for name in known if name.startswith(parent)}
         if part not in there:
-            known_there = f"; known are {', '.join(sorted(there))}" if there else "; is its class_path given before it?"
+            known_there = (
+                f"; known are {', '.join(sorted(there))}" if there else "; a class is given by class_path and init_args"
+            )
             return f"{parent}{part}", f"unknown key{_did_you_mean(part, there) or known_there}"
         parent += f"{part}."
     return key, "unknown key"
@@ -314,7 +343,6 @@ def _one_line(error: BaseException) -> str:
 
 def _silence() -> None:
     """Keep notices off the screen that no user of this command can act on; all other warnings stay."""
-    warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended to run from within Python")
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", module=r"lightning\.pytorch\..*_pytree")
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).addFilter(_is_news)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -122,6 +124,29 @@ def summary(samples: Sequence[Sample]) -> dict[str, float]:
         if own := [s.exact for s in samples if s.task == task]:
             means[f"exact/{task}"] = sum(own) / len(own)
     return means
+
+
+def write_arms(arms: Mapping[str, Sequence[Sample]], path: Path) -> None:
+    """One JSON object a line: the arm and the fields of the sample."""
+    with path.open("x") as file:
+        for arm, samples in arms.items():
+            file.writelines(json.dumps({"arm": arm, **asdict(sample)}) + "\n" for sample in samples)
+
+
+def read_arms(path: Path) -> dict[str, list[Sample]]:
+    """What `write_arms` wrote.
+
+    Raises:
+        ValueError: If a line is not such an object; it is named.
+    """
+    arms: dict[str, list[Sample]] = {}
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+            fields = json.loads(line)
+            arms.setdefault(fields.pop("arm"), []).append(Sample(**fields))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{path}:{number}: not a sample of a comparison: {error}") from None
+    return arms
 
 
 def table(arms: Mapping[str, Sequence[Sample]], title: str) -> Any:

@@ -189,8 +189,8 @@ def _normalised(text: str) -> str:
 
 def _quoted(text: str, length: int = 40) -> str:
     """The beginning of a text on one line."""
-    start = text.lstrip()
-    return repr(start if len(start) <= length else f"{start[:length]}...")
+    stripped = text.strip()
+    return repr(stripped if len(stripped) <= length else f"{stripped[:length]}...")
 
 
 _SOD = """\

@@ -82,7 +82,7 @@ def test_help_names_every_command_and_what_it_does(capsys):
     for name in (*TRAINER_COMMANDS, *commands.available()):
         assert f"\n  {name} " in shown
     for module in commands.available().values():
-        assert module.__doc__.partition("\n")[0] in shown
+        assert (module.__doc__ or "").splitlines()[0] in shown
 
 
 def test_a_new_command_is_a_new_file_alone(tmp_path, monkeypatch, capsys):
@@ -131,6 +131,8 @@ def test_python_m_exits_with_the_code_and_one_line():
         (("lightning.pytorch.demos", "lightening"), "a.yaml:2: model.class_path: No module named 'lightening'"),
         (("{out_dim", "[out_dim"), "a.yaml:3: not valid YAML: "),
         (("accelerator", "max_steps"), "a.yaml:12: max_steps is there twice"),
+        (("accelerator: cpu", "{{a}}: cpu"), "a.yaml:7: "),
+        (("accelerator: cpu", "accelerator: c\x07pu"), "a.yaml: not valid YAML: "),
         (("max_steps: 1", "max_time: [1]"), "a.yaml:12: trainer.max_time: "),
         (("max_steps: 1", "max_steps: ${trainer.steps}"), "a.yaml:12: trainer.max_steps: Interpolation key "),
         ((CONFIG, "- 1\n- 2"), "a.yaml: a config file holds `key: value` lines, and this one holds none"),
@@ -153,7 +155,7 @@ def test_of_several_in_a_list_the_right_one_is_placed(config, capsys):
 def test_an_override_of_an_unknown_class_says_so(config, capsys):
     first, second = config("model: {init_args: {out_dim: 3}}", "b.yaml"), config()
     line = fails(capsys, ["fit", "--config", first, "--config", second], 2)
-    assert line == "a.yaml:3: model.out_dim: unknown key; is its class_path given before it?"
+    assert line == "a.yaml:3: model.out_dim: unknown key; a class is given by class_path and init_args"
 
 
 def test_what_is_allowed_is_listed_where_nothing_is_near(config, capsys):
@@ -275,30 +277,39 @@ def test_a_run_ends_with_zero_and_saves_its_config_once(config, capsys):
     assert "config.yaml is there already, of an earlier run, and is not overwritten" in line
 
 
+def test_predicting_twice_in_one_folder_leaves_nothing_in_the_way(config):
+    argv = ["predict", "--config", config(), "--return_predictions=false"]
+    assert (main(argv), main(argv)) == (0, 0)
+    assert not Path("config.yaml").exists()
+
+
 def test_a_checkpoint_that_does_not_exist_is_one_line(config, capsys):
     argv = ["fit", "--config", config(), "--ckpt_path", "gone.ckpt"]
     assert main(argv) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith("lightning: error: Checkpoint file not found: gone.ckpt")
 
 
+def test_a_file_that_is_no_checkpoint_is_one_line(config, capsys):
+    torch.save({"state_dict": {}}, "whole.ckpt")
+    Path("part.ckpt").write_bytes(Path("whole.ckpt").read_bytes()[:200])
+    line = fails(capsys, ["fit", "--config", config(), "--ckpt_path", "part.ckpt"], 1)
+    assert line.startswith("part.ckpt is not a checkpoint")
+
+
 @pytest.mark.parametrize(
-    ("data", "words"),
+    ("module", "init_args", "message"),
     [
-        (
-            "{class_path: lightning_sal.datamodules.SODDataModule, init_args: {train: no/such/folder}}",
-            ["no/such/folder"],
-        ),
-        (
-            "{class_path: lightning_sal.datamodules.UnifiedDataModule, init_args: {train: {sodd: .}}}",
-            ["'sodd'", "'sod'"],
-        ),
+        ("SODDataModule", "{train: no/such/folder}", "no/such/folder"),
+        ("UnifiedDataModule", "{train: {sodd: .}}", "unknown task 'sodd'"),
+        ("PredictDataModule", "{images: [gone.jpg]}", "gone.jpg: there is no such image file"),
     ],
 )
-def test_bad_data_is_one_line(config, capsys, data, words):
-    path = config(CONFIG.replace("\n  class_path: lightning.pytorch.demos.boring_classes.BoringDataModule", f" {data}"))
+def test_bad_data_is_one_line(config, capsys, module, init_args, message):
+    data = f" {{class_path: lightning_sal.datamodules.{module}, init_args: {init_args}}}"
+    path = config(CONFIG.replace("\n  class_path: lightning.pytorch.demos.boring_classes.BoringDataModule", data))
     line = fails(capsys, ["fit", "--config", path], 1)
-    assert all(word in line for word in words)
-    assert "LIGHTNING_SAL_TRACEBACK=1" in line
+    assert line.startswith(message)
+    assert line.endswith("(LIGHTNING_SAL_TRACEBACK=1 shows the traceback)")
 
 
 FAILING = """
@@ -309,6 +320,8 @@ from lightning.pytorch.demos.boring_classes import BoringDataModule
 class Failing(BoringDataModule):
     def __init__(self, error: str, workers: int = 0):
         super().__init__()
+        if workers < 0:
+            {}["a bug"]
         self.error, self.workers = error, workers
     def train_dataloader(self):
         warnings.warn("look here")
@@ -345,6 +358,8 @@ def test_the_traceback_is_there_for_bugs_and_on_request(failing, monkeypatch):
     argv = [*failing, "--data=failing.Failing", "--trainer.fast_dev_run=true"]
     with pytest.raises(KeyError):
         main([*argv, "--data.error=KeyError"])
+    with pytest.raises(KeyError, match="a bug"):
+        main([*argv, "--data.error=ValueError", "--data.workers=-1"])
     monkeypatch.setenv("LIGHTNING_SAL_TRACEBACK", "1")
     with pytest.raises(ValueError, match="truncated"):
         main([*argv, "--data.error=ValueError"])

@@ -20,8 +20,8 @@ class StructureMeasure(Metric):
     .. math:: S = \max(0, \tfrac{1}{2} S_o + \tfrac{1}{2} S_r)
 
     The terms are those of `lightning_sal.metrics.functional.structure_measure`. `update` takes maps and ground truths
-    as (B, H, W), or as lists of (H, W) whose sizes may differ from image to image; `compute` gives a float64 scalar, NaN
-    if no rank has seen an image.
+    as (B, H, W), or as lists of (H, W) whose sizes may differ from image to image; `compute` gives a float64 scalar,
+    NaN if no rank has seen an image.
 
     Args:
         kwargs: Those of `torchmetrics.Metric`.

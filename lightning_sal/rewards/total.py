@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sal.rewards.answers import compose_answers
-from lightning_sal.rewards.terms import Correctness, Format, Judged, RewardTerm
+from lightning_sal.rewards.terms import Correctness, Format, Judged, RewardTerm, Scores
 from lightning_sal.samples import ImageGroup
 from lightning_sal.segmenters.base import Segmenter
 from lightning_sal.tasks import Answer
@@ -45,10 +45,11 @@ class Reward(nn.Module):
 
     def __init__(self, terms: list[RewardTerm] | None = None, weights: dict[str, float] | None = None) -> None:
         super().__init__()
-        self.terms = nn.ModuleList([Correctness(), Format()] if terms is None else terms)
-        names = [str(term.name) for term in self.terms]
+        terms = [Correctness(), Format()] if terms is None else terms
+        names = [term.name for term in terms]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"reward terms must be one or more, each with a name of its own, not {names}")
+        self.terms = nn.ModuleDict({term.name: term for term in terms})
         self.weights = dict.fromkeys(names, 1 / len(names)) if weights is None else dict(weights)
         if set(self.weights) != set(names) or not all(map(math.isfinite, self.weights.values())):
             raise ValueError(f"reward weights {self.weights} must give each of {names} a finite number, and no other")
@@ -74,7 +75,7 @@ class Reward(nn.Module):
             )
         answers, masks = compose_answers(groups, texts, segmenter)
         judged = [Judged(*parts) for parts in zip(groups, texts, answers, truncated.tolist(), masks, strict=True)]
-        scores = {term.name: term(judged) for term in self.terms}
+        scores: dict[str, Scores] = {name: term(judged) for name, term in self.terms.items()}
         terms = {name: score.values.detach().float().cpu() for name, score in scores.items()}
         for name, values in terms.items():
             for item, value in zip(judged, values.tolist(), strict=True):

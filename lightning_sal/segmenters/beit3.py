@@ -6,6 +6,8 @@ Module names are those of the published checkpoints: A holds the weights of imag
 
 from __future__ import annotations
 
+from typing import Generic, TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,10 +15,13 @@ from torch import Tensor, nn
 _FIRST_POSITION = 2  # the published position tables leave their first two rows unused
 
 
-class _Multiway(nn.Module):
+_Way = TypeVar("_Way", bound=nn.Module)
+
+
+class _Multiway(nn.Module, Generic[_Way]):
     """Two copies of a layer: A for the image tokens, B for the text tokens."""
 
-    def __init__(self, image: nn.Module, text: nn.Module) -> None:
+    def __init__(self, image: _Way, text: _Way) -> None:
         super().__init__()
         self.A, self.B = image, text
 
@@ -24,11 +29,11 @@ class _Multiway(nn.Module):
         return torch.cat([self.A(x[:, :images]), self.B(x[:, images:])], dim=1)
 
 
-def _linear(inputs: int, outputs: int) -> _Multiway:
+def _linear(inputs: int, outputs: int) -> _Multiway[nn.Linear]:
     return _Multiway(nn.Linear(inputs, outputs), nn.Linear(inputs, outputs))
 
 
-def _norm(width: int) -> _Multiway:
+def _norm(width: int) -> _Multiway[nn.LayerNorm]:
     return _Multiway(nn.LayerNorm(width), nn.LayerNorm(width))
 
 
@@ -140,7 +145,7 @@ class BEiT3(nn.Module):
     def embed_images(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) normalised images -> (B, 1 + P, C) tokens, which every expression on the image shares."""
         tokens = self.vision_embed(images)
-        return tokens + self.encoder.embed_positions.A.weight[_FIRST_POSITION :][: tokens.shape[1]]
+        return tokens + self.encoder.embed_positions.A.weight[_FIRST_POSITION:][: tokens.shape[1]]
 
     def encode(self, image_tokens: Tensor, ids: Tensor, padding: Tensor) -> Tensor:
         """Fuse image tokens with expressions.
@@ -154,7 +159,7 @@ class BEiT3(nn.Module):
             (N, 1 + P + L, C); rows of padding have no meaning.
         """
         images = image_tokens.shape[1]
-        text = self.text_embed(ids) + self.encoder.embed_positions.B.weight[_FIRST_POSITION :][: ids.shape[1]]
+        text = self.text_embed(ids) + self.encoder.embed_positions.B.weight[_FIRST_POSITION:][: ids.shape[1]]
         x = torch.cat([image_tokens, text], dim=1)
         attend = F.pad(~padding, (images, 0), value=True)[:, None, None]
         for layer in self.encoder.layers:

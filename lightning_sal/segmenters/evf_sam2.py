@@ -19,14 +19,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from lightning_sal.segmenters.beit3 import BEiT3
+from lightning_sal.segmenters.sam2_model import build_sam2
 
 _PIXEL_MEAN = (123.675, 116.28, 103.53)
 _PIXEL_STD = (58.395, 57.12, 57.375)
-_STABILITY = {
-    "dynamic_multimask_via_stability": True,
-    "dynamic_multimask_stability_delta": 0.05,
-    "dynamic_multimask_stability_thresh": 0.98,
-}
 # Parts of SAM2 that follow objects through a video. Published files carry their weights; a single image needs none.
 _VIDEO_KEYS = tuple(
     f"visual_model.{part}"
@@ -52,56 +48,14 @@ class ImageFeatures:
     """
 
     embedding: Tensor
-    high_res: tuple[Tensor, ...]
+    high_res: tuple[Tensor, Tensor]
 
     def select(self, index: Tensor) -> ImageFeatures:
         """The features of image `index[n]` for each pair n."""
+        fine, middle = self.high_res
         return ImageFeatures(
-            self.embedding.index_select(0, index), tuple(level.index_select(0, index) for level in self.high_res)
+            self.embedding.index_select(0, index), (fine.index_select(0, index), middle.index_select(0, index))
         )
-
-
-def build_sam2(config: str, overrides: Mapping[str, Any], image_size: int) -> Any:
-    """SAM2 for single images from a YAML of the `sam2` package, without touching Hydra's global state.
-
-    Args:
-        config: File name of the YAML, as "sam2_hiera_l.yaml".
-        overrides: Values by dotted key of that YAML, as {"model.image_encoder.trunk.embed_dim": 32}.
-        image_size: Pixels of a side of the square that every image is squashed to.
-
-    Returns:
-        A `SAM2Base` without its memory: image encoder, prompt encoder and mask decoder.
-
-    Raises:
-        ValueError: If the package has no such YAML.
-    """
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.utils import instantiate
-    from omegaconf import OmegaConf
-
-    hydra_in_use = GlobalHydra.instance().is_initialized()
-    import sam2
-
-    if not hydra_in_use:  # importing sam2 initialises it, and the application's own initialize() would then fail
-        GlobalHydra.instance().clear()
-    files = {file.name: file for file in sorted((Path(sam2.__path__[0]) / "configs").rglob("*.yaml"))}
-    if config not in files:
-        raise ValueError(f"sam2_config '{config}' is not in the sam2 package: use one of {', '.join(sorted(files))}")
-    yaml: Any = OmegaConf.load(files[config])
-    OmegaConf.update(yaml, "model.sam_mask_decoder_extra_args", _STABILITY, force_add=True)
-    for key, value in overrides.items():
-        OmegaConf.update(yaml, key, value, force_add=True)
-    yaml.model.update(
-        image_size=image_size,
-        memory_attention=None,
-        memory_encoder=None,
-        use_obj_ptrs_in_encoder=False,
-        fixed_no_obj_ptr=False,
-    )
-    OmegaConf.update(yaml, "model.image_encoder.neck.position_encoding.warmup_cache", False, force_add=True)
-    model = instantiate(yaml.model, _convert_="all")
-    del model.maskmem_tpos_enc, model.no_mem_pos_enc
-    return model
 
 
 class EVFSAM2(nn.Module):
@@ -168,30 +122,38 @@ class EVFSAM2(nn.Module):
 
         Returns:
             (3, image_size, image_size) for SAM2 and (3, S, S) for BEiT-3, in float32 on the image's device.
+
+        Raises:
+            ValueError: If the image has another shape or dtype.
         """
-        if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"an image must be (H, W, 3) uint8, got {tuple(image.shape)} {image.dtype}")
-        pixels = image.permute(2, 0, 1)[None].contiguous()
+        return self._sam_view(image), self._beit_view(image)
+
+    def _sam_view(self, image: Tensor) -> Tensor:
+        size = (self.image_size, self.image_size)
         # The reference resizes the bytes themselves: the result is rounded, and not as a rounded float result would be
-        resized = F.interpolate(pixels, (self.image_size,) * 2, mode="bilinear", align_corners=False)[0]
+        resized = F.interpolate(_planes(image), size, mode="bilinear", align_corners=False)[0]
         mean, std = (torch.tensor(v, device=image.device)[:, None, None] for v in (_PIXEL_MEAN, _PIXEL_STD))
-        fused = F.interpolate(pixels / 255, (self.beit3.image_size,) * 2, mode="bicubic", align_corners=False)[0]
-        return (resized - mean) / std, (fused - 0.5) / 0.5
+        return (resized - mean) / std
+
+    def _beit_view(self, image: Tensor) -> Tensor:
+        size = (self.beit3.image_size, self.beit3.image_size)
+        return (F.interpolate(_planes(image) / 255, size, mode="bicubic", align_corners=False)[0] - 0.5) / 0.5
 
     def beit_images(self, images: Sequence[Tensor]) -> Tensor:
         """B images of (H, W, 3) uint8 -> (B, 3, S, S), what BEiT-3 sees."""
-        return self._place(torch.stack([self.preprocess(image)[1] for image in images]))
+        return self._place(torch.stack([self._beit_view(image) for image in images]))
 
     def image_features(self, images: Sequence[Tensor]) -> ImageFeatures:
         """SAM2's features of B images of (H, W, 3) uint8, sizes may differ; one encoder pass an image."""
-        return self.encode_images(self._place(torch.stack([self.preprocess(image)[0] for image in images])))
+        return self.encode_images(self._place(torch.stack([self._sam_view(image) for image in images])))
 
     def encode_images(self, pixels: Tensor) -> ImageFeatures:
         """SAM2's features of (B, 3, image_size, image_size) normalised images."""
-        *high_res, embedding = self.visual_model.forward_image(pixels)["backbone_fpn"]
-        embedding = embedding + self.visual_model.no_mem_embed.view(1, -1, 1, 1)
+        sam = self.visual_model
         # The neck adds its top-down path in float32 whatever the dtype of the weights
-        return ImageFeatures(embedding.to(pixels.dtype), tuple(high_res))
+        fine, middle, coarse = (level.to(pixels.dtype) for level in sam.image_encoder(pixels)["backbone_fpn"])
+        high_res = (sam.sam_mask_decoder.conv_s0(fine), sam.sam_mask_decoder.conv_s1(middle))
+        return ImageFeatures(coarse + sam.no_mem_embed.view(1, -1, 1, 1), high_res)
 
     def low_res_logits(
         self, features: ImageFeatures, image_index: Tensor, beit_images: Tensor, ids: Tensor, padding: Tensor
@@ -250,7 +212,9 @@ class EVFSAM2(nn.Module):
             B boolean tensors of shape (E, H, W) on the device of the weights, True inside the object.
         """
         if len(images) != len(expressions):
-            raise ValueError(f"segment got {len(images)} images and expressions for {len(expressions)}: give one list each")
+            raise ValueError(
+                f"segment got {len(images)} images and {len(expressions)} lists of expressions: give one each"
+            )
         ids = [[torch.tensor(row) for row in self.tokenize(texts)] for texts in expressions]
         masks: list[Tensor] = []
         with _evaluating(self):
@@ -278,28 +242,26 @@ class EVFSAM2(nn.Module):
         return pad_sequence(list(ids), batch_first=True).to(device), padding.to(device)
 
     def _logits(self, images: Sequence[Tensor], ids: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-        """(E, H, W) logits for each image; images without an expression cost nothing."""
-        used = [i for i, rows in enumerate(ids) if len(rows)]
-        if used:
-            features = self.image_features([images[i] for i in used])
-            beit_images = self.beit_images([images[i] for i in used])
-            device = beit_images.device
-            counts = torch.tensor([len(ids[i]) for i in used])
-            index = torch.repeat_interleave(torch.arange(len(used)), counts).to(device)
-            rows = [row for i in used for row in ids[i]]
-            low = torch.cat(
-                [
-                    self.low_res_logits(features, index[part], beit_images, *self.collate(rows[part]))
-                    for part in (slice(s, s + self.max_batch) for s in range(0, len(rows), self.max_batch))
-                ]
-            )
-            grids = iter(low.float().split(counts.tolist()))
+        """(E, H, W) logits for each image. A tensor given twice is encoded once, one without expressions never."""
         device = self.visual_model.no_mem_embed.device
+        asked = [i for i, rows in enumerate(ids) if len(rows)]
+        if not asked:
+            return [torch.zeros(0, *image.shape[:2], device=device) for image in images]
+        distinct = {id(images[i]): images[i] for i in asked}
+        number = {key: n for n, key in enumerate(distinct)}
+        rows = [row for i in asked for row in ids[i]]
+        index = torch.tensor([number[id(images[i])] for i in asked for _ in ids[i]], device=device)
+        features = self.image_features(list(distinct.values()))
+        beit_images = self.beit_images(list(distinct.values()))
+        chunks = [slice(start, start + self.max_batch) for start in range(0, len(rows), self.max_batch)]
+        low = torch.cat(
+            [self.low_res_logits(features, index[c], beit_images, *self.collate(rows[c])) for c in chunks]
+        ).float()
         return [
-            F.interpolate(next(grids)[None], image.shape[:2], mode="bilinear", align_corners=False)[0]
-            if len(rows)
-            else torch.zeros(0, *image.shape[:2], device=device)
-            for image, rows in zip(images, ids, strict=True)
+            F.interpolate(grids[None], image.shape[:2], mode="bilinear", align_corners=False)[0]
+            if len(grids)
+            else grids.new_zeros(0, *image.shape[:2])
+            for image, grids in zip(images, low.split([len(rows) for rows in ids]), strict=True)
         ]
 
     def _place(self, pixels: Tensor) -> Tensor:
@@ -364,9 +326,16 @@ class EVFSAM2(nn.Module):
         return model.eval()
 
 
+def _planes(image: Tensor) -> Tensor:
+    """(H, W, 3) uint8 -> (1, 3, H, W) uint8."""
+    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"an image must be (H, W, 3) uint8, got {tuple(image.shape)} {image.dtype}")
+    return image.permute(2, 0, 1)[None].contiguous()
+
+
 def _check_tokenizer(tokenizer: Any) -> None:
     ids = tokenizer("[semantic]", add_special_tokens=False)["input_ids"]
-    if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+    if ids != [tokenizer.convert_tokens_to_ids("[semantic]")] or ids == [tokenizer.unk_token_id]:
         raise ValueError(f"the segmenter's tokenizer encodes '[semantic]' as {ids}: add it as one token")
 
 

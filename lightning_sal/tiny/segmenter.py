@@ -11,7 +11,7 @@ _WIDTH = 96  # of SAM2's neck and decoder
 
 
 def tiny_evf_sam2(tokenizer: Any) -> EVFSAM2:
-    """EVF-SAM2 at small sizes: 112 x 112 images, logits on a 28 x 28 grid, about 2 million random weights.
+    """EVF-SAM2 at small sizes: 112 x 112 images, logits on a 28 x 28 grid, 3.1 million random weights.
 
     Args:
         tokenizer: What `lightning_sal.tiny.segmenter_tokenizer.build_word_tokenizer` gives.

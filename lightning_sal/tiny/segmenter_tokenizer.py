@@ -17,7 +17,17 @@ def build_word_tokenizer(texts: Iterable[str], vocab_size: int = 512) -> Any:
         texts: Expressions to learn the words from.
         vocab_size: Most tokens, the 256 bytes and the special ones included, `[semantic]` not.
     """
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import (
+        AddedToken,
+        Regex,
+        Tokenizer,
+        decoders,
+        models,
+        normalizers,
+        pre_tokenizers,
+        processors,
+        trainers,
+    )
     from transformers import PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE())
@@ -38,7 +48,7 @@ def build_word_tokenizer(texts: Iterable[str], vocab_size: int = 512) -> Any:
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
     bos, pad, eos, unk = SPECIAL
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer: Any = PreTrainedTokenizerFast(
         tokenizer_object=bpe, bos_token=bos, pad_token=pad, eos_token=eos, unk_token=unk, padding_side="right"
     )
     tokenizer.add_tokens([AddedToken("[semantic]", special=False, normalized=False)])

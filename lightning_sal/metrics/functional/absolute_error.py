@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lightning_sal.metrics.functional.inputs import as_map_pair, score_dtype
+from lightning_sal.metrics.functional.inputs import as_float64, as_map_pair, score_dtype
 
 
 def mean_absolute_error(preds: Tensor, target: Tensor) -> Tensor:
@@ -33,5 +33,5 @@ def mean_absolute_error(preds: Tensor, target: Tensor) -> Tensor:
 
 
 def absolute_errors(preds: Tensor, target: Tensor) -> Tensor:
-    """`mean_absolute_error` of checked maps (B, H, W) float64 and masks (B, H, W) bool: (B,) float64."""
-    return (preds - target.double()).abs().mean((1, 2))
+    """`mean_absolute_error` of checked maps (B, H, W) float64 or bool and masks (B, H, W) bool: (B,) float64."""
+    return (as_float64(preds) - as_float64(target)).abs().mean((1, 2))

@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from lightning_sal.metrics.functional.inputs import as_masks, score_dtype
+from lightning_sal.metrics.functional.inputs import as_float64, as_masks, score_dtype
 from lightning_sal.metrics.functional.structure import structure_scores
 
 
@@ -44,7 +44,7 @@ def instance_aligned_structure_measure(preds: Tensor, target: Tensor, iou_thresh
         >>> instance_aligned_structure_measure(target.flip(0), target)
         tensor(1.)
         >>> instance_aligned_structure_measure(target[:1], target)
-        tensor(0.7813)
+        tensor(0.6875)
     """
     return instance_score(preds, target, iou_threshold).to(score_dtype(preds))
 
@@ -61,12 +61,12 @@ def instance_score(preds: Tensor, target: Tensor, iou_threshold: float) -> Tenso
     pairs = _pairs(mask_iou(preds, target), iou_threshold).to(preds.device)
     empty = preds.new_zeros(1, *preds.shape[1:])
     preds, target = torch.cat([preds, empty])[pairs[0]], torch.cat([target, empty])[pairs[1]]
-    return structure_scores(preds.double(), target).mean()
+    return structure_scores(preds, target).mean()
 
 
 def mask_iou(preds: Tensor, target: Tensor) -> Tensor:
     """IoU of every mask (M, H, W) with every other (I, H, W), both bool: (M, I) float64, 0 for two empty masks."""
-    preds, target = preds.flatten(1).double(), target.flatten(1).double()
+    preds, target = as_float64(preds).flatten(1), as_float64(target).flatten(1)
     intersection = preds @ target.T
     union = preds.sum(1)[:, None] + target.sum(1) - intersection
     return intersection / union.clamp(min=1)

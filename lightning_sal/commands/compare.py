@@ -1,0 +1,52 @@
+"""compare trainings on the same held-out samples, over seeds, with paired standard errors"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def main(argv: list[str]) -> int:
+    """Print the arms of one or more `samples.jsonl`, which `BeforeAfter` writes, and the paired differences."""
+    parser = argparse.ArgumentParser(
+        prog="lightning compare",
+        description="Compare the arms of runs that lightning_sal.callbacks.BeforeAfter has recorded. Differences are "
+        "taken sample by sample, averaged over the runs, and given with their standard error over samples.",
+    )
+    parser.add_argument("files", nargs="+", type=Path, help="samples.jsonl of each run, one a seed")
+    parser.add_argument("--arm", help="the arm that the others are compared with; by default the last but controls")
+    arguments = parser.parse_args(argv)
+
+    from rich.console import Console
+
+    from lightning_sal.comparison import paired_difference, read_arms, table
+
+    runs = [read_arms(path) for path in arguments.files]
+    names = list(runs[0])
+    for path, run in zip(arguments.files, runs, strict=True):
+        keys = {arm: [sample.key for sample in samples] for arm, samples in run.items()}
+        if list(run) != names or any(k != keys[names[0]] for k in keys.values()):
+            raise ValueError(f"{path}: its arms or samples are not those of {arguments.files[0]}: compare like with like")
+    ours = arguments.arm or [name for name in names if name != "start" and not name.startswith("SFT only")][-1]
+    if ours not in names:
+        raise ValueError(f"there is no arm {ours!r}: use one of {', '.join(names)}")
+    console = Console()
+    pooled = {name: [sample for run in runs for sample in run[name]] for name in names}
+    console.print(table(pooled, f"{len(runs)} runs, {len(runs[0][ours])} held-out samples"))
+    for other in (name for name in names if name != ours):
+        for field, unit, scale in (("exact", "points exact", 100), ("correctness", "S / IASM", 1)):
+            of_arm = {
+                arm: [
+                    sum(float(getattr(run[arm][i], field)) for run in runs) / len(runs) * scale
+                    for i in range(len(runs[0][arm]))
+                ]
+                for arm in (ours, other)
+            }
+            mean, error = paired_difference(of_arm[ours], of_arm[other])
+            by_run = ", ".join(
+                f"{sum(float(getattr(a, field)) - float(getattr(b, field)) for a, b in zip(run[ours], run[other], strict=True)) / len(run[ours]) * scale:+.3g}"
+                for run in runs
+            )
+            times = f"{mean / error:.1f} standard errors" if error else "no spread"
+            console.print(f"{ours} - {other}: {mean:+.3g} ± {error:.2g} {unit} ({times}; by run {by_run})", soft_wrap=True)
+    return 0

@@ -1,0 +1,60 @@
+"""What the tests of the modules share."""
+
+from functools import partial
+
+import lightning as L
+import torch
+from torch import nn
+
+from lightning_sal.datamodules import ScenesDataModule
+from lightning_sal.modules import CGPO, SFT
+from lightning_sal.policy.config import LoRA, PolicyConfig
+
+POLICY = PolicyConfig("tiny-scratch", lora=LoRA(rank=4))
+SGD = partial(torch.optim.SGD, lr=1.0)
+ADAMW = partial(torch.optim.AdamW, lr=1e-3)
+
+
+class StripeSegmenter(nn.Module):
+    """Masks that depend on the expression alone: stripes as wide as its text is long."""
+
+    def segment(self, images, expressions):
+        masks = []
+        for image, texts in zip(images, expressions, strict=True):
+            rows = torch.arange(image.shape[0])[:, None].expand(image.shape[:2])
+            stripes = [rows // (len(text) + 1) % 2 == 0 for text in texts]
+            masks.append(torch.stack(stripes) if stripes else torch.zeros(0, *image.shape[:2], dtype=torch.bool))
+        return masks
+
+
+def cgpo(**options):
+    torch.manual_seed(0)  # peft draws the adapters
+    return CGPO(**{"policy": POLICY, "segmenter": StripeSegmenter(), "optimizer": ADAMW, "max_new_tokens": 8, **options})
+
+
+def sft(**options):
+    torch.manual_seed(0)
+    return SFT(**{"policy": POLICY, "segmenter": StripeSegmenter(), "optimizer": ADAMW, "max_new_tokens": 8, **options})
+
+
+def scenes(**options):
+    return ScenesDataModule(**{"batch_size": 6, "steps_per_epoch": 4, "annotated": 9, "val_size": 7, **options})
+
+
+def trainer(folder, **options):
+    return L.Trainer(
+        **{
+            "accelerator": "cpu",
+            "default_root_dir": folder,
+            "logger": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "enable_checkpointing": False,
+            "limit_val_batches": 0,
+            **options,
+        }
+    )
+
+
+def trained(module):
+    return {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}

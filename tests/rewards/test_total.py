@@ -1,0 +1,234 @@
+"""The whole reward, from responses by way of a look-up segmenter to its weighted sum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+import yaml
+from jsonargparse import auto_cli
+from torch import Tensor
+
+from lightning_sal.rewards import Judged, Reward, RewardTerm, Scores, compose_answers
+from lightning_sal.samples import ImageGroup
+from lightning_sal.tasks import TASKS
+
+
+def _columns(image: Tensor, share: float) -> Tensor:
+    """The left `share` of an image's columns."""
+    return (torch.arange(image.shape[1]) < share * image.shape[1]).expand(image.shape[:2])
+
+
+LOOK_UP = {
+    "quarter": lambda image: _columns(image, 0.25),
+    "half": lambda image: _columns(image, 0.5),
+    "other half": lambda image: ~_columns(image, 0.5),
+    "nothing": lambda image: _columns(image, 0.0),
+    "[semantic] bright": lambda image: image[..., 0] > 128,
+}
+
+
+class LookUp:
+    """Finds the mask of an expression in a table, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Sequence[Tensor], Sequence[Sequence[str]]]] = []
+
+    def segment(self, images: Sequence[Tensor], expressions: Sequence[Sequence[str]]) -> list[Tensor]:
+        self.calls.append((images, expressions))
+        return [
+            torch.stack([LOOK_UP[name](image) for name in names]) if names else torch.zeros(0, *image.shape[:2]).bool()
+            for image, names in zip(images, expressions, strict=True)
+        ]
+
+
+class Brevity(RewardTerm):
+    """A term that the package knows nothing of: 1 for responses of at most `limit` characters."""
+
+    name = "brevity"
+
+    def __init__(self, limit: int = 100) -> None:
+        super().__init__()
+        self.limit = limit
+
+    def forward(self, judged: Sequence[Judged]) -> Scores:
+        short = [len(item.text) <= self.limit for item in judged]
+        return Scores(torch.tensor(short), tuple(None if ok else "long" for ok in short))
+
+
+class Broken(RewardTerm):
+    name = "broken"
+
+    def forward(self, judged: Sequence[Judged]) -> Scores:
+        return Scores(torch.full((len(judged),), torch.nan), (None,) * len(judged))
+
+
+def group(task: str, key: str = "sample-7", widths: Sequence[int] = (8,), bright: Sequence[int] = (8,)) -> ImageGroup:
+    """Images 4 pixels high whose left `bright` columns are white, with everything as ground truth."""
+    images = tuple(torch.zeros(4, width, 3, dtype=torch.uint8) for width in widths)
+    for image, columns in zip(images, bright, strict=True):
+        image[:, :columns] = 255
+    return ImageGroup(key, task, images, tuple(torch.ones(1, 4, width, dtype=torch.bool) for width in widths))
+
+
+def say(task: str, *expressions: str) -> str:
+    return TASKS[task].response("a thought", expressions)
+
+
+def judge(reward: Reward, groups: Sequence[ImageGroup], texts: Sequence[str], segmenter=None):
+    return reward(groups, texts, torch.zeros(len(texts), dtype=torch.bool), segmenter or LookUp())
+
+
+def test_a_mixed_step_by_hand():
+    groups = [group("sod"), group("sod"), group("cosod", widths=(8, 16), bright=(4, 16)), group("sis"), group("sod")]
+    texts = [
+        say("sod", "quarter"),
+        "<answer><rg>quarter</rg><rg>half</rg></answer>",
+        say("cosod", "[semantic] bright"),
+        say("sis", "half", "other half")[:-1],
+        "I see a dog",
+    ]
+    segmenter = LookUp()
+    batch = judge(Reward(), groups, texts, segmenter)
+
+    # With everything as ground truth, S-measure is the share of the image that is predicted.
+    assert batch.terms["correctness"].tolist() == pytest.approx([0.25, 0.5, (0.5 + 1.0) / 2, 0.0, 0.0])
+    assert batch.terms["format"].tolist() == [1.0, 0.5, 1.0, 0.0, 0.0]
+    assert batch.total.tolist() == pytest.approx([0.625, 0.5, 0.875, 0.0, 0.0])
+    assert batch.total.dtype == torch.float32
+    assert [reason is None for reason in batch.reasons["correctness"]] == [True, True, True, False, False]
+    assert [reason is None for reason in batch.reasons["format"]] == [True, False, True, False, False]
+    assert batch.answers[1].expressions == ("quarter", "half")
+    assert [[tuple(mask.shape) for mask in masks] for masks in batch.masks] == [
+        [(1, 4, 8)],
+        [(1, 4, 8)],
+        [(1, 4, 8), (1, 4, 16)],
+        [(0, 4, 8)],
+        [(1, 4, 8)],
+    ]
+    assert not batch.masks[4][0].any()
+
+    # One call for the step: every image, a CoSOD expression once on each of its images.
+    (call,) = segmenter.calls
+    assert len(call[0]) == 6
+    assert [list(names) for names in call[1]] == [
+        ["quarter"],
+        ["quarter", "half"],
+        ["[semantic] bright"],
+        ["[semantic] bright"],
+        [],
+        [],
+    ]
+
+
+def test_instances_keep_a_mask_each():
+    whole = group("sis")
+    halves = torch.stack([LOOK_UP["other half"](whole.images[0]), LOOK_UP["half"](whole.images[0])])
+    sample = ImageGroup(whole.key, "sis", whole.images, (halves,))
+    batch = judge(Reward(), [sample], [say("sis", "half", "other half")])
+    assert batch.masks[0][0].equal(halves.flip(0))
+    assert batch.total.tolist() == [1.0]
+
+
+def test_responses_to_one_group_are_judged_apart():
+    same = group("sod")
+    batch = judge(Reward(), [same, same, same], [say("sod", name) for name in ("quarter", "half", "quarter")])
+    assert batch.terms["correctness"].tolist() == pytest.approx([0.25, 0.5, 0.25])
+
+
+def test_an_empty_step_gives_empty_tensors():
+    batch = judge(Reward(), [], [])
+    assert batch.total.shape == (0,)
+    assert {name: tuple(values.shape) for name, values in batch.terms.items()} == {"correctness": (0,), "format": (0,)}
+    assert batch.reasons == {"correctness": (), "format": ()}
+    assert (batch.answers, batch.masks) == ((), ())
+
+
+def test_weights_scale_the_terms():
+    batch = judge(Reward(weights={"format": 3.0, "correctness": 2.0}), [group("sod")], [say("sod", "quarter")])
+    assert batch.total.tolist() == pytest.approx([2 * 0.25 + 3 * 1.0])
+
+
+def from_yaml(init_args: dict) -> Reward:
+    """The reward that the command line builds from a YAML node."""
+
+    def build(reward: Reward) -> Reward:
+        return reward
+
+    config = yaml.safe_dump({"class_path": "lightning_sal.rewards.Reward", "init_args": init_args})
+    return auto_cli(build, args=[f"--reward={config}"])
+
+
+def test_yaml_sets_weights_alone():
+    weights = {"correctness": 0.9, "format": 0.1}
+    reward = from_yaml({"weights": weights})
+    assert judge(reward, [group("sod")], [say("sod", "half")]).total.tolist() == pytest.approx([0.45 + 0.1])
+
+
+def test_yaml_adds_a_term_that_the_package_does_not_know():
+    terms = [
+        {"class_path": "lightning_sal.rewards.Format"},
+        {"class_path": f"{__name__}.Brevity", "init_args": {"limit": 60}},
+    ]
+    reward = from_yaml({"terms": terms})
+    texts = [say("sod", "half"), TASKS["sod"].response("a long thought " * 9, ["half"])]
+    batch = judge(reward, [group("sod")] * 2, texts)
+    assert batch.terms["brevity"].tolist() == [1.0, 0.0]
+    assert batch.reasons["brevity"] == (None, "long")
+    assert batch.total.tolist() == [1.0, 0.5]
+
+
+def test_a_term_with_state_is_in_the_state_dict():
+    term = Brevity()
+    term.register_buffer("seen", torch.tensor([3.0]))
+    assert Reward(terms=[term]).state_dict()["terms.brevity.seen"].tolist() == [3.0]
+
+
+@pytest.mark.parametrize(
+    ("terms", "weights"),
+    [
+        ([], None),
+        ([Brevity(), Brevity()], None),
+        (None, {"correctness": 1.0}),
+        (None, {"correctness": 0.5, "format": 0.5, "length": 0.1}),
+        (None, {"correctness": 0.5, "format": float("nan")}),
+    ],
+)
+def test_terms_and_weights_that_do_not_fit_are_refused(terms, weights):
+    with pytest.raises(ValueError, match="reward") as error:
+        Reward(terms=terms, weights=weights)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_value_that_is_not_finite_is_refused_by_name():
+    with pytest.raises(ValueError, match="sample-7: reward term 'broken' gave nan"):
+        judge(Reward(terms=[Broken()]), [group("sod")], [say("sod", "half")])
+
+
+def test_unequal_counts_are_refused():
+    with pytest.raises(ValueError, match="2 groups, 1 texts and 1 truncated flags"):
+        judge(Reward(), [group("sod")] * 2, [say("sod", "half")])
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        ([], "0 images and was asked about 1"),
+        ([torch.zeros(1, 4, 8)], "sample-7: .*torch.float32"),
+        ([torch.zeros(2, 4, 8, dtype=torch.bool)], r"sample-7: .*\(2, 4, 8\).*\(1, 4, 8\)"),
+        ([torch.zeros(1, 8, 4, dtype=torch.bool)], r"sample-7: .*\(1, 8, 4\).*\(1, 4, 8\)"),
+    ],
+)
+def test_a_segmenter_that_breaks_its_promise_is_named(masks, message):
+    class Wrong:
+        def segment(self, images, expressions):  # noqa: ARG002
+            return masks
+
+    with pytest.raises(ValueError, match=message):
+        compose_answers([group("sod")], [say("sod", "half")], Wrong())
+
+
+def test_unknown_task_is_refused():
+    with pytest.raises(ValueError, match="unknown task 'edges'"):
+        compose_answers([group("edges")], ["anything"], LookUp())

@@ -1,0 +1,81 @@
+"""The package as others install it: what the wheel holds, what the links point to, and that every config parses."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from lightning.pytorch.cli import LightningCLI
+
+from lightning_sal.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+LINKED = ("callbacks", "conf", "datamodules")
+CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "conf").rglob("*.yaml"))
+COMMAND = re.compile(r"^#.*?\blightning ((?:fit|validate|test|predict) .*--config .*)$", re.MULTILINE)
+
+in_checkout = pytest.mark.skipif(
+    not (ROOT / "callbacks").is_dir(), reason="the linked folders are in the repository only"
+)
+
+
+@in_checkout
+@pytest.mark.parametrize("name", LINKED)
+def test_the_package_links_to_the_root_folders(name):
+    link = ROOT / "lightning_sal" / name
+    assert link.is_symlink()
+    assert link.resolve() == ROOT / name
+    assert not link.readlink().is_absolute()
+
+
+@pytest.fixture(scope="module", params=["wheel", "wheel through sdist"])
+def wheel_files(request, tmp_path_factory) -> set[str]:
+    """Names of the files of a wheel built from this folder, without network."""
+    if shutil.which("uv") is None:
+        pytest.skip("uv is not on PATH, and the build backend is no dependency of the tests")
+    folder = tmp_path_factory.mktemp("dist")
+    command = ["uv", "build", "--offline", "--out-dir", str(folder), str(ROOT)]
+    done = subprocess.run(command + (["--wheel"] if request.param == "wheel" else []), capture_output=True, text=True)
+    if "build-system.requires" in done.stderr:
+        pytest.skip("hatchling is not in uv's cache, and tests use no network")
+    assert done.returncode == 0, done.stderr
+    (wheel,) = folder.glob("*.whl")
+    with ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+@in_checkout
+def test_the_wheel_holds_the_whole_package_and_nothing_beside_it(wheel_files):
+    package = {
+        (Path(folder) / name).relative_to(ROOT).as_posix()
+        for folder, _, names in os.walk(ROOT / "lightning_sal", followlinks=True)
+        for name in names
+        if not folder.endswith("__pycache__")
+    }
+    assert {name.partition("/")[0] for name in wheel_files if ".dist-info/" not in name} == {"lightning_sal"}
+    assert {name for name in wheel_files if ".dist-info/" not in name} == package
+    for name in LINKED:
+        assert any(file.startswith(f"lightning_sal/{name}/") for file in wheel_files)
+
+
+def test_there_are_configs():
+    assert "conf/quickstart.yaml" in CONFIGS
+
+
+@pytest.mark.parametrize("path", CONFIGS)
+def test_every_config_parses_by_the_command_in_its_header(path, monkeypatch):
+    """Its head names a command that uses it, and LightningCLI takes it as it stands; nothing is instantiated."""
+    head = (ROOT / path).read_text().replace("\\\n#", "")
+    commands = [shlex.split(command, comments=True) for command in COMMAND.findall(head)]
+    assert commands, f"{path} does not begin with the command that runs it: #   lightning fit --config {path}"
+    parsed = []
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(LightningCLI, "instantiate_classes", lambda _: None)
+    monkeypatch.setattr(LightningCLI, "_run_subcommand", lambda self, name: parsed.append(self.config[name]))
+    for command in commands:
+        assert main(command) == 0
+    assert len(parsed) == len(commands)
