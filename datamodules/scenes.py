@@ -8,6 +8,7 @@ from lightning_sal.datamodules.base import ImageGroupsDataModule
 from lightning_sal.datasets.scenes import SceneGroups
 
 _TASKS = {"sod": 1, "sis": 1, "cosod": 1}
+_ANNOTATED_SEED = 1
 _EVALUATION_SEED = {"val": 1_000_003, "test": 2_000_003}
 
 
@@ -15,8 +16,9 @@ class ScenesDataModule(ImageGroupsDataModule):
     """Seeded procedural scenes for the three tasks, in the situation of real data: few annotated, many with masks alone.
 
     Stream "rl" is endless and carries masks alone; stream "sft" repeats a fixed set of annotated scenes, of whose
-    responses some name a shape wrongly. The held-out scenes of validation and test are the same for every `seed`. The
-    same seed gives the same pixels on every machine.
+    responses some name a shape wrongly. That set and the held-out scenes of validation and test are the same for every
+    `seed`, which draws the scenes of stream "rl" and the order of the others. The same seed gives the same pixels on
+    every machine.
 
     Args:
         streams: Training streams, of "rl" and "sft"; two of them are handed out by name, for
@@ -51,9 +53,10 @@ class ScenesDataModule(ImageGroupsDataModule):
         self.sizes = {"val": val_size, "test": test_size}
 
     def training_datasets(self) -> dict[str, Any]:
+        annotated_seed = 2 * self.seed + 1 if self.annotated is None else _ANNOTATED_SEED
         make = {
             "rl": lambda: self._scenes(2 * self.seed, annotated=False),
-            "sft": lambda: self._scenes(2 * self.seed + 1, size=self.annotated, mistakes=self.mistakes),
+            "sft": lambda: self._scenes(annotated_seed, size=self.annotated, mistakes=self.mistakes),
         }
         return {name: make[name]() for name in self.names}
 

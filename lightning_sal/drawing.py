@@ -46,7 +46,7 @@ def overlay(image: Tensor, masks: Tensor, alpha: float = 0.5) -> Tensor:
     """
     result = image.cpu().float()
     masks = masks.cpu()
-    radius = max(1, round(min(image.shape[:2]) / 160))
+    radius = max(1, round(min(image.shape[:2]) / 110))
     for index in reversed(range(len(masks))):
         paint, mask = torch.tensor(colour(index), dtype=torch.float32), masks[index]
         result[mask] = (1 - alpha) * result[mask] + alpha * paint
@@ -83,9 +83,9 @@ def panel(
         drawn = (_scaled(image, masks[row], size) for _, masks in columns)
         rows.append([Image.fromarray(part.numpy()) for part in drawn])
     image_width = len(columns) * (size + GAP)
-    heading = _wrapped(title, image_width + TEXT_WIDTH, bold=True) if title else []
+    heading = _wrapped(title, image_width + TEXT_WIDTH) if title else []
     top = MARGIN + len(heading) * LINE + (GAP if heading else 0)
-    words = _wrapped(text, TEXT_WIDTH)
+    words = _wrapped(text.replace("</think><answer>", "</think>\n<answer>"), TEXT_WIDTH)
     height = max(sum(row[0].height + GAP for row in rows), len(words) * LINE)
     page = Image.new("RGB", (2 * MARGIN + image_width + GAP + TEXT_WIDTH, top + LINE + height + MARGIN - GAP), PAPER)
     draw = ImageDraw.Draw(page)
@@ -105,7 +105,7 @@ def panel(
 def gallery(panels: Sequence[Image.Image], title: str = "") -> Image.Image:
     """Panels below each other, with a title and a rule between neighbours."""
     width = max((part.width for part in panels), default=TEXT_WIDTH + 2 * MARGIN)
-    heading = _wrapped(title, width - 2 * MARGIN, bold=True, size=TEXT_SIZE + 4) if title else []
+    heading = _wrapped(title, width - 2 * MARGIN, size=TEXT_SIZE + 4) if title else []
     top = MARGIN + len(heading) * (LINE + 4) if heading else 0
     page = Image.new("RGB", (width, top + sum(part.height for part in panels)), PAPER)
     draw = ImageDraw.Draw(page)
@@ -149,17 +149,22 @@ class _Word:
 
 
 def _tokens(text: str) -> Iterator[tuple[str, bool, int | None]]:
-    """Tags, words and white space of a response, each with whether it is a tag and its number of expression."""
-    number, inside = -1, False
+    """Tags, words and white space of a response, each with whether it is a tag and its number of expression.
+
+    Expressions are counted from the last `<answer>`: reasoning may quote their tags.
+    """
+    number, inside, answering = -1, False, False
     for token in TOKEN.findall(text):
         tag = token[0] == "<" and token[-1] == ">"
+        if token == "<answer>":
+            number, answering = -1, True
         if tag:
-            inside = token in EXPRESSION_TAGS
+            inside = answering and token in EXPRESSION_TAGS
             number += inside
         yield token, tag, number if inside and not tag else None
 
 
-def _wrapped(text: str, width: float, *, bold: bool = False, size: int = TEXT_SIZE) -> list[list[_Word]]:
+def _wrapped(text: str, width: float, *, size: int = TEXT_SIZE) -> list[list[_Word]]:
     """Lines of at most `width` pixels; of too many, those in the middle give way to an ellipsis."""
     font = _font(size)
     lines: list[list[_Word]] = [[]]
@@ -172,9 +177,9 @@ def _wrapped(text: str, width: float, *, bold: bool = False, size: int = TEXT_SI
         piece = " " if token.isspace() else token
         while piece:
             fits = len(piece)
-            while fits > 1 and _length(font, piece[:fits], bold) > width:
+            while fits > 1 and font.getlength(piece[:fits]) > width:
                 fits -= 1
-            length = _length(font, piece[:fits], bold)
+            length = font.getlength(piece[:fits])
             if x and x + length > width:
                 lines.append([])
                 x = 0.0
@@ -183,7 +188,7 @@ def _wrapped(text: str, width: float, *, bold: bool = False, size: int = TEXT_SI
                 x += length
             piece = piece[fits:]
     if len(lines) > MAX_LINES:
-        ellipsis = [_Word("...", _length(font, "...", bold))]
+        ellipsis = [_Word("...", font.getlength("..."))]
         lines = [*lines[: MAX_LINES // 2], ellipsis, *lines[-MAX_LINES // 2 + 1 :]]
     return lines
 
@@ -217,7 +222,3 @@ def _pale(strong: Colour) -> Colour:
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
-
-
-def _length(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, text: str, bold: bool) -> float:
-    return font.getlength(text) + (0.4 * len(text) if bold else 0)

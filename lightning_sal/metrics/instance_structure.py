@@ -30,13 +30,13 @@ class InstanceAlignedStructureMeasure(Metric):
     Example:
         >>> import torch
         >>> from lightning_sal.metrics import InstanceAlignedStructureMeasure
-        >>> target = torch.zeros(2, 4, 4, dtype=torch.bool)
+        >>> target = torch.zeros(2, 5, 5, dtype=torch.bool)
         >>> target[0, :2, :2] = True
-        >>> target[1, 2:, 2:] = True
+        >>> target[1, 2:4, 2:4] = True
         >>> metric = InstanceAlignedStructureMeasure()
         >>> metric.update([target.flip(0), target[:1]], [target, target])
         >>> metric.compute()
-        tensor(0.8906, dtype=torch.float64)
+        tensor(0.9000, dtype=torch.float64)
     """
 
     is_differentiable = False

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from lightning_sal.modules.evaluation import Evaluation
@@ -164,12 +166,11 @@ class PolicyModule(L.LightningModule):
         return self.trainer.strategy.reduce(value, reduce_op="sum")  # type: ignore[return-value]
 
     def _backward_locally(self, loss: Tensor) -> None:
-        block: Callable | None = getattr(self.trainer.strategy, "block_backward_sync", None)
-        if block is None:
-            self.manual_backward(loss)
-            return
-        with block():
-            self.manual_backward(loss)
+        """Back-propagate without the synchronisation of data-parallel strategies, which the last backward pass does."""
+        strategy = self.trainer.strategy
+        block = strategy.block_backward_sync() if isinstance(strategy, DDPStrategy) else nullcontext()
+        with block:
+            strategy.backward(loss, None)
 
     def trainable_names(self) -> list[str]:
         """Names of the parameters that are trained, which are those that a checkpoint holds."""

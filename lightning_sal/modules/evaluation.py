@@ -14,8 +14,6 @@ from lightning_sal.rewards import RewardBatch
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import TASKS
 
-_REGION_TASKS = ("sod", "cosod")
-
 
 class Evaluation(nn.Module):
     """Metrics of greedy responses, by task.
@@ -28,11 +26,11 @@ class Evaluation(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.metrics = nn.ModuleDict()
-        for task in TASKS:
+        for name, task in TASKS.items():
             shape = {"s_measure": StructureMeasure(), "mae": MeanAbsoluteError()}
-            own = shape if task in _REGION_TASKS else {"iasm": InstanceAlignedStructureMeasure()}
-            means = {name: MeanMetric() for name in ("reward", "confidence", "malformed", "exact")}
-            self.metrics[task] = nn.ModuleDict({**own, **means})
+            own = {"iasm": InstanceAlignedStructureMeasure()} if task.instances else shape
+            means = {mean: MeanMetric() for mean in ("reward", "confidence", "malformed", "exact")}
+            self.metrics[name] = nn.ModuleDict({**own, **means})
 
     def update(self, groups: Sequence[ImageGroup], judged: RewardBatch, confidence: Tensor) -> None:
         """Add B responses; `confidence` (B,) in [0, 1]."""
@@ -40,11 +38,11 @@ class Evaluation(nn.Module):
             metrics, answer, masks = self.metrics[group.task], judged.answers[row], judged.masks[row]
             truth = group.masks or ()
             for mask, target in zip(masks, truth, strict=True):
-                if group.task in _REGION_TASKS:
+                if TASKS[group.task].instances:
+                    metrics["iasm"].update(mask, target)
+                else:
                     metrics["s_measure"].update(mask.float(), target)
                     metrics["mae"].update(mask.float(), target)
-                else:
-                    metrics["iasm"].update(mask, target)
             metrics["reward"].update(judged.total[row])
             metrics["confidence"].update(confidence[row])
             metrics["malformed"].update(float(answer.reason is not None))

@@ -85,10 +85,10 @@ class RolloutModule(PolicyModule):
         def loss(part: slice) -> Tensor:
             tokens, mask = rollout.tokens[part], rollout.mask[part]
             logp = self.policy.score(prompts.rows(part), tokens, mask, self.temperature)
-            confidence[part] = token_confidence(logp, mask)
-            advantages[part] = self.advantages(rewards[part], confidence[part])
+            confidence[part] = sure = token_confidence(logp, mask)
+            advantages[part] = advantage = self.advantages(rewards[part], sure)
             # One update a rollout: the old policy is the current one, from the same forward pass, and its ratio is 1.
-            return policy_loss(logp, logp.detach(), advantages[part], mask, clip=self.clip, total_sequences=total)
+            return policy_loss(logp, logp.detach(), advantage, mask, clip=self.clip, total_sequences=total)
 
         with self._clock("update", seconds):
             pending = self.accumulate(loss(part) for part in self.micro_batches(len(groups)))

@@ -36,8 +36,9 @@ def load_model(config: PolicyConfig) -> tuple[nn.Module, Any, dict[str, str]]:
 
     source = EMBEDDED_POLICIES.get(config.model, Path(config.model))
     local = source.is_dir()
-    if not local and (source.is_absolute() or config.model.startswith(".") or config.model in EMBEDDED_POLICIES):
-        raise FileNotFoundError(f"policy model '{config.model}': there is no folder {source}")
+    # A hub name is owner/name; what cannot be one, or lies in a folder that is here, is a path that was mistyped.
+    if not local and (len(source.parts) != 2 or source.parent.is_dir() or config.model.startswith(".")):
+        raise FileNotFoundError(f"policy model '{config.model}': there is no folder {source}, and it is no hub name")
     name = str(source) if local else config.model
     pixels = {k: v for k, v in (("min_pixels", config.min_pixels), ("max_pixels", config.max_pixels)) if v is not None}
     processor = AutoProcessor.from_pretrained(name, padding_side="left", **pixels)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from lightning_sal.segmenters.evf_sam2 import EVFSAM2
 from lightning_sal.tiny.scenes import SIZE
 
 _WIDTH = 96  # of SAM2's neck and decoder
+_PATCHES = 8  # of a side in BEiT-3
 
 
 def tiny_evf_sam2(tokenizer: Any) -> EVFSAM2:
@@ -37,12 +40,12 @@ def tiny_evf_sam2(tokenizer: Any) -> EVFSAM2:
     # A single mask trained from scratch is all there is: the other three never get a loss
     overrides["model.sam_mask_decoder_extra_args.dynamic_multimask_via_stability"] = False
     width = 128
-    return EVFSAM2(
+    segmenter = EVFSAM2(
         sam2_config="sam2_hiera_t.yaml",
         sam2_overrides=overrides,
         beit3={
             "image_size": SIZE,
-            "patch_size": 14,
+            "patch_size": SIZE // _PATCHES,
             "vocab_size": len(tokenizer),
             "width": width,
             "layers": 4,
@@ -57,3 +60,15 @@ def tiny_evf_sam2(tokenizer: Any) -> EVFSAM2:
         tokenizer=tokenizer,
         max_batch=64,
     )
+    table = segmenter.beit3.encoder.embed_positions.A.weight
+    with torch.no_grad():  # rows that are alike for near patches: learning what "near" means would come first otherwise
+        table[-_PATCHES * _PATCHES :] = _sine_cosine(_PATCHES, width)
+    return segmenter
+
+
+def _sine_cosine(side: int, width: int) -> torch.Tensor:
+    """(side^2, width) sines and cosines of column and row at `width / 4` frequencies from 1 down to 1/100."""
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    frequencies = 100 ** -torch.linspace(0, 1, width // 4)
+    angles = [place.reshape(-1, 1) * frequencies for place in (columns, rows)]
+    return torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=1)

@@ -18,6 +18,7 @@ from lightning_sal.tiny.scenes import COLOURS, SHAPES, SIZE, Draw, Scene
 from lightning_sal.tiny.segmenter import tiny_evf_sam2
 from lightning_sal.tiny.segmenter_tokenizer import build_word_tokenizer
 
+_PATCHES = 8  # of a side in BEiT-3
 _PHRASES = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
 
 
@@ -47,8 +48,8 @@ def scene_expressions(draw: Draw, scene: Scene, count: int) -> list[tuple[str, n
 class SegmenterPretraining(L.LightningModule):
     """EVF-SAM2 at small sizes from random weights: BCE + dice on expressions of scenes, with auxiliary losses.
 
-    The auxiliary losses read colour, shape and tone from SAM2's embedding, and the expression's mask from BEiT-3's
-    patches; both heads are thrown away after. Validation reports mean IoU over expressions (an empty ground truth counts
+    The auxiliary losses read colour, shape and tone from SAM2's embedding and from BEiT-3's patches, and from these the
+    expression's mask too; their heads are thrown away after. Validation reports mean IoU over expressions (an empty ground truth counts
     1 where nothing is predicted, 0 otherwise), at the image's own size.
 
     Args:
@@ -78,6 +79,7 @@ class SegmenterPretraining(L.LightningModule):
         texts = [*_PHRASES, *(f"[semantic] {shape}" for shape in SHAPES)] * 2
         self.segmenter = tiny_evf_sam2(build_word_tokenizer(texts))
         self.cell_heads = CellHeads(self.segmenter.config["out_dim"], cells=7)
+        self.patch_cell_heads = CellHeads(self.segmenter.config["hidden_size"], cells=_PATCHES)
         self.patch_head = nn.Linear(self.segmenter.config["hidden_size"], 1)
         self.segmenter.beit3.encoder.layer_norm.register_forward_hook(self._keep_fused)
 
@@ -95,14 +97,15 @@ class SegmenterPretraining(L.LightningModule):
         )
         logits = F.interpolate(low[:, None], scale_factor=2, mode="bilinear", align_corners=False)[:, 0]
         target = F.adaptive_avg_pool2d(masks.float()[:, None], logits.shape[-2:])[:, 0]
-        cells = features.embedding.permute(0, 2, 3, 1).flatten(0, 2)
-        where, right = self.cell_heads(cells, scenes)
-        patches = self.patch_head(self.fused[:, 1 : 1 + 64])[..., 0]
-        coverage = F.adaptive_avg_pool2d(masks.float()[:, None], 8).flatten(1)
-        matched = F.binary_cross_entropy_with_logits(patches, coverage)
+        cells, right = self.cell_heads(features.embedding.permute(0, 2, 3, 1).flatten(0, 2), scenes)
+        patches = self.fused[:, 1 : 1 + _PATCHES**2]
+        patch_cells, patch_right = self.patch_cell_heads(patches.flatten(0, 1), [scenes[i] for i in index])
+        coverage = F.adaptive_avg_pool2d(masks.float()[:, None], _PATCHES).flatten(1)
+        matched = F.binary_cross_entropy_with_logits(self.patch_head(patches)[..., 0], coverage)
         loss = F.binary_cross_entropy_with_logits(logits, target) + 0.5 * dice(logits, target)
-        self.log_dict({"train/mask": loss, "train/patches": matched, **{f"train/{k}": v for k, v in right.items()}})
-        return loss + matched + 0.5 * where
+        self.log_dict({"train/mask": loss, "train/matched": matched})
+        self.log_dict({"train/shape": right["shape"], "train/patch_shape": patch_right["shape"]})
+        return loss + matched + 0.5 * cells + 0.5 * patch_cells
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         scenes, images, index, texts, masks = self._expressions(batch)

@@ -153,11 +153,12 @@ def test_weights_scale_the_terms():
 def from_yaml(init_args: dict) -> Reward:
     """The reward that the command line builds from a YAML node."""
 
-    def build(reward: Reward) -> Reward:
+    def build(reward: Reward | None = None):
         return reward
 
-    config = yaml.safe_dump({"class_path": "lightning_sal.rewards.Reward", "init_args": init_args})
-    return auto_cli(build, args=[f"--reward={config}"])
+    reward = auto_cli(build, args=[f"--reward={yaml.safe_dump(init_args)}"])
+    assert isinstance(reward, Reward)
+    return reward
 
 
 def test_yaml_sets_weights_alone():

@@ -38,13 +38,13 @@ def instance_aligned_structure_measure(preds: Tensor, target: Tensor, iou_thresh
 
     Example:
         >>> import torch
-        >>> target = torch.zeros(2, 4, 4, dtype=torch.bool)
+        >>> target = torch.zeros(2, 5, 5, dtype=torch.bool)
         >>> target[0, :2, :2] = True
-        >>> target[1, 2:, 2:] = True
+        >>> target[1, 2:4, 2:4] = True
         >>> instance_aligned_structure_measure(target.flip(0), target)
         tensor(1.)
         >>> instance_aligned_structure_measure(target[:1], target)
-        tensor(0.6875)
+        tensor(0.8000)
     """
     return instance_score(preds, target, iou_threshold).to(score_dtype(preds))
 

@@ -1,0 +1,75 @@
+"""Pictures of what the policy says during training, in TensorBoard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lightning_sal.drawing import gallery, panel
+
+
+class RolloutPanels(L.Callback):
+    """Every few steps, draw rollouts: image, ground truth, predicted mask, and the words with their reward and faults.
+
+    Adds an image `rollouts/<task>` and a text of the same name to each TensorBoard logger. A step that sampled nothing
+    (an SFT step) is passed over, and the next one that did is drawn in its place.
+
+    What it asks of others, and nothing more: after a step the module's `record` is None, or has
+
+    - `groups`, B objects with `key`, `task`, `images` (K tensors (H, W, 3) uint8) and `masks` (K boolean tensors
+      (N, H, W), or None);
+    - `rollout.texts`, B responses;
+    - `judged.total`, (B,) rewards, and `judged.masks`, for each response the K predicted masks (N, H, W);
+    - `judged.reasons`, where there is one: name of a reward term -> B reasons, each a line or None.
+
+    Args:
+        every_n_steps: Optimisation steps from one drawing to the next, >= 1.
+        max_groups: Most image groups of each task in one drawing, >= 1.
+    """
+
+    def __init__(self, every_n_steps: int = 50, max_groups: int = 4) -> None:
+        if every_n_steps < 1 or max_groups < 1:
+            raise ValueError("RolloutPanels: every_n_steps and max_groups must be at least 1")
+        self.every_n_steps, self.max_groups = every_n_steps, max_groups
+        self._drawn: int | None = None
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        record: Any = pl_module.record
+        step = trainer.global_step - 1  # as the scalars of this step are counted
+        if record is None or step // self.every_n_steps == self._drawn or not trainer.is_global_zero:
+            return
+        self._drawn = step // self.every_n_steps
+        boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        for task in dict.fromkeys(group.task for group in record.groups) if boards else ():
+            rows = [row for row, group in enumerate(record.groups) if group.task == task][: self.max_groups]
+            picture = gallery([self._panel(record, row) for row in rows])
+            pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+            text = "\n\n".join(self._markdown(record, row) for row in rows)
+            for board in boards:
+                board.add_image(
+                    f"rollouts/{task}", pixels.view(picture.height, picture.width, 3), step, dataformats="HWC"
+                )
+                board.add_text(f"rollouts/{task}", text, step)
+
+    def _panel(self, record: Any, row: int) -> Any:
+        group, judged = record.groups[row], record.judged
+        title = " · ".join([_headline(record, row), *_reasons(judged, row)])
+        return panel(group.images, group.masks, judged.masks[row], record.rollout.texts[row], title=title)
+
+    def _markdown(self, record: Any, row: int) -> str:
+        faults = "".join(f"- {reason}\n" for reason in _reasons(record.judged, row))
+        # An indented block: TensorBoard would take the tags of a response for HTML and drop them.
+        words = "\n".join(f"    {line}" for line in record.rollout.texts[row].splitlines())
+        return f"**{_headline(record, row)}**\n\n{faults}\n\n{words}"
+
+
+def _headline(record: Any, row: int) -> str:
+    return f"{record.groups[row].key} · reward {float(record.judged.total[row]):.3f}"
+
+
+def _reasons(judged: Any, row: int) -> list[str]:
+    reasons = getattr(judged, "reasons", {})
+    return [f"{name}: {lines[row]}" for name, lines in reasons.items() if lines[row] is not None]
