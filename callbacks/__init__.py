@@ -1,5 +1,17 @@
 """Callbacks, each usable in other Lightning projects: its docstring names the little it asks of a module."""
 
+from lightning_sal.callbacks.before_after import BeforeAfter
 from lightning_sal.callbacks.interleaved_sft import InterleavedSFT
+from lightning_sal.callbacks.prediction_writer import PredictionWriter
+from lightning_sal.callbacks.progress import RolloutProgressBar
+from lightning_sal.callbacks.rollout_monitor import RolloutMonitor
+from lightning_sal.callbacks.rollout_panels import RolloutPanels
 
-__all__ = ["InterleavedSFT"]
+__all__ = [
+    "BeforeAfter",
+    "InterleavedSFT",
+    "PredictionWriter",
+    "RolloutMonitor",
+    "RolloutPanels",
+    "RolloutProgressBar",
+]

@@ -9,7 +9,16 @@ from typing import Any
 
 import lightning as L
 
-from lightning_sal.comparison import Sample, evaluate, restore, summary, table, train_supervised, trainable_state, write_arms
+from lightning_sal.comparison import (
+    Sample,
+    evaluate,
+    restore,
+    summary,
+    table,
+    train_supervised,
+    trainable_state,
+    write_arms,
+)
 from lightning_sal.drawing import gallery, panel
 from lightning_sal.samples import Prediction
 

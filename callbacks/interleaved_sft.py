@@ -44,7 +44,9 @@ class InterleavedSFT(L.Callback):
             raise ValueError("InterleavedSFT: give either `period`, or both `rl_steps` and `sft_steps`")
         if period is not None:
             if period < 2:
-                raise ValueError(f"InterleavedSFT: period {period} must be at least 2; for SFT alone use the SFT module")
+                raise ValueError(
+                    f"InterleavedSFT: period {period} must be at least 2; for SFT alone use the SFT module"
+                )
             rl_steps, sft_steps = period - 1, 1
         if rl_steps is None or sft_steps is None or rl_steps < 1 or sft_steps < 0 or warmup_sft < 0:
             raise ValueError("InterleavedSFT: rl_steps must be at least 1, sft_steps and warmup_sft at least 0")
@@ -105,6 +107,13 @@ class _InterleavedLoader:
         for step in range(start, start + len(self)):
             phase = self.callback.phase(step)
             yield Phased(phase, self._next(phase))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place in the schedule, which Lightning asks of a loader that can go on within an epoch."""
+        return self.callback.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.callback.load_state_dict(state_dict)
 
     def _next(self, phase: str) -> Any:
         if phase in self._iterators:

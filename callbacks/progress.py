@@ -45,7 +45,7 @@ class RolloutProgressBar(RichProgressBar):
         return self._terminal and super().is_enabled
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._started = time.monotonic()
+        self._started, self._lines = time.monotonic(), self._line_number(trainer)
         super().on_train_start(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, *_: Any) -> None:
@@ -64,13 +64,16 @@ class RolloutProgressBar(RichProgressBar):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        lines_due = self.log_every and trainer.global_step % self.log_every == 0
-        if lines_due and not self._terminal and super().is_enabled:
+        number = self._line_number(trainer)
+        if number != self._lines and not self._terminal and super().is_enabled:
+            self._lines = number
             print(self._line(trainer, self.get_metrics(trainer, pl_module)), flush=True)
 
+    def _line_number(self, trainer: L.Trainer) -> int:
+        return trainer.global_step // self.log_every if self.log_every else 0
+
     def _line(self, trainer: L.Trainer, metrics: dict[str, Any]) -> str:
-        total = trainer.estimated_stepping_batches
-        place = f"{trainer.global_step}/{total}" if 0 < total < float("inf") else str(trainer.global_step)
+        place = f"{trainer.global_step}/{trainer.max_steps}" if trainer.max_steps > 0 else str(trainer.global_step)
         parts = [value if name == "phase" else f"{name} {value:.3f}" for name, value in metrics.items()]
         elapsed = timedelta(seconds=round(time.monotonic() - self._started))
         return " | ".join([f"step {place}", *parts, str(elapsed)])

@@ -44,10 +44,11 @@ class RolloutMonitor(L.Callback):
         self.histogram_every_n_steps = histogram_every_n_steps
         self._advantages: list[Tensor] = []
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         window = max(1, trainer.log_every_n_steps)
         self._seconds: deque[float] = deque(maxlen=window)
         self._sft: deque[bool] = deque(maxlen=window)
+        self._histograms = trainer.global_step // self.histogram_every_n_steps
 
     def on_train_batch_start(self, *_: Any) -> None:
         self._started = time.perf_counter()
@@ -76,8 +77,10 @@ class RolloutMonitor(L.Callback):
     def _collect(self, trainer: L.Trainer, record: Any) -> None:
         if record is not None:
             self._advantages.append(record.advantages.detach().float().cpu())
-        if trainer.global_step % self.histogram_every_n_steps or not self._advantages:
+        number = trainer.global_step // self.histogram_every_n_steps
+        if number == self._histograms or not self._advantages:
             return
+        self._histograms = number
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 values = torch.cat(self._advantages)

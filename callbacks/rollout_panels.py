@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import indent
 from typing import Any
 
 import lightning as L
@@ -38,7 +39,7 @@ class RolloutPanels(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         record: Any = pl_module.record
-        step = trainer.global_step - 1  # as the scalars of this step are counted
+        step = max(trainer.global_step - 1, 0)  # as the scalars of this step are counted
         if record is None or step // self.every_n_steps == self._drawn or not trainer.is_global_zero:
             return
         self._drawn = step // self.every_n_steps
@@ -60,10 +61,9 @@ class RolloutPanels(L.Callback):
         return panel(group.images, group.masks, judged.masks[row], record.rollout.texts[row], title=title)
 
     def _markdown(self, record: Any, row: int) -> str:
-        faults = "".join(f"- {reason}\n" for reason in _reasons(record.judged, row))
-        # An indented block: TensorBoard would take the tags of a response for HTML and drop them.
-        words = "\n".join(f"    {line}" for line in record.rollout.texts[row].splitlines())
-        return f"**{_headline(record, row)}**\n\n{faults}\n\n{words}"
+        lines = [f"**{_headline(record, row)}**", *_reasons(record.judged, row)]
+        # An indented block keeps the tags of the response as they are.
+        return "\n\n".join([*lines, indent(record.rollout.texts[row], "    ", lambda _: True)])
 
 
 def _headline(record: Any, row: int) -> str:

@@ -92,11 +92,11 @@ class ImageGroupsDataModule(L.LightningDataModule):
     def test_dataloader(self) -> EvaluationLoader:
         return self.loaders["test"]
 
-    def teardown(self, stage: str) -> None:  # noqa: ARG002
+    def teardown(self, stage: str) -> None:
         for stream in self.streams.values():
             stream.close()
 
-    def on_exception(self, exception: BaseException) -> None:  # noqa: ARG002
+    def on_exception(self, exception: BaseException) -> None:
         self.teardown("fit")
 
     def state_dict(self) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class ImageGroupsDataModule(L.LightningDataModule):
                 stream.load_state_dict(state_dict["streams"][name])
         self.seen, self.unreadable = state_dict["seen"], state_dict["unreadable"]
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Counts the bad samples of a batch.
 
         Raises:

@@ -53,7 +53,9 @@ def evaluate(module: Any, batches: Iterable[Batch]) -> tuple[list[Sample], list[
             correct, reward = judged.terms["correctness"][row].item(), judged.total[row].item()
             samples.append(Sample(group.key, group.task, exact, correct, reward, confidence[row]))
             predictions.append(
-                Prediction(group, rollout.texts[row], answer.expressions, answer.reason, judged.masks[row], confidence[row])
+                Prediction(
+                    group, rollout.texts[row], answer.expressions, answer.reason, judged.masks[row], confidence[row]
+                )
             )
     return samples, predictions
 
@@ -76,7 +78,9 @@ def train_supervised(
     if steps is None and seconds is None:
         raise ValueError("train_supervised: give steps or seconds")
     made = module.configure_optimizers()
-    optimizer, scheduler = (made["optimizer"], made["lr_scheduler"]["scheduler"]) if isinstance(made, dict) else (made, None)
+    optimizer, scheduler = (
+        (made["optimizer"], made["lr_scheduler"]["scheduler"]) if isinstance(made, dict) else (made, None)
+    )
     start, done = time.perf_counter(), 0
     stream = iter(batches)
     while done != steps and (seconds is None or time.perf_counter() - start < seconds):

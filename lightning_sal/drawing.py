@@ -1,7 +1,8 @@
 """Pictures for people: masks over images, and panels of image, truth, prediction and words.
 
-Legend: K images of a group, N masks of an image, H x W pixels. Images are uint8 RGB with channels last, masks boolean and
-True inside the object. Mask number i has one colour everywhere: on its image, and behind the i-th expression of a response.
+Legend: K images of a group, N masks of an image, H x W pixels. Images are uint8 RGB with channels last, masks boolean
+and True inside the object. Mask number i has one colour everywhere: on its image, and behind the i-th expression of a
+response.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ TAG = (46, 92, 170)
 MARGIN, GAP = 16, 8
 TEXT_SIZE, LINE = 13, 19
 TEXT_WIDTH, MAX_LINES = 320, 26
-TOKEN = re.compile(r"</?\w+>|\n|[^\S\n]+|[^\s<]+|<")
+# Tags, line ends, white space, words; long words in parts, each of which fits on a line.
+TOKEN = re.compile(r"</?\w{1,20}>|\n|[^\S\n]+|[^\s<]{1,24}|<")
 EXPRESSION_TAGS = {"<rg>", "<ins>"}
 
 
@@ -73,8 +75,8 @@ def panel(
         predicted: K tensors (N, H, W) bool.
         text: The whole response.
         title: A line or more above.
-        size: Longest side of an image in pixels. Larger ones are scaled down to it, smaller ones up by the largest whole
-            factor that keeps within it.
+        size: Longest side of an image in pixels. Larger ones are scaled down to it, smaller ones up by the largest
+            whole factor that keeps within it.
     """
     named = [("image", [None] * len(images)), ("truth", truth), ("predicted", predicted)]
     columns = [(name, masks) for name, masks in named if masks is not None]
@@ -107,7 +109,7 @@ def gallery(panels: Sequence[Image.Image], title: str = "") -> Image.Image:
     width = max((part.width for part in panels), default=TEXT_WIDTH + 2 * MARGIN)
     heading = _wrapped(title, width - 2 * MARGIN, size=TEXT_SIZE + 4) if title else []
     top = MARGIN + len(heading) * (LINE + 4) if heading else 0
-    page = Image.new("RGB", (width, top + sum(part.height for part in panels)), PAPER)
+    page = Image.new("RGB", (width, top + sum(part.height for part in panels) or MARGIN), PAPER)
     draw = ImageDraw.Draw(page)
     _write(draw, heading, (MARGIN, MARGIN), 0, bold=True, size=TEXT_SIZE + 4)
     y = top
@@ -175,18 +177,13 @@ def _wrapped(text: str, width: float, *, size: int = TEXT_SIZE) -> list[list[_Wo
             x = 0.0
             continue
         piece = " " if token.isspace() else token
-        while piece:
-            fits = len(piece)
-            while fits > 1 and font.getlength(piece[:fits]) > width:
-                fits -= 1
-            length = font.getlength(piece[:fits])
-            if x and x + length > width:
-                lines.append([])
-                x = 0.0
-            if x or piece != " ":
-                lines[-1].append(_Word(piece[:fits], length, tag, expression))
-                x += length
-            piece = piece[fits:]
+        length = font.getlength(piece)
+        if x and x + length > width:
+            lines.append([])
+            x = 0.0
+        if x or piece != " ":
+            lines[-1].append(_Word(piece, length, tag, expression))
+            x += length
     if len(lines) > MAX_LINES:
         ellipsis = [_Word("...", font.getlength("..."))]
         lines = [*lines[: MAX_LINES // 2], ellipsis, *lines[-MAX_LINES // 2 + 1 :]]

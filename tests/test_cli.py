@@ -221,7 +221,7 @@ def test_a_conf_file_is_found_in_the_package(config, parsed):
     assert parsed("fit", "--config", own).model.class_path.endswith("DemoModel")
 
 
-def test_a_missing_conf_file_is_answered_with_the_nearest(config, capsys):  # noqa: ARG001
+def test_a_missing_conf_file_is_answered_with_the_nearest(config, capsys):
     line = fails(capsys, ["fit", "--config", "conf/quikstart.yaml"], 2)
     assert line == "config file conf/quikstart.yaml does not exist; did you mean conf/quickstart.yaml?"
 

@@ -1,4 +1,4 @@
-"""`lightning-sal check-data`: names every file of a data set that training would stumble over."""
+"""name every file of a dataset that cannot be read"""
 
 from __future__ import annotations
 

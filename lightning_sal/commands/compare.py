@@ -26,7 +26,9 @@ def main(argv: list[str]) -> int:
     for path, run in zip(arguments.files, runs, strict=True):
         keys = {arm: [sample.key for sample in samples] for arm, samples in run.items()}
         if list(run) != names or any(k != keys[names[0]] for k in keys.values()):
-            raise ValueError(f"{path}: its arms or samples are not those of {arguments.files[0]}: compare like with like")
+            raise ValueError(
+                f"{path}: its arms or samples are not those of {arguments.files[0]}: compare like with like"
+            )
     ours = arguments.arm or [name for name in names if name != "start" and not name.startswith("SFT only")][-1]
     if ours not in names:
         raise ValueError(f"there is no arm {ours!r}: use one of {', '.join(names)}")
@@ -35,18 +37,19 @@ def main(argv: list[str]) -> int:
     console.print(table(pooled, f"{len(runs)} runs, {len(runs[0][ours])} held-out samples"))
     for other in (name for name in names if name != ours):
         for field, unit, scale in (("exact", "points exact", 100), ("correctness", "S / IASM", 1)):
-            of_arm = {
-                arm: [
-                    sum(float(getattr(run[arm][i], field)) for run in runs) / len(runs) * scale
-                    for i in range(len(runs[0][arm]))
-                ]
+            scores = {
+                arm: [[scale * float(getattr(sample, field)) for sample in run[arm]] for run in runs]
                 for arm in (ours, other)
             }
-            mean, error = paired_difference(of_arm[ours], of_arm[other])
-            by_run = ", ".join(
-                f"{sum(float(getattr(a, field)) - float(getattr(b, field)) for a, b in zip(run[ours], run[other], strict=True)) / len(run[ours]) * scale:+.3g}"
-                for run in runs
-            )
-            times = f"{mean / error:.1f} standard errors" if error else "no spread"
-            console.print(f"{ours} - {other}: {mean:+.3g} ± {error:.2g} {unit} ({times}; by run {by_run})", soft_wrap=True)
+            mean, error = paired_difference(*(_mean_over_runs(scores[arm]) for arm in (ours, other)))
+            by_run = [paired_difference(a, b)[0] for a, b in zip(scores[ours], scores[other], strict=True)]
+            size = f"{mean / error:.1f} standard errors" if error else "no spread"
+            listed = ", ".join(f"{difference:+.3g}" for difference in by_run)
+            line = f"{ours} - {other}: {mean:+.3g} ± {error:.2g} {unit} ({size}; by run {listed})"
+            console.print(line, soft_wrap=True, highlight=False)
     return 0
+
+
+def _mean_over_runs(scores: list[list[float]]) -> list[float]:
+    """Samples of a run repeat in the others: their mean over runs is one independent observation each."""
+    return [sum(column) / len(column) for column in zip(*scores, strict=True)]

@@ -125,7 +125,9 @@ class PolicyModule(L.LightningModule):
         groups = batch.groups
         for group in groups:
             if group.response is None:
-                raise ValueError(f"{group.key}: SFT needs a response and this sample has none; give a JSONL with responses")
+                raise ValueError(
+                    f"{group.key}: SFT needs a response and this sample has none; give a JSONL with responses"
+                )
         ids, mask = self.policy.encode_responses([group.response or "" for group in groups])
         total = self.over_ranks(mask.sum().float())
         for part in self.micro_batches(len(groups)):

@@ -81,6 +81,7 @@ class RolloutModule(PolicyModule):
         rewards = judged.total.to(self.device)
         total = self.over_ranks(torch.tensor(float(len(groups)), device=self.device))
         confidence, advantages = torch.empty_like(rewards), torch.empty_like(rewards)
+        held: list[Tensor] = []
 
         def loss(part: slice) -> Tensor:
             tokens, mask = rollout.tokens[part], rollout.mask[part]
@@ -88,13 +89,26 @@ class RolloutModule(PolicyModule):
             confidence[part] = sure = token_confidence(logp, mask)
             advantages[part] = advantage = self.advantages(rewards[part], sure)
             # One update a rollout: the old policy is the current one, from the same forward pass, and its ratio is 1.
-            return policy_loss(logp, logp.detach(), advantage, mask, clip=self.clip, total_sequences=total)
+            old = logp.detach()
+            held.append(torch.stack(clip_fractions(logp, old, advantage, mask, clip=self.clip)))
+            return policy_loss(logp, old, advantage, mask, clip=self.clip, total_sequences=total)
 
-        with self._clock("update", seconds):
-            pending = self.accumulate(loss(part) for part in self.micro_batches(len(groups)))
+        self._update_started = time.perf_counter()
+        pending = self.accumulate(loss(part) for part in self.micro_batches(len(groups)))
         self.record = RolloutRecord(groups, rollout, judged, confidence, advantages, seconds)
         self._log_rollout(self.record)
+        low, high = torch.stack(held).mean(0).tolist()
+        self.log_dict({"train/clip_ratio/low": low, "train/clip_ratio/high": high})
         return pending
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Log the seconds of each phase, now that the last backward pass and the optimiser are done."""
+        if self.record is None:
+            return
+        seconds = self.record.seconds
+        seconds["update"] = time.perf_counter() - self._update_started
+        self.log_dict({f"train/seconds/{phase}": value for phase, value in seconds.items()})
+        self.log("train/tokens_per_second", float(self.record.rollout.mask.sum()) / sum(seconds.values()))
 
     def _generator(self) -> torch.Generator:
         """A generator that depends on seed, step and rank alone, so a run that goes on draws what it would have drawn."""
@@ -138,8 +152,5 @@ class RolloutModule(PolicyModule):
                 value[f"{name}/std"] = max(value.pop(f"{name}_squared") - value[f"{name}/mean"] ** 2, 0.0) ** 0.5
             value["confidence_minus_reward"] = value["confidence"] - value["reward/mean"]
             self.log_dict({f"{scope}/{name}": number for name, number in value.items()})
-        total = sum(record.seconds.values())
-        self.log_dict({f"train/seconds/{phase}": value for phase, value in record.seconds.items()})
-        self.log("train/tokens_per_second", float(length.sum()) / total)
         self.log("train/reward", means[0, 0].item(), prog_bar=True, logger=False)
         self.log("train/conf", record.confidence.mean().item(), prog_bar=True, logger=False)

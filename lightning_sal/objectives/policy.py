@@ -101,7 +101,13 @@ def policy_loss(
 
 
 def clip_fractions(
-    logp: Tensor, logp_old: Tensor, advantages: Tensor, mask: Tensor, *, ratio: Ratio = "token", clip: tuple[float, float]
+    logp: Tensor,
+    logp_old: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    ratio: Ratio = "token",
+    clip: tuple[float, float],
 ) -> tuple[Tensor, Tensor]:
     """Share of response tokens that the clip holds back: low (r < 1 - low, A < 0) and high (r > 1 + high, A > 0).
 

@@ -96,7 +96,12 @@ class Policy(nn.Module):
         texts = [self._prompt_text(group.task, len(group.images)) for group in groups]
         images = [image.permute(2, 0, 1) for group in groups for image in group.images]
         inputs = self.processor(
-            text=texts, images=images, padding=True, padding_side="left", return_tensors="pt", return_mm_token_type_ids=True
+            text=texts,
+            images=images,
+            padding=True,
+            padding_side="left",
+            return_tensors="pt",
+            return_mm_token_type_ids=True,
         )
         mask = inputs["attention_mask"].bool()
         for group, length in zip(groups, mask.sum(1).tolist(), strict=True):
@@ -108,7 +113,10 @@ class Policy(nn.Module):
         core = self.qwen.model
         grid = inputs["image_grid_thw"]
         positions, _ = core.get_rope_index(
-            inputs["input_ids"], inputs["mm_token_type_ids"], image_grid_thw=grid, attention_mask=inputs["attention_mask"]
+            inputs["input_ids"],
+            inputs["mm_token_type_ids"],
+            image_grid_thw=grid,
+            attention_mask=inputs["attention_mask"],
         )
         following = positions.amax(dim=(0, 2)) + 1
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.train_vision):
@@ -179,7 +187,7 @@ class Policy(nn.Module):
         """
         from transformers import DynamicCache
 
-        rows, width = prompts.ids.shape
+        rows = len(prompts.ids)
         embeds, attention, positions = self._prompt_embeds(prompts), prompts.mask, prompts.positions
         cache = DynamicCache(config=self.qwen.config.text_config)
         alive = torch.ones(rows, dtype=torch.bool, device=self.device)
@@ -232,7 +240,7 @@ class Policy(nn.Module):
     def _sampling_mode(self) -> Iterator[None]:
         """Evaluation mode and no gradient checkpointing, which would switch the cache off; both come back after."""
         model, training = self.qwen, self.training
-        checkpointing = model.is_gradient_checkpointing
+        checkpointing = self.config.gradient_checkpointing
         self.eval()
         if checkpointing:
             model.gradient_checkpointing_disable()

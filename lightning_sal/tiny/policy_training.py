@@ -18,6 +18,7 @@ from lightning_sal.policy.policy import Policy
 from lightning_sal.samples import Batch
 from lightning_sal.tiny.cells import CellHeads, scenes_of_group
 
+
 class PolicyPretraining(SFT):
     """SFT of the small policy from random weights, all of it trained, with an auxiliary loss on its visual tokens.
 

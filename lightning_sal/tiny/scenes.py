@@ -235,7 +235,8 @@ def _think(task: str, scenes: list[Scene], expressions: list[str], wrong: dict[s
         return f"Objects: {objects}. Analysis: each has a {expressions[0].split()[-1]}. Conclusion: one category."
     salient = " and ".join(name(o) for o in scenes[0].salient)
     noun = "region" if task == "sod" else "instance"
-    return f"Scene: {salient}. Analysis: vivid colour against pale shapes. Conclusion: {len(expressions)} {noun}{'s' if len(expressions) > 1 else ''}."
+    count = f"{len(expressions)} {noun}{'s' if len(expressions) > 1 else ''}"
+    return f"Scene: {salient}. Analysis: vivid colour against pale shapes. Conclusion: {count}."
 
 
 def _mistaken(draw: Draw, expression: str) -> str:

@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from lightning_sal.samples import Batch
+from lightning_sal.segmenters.evf_sam2 import EVFSAM2
 from lightning_sal.tiny.cells import CellHeads, scenes_of_group
 from lightning_sal.tiny.scenes import COLOURS, SHAPES, SIZE, Draw, Scene
 from lightning_sal.tiny.segmenter import tiny_evf_sam2
@@ -23,9 +24,9 @@ _PHRASES = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
 
 
 def scene_expressions(draw: Draw, scene: Scene, count: int) -> list[tuple[str, np.ndarray]]:
-    """`count` expressions on a scene with their masks: objects, `[semantic]` shapes, and near misses, whose mask is empty.
+    """`count` expressions on a scene with their masks: objects, `[semantic]` shapes, near misses.
 
-    A near miss has one word of an object of the scene exchanged such that no object fits it.
+    The mask of a near miss is empty. It has one word of an object of the scene exchanged such that no object fits it.
     """
     phrases = {o.phrase: o.mask for o in scene.objects}
     shapes = {o.shape for o in scene.objects}
@@ -48,12 +49,15 @@ def scene_expressions(draw: Draw, scene: Scene, count: int) -> list[tuple[str, n
 class SegmenterPretraining(L.LightningModule):
     """EVF-SAM2 at small sizes from random weights: BCE + dice on expressions of scenes, with auxiliary losses.
 
-    The auxiliary losses read colour, shape and tone from SAM2's embedding and from BEiT-3's patches, and from these the
-    expression's mask too; their heads are thrown away after. Validation reports mean IoU over expressions (an empty ground truth counts
-    1 where nothing is predicted, 0 otherwise), at the image's own size.
+    The auxiliary losses read colour, shape and tone from SAM2's embedding and from BEiT-3's patches, and the expression's
+    mask, coarsely, from BEiT-3's patches and from its class token: without the last the prompt tells the decoder nothing
+    for a long time. Their heads are thrown away after. Validation reports mean IoU over expressions (an empty ground truth
+    counts 1 where nothing is predicted, 0 otherwise), at the image's own size.
 
     Args:
         export: Folder that the segmenter is written to, as fp16; it must not exist yet.
+        start: Folder of an earlier export to go on from, all but its mask decoder and the layers that make its prompts,
+            which start anew; null starts from random weights.
         expressions: Expressions an image.
         optimizer: Called with the parameters.
         lr_scheduler: Called with the optimizer, stepped once an optimisation step.
@@ -62,6 +66,7 @@ class SegmenterPretraining(L.LightningModule):
     def __init__(
         self,
         export: Path,
+        start: Path | None = None,
         expressions: int = 4,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable = torch.optim.lr_scheduler.ConstantLR,
@@ -69,7 +74,7 @@ class SegmenterPretraining(L.LightningModule):
         super().__init__()
         if export.exists():
             raise FileExistsError(f"{export} exists already: name another folder to write the segmenter to")
-        self.export, self.expressions = export, expressions
+        self.export, self.start, self.expressions = export, start, expressions
         self.make_optimizer, self.make_lr_scheduler = optimizer, lr_scheduler
         self.scores: dict[str, list[Tensor]] = {}
 
@@ -78,9 +83,15 @@ class SegmenterPretraining(L.LightningModule):
             return
         texts = [*_PHRASES, *(f"[semantic] {shape}" for shape in SHAPES)] * 2
         self.segmenter = tiny_evf_sam2(build_word_tokenizer(texts))
+        if self.start is not None:
+            fresh = ("visual_model.sam_mask_decoder.", "text_hidden_fcs.")
+            features = EVFSAM2.from_pretrained(self.start).state_dict()
+            kept = {name: value for name, value in features.items() if not name.startswith(fresh)}
+            self.segmenter.load_state_dict(kept, strict=False)
         self.cell_heads = CellHeads(self.segmenter.config["out_dim"], cells=7)
         self.patch_cell_heads = CellHeads(self.segmenter.config["hidden_size"], cells=_PATCHES)
         self.patch_head = nn.Linear(self.segmenter.config["hidden_size"], 1)
+        self.class_head = nn.Linear(self.segmenter.config["hidden_size"], _PATCHES**2)
         self.segmenter.beit3.encoder.layer_norm.register_forward_hook(self._keep_fused)
 
     def configure_optimizers(self) -> Any:
@@ -102,13 +113,14 @@ class SegmenterPretraining(L.LightningModule):
         patch_cells, patch_right = self.patch_cell_heads(patches.flatten(0, 1), [scenes[i] for i in index])
         coverage = F.adaptive_avg_pool2d(masks.float()[:, None], _PATCHES).flatten(1)
         matched = F.binary_cross_entropy_with_logits(self.patch_head(patches)[..., 0], coverage)
-        loss = F.binary_cross_entropy_with_logits(logits, target) + 0.5 * dice(logits, target)
-        self.log_dict({"train/mask": loss, "train/matched": matched})
+        located = F.binary_cross_entropy_with_logits(self.class_head(self.fused[:, 0]), coverage)
+        loss = F.binary_cross_entropy_with_logits(logits, target) + dice(logits, target)
+        self.log_dict({"train/mask": loss, "train/matched": matched, "train/located": located})
         self.log_dict({"train/shape": right["shape"], "train/patch_shape": patch_right["shape"]})
-        return loss + matched + 0.5 * cells + 0.5 * patch_cells
+        return loss + matched + located + 0.5 * cells + 0.5 * patch_cells
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        scenes, images, index, texts, masks = self._expressions(batch)
+        _, images, index, texts, masks = self._expressions(batch)
         per_image: list[list[str]] = [[] for _ in images]
         for at, text in zip(index.tolist(), texts, strict=True):
             per_image[at].append(text)

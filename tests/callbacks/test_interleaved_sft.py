@@ -102,13 +102,19 @@ def test_position_is_saved_and_restored(tmp_path):
     data = Streams()
     again = InterleavedSFT(rl_steps=3, sft_steps=2)
     L.Trainer(
-        max_steps=8, accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False, callbacks=[again]
+        max_steps=8,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        callbacks=[again],
     ).fit(module, datamodule=data, ckpt_path=tmp_path / "at4.ckpt", weights_only=True)
     assert "".join(phase[0] for phase in module.phases) == "srrr"
 
 
 @pytest.mark.parametrize(
-    "options", [dict(), dict(period=1), dict(period=3, rl_steps=1, sft_steps=1), dict(rl_steps=0, sft_steps=1), dict(rl_steps=3)]
+    "options",
+    [dict(), dict(period=1), dict(period=3, rl_steps=1, sft_steps=1), dict(rl_steps=0, sft_steps=1), dict(rl_steps=3)],
 )
 def test_impossible_schedules_are_refused(options):
     with pytest.raises(ValueError, match="InterleavedSFT"):
@@ -120,5 +126,5 @@ def test_a_loader_without_streams_is_refused(tmp_path):
         def train_dataloader(self):
             return [torch.zeros(1, 1)]
 
-    with pytest.raises(ValueError, match="'rl'.*'sft'"):
+    with pytest.raises(ValueError, match=r"'rl'.*'sft'"):
         fit(InterleavedSFT(period=2), One(), 2, tmp_path)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 from torchmetrics import Metric
 
 from lightning_sal.metrics import InstanceAlignedStructureMeasure, MeanAbsoluteError, StructureMeasure
@@ -46,7 +47,9 @@ def values(indices: list[int]) -> dict[str, float]:
 
 def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2, timeout=timedelta(minutes=3)
+    )
     found = {name: values(split[rank]) for name, split in SPLITS.items()}
     (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
@@ -55,7 +58,7 @@ def work(rank: int, folder: str) -> None:
 def test_two_processes_give_the_values_of_one(tmp_path: Path) -> None:
     expected = values(list(range(7)))
     assert all(0 < value < 1 for value in expected.values())
-    mp.spawn(work, args=(str(tmp_path),), nprocs=2)
+    spawn(work, args=(str(tmp_path),), nprocs=2)
     for rank in range(2):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         for split in SPLITS:

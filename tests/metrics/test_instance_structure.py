@@ -101,8 +101,9 @@ def test_nothing_on_one_side_or_both() -> None:
     assert instance_aligned_structure_measure(none, none).item() == 1
     # predicted only: each earns 1 - 4/100
     assert instance_aligned_structure_measure(some, none).item() == pytest.approx(0.96, abs=1e-6)
-    # missed only: the centroids (1.5 -> 2 and 5.5 -> 6) leave 96 and 64 pixels outside the object's quadrant
-    expected = ((0.96 + 0.96) / 2 + (0.96 + 0.64) / 2) / 2
+    # missed only: S_o = 0.96. The first box (centroid 1.5 -> 2) fills its quadrant, so all four are constant: S_r = 1;
+    # the second (5.5 -> 6) fills a part of one, 6 x 6, and the rest is constant: S_r = 0.64
+    expected = ((0.96 + 1) / 2 + (0.96 + 0.64) / 2) / 2
     assert instance_aligned_structure_measure(none, some).item() == pytest.approx(expected, abs=1e-6)
 
 

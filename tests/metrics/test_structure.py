@@ -20,7 +20,7 @@ SOD = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "sod" / "
 
 
 def maps(count: int, height: int, width: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Soft float64 maps and masks of rectangles with holes, which agree in part; the holes keep centroids off halves."""
+    """Soft float64 maps and masks that agree in part; the masks' random holes keep their centroids off halves."""
     draw = torch.Generator().manual_seed(seed)
     target = torch.zeros(count, height, width, dtype=torch.bool)
     for mask in target:
@@ -92,7 +92,7 @@ def test_quadrants_without_object_score_one_where_the_map_is_constant_and_zero_e
 
 
 def test_halves_of_the_centroid_round_up_as_in_matlab() -> None:
-    # Column 2 of rows 2 and 3 (counted from 1): row 2.5 becomes 3 in MATLAB, and in PySODMetrics too (1.5 from 0 becomes
+    # Column 2 of rows 2 and 3 (counted from 1): row 2.5 becomes 3 in MATLAB, and so in PySODMetrics (1.5 from 0 becomes
     # 2, + 1). One row higher the two differ: 1.5 becomes 2 in MATLAB; 0.5 from 0 becomes 0, + 1 = 1, in PySODMetrics.
     preds = torch.rand(2, 5, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     target = torch.zeros(2, 5, 4, dtype=torch.bool)

@@ -29,7 +29,9 @@ class StripeSegmenter(nn.Module):
 
 def cgpo(**options):
     torch.manual_seed(0)  # peft draws the adapters
-    return CGPO(**{"policy": POLICY, "segmenter": StripeSegmenter(), "optimizer": ADAMW, "max_new_tokens": 8, **options})
+    return CGPO(
+        **{"policy": POLICY, "segmenter": StripeSegmenter(), "optimizer": ADAMW, "max_new_tokens": 8, **options}
+    )
 
 
 def sft(**options):

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+from functools import partial
 
 import lightning as L
 import pytest
@@ -34,9 +35,10 @@ def test_the_gradient_does_not_depend_on_the_micro_batch(make, stream, tmp_path)
 
 def test_gradients_of_one_step_do_not_leak_into_the_next(tmp_path):
     """Two steps of SGD on one batch of SFT, by Lightning and by hand."""
-    module, by_hand = sft(optimizer=SGD, micro_batch_size=4), sft(optimizer=SGD)
-    data = scenes(streams=["sft"])
+    rate = partial(torch.optim.SGD, lr=0.1)
+    module, data = sft(optimizer=rate, micro_batch_size=4), scenes(streams=["sft"])
     trainer(tmp_path, max_steps=2).fit(module, datamodule=data)
+    by_hand = sft(optimizer=rate)
     by_hand.configure_model()
     by_hand.over_ranks = lambda value: value
     optimizer = by_hand.configure_optimizers()
@@ -94,9 +96,7 @@ def interleaved_run(folder, kill_at=None, checkpoint=None):
     callbacks = [InterleavedSFT(rl_steps=2, sft_steps=1), save]
     if kill_at is not None:
         callbacks.append(StopAfter(kill_at))
-    module = cgpo(
-        lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.LinearLR(optimizer, 0.1, 1.0, total_iters=10)
-    )
+    module = cgpo(lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.LinearLR(optimizer, 0.1, 1.0, total_iters=10))
     run = trainer(folder, max_steps=8, callbacks=callbacks, enable_checkpointing=True)
     run.fit(module, datamodule=scenes(steps_per_epoch=5), ckpt_path=checkpoint, weights_only=True)
     return module

@@ -8,9 +8,24 @@ import torch
 
 from lightning_sal.objectives import cgpo_advantages, clip_fractions, policy_loss, sft_loss, token_confidence
 
-LOGP = [[-0.5, -1, -0.2, -2, -0.7], [-1.5, -0.3, -0.9, -0.1, -0.4], [-0.8, -0.6, -1.2, -0.3, -2.2], [-0.05, -3, -0.45, -1.1, -0.9]]
-OLD = [[-0.6, -0.7, -0.25, -1.6, -0.7], [-1.2, -0.35, -0.9, -0.4, -0.4], [-0.9, -0.9, -1, -0.35, -2.2], [-0.05, -2.5, -0.75, -1.1, -0.9]]
-REF = [[-0.55, -0.9, -0.3, -1.8, -0.7], [-1.4, -0.5, -0.8, -0.2, -0.4], [-0.7, -0.8, -1.1, -0.4, -2.2], [-0.15, -2.8, -0.5, -1, -0.9]]
+LOGP = [
+    [-0.5, -1, -0.2, -2, -0.7],
+    [-1.5, -0.3, -0.9, -0.1, -0.4],
+    [-0.8, -0.6, -1.2, -0.3, -2.2],
+    [-0.05, -3, -0.45, -1.1, -0.9],
+]
+OLD = [
+    [-0.6, -0.7, -0.25, -1.6, -0.7],
+    [-1.2, -0.35, -0.9, -0.4, -0.4],
+    [-0.9, -0.9, -1, -0.35, -2.2],
+    [-0.05, -2.5, -0.75, -1.1, -0.9],
+]
+REF = [
+    [-0.55, -0.9, -0.3, -1.8, -0.7],
+    [-1.4, -0.5, -0.8, -0.2, -0.4],
+    [-0.7, -0.8, -1.1, -0.4, -2.2],
+    [-0.15, -2.8, -0.5, -1, -0.9],
+]
 LENGTHS = torch.tensor([4, 2, 5, 3])
 GROUP = [0.7069734729900489, -0.7069734729900489, -0.7061081934029355, 0.706108193402934]
 CENTRED = [0.375, -0.375, -0.05, 0.05]
@@ -55,7 +70,10 @@ def test_by_hand():
     logp = torch.tensor([[1.5, 0.5, 9.0], [1.5, 0.5, 9.0]]).log()
     mask = torch.tensor([[True, True, False]] * 2)
     advantages = torch.tensor([2.0, -2.0])
-    per_row = policy_loss(logp[:1], old[:1], advantages[:1], mask[:1]), policy_loss(logp[1:], old[1:], advantages[1:], mask[1:])
+    per_row = (
+        policy_loss(logp[:1], old[:1], advantages[:1], mask[:1]),
+        policy_loss(logp[1:], old[1:], advantages[1:], mask[1:]),
+    )
     assert per_row[0].item() == pytest.approx(-1.7)
     assert per_row[1].item() == pytest.approx(2.3)
     low, high = clip_fractions(logp, old, advantages, mask, clip=(0.2, 0.2))

@@ -38,7 +38,9 @@ def test_scores_equal_transformers_own_forward(policy):
     tokens, mask = encoded_responses(policy, groups)
     ours = policy.score(policy.encode(groups), tokens, mask)
     for row, group in enumerate(groups):
-        content = [{"type": "image"} for _ in group.images] + [{"type": "text", "text": policy.instructions[group.task]}]
+        content = [{"type": "image"} for _ in group.images] + [
+            {"type": "text", "text": policy.instructions[group.task]}
+        ]
         text = policy.processor.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
@@ -150,7 +152,11 @@ def test_a_prompt_that_is_too_long_is_refused_and_named():
 
 
 def test_responses_round_trip_any_text(policy):
-    texts = ["<think>a red ring</think><answer><rg>[semantic] ring</rg></answer>", "ünïcødé 漢字 \U0001f600\n tab\t", ""]
+    texts = [
+        "<think>a red ring</think><answer><rg>[semantic] ring</rg></answer>",
+        "ünïcødé 漢字 \U0001f600\n tab\t",
+        "",
+    ]
     tokens, mask = policy.encode_responses(texts)
     assert policy.decode(tokens, mask) == tuple(texts)
 

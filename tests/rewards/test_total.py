@@ -223,7 +223,7 @@ def test_unequal_counts_are_refused():
 )
 def test_a_segmenter_that_breaks_its_promise_is_named(masks, message):
     class Wrong:
-        def segment(self, images, expressions):  # noqa: ARG002
+        def segment(self, images, expressions):
             return masks
 
     with pytest.raises(ValueError, match=message):

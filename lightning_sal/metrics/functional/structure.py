@@ -50,10 +50,10 @@ def structure_measure(preds: Tensor, target: Tensor) -> Tensor:
 
     Example:
         >>> import torch
-        >>> target = torch.tensor([[[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]], dtype=torch.bool)
-        >>> preds = torch.tensor([[[0.9, 0.8, 0.1, 0.0], [0.9, 0.6, 0.2, 0.0], [0.1, 0.0, 0.0, 0.0]]])
+        >>> target = torch.tensor([[[0, 0, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0]]])
+        >>> preds = torch.tensor([[[0.1, 0.0, 0.0, 0.0], [0.9, 0.8, 0.6, 0.1], [0.0, 0.2, 0.0, 0.0]]])
         >>> structure_measure(preds, target)
-        tensor([0.5890])
+        tensor([0.8485])
     """
     return structure_scores(*as_map_pair(preds, target)).to(score_dtype(preds))
 

@@ -1,0 +1,89 @@
+"""Panels on a module that is not ours: what TensorBoard holds afterwards."""
+
+import io
+from types import SimpleNamespace
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+from lightning_sal.callbacks.rollout_panels import RolloutPanels
+
+
+def rollouts(tasks):
+    mask = torch.zeros(1, 30, 30, dtype=torch.bool)
+    groups = [
+        SimpleNamespace(key=f"key{i}", task=task, images=(torch.zeros(30, 30, 3, dtype=torch.uint8),), masks=(mask,))
+        for i, task in enumerate(tasks)
+    ]
+    return SimpleNamespace(
+        groups=groups,
+        rollout=SimpleNamespace(texts=[f"<answer>{group.key}</answer>\n" for group in groups]),
+        judged=SimpleNamespace(
+            total=torch.arange(len(groups)) / 8,
+            masks=[(mask,) for _ in groups],
+            reasons={"format": [None] * (len(groups) - 1) + ["no think block"]},
+        ),
+    )
+
+
+class Foreign(L.LightningModule):
+    """`samples` says for each step which tasks were sampled; None where nothing was."""
+
+    def __init__(self, samples):
+        super().__init__()
+        self.layer, self.samples = nn.Linear(1, 1), samples
+
+    def training_step(self, batch, batch_idx):
+        tasks = self.samples[self.global_step]
+        self.record = None if tasks is None else rollouts(tasks)
+        return self.layer(batch).sum()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+def fit(callback, samples, folder):
+    logger = TensorBoardLogger(folder, name=None, version="")
+    trainer = L.Trainer(
+        max_steps=len(samples), accelerator="cpu", logger=logger, callbacks=[callback], log_every_n_steps=1,
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+    )  # fmt: skip
+    trainer.fit(Foreign(samples), torch.utils.data.DataLoader(torch.ones(len(samples), 1)))
+    events = EventAccumulator(str(folder), size_guidance={"images": 0, "tensors": 0})
+    events.Reload()
+    return events
+
+
+def test_a_panel_and_a_text_a_task_at_the_steps_that_are_due(tmp_path):
+    events = fit(RolloutPanels(every_n_steps=3), [("a", "b", "a")] * 7, tmp_path)
+    assert set(events.Tags()["images"]) == {"rollouts/a", "rollouts/b"}
+    assert [image.step for image in events.Images("rollouts/a")] == [0, 3, 6]
+    pictures = [events.Images(f"rollouts/{task}")[0] for task in "ab"]
+    heights = [Image.open(io.BytesIO(picture.encoded_image_string)).height for picture in pictures]
+    assert heights[0] > 1.8 * heights[1]
+    text = events.Tensors("rollouts/a/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert "key0 · reward 0.000" in text
+    assert "key2 · reward 0.250" in text
+    assert "format: no think block" in text
+    assert "    <answer>key2</answer>" in text
+
+
+def test_a_step_that_sampled_nothing_gives_way_to_the_next_one(tmp_path):
+    events = fit(RolloutPanels(every_n_steps=3), [None, ("a",), ("a",), None, None, ("a",), None], tmp_path)
+    assert [image.step for image in events.Images("rollouts/a")] == [1, 5]
+
+
+def test_no_more_groups_than_asked_for(tmp_path):
+    events = fit(RolloutPanels(max_groups=2), [("a",) * 5], tmp_path)
+    text = events.Tensors("rollouts/a/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert [f"key{i}" in text for i in range(3)] == [True, True, False]
+
+
+def test_settings_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="at least 1"):
+        RolloutPanels(every_n_steps=0)
