@@ -45,7 +45,7 @@ class RolloutMonitor(L.Callback):
         self._advantages: list[Tensor] = []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        window = max(1, trainer.log_every_n_steps)
+        window = max(1, getattr(trainer, "log_every_n_steps", 1))  # type: ignore[attr-defined]
         self._seconds: deque[float] = deque(maxlen=window)
         self._sft: deque[bool] = deque(maxlen=window)
         self._histograms = trainer.global_step // self.histogram_every_n_steps
@@ -59,7 +59,7 @@ class RolloutMonitor(L.Callback):
         # Lightning clips after this hook.
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        self.log("train/grad_norm", norm)
+        pl_module.log("train/grad_norm", norm)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -71,7 +71,7 @@ class RolloutMonitor(L.Callback):
             "train/phase/sft": sum(self._sft) / len(self._sft),
             "train/memory_gb": peak_memory(pl_module.device) / 1e9,
         }
-        self.log_dict(values)
+        pl_module.log_dict(values)
         self._collect(trainer, getattr(pl_module, "record", None))
 
     def _collect(self, trainer: L.Trainer, record: Any) -> None:

@@ -38,8 +38,6 @@ class PolicyModule(L.LightningModule):
         seed: Seed of sampling, >= 0.
     """
 
-    strict_loading = False  # checkpoints hold the trainable weights only; `on_load_checkpoint` checks them
-
     def __init__(
         self,
         policy: PolicyConfig,
@@ -52,8 +50,9 @@ class PolicyModule(L.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        self.strict_loading = False  # checkpoints hold what is trained, and `on_load_checkpoint` checks that
         self.policy_config = policy
-        self.segmenter = segmenter
+        self.segmenter: Any = segmenter
         self.reward = Reward() if reward is None else reward
         self.max_new_tokens = max_new_tokens
         self.seed = seed
@@ -65,7 +64,8 @@ class PolicyModule(L.LightningModule):
         if not hasattr(self, "policy"):
             self.policy = Policy(self.policy_config)
             self.segmenter = embedded_segmenter() if self.segmenter is None else self.segmenter
-            self.segmenter.requires_grad_(False).eval()
+            if isinstance(self.segmenter, torch.nn.Module):
+                self.segmenter.requires_grad_(False).eval()
             self.evaluation = Evaluation()
 
     def configure_optimizers(self) -> Any:

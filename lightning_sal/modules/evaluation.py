@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,17 +26,19 @@ class Evaluation(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.metrics = nn.ModuleDict()
+        metrics: dict[str, nn.ModuleDict] = {}
         for name, task in TASKS.items():
             shape = {"s_measure": StructureMeasure(), "mae": MeanAbsoluteError()}
             own = {"iasm": InstanceAlignedStructureMeasure()} if task.instances else shape
             means = {mean: MeanMetric() for mean in ("reward", "confidence", "malformed", "exact")}
-            self.metrics[name] = nn.ModuleDict({**own, **means})
+            metrics[name] = nn.ModuleDict({**own, **means})
+        self.metrics = nn.ModuleDict(metrics)
 
     def update(self, groups: Sequence[ImageGroup], judged: RewardBatch, confidence: Tensor) -> None:
         """Add B responses; `confidence` (B,) in [0, 1]."""
         for row, group in enumerate(groups):
-            metrics, answer, masks = self.metrics[group.task], judged.answers[row], judged.masks[row]
+            metrics: Any = self.metrics[group.task]
+            answer, masks = judged.answers[row], judged.masks[row]
             truth = group.masks or ()
             for mask, target in zip(masks, truth, strict=True):
                 if TASKS[group.task].instances:
@@ -53,7 +56,8 @@ class Evaluation(nn.Module):
     def compute(self) -> dict[str, Tensor]:
         """`<task>/<metric>` -> value, without what was never updated on any rank; then start over."""
         values = {}
-        for task, metrics in self.metrics.items():
+        by_task: Any = self.metrics
+        for task, metrics in by_task.items():
             for name, metric in metrics.items():
                 value = metric.compute()
                 if not torch.isnan(value):

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from lightning_sal.policy.config import LoRA, PolicyConfig
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
@@ -15,7 +14,7 @@ from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load_model(config: PolicyConfig) -> tuple[nn.Module, Any, dict[str, str]]:
+def load_model(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
     """The model, its processor and the instructions it was trained on, before freezing.
 
     Returns:
@@ -66,7 +65,7 @@ def add_lora(model: Any, lora: LoRA) -> Any:
     targets = "|".join(lora.targets)
     config = LoraConfig(
         r=lora.rank,
-        lora_alpha=lora.alpha,
+        lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType]  any number scales
         lora_dropout=lora.dropout,
         target_modules=rf".*\.language_model\..*\.({targets})",
     )

@@ -74,6 +74,7 @@ class Policy(nn.Module):
         banned[[i for i in tokenizer.all_special_ids if i not in self.eos_ids]] = True
         banned[[i for i in _vision_ids(model.config) if i is not None]] = True
         banned[len(tokenizer) :] = True
+        self.banned: Tensor
         self.register_buffer("banned", banned, persistent=False)
         self.train()
 

@@ -34,7 +34,7 @@ def build_tokenizer() -> Any:
     for tag in TAGS:
         corpus = [text.replace(tag, " ") for text in corpus]
     corpus += [*INSTRUCTIONS.values(), *(f"{c} {s}" for c in COLOURS for s in SHAPES), "user", "assistant"] * 20
-    empty = Qwen2Tokenizer()._tokenizer
+    empty: Any = Qwen2Tokenizer()._tokenizer
     bpe = Tokenizer(models.BPE())
     bpe.normalizer, bpe.pre_tokenizer = empty.normalizer, empty.pre_tokenizer
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -42,7 +42,8 @@ def build_tokenizer() -> Any:
         corpus, trainers.BpeTrainer(vocab_size=640, initial_alphabet=alphabet, min_frequency=2, show_progress=False)
     )
     learnt = json.loads(bpe.to_str())["model"]
-    tokenizer = Qwen2Tokenizer(
+    make: Any = Qwen2Tokenizer  # its annotations leave out what it takes
+    tokenizer = make(
         vocab=learnt["vocab"],
         merges=[tuple(m) for m in learnt["merges"]],
         unk_token=None,

@@ -10,7 +10,9 @@ another object, or at none, and costs a large part of the mask.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import TASKS
 
 SIZE = 112  # pixels of a side: 8 x 8 patches of 14, 4 x 4 visual tokens
-SHAPES = ("circle", "square", "triangle", "cross", "ring")
+SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "cross", "ring")
 COLOURS = {
     "red": (215, 35, 40),
     "green": (35, 165, 60),
@@ -28,6 +30,7 @@ COLOURS = {
     "purple": (155, 50, 190),
     "orange": (240, 130, 25),
 }
+T = TypeVar("T")
 _MIN_VISIBLE = 60  # per cent of an object that must stay uncovered
 _PALE = 32  # per cent of a distractor's colour that is not background
 _STREAMS = {"sod": 1, "sis": 2, "cosod": 3}
@@ -52,11 +55,11 @@ class Draw:
         """True in `per_cent` of a hundred draws."""
         return self.below(100) < per_cent
 
-    def choice(self, items):
+    def choice(self, items: Sequence[T]) -> T:
         """One of `items`."""
         return items[self.below(len(items))]
 
-    def shuffled(self, items) -> list:
+    def shuffled(self, items: Sequence[T]) -> list[T]:
         """`items` in a drawn order."""
         order = np.argsort(self._bits.random_raw(len(items)), kind="stable")
         return [items[i] for i in order]
@@ -229,7 +232,10 @@ def cosod_scene(draw: Draw, group_size: int) -> tuple[list[Scene], list[str]]:
 
 def _think(task: str, scenes: list[Scene], expressions: list[str], wrong: dict[str, str]) -> str:
     """Scene, analysis and conclusion in a line each, with the words in `wrong` exchanged."""
-    name = lambda o: wrong.get(o.phrase, o.phrase)  # noqa: E731
+
+    def name(o: SceneObject) -> str:
+        return wrong.get(o.phrase, o.phrase)
+
     if task == "cosod":
         objects = "; ".join(" and ".join(name(o) for o in scene.salient) for scene in scenes)
         return f"Objects: {objects}. Analysis: each has a {expressions[0].split()[-1]}. Conclusion: one category."

@@ -48,7 +48,7 @@ def tiny_evf_sam2(tokenizer: Any) -> EVFSAM2:
             "patch_size": SIZE // _PATCHES,
             "vocab_size": len(tokenizer),
             "width": width,
-            "layers": 4,
+            "layers": 6,
             "heads": 4,
             "hidden": 256,
             "positions": 66,

@@ -1,7 +1,10 @@
 """What `predict` leaves on disk."""
 
 import json
-import multiprocessing
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -129,22 +132,23 @@ def test_lines_of_a_run_that_failed_are_kept(tmp_path):
     assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == 1
 
 
-def _predict_on_two(folder):
-    outputs = [prediction(paths=(f"{i % 2}/{i // 2}.jpg",), key=str(i)) for i in range(5)]
-    trainer = L.Trainer(
-        accelerator="cpu", devices=2, strategy="ddp_fork", logger=False, enable_progress_bar=False,
-        enable_model_summary=False, enable_checkpointing=False, callbacks=[PredictionWriter(folder)],
-    )  # fmt: skip
-    trainer.predict(Foreign(outputs), torch.utils.data.DataLoader(torch.arange(5)), return_predictions=False)
-
-
 def test_two_processes_leave_one_list_in_the_order_of_the_data(tmp_path):
-    process = multiprocessing.get_context("spawn").Process(target=_predict_on_two, args=(tmp_path,))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
+    outputs = [prediction(paths=(f"{i % 2}/{i // 2}.jpg",), key=str(i)) for i in range(5)]
+    barrier = threading.Barrier(2, timeout=60)
+
+    def run(rank):
+        strategy = SimpleNamespace(barrier=lambda _: barrier.wait())
+        trainer: Any = SimpleNamespace(global_rank=rank, world_size=2, is_global_zero=rank == 0, strategy=strategy)
+        writer, module = PredictionWriter(tmp_path), Foreign(outputs)
+        writer.setup(trainer, module, "predict")
+        for batch_idx, output in enumerate(outputs[rank::2]):
+            writer.on_predict_batch_end(trainer, module, [output], None, batch_idx)
+        writer.on_predict_end(trainer, module)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(run, range(2)))
     lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     assert [line["key"] for line in lines] == list("01234")
     files = listed(lines)
+    assert len(set(files)) == len(files) == 10
     assert {path.name for path in tmp_path.iterdir()} == {*files, "predictions.jsonl"}
-    assert len(set(files)) == 10

@@ -33,5 +33,5 @@ def mean_absolute_error(preds: Tensor, target: Tensor) -> Tensor:
 
 
 def absolute_errors(preds: Tensor, target: Tensor) -> Tensor:
-    """`mean_absolute_error` of checked maps (B, H, W) float64 or bool and masks (B, H, W) bool: (B,) float64."""
+    """`mean_absolute_error` of checked maps (B, H, W) and masks (B, H, W) bool: (B,) float64."""
     return (as_float64(preds) - as_float64(target)).abs().mean((1, 2))

@@ -17,7 +17,7 @@ def as_map_pair(preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         target: (B, H, W) of any real dtype, values in [0, 1], True where > 0.5.
 
     Returns:
-        The maps, float64 or as they are if bool, and the ground truths as bool, both (B, H, W).
+        The maps as they are and the ground truths as bool, both (B, H, W).
 
     Raises:
         ValueError: If the shapes differ or are not (B, H, W) with pixels, or a value is NaN or outside [0, 1].
@@ -25,7 +25,7 @@ def as_map_pair(preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     if preds.shape != target.shape:
         raise ValueError(f"preds {tuple(preds.shape)} and target {tuple(target.shape)} must have the same shape")
     _check(preds, "preds")
-    return preds if preds.dtype == torch.bool else preds.double(), as_masks(target, "target")
+    return preds, as_masks(target, "target")
 
 
 def as_masks(masks: Tensor, name: str) -> Tensor:
