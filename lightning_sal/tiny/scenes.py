@@ -127,8 +127,8 @@ def outline(shape: str, x: int, y: int, r: int) -> np.ndarray:
     raise ValueError(f"unknown shape '{shape}': use one of {', '.join(SHAPES)}")
 
 
-def _place(draw: Draw, count: int) -> list[tuple[int, int, int, np.ndarray]]:
-    """Positions (x, y, r) and the cells of a jittered 2 x 3 or 3 x 2 grid that they come from, overlaps allowed."""
+def _place(draw: Draw, count: int) -> list[tuple[int, int, int]]:
+    """Centres and half-widths (x, y, r) on a jittered 2 x 3 or 3 x 2 grid; overlaps are allowed."""
     wide = draw.chance(50)
     cells = [(i, j) for i in range(3 if wide else 2) for j in range(2 if wide else 3)]
     places = []
@@ -145,7 +145,7 @@ def render(draw: Draw, named: list[tuple[str, str, bool]]) -> Scene:
     """A scene of the (colour, shape, salient) in `named`; later ones lie in front."""
     while True:
         places = _place(draw, len(named))
-        outlines = [outline(shape, *place) for (_, shape, _), place in zip(named, places, strict=True)]
+        outlines = [outline(shape, x, y, r) for (_, shape, _), (x, y, r) in zip(named, places, strict=True)]
         covered = np.zeros((SIZE, SIZE), bool)
         visible = []
         for mask in reversed(outlines):

@@ -107,7 +107,7 @@ class SegmenterPretraining(L.LightningModule):
             features, index, self.segmenter.beit_images(images), *self.segmenter.collate(ids)
         )
         logits = F.interpolate(low[:, None], scale_factor=2, mode="bilinear", align_corners=False)[:, 0]
-        target = F.adaptive_avg_pool2d(masks.float()[:, None], tuple(logits.shape[-2:]))[:, 0]
+        target = F.adaptive_avg_pool2d(masks.float()[:, None], logits.shape[-1])[:, 0]
         cells, right = self.cell_heads(features.embedding.permute(0, 2, 3, 1).flatten(0, 2), scenes)
         patches = self.fused[:, 1 : 1 + _PATCHES**2]
         patch_cells, patch_right = self.patch_cell_heads(patches.flatten(0, 1), [scenes[i] for i in index])

@@ -1,0 +1,81 @@
+"""The datamodule of procedural scenes."""
+
+from itertools import islice
+
+import pytest
+import torch
+
+from lightning_sal.datamodules import PredictDataModule, ScenesDataModule
+
+
+def ready(**options):
+    data = ScenesDataModule(**{"batch_size": 4, "steps_per_epoch": 3, "annotated": 6, "val_size": 5, **options})
+    data.setup("fit")
+    return data
+
+
+def keys(stream, batches):
+    return [group.key for batch in islice(stream, batches) for group in batch]
+
+
+def test_rl_has_masks_alone_and_sft_a_fixed_annotated_set():
+    loaders = ready().train_dataloader()
+    rl = list(islice(loaders["rl"], 6))
+    assert all(group.response is None and group.masks for batch in rl for group in batch)
+    assert len({group.key for batch in rl for group in batch}) == 24
+    sft = list(islice(loaders["sft"], 6))
+    assert all(group.response for batch in sft for group in batch)
+    assert len({group.key for batch in sft for group in batch}) == 6
+
+
+def test_the_seed_draws_rl_scenes_and_leaves_annotated_and_held_out_ones():
+    one, two = ready(seed=0), ready(seed=1)
+    assert not set(keys(one.streams["rl"], 3)) & set(keys(two.streams["rl"], 3))
+    assert set(keys(one.streams["sft"], 6)) == set(keys(two.streams["sft"], 6))
+    held_out = [[group.key for batch in data.val_dataloader() for group in batch] for data in (one, two)]
+    assert held_out[0] == held_out[1]
+    assert len(held_out[0]) == 5
+
+
+def test_one_stream_comes_as_it_is_and_goes_on_where_it_stood():
+    data = ready(streams=["rl"])
+    first = keys(data.train_dataloader(), 2)
+    state = data.state_dict()
+    later = keys(data.train_dataloader(), 2)
+    again = ready(streams=["rl"])
+    again.load_state_dict(state)
+    assert keys(again.train_dataloader(), 2) == later
+    assert not set(first) & set(later)
+
+
+@pytest.mark.parametrize(("options", "word"), [({"streams": ["rl", "dpo"]}, "dpo"), ({"tasks": {"depth": 1}}, "depth")])
+def test_unknown_names_are_refused(options, word):
+    with pytest.raises(ValueError, match=word):
+        ScenesDataModule(**options)
+
+
+def test_images_to_predict(tmp_path):
+    from PIL import Image
+
+    paths = []
+    for name, size in (("a.png", (8, 6)), ("b.jpg", (5, 7))):
+        Image.new("RGB", size, (200, 10, 10)).save(tmp_path / name)
+        paths.append(str(tmp_path / name))
+    singles = list(PredictDataModule(paths, task="sis").predict_dataloader())
+    assert [group.paths for batch in singles for group in batch] == [(paths[0],), (paths[1],)]
+    (batch,) = PredictDataModule(paths, task="cosod").predict_dataloader()
+    (group,) = batch.groups
+    assert [image.shape for image in group.images] == [torch.Size((6, 8, 3)), torch.Size((7, 5, 3))]
+    assert group.masks is None
+
+
+def test_images_that_cannot_be_predicted_are_refused(tmp_path):
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(FileNotFoundError, match=r"gone\.png"):
+        PredictDataModule([str(tmp_path / "gone.png")])
+    with pytest.raises(ValueError, match="at least 2"):
+        PredictDataModule([str(tmp_path / "text.png")], task="cosod")
+    with pytest.raises(ValueError, match="unknown task"):
+        PredictDataModule([str(tmp_path / "text.png")], task="depth")
+    with pytest.raises(ValueError, match=r"text\.png"):
+        list(PredictDataModule([str(tmp_path / "text.png")]).predict_dataloader())
