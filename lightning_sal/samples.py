@@ -117,3 +117,8 @@ class Prediction:
     reason: str | None
     masks: tuple[Tensor, ...]
     confidence: float
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Prediction:
+        """The same prediction with its masks, and those of its group, on `device`."""
+        masks = tuple(mask.to(device, non_blocking=non_blocking) for mask in self.masks)
+        return replace(self, group=self.group.to(device, non_blocking), masks=masks)

@@ -23,9 +23,9 @@ def main(argv: list[str]) -> int:
 
     runs = [read_arms(path) for path in arguments.files]
     names = list(runs[0])
+    keys = [sample.key for sample in runs[0][names[0]]]
     for path, run in zip(arguments.files, runs, strict=True):
-        keys = {arm: [sample.key for sample in samples] for arm, samples in run.items()}
-        if list(run) != names or any(k != keys[names[0]] for k in keys.values()):
+        if list(run) != names or any([sample.key for sample in samples] != keys for samples in run.values()):
             raise ValueError(
                 f"{path}: its arms or samples are not those of {arguments.files[0]}: compare like with like"
             )

@@ -108,6 +108,8 @@ class PolicyModule(L.LightningModule):
             return self.policy.sample(self.policy.encode(groups), self.max_new_tokens, temperature=0)
 
     def _evaluate(self, batch: Batch) -> None:
+        if not len(batch):  # of a rank that has no sample left, while others still take a step
+            return
         rollout = self.respond(batch.groups)
         judged = self.reward(batch.groups, rollout.texts, rollout.truncated, self.segmenter)
         self.evaluation.update(batch.groups, judged, token_confidence(rollout.logp, rollout.mask))
