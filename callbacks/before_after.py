@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ class BeforeAfter(L.Callback):
     Args:
         folder: Folder for `gallery.png` and `samples.jsonl`; a number is appended where it exists, so nothing is
             overwritten.
-        panels: Samples in the gallery, taken in turn from the tasks.
+        panels: Samples in the gallery, taken in turn from the tasks, those whose answer changed first.
         control_steps: SFT steps of the control; null for no control.
         equal_time: Whether SFT alone is also trained for the wall time of the run.
     """
@@ -85,7 +86,7 @@ class BeforeAfter(L.Callback):
                 logger.log_metrics(values, step=trainer.global_step)
         from rich.console import Console
 
-        console = Console()
+        console = Console(width=None if sys.stdout.isatty() else 120)
         console.print(table(self.arms, f"{len(after)} held-out samples, greedy responses"))
         console.print(f"Gallery: {self.folder / 'gallery.png'}", soft_wrap=True)
         for logger in trainer.loggers:
@@ -114,6 +115,7 @@ class BeforeAfter(L.Callback):
     def _draw(self, after: list[Prediction]) -> None:
         pairs = list(zip(self.before, after, strict=True))
         tasks = sorted({p.group.task for p in after}, reverse=True)
+        pairs.sort(key=lambda pair: pair[0].expressions == pair[1].expressions)  # what changed comes first
         queues = {task: [pair for pair in pairs if pair[0].group.task == task] for task in tasks}
         chosen = [queues[tasks[i % len(tasks)]][i // len(tasks)] for i in range(min(self.panels, len(pairs)))]
         rows = [

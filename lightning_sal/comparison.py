@@ -160,9 +160,9 @@ def table(arms: Mapping[str, Sequence[Sample]], title: str) -> Any:
     summaries = {name: summary(samples) for name, samples in arms.items()}
     tasks = [task for task in TASKS if all(f"exact/{task}" in s for s in summaries.values())]
     grid = Table(title=title)
-    grid.add_column("")
+    grid.add_column("", no_wrap=True)
     for head in ("exact", *(f"{task} exact" for task in tasks), "S / IASM", "reward", "confidence"):
-        grid.add_column(head, justify="right")
+        grid.add_column(head, justify="right", no_wrap=True)
     for name, s in summaries.items():
         shares = [s["exact"], *(s[f"exact/{task}"] for task in tasks)]
         cells = [f"{100 * share:.1f} %" for share in shares]

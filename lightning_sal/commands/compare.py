@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 
@@ -32,7 +33,7 @@ def main(argv: list[str]) -> int:
     ours = arguments.arm or [name for name in names if name != "start" and not name.startswith("SFT only")][-1]
     if ours not in names:
         raise ValueError(f"there is no arm {ours!r}: use one of {', '.join(names)}")
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     pooled = {name: [sample for run in runs for sample in run[name]] for name in names}
     console.print(table(pooled, f"{len(runs)} runs, {len(runs[0][ours])} held-out samples"))
     for other in (name for name in names if name != ours):

@@ -56,8 +56,7 @@ class SegmenterPretraining(L.LightningModule):
 
     Args:
         export: Folder that the segmenter is written to, as fp16; it must not exist yet.
-        start: Folder of an earlier export to go on from, all but its mask decoder and the layers that make its prompts,
-            which start anew; null starts from random weights.
+        start: Folder of an earlier export to go on from; null starts from random weights.
         expressions: Expressions an image.
         optimizer: Called with the parameters.
         lr_scheduler: Called with the optimizer, stepped once an optimisation step.
@@ -84,10 +83,7 @@ class SegmenterPretraining(L.LightningModule):
         texts = [*_PHRASES, *(f"[semantic] {shape}" for shape in SHAPES)] * 2
         self.segmenter = tiny_evf_sam2(build_word_tokenizer(texts))
         if self.start is not None:
-            fresh = ("visual_model.sam_mask_decoder.", "text_hidden_fcs.")
-            features = EVFSAM2.from_pretrained(self.start).state_dict()
-            kept = {name: value for name, value in features.items() if not name.startswith(fresh)}
-            self.segmenter.load_state_dict(kept, strict=False)
+            self.segmenter.load_state_dict(EVFSAM2.from_pretrained(self.start).state_dict())
         self.cell_heads = CellHeads(self.segmenter.config["out_dim"], cells=7)
         self.patch_cell_heads = CellHeads(self.segmenter.config["hidden_size"], cells=_PATCHES)
         self.patch_head = nn.Linear(self.segmenter.config["hidden_size"], 1)
