@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 import time
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from lightning_sal.comparison import (
 )
 from lightning_sal.drawing import gallery, panel
 from lightning_sal.samples import Prediction
+from lightning_sal.tasks import TASKS
 
 
 class BeforeAfter(L.Callback):
@@ -114,10 +116,11 @@ class BeforeAfter(L.Callback):
 
     def _draw(self, after: list[Prediction]) -> None:
         pairs = list(zip(self.before, after, strict=True))
-        tasks = sorted({p.group.task for p in after}, reverse=True)
         pairs.sort(key=lambda pair: pair[0].expressions == pair[1].expressions)  # what changed comes first
-        queues = {task: [pair for pair in pairs if pair[0].group.task == task] for task in tasks}
-        chosen = [queues[tasks[i % len(tasks)]][i // len(tasks)] for i in range(min(self.panels, len(pairs)))]
+        queues: dict[str, list[tuple[Prediction, Prediction]]] = {task: [] for task in TASKS}
+        for pair in pairs:
+            queues[pair[0].group.task].append(pair)
+        chosen = [pair for turn in zip_longest(*queues.values()) for pair in turn if pair][: self.panels]
         rows = [
             panel(p.group.images, p.group.masks, p.masks, p.text, title=f"{p.group.task} {p.group.key}, {when}")
             for pair in chosen
