@@ -19,7 +19,7 @@ def keys(stream, batches):
 
 
 def test_rl_has_masks_alone_and_sft_a_fixed_annotated_set():
-    loaders = ready().train_dataloader()
+    loaders = ready().streams
     rl = list(islice(loaders["rl"], 6))
     assert all(group.response is None and group.masks for batch in rl for group in batch)
     assert len({group.key for batch in rl for group in batch}) == 24
