@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import sys
 import time
 from itertools import zip_longest
@@ -83,7 +84,8 @@ class BeforeAfter(L.Callback):
         self._draw(after)
         write_arms(self.arms, self.folder / "samples.jsonl")
         for name, samples in self.arms.items():
-            values = {f"before_after/{name.replace(' ', '_')}/{key}": value for key, value in summary(samples).items()}
+            arm = re.sub(r"\W+", "_", name)
+            values = {f"before_after/{arm}/{key}": value for key, value in summary(samples).items()}
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=trainer.global_step)
         from rich.console import Console
@@ -100,7 +102,7 @@ class BeforeAfter(L.Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         current = trainable_state(module)
         restore(module, self.start)
-        stream = copy.deepcopy(data.streams["sft"])
+        stream = copy.copy(data.streams["sft"])  # the run's own keeps its place
         stream.load_state_dict({"position": 0})
         train_supervised(module, stream, clip=trainer.gradient_clip_val, **bound)
         self.arms[name], _ = evaluate(module, data.val_dataloader())
