@@ -1,7 +1,24 @@
 """Saliency metrics for torchmetrics: fixed-size sums, so that ranks may see different numbers of images or none."""
 
 from lightning_sal.metrics.absolute_error import MeanAbsoluteError
+from lightning_sal.metrics.average_precision import InstanceAveragePrecision
+from lightning_sal.metrics.calibration import ConfidenceCalibration
+from lightning_sal.metrics.enhanced_alignment import EnhancedAlignmentMeasure
+from lightning_sal.metrics.f_measure import FMeasure, WeightedFMeasure
 from lightning_sal.metrics.instance_structure import InstanceAlignedStructureMeasure
+from lightning_sal.metrics.mask_iou import MaskIoU
 from lightning_sal.metrics.structure import StructureMeasure
+from lightning_sal.metrics.suite import SaliencySuite
 
-__all__ = ["InstanceAlignedStructureMeasure", "MeanAbsoluteError", "StructureMeasure"]
+__all__ = [
+    "ConfidenceCalibration",
+    "EnhancedAlignmentMeasure",
+    "FMeasure",
+    "InstanceAlignedStructureMeasure",
+    "InstanceAveragePrecision",
+    "MaskIoU",
+    "MeanAbsoluteError",
+    "SaliencySuite",
+    "StructureMeasure",
+    "WeightedFMeasure",
+]

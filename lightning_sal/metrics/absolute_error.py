@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-import torch
 from torch import Tensor
-from torchmetrics import Metric
 
+from lightning_sal.metrics.base import MapMetric
 from lightning_sal.metrics.functional.absolute_error import absolute_errors
-from lightning_sal.metrics.functional.inputs import as_map_pair
-from lightning_sal.metrics.images import map_scores
 
 
-class MeanAbsoluteError(Metric):
+class MeanAbsoluteError(MapMetric):
     r"""Mean absolute error of saliency maps, averaged over the pixels of an image and then over all images.
 
     .. math:: \text{MAE} = \frac{1}{N} \sum_{n=1}^{N} \frac{1}{H_n W_n} \sum_{i,j} |x_{n,ij} - y_{n,ij}|
@@ -24,6 +18,7 @@ class MeanAbsoluteError(Metric):
     whose sizes may differ from image to image; `compute` gives a float64 scalar, NaN if no rank has seen an image.
 
     Args:
+        normalize: Whether each map is stretched to [0, 1] first.
         kwargs: Those of `torchmetrics.Metric`.
 
     Example:
@@ -37,37 +32,14 @@ class MeanAbsoluteError(Metric):
 
     is_differentiable = True
     higher_is_better = False
-    full_state_update = False
-    plot_lower_bound = 0.0
-    plot_upper_bound = 1.0
+    values = (("absolute_error", ()),)
 
-    # Named apart from those of other metrics: a MetricCollection merges metrics whose states look alike.
-    absolute_error_sum: Tensor
-    total: Tensor
+    def statistics(self, preds: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        return (absolute_errors(preds, target),)
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_state("absolute_error_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(self, preds: Tensor | Sequence[Tensor], target: Tensor | Sequence[Tensor]) -> None:
-        """Add images; nothing is added where one of them is refused.
-
-        Args:
-            preds: (B, H, W) or B tensors of (H, W): bool, or numbers in [0, 1].
-            target: Likewise, each as large as its map; True where > 0.5.
-
-        Raises:
-            ValueError: If shapes differ, or a value is NaN or outside [0, 1]; the message names the sample.
-        """
-        scores = map_scores(lambda *pair: absolute_errors(*as_map_pair(*pair)), preds, target)
-        self.absolute_error_sum += scores.sum()
-        self.total += len(scores)
+    def scores(self, *statistics: Tensor) -> dict[str, Tensor]:
+        return {"absolute_error": statistics[0]}
 
     def compute(self) -> Tensor:
         """The mean over all images."""
-        return self.absolute_error_sum / self.total
-
-    def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Any = None) -> Any:
-        """Plot one value or several, by default what `compute` gives; returns figure and axes."""
-        return self._plot(val, ax)
+        return self.mean("absolute_error")

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
-from torchmetrics import Metric
 
+from lightning_sal.metrics.base import ImageMean, one_by_one
 from lightning_sal.metrics.functional.instance_structure import instance_score
-from lightning_sal.metrics.images import one_by_one
 
 
-class InstanceAlignedStructureMeasure(Metric):
+class InstanceAlignedStructureMeasure(ImageMean):
     r"""Instance-aligned structure-measure (IASM), averaged over all images of all ranks.
 
     .. math:: \text{IASM} = \frac{1}{L} \sum_{(m, i)} S(P_m, G_i), \quad L = M + I - \#\text{matched}
@@ -39,21 +37,11 @@ class InstanceAlignedStructureMeasure(Metric):
         tensor(0.9000, dtype=torch.float64)
     """
 
-    is_differentiable = False
-    higher_is_better = True
-    full_state_update = False
-    plot_lower_bound = 0.0
-    plot_upper_bound = 1.0
-
-    # Named apart from those of other metrics: a MetricCollection merges metrics whose states look alike.
-    instance_structure_sum: Tensor
-    total: Tensor
+    values = (("instance_structure", ()),)
 
     def __init__(self, iou_threshold: float = 0.1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.iou_threshold = iou_threshold
-        self.add_state("instance_structure_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor | Sequence[Tensor], target: Tensor | Sequence[Tensor]) -> None:
         """Add one image or several; nothing is added where one of them is refused.
@@ -67,14 +55,12 @@ class InstanceAlignedStructureMeasure(Metric):
         """
         if isinstance(preds, Tensor) and isinstance(target, Tensor):
             preds, target = [preds], [target]
-        scores = one_by_one(lambda pred, truth: instance_score(pred, truth, self.iou_threshold), preds, target)
-        self.instance_structure_sum += scores.sum()
-        self.total += len(scores)
+        if len(preds) or len(target):
+            self.add({"instance_structure": one_by_one(self._score, preds, target)[0]})
 
     def compute(self) -> Tensor:
         """The mean over all images."""
-        return self.instance_structure_sum / self.total
+        return self.mean("instance_structure")
 
-    def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Any = None) -> Any:
-        """Plot one value or several, by default what `compute` gives; returns figure and axes."""
-        return self._plot(val, ax)
+    def _score(self, preds: Tensor, target: Tensor) -> tuple[Tensor]:
+        return (instance_score(preds, target, self.iou_threshold)[None],)

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-import torch
 from torch import Tensor
-from torchmetrics import Metric
 
-from lightning_sal.metrics.functional.inputs import as_map_pair
-from lightning_sal.metrics.functional.structure import structure_scores
-from lightning_sal.metrics.images import map_scores
+from lightning_sal.metrics.base import MapMetric
+from lightning_sal.metrics.functional.structure import Moments, region_moments, structure_of
 
 
-class StructureMeasure(Metric):
+class StructureMeasure(MapMetric):
     r"""Structure-measure (Fan et al. 2017, arXiv:1708.00786), averaged over all images of all ranks.
 
     .. math:: S = \max(0, \tfrac{1}{2} S_o + \tfrac{1}{2} S_r)
@@ -24,6 +18,7 @@ class StructureMeasure(Metric):
     NaN if no rank has seen an image.
 
     Args:
+        normalize: Whether each map is stretched to [0, 1] first.
         kwargs: Those of `torchmetrics.Metric`.
 
     Example:
@@ -37,39 +32,14 @@ class StructureMeasure(Metric):
         tensor(0.8750, dtype=torch.float64)
     """
 
-    is_differentiable = False
-    higher_is_better = True
-    full_state_update = False
-    plot_lower_bound = 0.0
-    plot_upper_bound = 1.0
+    values = (("structure", ()),)
 
-    # Named apart from those of other metrics: a MetricCollection merges metrics whose states look alike.
-    structure_sum: Tensor
-    total: Tensor
+    def statistics(self, preds: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        return region_moments(preds, target)
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_state("structure_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(self, preds: Tensor | Sequence[Tensor], target: Tensor | Sequence[Tensor]) -> None:
-        """Add images; nothing is added where one of them is refused.
-
-        Args:
-            preds: (B, H, W) or B tensors of (H, W): bool, or numbers in [0, 1].
-            target: Likewise, each as large as its map; True where > 0.5.
-
-        Raises:
-            ValueError: If shapes differ, or a value is NaN or outside [0, 1]; the message names the sample.
-        """
-        scores = map_scores(lambda *pair: structure_scores(*as_map_pair(*pair)), preds, target)
-        self.structure_sum += scores.sum()
-        self.total += len(scores)
+    def scores(self, *statistics: Tensor) -> dict[str, Tensor]:
+        return {"structure": structure_of(Moments(*statistics))}
 
     def compute(self) -> Tensor:
         """The mean over all images."""
-        return self.structure_sum / self.total
-
-    def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Any = None) -> Any:
-        """Plot one value or several, by default what `compute` gives; returns figure and axes."""
-        return self._plot(val, ax)
+        return self.mean("structure")

@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import csv
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from py_sod_metrics import Smeasure
 from torch import Tensor
 from torchmetrics import MetricCollection
 
 from lightning_sal.metrics import MeanAbsoluteError, StructureMeasure
 from lightning_sal.metrics.functional import mean_absolute_error, structure_measure
-
-SOD = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "sod" / "SOD"
-
-
-def maps(count: int, height: int, width: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Soft float64 maps and masks that agree in part; the masks' random holes keep their centroids off halves."""
-    draw = torch.Generator().manual_seed(seed)
-    target = torch.zeros(count, height, width, dtype=torch.bool)
-    for mask in target:
-        top, left = (int(torch.randint(0, side // 2, (), generator=draw)) for side in mask.shape)
-        mask[top : top + height // 3 + 1, left : left + width // 3 + 2] = True
-    target &= torch.rand(target.shape, generator=draw) > 0.2
-    noise = torch.rand(target.shape, generator=draw, dtype=torch.float64)
-    return (0.6 * target.roll(2, -1) + 0.4 * noise * (noise > 0.3)).clamp(0, 1), target
+from tests.metrics.parts import SOD, dss, maps, needs_sod
 
 
 def pysod(preds: Tensor, target: Tensor) -> Tensor:
@@ -38,17 +23,17 @@ def pysod(preds: Tensor, target: Tensor) -> Tensor:
     return torch.tensor(np.array(reference.sms), dtype=torch.float64)
 
 
-@pytest.mark.skipif(not SOD.is_dir(), reason="needs ../shared/data/sod/SOD (DSS maps with MATLAB values)")
+@needs_sod
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_equals_matlab_on_every_image(dtype: torch.dtype) -> None:
-    rows = list(csv.DictReader((SOD / "reference_metrics.csv").open()))
-    assert len(rows) == 60
-    for row in rows:
-        pred = np.array(Image.open(SOD / "predictions" / "DSS" / f"{row['name']}.png").convert("L")) / 255
-        mask = np.array(Image.open(SOD / "GT" / f"{row['name']}.png").convert("L")) > 127
-        preds, target = torch.from_numpy(pred)[None].to(dtype), torch.from_numpy(mask)[None]
-        assert structure_measure(preds, target).item() == pytest.approx(float(row["s_measure"]), abs=1e-6), row
-        assert mean_absolute_error(preds, target).item() == pytest.approx(float(row["mae"]), abs=1e-6), row
+    rows = {row["name"]: row for row in csv.DictReader((SOD / "reference_metrics.csv").open())}
+    images = dss()
+    assert len(images) == len(rows) == 60
+    for name, pred, mask in images:
+        preds, target = torch.from_numpy(pred / 255)[None].to(dtype), torch.from_numpy(mask > 127)[None]
+        expected = {key: float(rows[name][key]) for key in ("s_measure", "mae")}
+        assert structure_measure(preds, target).item() == pytest.approx(expected["s_measure"], abs=1e-6), name
+        assert mean_absolute_error(preds, target).item() == pytest.approx(expected["mae"], abs=1e-6), name
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 56), (17, 9), (64, 31), (400, 500)])

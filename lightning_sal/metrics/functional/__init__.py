@@ -1,7 +1,29 @@
 """The metrics as pure functions of tensors, batched on the tensors' own device."""
 
 from lightning_sal.metrics.functional.absolute_error import mean_absolute_error
+from lightning_sal.metrics.functional.average_precision import average_precision, match_instances
+from lightning_sal.metrics.functional.calibration import ReliabilityCurve, expected_calibration_error, response_types
+from lightning_sal.metrics.functional.enhanced_alignment import adaptive_enhanced_alignment, enhanced_alignment_curve
+from lightning_sal.metrics.functional.f_measure import FMeasureCurves, adaptive_f_measure, f_measure_curves
 from lightning_sal.metrics.functional.instance_structure import instance_aligned_structure_measure
+from lightning_sal.metrics.functional.mask_iou import mask_iou
 from lightning_sal.metrics.functional.structure import structure_measure
+from lightning_sal.metrics.functional.weighted_f_measure import weighted_f_measure
 
-__all__ = ["instance_aligned_structure_measure", "mean_absolute_error", "structure_measure"]
+__all__ = [
+    "FMeasureCurves",
+    "ReliabilityCurve",
+    "adaptive_enhanced_alignment",
+    "adaptive_f_measure",
+    "average_precision",
+    "enhanced_alignment_curve",
+    "expected_calibration_error",
+    "f_measure_curves",
+    "instance_aligned_structure_measure",
+    "mask_iou",
+    "match_instances",
+    "mean_absolute_error",
+    "response_types",
+    "structure_measure",
+    "weighted_f_measure",
+]

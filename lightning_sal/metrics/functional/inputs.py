@@ -28,6 +28,15 @@ def as_map_pair(preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return preds, as_masks(target, "target")
 
 
+def min_max(preds: Tensor) -> Tensor:
+    """Checked maps (B, H, W) stretched to [0, 1] each, float64; a constant map stays as it is."""
+    preds = as_float64(preds)
+    if not len(preds):
+        return preds
+    low, high = preds.amin((1, 2), keepdim=True), preds.amax((1, 2), keepdim=True)
+    return torch.where(high > low, (preds - low) / (high - low), preds)
+
+
 def as_masks(masks: Tensor, name: str) -> Tensor:
     """Check B masks and threshold them.
 

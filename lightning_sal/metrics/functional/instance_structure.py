@@ -9,7 +9,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from lightning_sal.metrics.functional.inputs import as_float64, as_masks, score_dtype
+from lightning_sal.metrics.functional.inputs import as_masks, score_dtype
+from lightning_sal.metrics.functional.mask_iou import pairwise_iou
 from lightning_sal.metrics.functional.structure import structure_scores
 
 
@@ -58,18 +59,10 @@ def instance_score(preds: Tensor, target: Tensor, iou_threshold: float) -> Tenso
         raise ValueError(f"preds {tuple(preds.shape)} and target {tuple(target.shape)} must share H and W")
     if not len(preds) and not len(target):
         return torch.ones((), dtype=torch.float64, device=preds.device)
-    pairs = _pairs(mask_iou(preds, target), iou_threshold).to(preds.device)
+    pairs = _pairs(pairwise_iou(preds, target), iou_threshold).to(preds.device)
     empty = preds.new_zeros(1, *preds.shape[1:])
     preds, target = torch.cat([preds, empty])[pairs[0]], torch.cat([target, empty])[pairs[1]]
     return structure_scores(preds, target).mean()
-
-
-def mask_iou(preds: Tensor, target: Tensor) -> Tensor:
-    """IoU of every mask (M, H, W) with every other (I, H, W), both bool: (M, I) float64, 0 for two empty masks."""
-    preds, target = as_float64(preds).flatten(1), as_float64(target).flatten(1)
-    intersection = preds @ target.T
-    union = preds.sum(1)[:, None] + target.sum(1) - intersection
-    return intersection / union.clamp(min=1)
 
 
 def _pairs(iou: Tensor, threshold: float) -> Tensor:

@@ -58,33 +58,42 @@ def structure_measure(preds: Tensor, target: Tensor) -> Tensor:
     return structure_scores(*as_map_pair(preds, target)).to(score_dtype(preds))
 
 
-@torch.no_grad()
 def structure_scores(preds: Tensor, target: Tensor) -> Tensor:
     """`structure_measure` of checked maps (B, H, W) and masks (B, H, W) bool: (B,) float64."""
-    height, width = preds.shape[1:]
-    # A CPU takes 1.5 to 3 times as long for what leaves its cache; other devices take all samples at once.
-    step = max(1, _CACHE_PIXELS // (height * width)) if preds.device.type == "cpu" else max(1, len(preds))
-    parts = [_cells(*part) for part in zip(preds.split(step), target.split(step), strict=True)]
-    cells = _Cells(*(torch.cat(moments, 1) for moments in zip(*parts, strict=True)))
-    whole = _pooled(cells)
-    ones = torch.stack([whole.mean[0], 1 - whole.mean[1]])  # (2, B): both sides seen as what should be 1
-    sigma = (whole.m2 / (whole.count - 1).clamp(min=1)).sqrt()
-    objects = whole.count / (height * width) * (2 * ones / (ones.square() + 1 + sigma + _EPS))
-    scores = (0.5 * objects.sum(0) + 0.5 * _regions(cells)).clamp(min=0)
-    missing_fg, missing_bg = whole.count == 0
-    return torch.where(missing_fg, ones[1], torch.where(missing_bg, ones[0], scores))
+    return structure_of(region_moments(preds, target))
 
 
-class _Cells(NamedTuple):
-    """Moments of x over fg and bg of each quadrant, each (2, B, 2, 2); or over fg and bg, each (2, B)."""
+class Moments(NamedTuple):
+    """Moments of x, float64, over fg and bg of each quadrant, each (B, 2, 2, 2); or over fg and bg, each (B, 2)."""
 
     count: Tensor
     mean: Tensor
     m2: Tensor
 
 
-def _cells(preds: Tensor, target: Tensor) -> _Cells:
+def structure_of(moments: Moments) -> Tensor:
+    """The measure (B,) from moments (B, 2, 2, 2)."""
+    whole = pooled(moments)
+    ones = torch.stack([whole.mean[:, 0], 1 - whole.mean[:, 1]], 1)  # (B, 2): both sides seen as what should be 1
+    sigma = (whole.m2 / (whole.count - 1).clamp(min=1)).sqrt()
+    share = whole.count / whole.count.sum(1, keepdim=True)
+    objects = share * (2 * ones / (ones.square() + 1 + sigma + _EPS))
+    scores = (0.5 * objects.sum(1) + 0.5 * _regions(moments)).clamp(min=0)
+    missing_fg, missing_bg = (whole.count == 0).unbind(1)
+    return torch.where(missing_fg, ones[:, 1], torch.where(missing_bg, ones[:, 0], scores))
+
+
+@torch.no_grad()
+def region_moments(preds: Tensor, target: Tensor) -> Moments:
     """Moments of maps (B, H, W) by masks (B, H, W) bool."""
+    size = preds.shape[1] * preds.shape[2]
+    # A CPU takes 1.5 to 3 times as long for what leaves its cache; other devices take all samples at once.
+    step = max(1, _CACHE_PIXELS // size) if preds.device.type == "cpu" else max(1, len(preds))
+    parts = [_moments(*part) for part in zip(preds.split(step), target.split(step), strict=True)]
+    return Moments(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+def _moments(preds: Tensor, target: Tensor) -> Moments:
     y = as_float64(target)
     rows, columns = _halves(y.sum(2)), _halves(y.sum(1))  # (B, 2, H), (B, 2, W)
 
@@ -92,13 +101,13 @@ def _cells(preds: Tensor, target: Tensor) -> _Cells:
         return rows @ values @ columns.mT
 
     fg_count = quadrants(y)
-    count = torch.stack([fg_count, rows.sum(2)[:, :, None] * columns.sum(2)[:, None, :] - fg_count])
+    count = torch.stack([fg_count, rows.sum(2)[:, :, None] * columns.sum(2)[:, None, :] - fg_count], 1)
     if preds.dtype == torch.bool:  # whole numbers: exact, and x is its own square
         x = as_float64(preds)
         whole, fg = quadrants(x), quadrants(x.mul_(y))
-        hits = torch.stack([fg, whole - fg])
+        hits = torch.stack([fg, whole - fg], 1)
         mean = hits / count.clamp(min=1)
-        return _Cells(count, mean, hits * (1 - mean))
+        return Moments(count, mean, hits * (1 - mean))
 
     # Seen from its first pixel a constant quadrant is exactly 0, and so is its variance. Sums of squares of x itself
     # would leave rounding there, and whether a quadrant without object scores 1 or 0 hangs on it.
@@ -107,10 +116,10 @@ def _cells(preds: Tensor, target: Tensor) -> _Cells:
     offsets = preds.to(torch.float64, copy=True).baddbmm_(rows.mT, first @ columns, alpha=-1)
     fg = y.mul_(offsets)  # in place all along: fresh memory costs more than the arithmetic
     bg = offsets.sub_(fg)
-    sums = torch.stack([quadrants(fg), quadrants(bg)])
-    squares = torch.stack([quadrants(fg.square_()), quadrants(bg.square_())])
+    sums = torch.stack([quadrants(fg), quadrants(bg)], 1)
+    squares = torch.stack([quadrants(fg.square_()), quadrants(bg.square_())], 1)
     mean = sums / count.clamp(min=1)
-    return _Cells(count, first + mean, (squares - sums * mean).clamp(min=0))
+    return Moments(count, first[:, None] + mean, (squares - sums * mean).clamp(min=0))
 
 
 def _halves(profile: Tensor) -> Tensor:
@@ -121,22 +130,23 @@ def _halves(profile: Tensor) -> Tensor:
     return torch.stack([before, 1 - before], 1)
 
 
-def _pooled(cells: _Cells) -> _Cells:
-    """The moments over all four quadrants together."""
-    count = cells.count.sum((2, 3))
-    mean = (cells.count * cells.mean).sum((2, 3)) / count.clamp(min=1)
-    spread = cells.count * (cells.mean - mean[:, :, None, None]).square()
-    return _Cells(count, mean, (cells.m2 + spread).sum((2, 3)))
+def pooled(moments: Moments) -> Moments:
+    """The moments (B, 2) over all four quadrants together."""
+    count = moments.count.sum((2, 3))
+    mean = (moments.count * moments.mean).sum((2, 3)) / count.clamp(min=1)
+    spread = moments.count * (moments.mean - mean[:, :, None, None]).square()
+    return Moments(count, mean, (moments.m2 + spread).sum((2, 3)))
 
 
-def _regions(cells: _Cells) -> Tensor:
+def _regions(moments: Moments) -> Tensor:
     """S_r (B,): the similarity of the quadrants, each weighted by its share of the pixels."""
-    (fg, bg), count = cells.count, cells.count.sum(0)  # (B, 2, 2)
+    fg, bg = moments.count.unbind(1)  # (B, 2, 2)
+    count = fg + bg
     size, degrees = count.clamp(min=1), (count - 1).clamp(min=1)
-    x, y = (cells.count * cells.mean).sum(0) / size, fg / size
-    step = cells.mean[0] - cells.mean[1]
+    x, y = (moments.count * moments.mean).sum(1) / size, fg / size
+    step = moments.mean[:, 0] - moments.mean[:, 1]
     var_y = fg * bg / size / degrees  # exactly 0, and so the covariance, where the quadrant has only fg or only bg
-    var_x = cells.m2.sum(0) / degrees + var_y * step.square()
+    var_x = moments.m2.sum(1) / degrees + var_y * step.square()
     numerator = 4 * x * y * var_y * step
     denominator = (x.square() + y.square()) * (var_x + var_y)
     flat = (denominator == 0).to(x.dtype)

@@ -1,0 +1,122 @@
+"""What the metrics of images share: fixed-size sums; images come as a batch, or one by one in sizes of their own."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lightning_sal.metrics.functional.inputs import as_map_pair, min_max
+
+
+class ImageMean(Metric):
+    """Means over all images of all ranks, of values that each image has.
+
+    The states are a float64 sum of each of `values` and the number of images. NaN if no rank has seen an image.
+
+    Args:
+        kwargs: Those of `torchmetrics.Metric`.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    plot_lower_bound = 0.0
+    plot_upper_bound = 1.0
+
+    # Names and shapes of the values. Names differ from metric to metric, since a MetricCollection merges metrics whose
+    # states look alike.
+    values: ClassVar[tuple[tuple[str, tuple[int, ...]], ...]]
+    total: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for name, shape in self.values:
+            self.add_state(f"{name}_sum", torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Add B images: of each value (B, ...)."""
+        for name, value in values.items():
+            setattr(self, f"{name}_sum", getattr(self, f"{name}_sum") + value.double().sum(0))
+        self.total = self.total + len(next(iter(values.values())))
+
+    def mean(self, name: str) -> Tensor:
+        """The mean of a value over all images."""
+        return getattr(self, f"{name}_sum") / self.total
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plot one value or several, by default what `compute` gives; returns figure and axes."""
+        return self._plot(val, ax)
+
+
+class MapMetric(ImageMean):
+    """Means over saliency maps.
+
+    Args:
+        normalize: Whether each map is stretched to [0, 1] first, (x - min) / (max - min), as some toolboxes do; a
+            constant map stays as it is.
+        kwargs: Those of `torchmetrics.Metric`.
+    """
+
+    def __init__(self, normalize: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.normalize = normalize
+
+    @abstractmethod
+    def statistics(self, preds: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        """What is counted in checked maps (B, H, W) and masks (B, H, W) bool: tensors (B, ...)."""
+
+    @abstractmethod
+    def scores(self, *statistics: Tensor) -> dict[str, Tensor]:
+        """The values of B images by what was counted in them, each (B, ...)."""
+
+    def update(self, preds: Tensor | Sequence[Tensor], target: Tensor | Sequence[Tensor]) -> None:
+        """Add images; nothing is added where one of them is refused.
+
+        Args:
+            preds: (B, H, W) or B tensors of (H, W): bool, or numbers in [0, 1].
+            target: Likewise, each as large as its map; True where > 0.5.
+
+        Raises:
+            ValueError: If shapes differ, or a value is NaN or outside [0, 1]; the message names the sample.
+        """
+        self.add(self.per_image(preds, target))
+
+    def per_image(self, preds: Tensor | Sequence[Tensor], target: Tensor | Sequence[Tensor]) -> dict[str, Tensor]:
+        """The values of each image, (B, ...) float64, without adding them; arguments are those of `update`."""
+
+        def checked(preds: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+            preds, target = as_map_pair(preds, target)
+            return self.statistics(min_max(preds) if self.normalize else preds, target)
+
+        if not len(preds) and not len(target):
+            preds = target = torch.zeros(0, 1, 1, device=self.device)
+        if isinstance(preds, Tensor) and isinstance(target, Tensor):
+            return self.scores(*checked(preds, target))
+        return self.scores(*one_by_one(lambda pred, truth: checked(pred[None], truth[None]), preds, target))
+
+
+def one_by_one(
+    function: Callable[[Tensor, Tensor], tuple[Tensor, ...]],
+    preds: Sequence[Tensor] | Tensor,
+    target: Sequence[Tensor] | Tensor,
+) -> tuple[Tensor, ...]:
+    """What a function gives for each of N > 0 images, as one: its tensors (1, ...) become (N, ...).
+
+    Raises:
+        ValueError: What the function raises, with the number of the image; or if images and targets are not as many.
+    """
+    if len(preds) != len(target):
+        raise ValueError(f"{len(preds)} preds and {len(target)} targets: there must be one target for each")
+    found = []
+    for index, (pred, truth) in enumerate(zip(preds, target, strict=True)):
+        try:
+            found.append(function(pred, truth))
+        except ValueError as error:
+            raise ValueError(f"image {index}: {error}") from None
+    return tuple(torch.cat(column) for column in zip(*found, strict=True))

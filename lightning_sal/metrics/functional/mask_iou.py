@@ -1,0 +1,45 @@
+"""Intersection over union of masks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_sal.metrics.functional.inputs import as_float64, as_masks, score_dtype
+
+
+def mask_iou(preds: Tensor, target: Tensor) -> Tensor:
+    """How far predicted and true masks overlap, in [0, 1]; two empty masks score 1.
+
+    Args:
+        preds: (B, H, W) predicted masks: bool, or numbers in [0, 1], True where > 0.5.
+        target: (B, H, W) true masks, likewise.
+
+    Returns:
+        (B,), on the device of `preds`: float64 if `preds` is, else float32.
+
+    Raises:
+        ValueError: If shapes differ, or a value is NaN or outside [0, 1]; the message names the sample.
+
+    Example:
+        >>> import torch
+        >>> mask_iou(torch.tensor([[[1, 1, 0]], [[0, 0, 0]]]), torch.tensor([[[1, 0, 0]], [[0, 0, 0]]]))
+        tensor([0.5000, 1.0000])
+    """
+    if preds.shape != target.shape:
+        raise ValueError(f"preds {tuple(preds.shape)} and target {tuple(target.shape)} must have the same shape")
+    overlap, union = overlap_and_union(as_masks(preds, "preds"), as_masks(target, "target"))
+    return torch.where(union > 0, overlap / union.clamp(min=1), 1.0).to(score_dtype(preds))
+
+
+def overlap_and_union(preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels in both and in either of masks (B, H, W) bool: (B,) float64 each."""
+    return (preds & target).sum((1, 2)).double(), (preds | target).sum((1, 2)).double()
+
+
+def pairwise_iou(preds: Tensor, target: Tensor) -> Tensor:
+    """IoU of every mask (M, H, W) with every other (I, H, W), both bool: (M, I) float64, 0 for two empty masks."""
+    preds, target = as_float64(preds).flatten(1), as_float64(target).flatten(1)
+    overlap = preds @ target.T
+    union = preds.sum(1)[:, None] + target.sum(1) - overlap
+    return overlap / union.clamp(min=1)

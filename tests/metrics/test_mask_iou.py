@@ -1,0 +1,42 @@
+"""gIoU and cIoU by hand arithmetic, against torch's own counting."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lightning_sal.metrics import MaskIoU
+from lightning_sal.metrics.functional import mask_iou
+from tests.metrics.parts import maps
+
+
+def test_giou_counts_images_and_ciou_pixels() -> None:
+    metric = MaskIoU()
+    metric.update([torch.tensor([[1, 1, 0, 0]])], [torch.tensor([[1, 0, 0, 0]])])  # 1 of 2
+    metric.update([torch.ones(2, 5)], [torch.ones(2, 5)])  # 10 of 10
+    metric.update(torch.zeros(1, 3, 3), torch.zeros(1, 3, 3))  # 0 of 0: right
+    values = metric.compute()
+    assert values["giou"].item() == pytest.approx((0.5 + 1 + 1) / 3, abs=1e-15)
+    assert values["ciou"].item() == pytest.approx(11 / 12, abs=1e-15)
+
+
+def test_soft_maps_are_masks_above_a_half() -> None:
+    preds, target = maps(4, 20, 30)
+    pairs = [((p > 0.5).numpy(), t.numpy()) for p, t in zip(preds, target, strict=True)]
+    expected = [float((p & t).mean() / (p | t).mean()) for p, t in pairs]
+    assert mask_iou(preds, target).tolist() == pytest.approx(expected, abs=1e-15)
+
+
+def test_nothing_but_empty_masks_has_no_ciou() -> None:
+    metric = MaskIoU()
+    metric.update(torch.zeros(2, 3, 3), torch.zeros(2, 3, 3))
+    values = metric.compute()
+    assert values["giou"] == 1
+    assert values["ciou"].isnan()
+
+
+def test_bad_masks_are_refused_by_sample() -> None:
+    with pytest.raises(ValueError, match=r"target\[1\].* nan"):
+        mask_iou(torch.zeros(2, 2, 2), torch.tensor([[[0.0, 1.0]] * 2, [[0.0, torch.nan]] * 2]))
+    with pytest.raises(ValueError, match="same shape"):
+        mask_iou(torch.zeros(2, 2, 2), torch.zeros(1, 2, 2))
