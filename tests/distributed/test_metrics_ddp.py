@@ -1,4 +1,4 @@
-"""Two processes (gloo) give the values of one, also where they see different numbers of images or none."""
+"""Two and three processes (gloo) give the values of one, also where they see different numbers of images or none."""
 
 from __future__ import annotations
 
@@ -13,9 +13,23 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 from torchmetrics import Metric
 
-from lightning_sal.metrics import InstanceAlignedStructureMeasure, MeanAbsoluteError, StructureMeasure
+from lightning_sal.metrics import (
+    ConfidenceCalibration,
+    EnhancedAlignmentMeasure,
+    FMeasure,
+    InstanceAlignedStructureMeasure,
+    InstanceAveragePrecision,
+    MaskIoU,
+    MeanAbsoluteError,
+    SaliencySuite,
+    StructureMeasure,
+    WeightedFMeasure,
+)
 
-SPLITS = {"uneven": ([0, 1, 2, 3, 4], [5, 6]), "empty": ([], [0, 1, 2, 3, 4, 5, 6])}
+SPLITS = {
+    2: {"uneven": ([0, 1, 2, 3, 4], [5, 6]), "empty": ([], [0, 1, 2, 3, 4, 5, 6])},
+    3: {"uneven": ([0, 1, 2, 3], [4, 5], [6]), "empty": ([], [0, 1, 2, 3, 4, 5, 6], [])},
+}
 
 
 def images(indices: list[int]) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
@@ -33,33 +47,47 @@ def images(indices: list[int]) -> tuple[list[Tensor], list[Tensor], list[Tensor]
 
 def values(indices: list[int]) -> dict[str, float]:
     """What the metrics compute after one update an image."""
-    metrics: dict[str, Metric] = {
+    of_maps: dict[str, Metric] = {
         "s": StructureMeasure(),
         "mae": MeanAbsoluteError(),
-        "iasm": InstanceAlignedStructureMeasure(),
+        "e": EnhancedAlignmentMeasure(),
+        "f": FMeasure(maximum="precision_recall"),
+        "weighted": WeightedFMeasure(),
+        "iou": MaskIoU(),
+        "suite": SaliencySuite(weighted_f=True, normalize=True),
     }
+    iasm, precision = InstanceAlignedStructureMeasure(), InstanceAveragePrecision((0.3, 0.5))
+    calibration = ConfidenceCalibration()
     for pred, mask, some, true in zip(*images(indices), strict=True):
-        metrics["s"].update([pred], [mask])
-        metrics["mae"].update([pred], [mask])
-        metrics["iasm"].update(some, true)
-    return {name: metric.compute().item() for name, metric in metrics.items()}
+        for metric in of_maps.values():
+            metric.update([pred], [mask])
+        iasm.update(some, true)
+        precision.update(some, true, (torch.arange(len(some)) + 1) / 4)
+        calibration.update(pred.mean()[None], mask.double().mean()[None])
+    found = {}
+    for name, metric in {**of_maps, "iasm": iasm, "ap": precision, "calibration": calibration}.items():
+        value = metric.compute()
+        parts = value if isinstance(value, dict) else {"": value}
+        found |= {f"{name}/{part}": number.item() for part, number in parts.items()}
+    return found
 
 
-def work(rank: int, folder: str) -> None:
+def work(rank: int, world_size: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2, timeout=timedelta(minutes=3)
+        "gloo", init_method=f"file://{folder}/init", rank=rank, world_size=world_size, timeout=timedelta(minutes=3)
     )
-    found = {name: values(split[rank]) for name, split in SPLITS.items()}
+    found = {name: values(split[rank]) for name, split in SPLITS[world_size].items()}
     (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 
 
-def test_two_processes_give_the_values_of_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_several_processes_give_the_values_of_one(tmp_path: Path, world_size: int) -> None:
     expected = values(list(range(7)))
-    assert all(0 < value < 1 for value in expected.values())
-    spawn(work, args=(str(tmp_path),), nprocs=2)
-    for rank in range(2):
+    assert all(0 <= value < 1.1 for value in expected.values())
+    spawn(work, args=(world_size, str(tmp_path)), nprocs=world_size)
+    for rank in range(world_size):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
-        for split in SPLITS:
+        for split in SPLITS[world_size]:
             assert found[split] == pytest.approx(expected, abs=1e-12), (rank, split)
