@@ -1,6 +1,7 @@
 """Callbacks, each usable in other Lightning projects: its docstring names the little it asks of a module."""
 
 from lightning_sal.callbacks.before_after import BeforeAfter
+from lightning_sal.callbacks.evaluation_results import EvaluationResults
 from lightning_sal.callbacks.interleaved_sft import InterleavedSFT
 from lightning_sal.callbacks.prediction_writer import PredictionWriter
 from lightning_sal.callbacks.progress import RolloutProgressBar
@@ -9,6 +10,7 @@ from lightning_sal.callbacks.rollout_panels import RolloutPanels
 
 __all__ = [
     "BeforeAfter",
+    "EvaluationResults",
     "InterleavedSFT",
     "PredictionWriter",
     "RolloutMonitor",

@@ -27,6 +27,7 @@ class ImageGroup:
             instances for SIS. None where the ground truth is unknown.
         response: The annotated response that SFT learns, or None.
         paths: The K files that the images came from; empty where they came from none.
+        benchmark: Name of the benchmark that the sample is evaluated under; empty where it is only one of its task.
     """
 
     key: str
@@ -35,6 +36,7 @@ class ImageGroup:
     masks: tuple[Tensor, ...] | None = None
     response: str | None = None
     paths: tuple[str, ...] = ()
+    benchmark: str = ""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ImageGroup:
         """The same group with its masks on `device`; images stay where the processor reads them."""

@@ -65,6 +65,7 @@ class Record:
         photographs: The K photographs.
         response: The annotated response, or None.
         source: `file:line` where a list names the sample, put before its messages; empty for what a folder holds.
+        benchmark: Name of the benchmark that it belongs to, or empty.
     """
 
     key: str
@@ -72,6 +73,7 @@ class Record:
     photographs: tuple[Photograph, ...]
     response: str | None = None
     source: str = ""
+    benchmark: str = ""
 
     def read(self) -> ImageGroup:
         """The image group.
@@ -91,6 +93,7 @@ class Record:
             masks=known if len(known) == len(masks) else None,
             response=self.response,
             paths=tuple(str(photograph.path) for photograph in self.photographs),
+            benchmark=self.benchmark,
         )
 
     def problems(self) -> list[str]:

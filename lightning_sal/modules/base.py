@@ -88,8 +88,13 @@ class PolicyModule(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self._log_evaluation("val")
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch)
+    def on_test_start(self) -> None:
+        benchmarks = getattr(self.trainer.datamodule, "benchmarks", None)  # type: ignore[attr-defined]
+        self.evaluation = Evaluation(benchmarks).to(self.device)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> tuple[list[dict[str, Any]], list[Prediction]]:
+        """Greedy responses: one row of values an image, and one prediction a group."""
+        return self._evaluate(batch)
 
     def on_test_epoch_end(self) -> None:
         self._log_evaluation("test")
@@ -107,12 +112,15 @@ class PolicyModule(L.LightningModule):
         with torch.no_grad():
             return self.policy.sample(self.policy.encode(groups), self.max_new_tokens, temperature=0)
 
-    def _evaluate(self, batch: Batch) -> None:
+    def _evaluate(self, batch: Batch) -> tuple[list[dict[str, Any]], list[Prediction]]:
         if not len(batch):  # of a rank that has no sample left, while others still take a step
-            return
+            return [], []
         rollout = self.respond(batch.groups)
         judged = self.reward(batch.groups, rollout.texts, rollout.truncated, self.segmenter)
-        self.evaluation.update(batch.groups, judged, token_confidence(rollout.logp, rollout.mask))
+        confidence = token_confidence(rollout.logp, rollout.mask)
+        rows = self.evaluation.update(batch.groups, judged, confidence)
+        parts = zip(batch.groups, rollout.texts, judged.answers, judged.masks, confidence.tolist(), strict=True)
+        return rows, [Prediction(g, text, a.expressions, a.reason, masks, c) for g, text, a, masks, c in parts]
 
     def _log_evaluation(self, stage: str) -> None:
         values = self.evaluation.compute()

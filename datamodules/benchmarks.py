@@ -1,0 +1,55 @@
+"""The benchmarks that papers report, several in one run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lightning_sal.datamodules.base import ImageGroupsDataModule
+from lightning_sal.datasets import LAYOUTS, ImageGroups
+from lightning_sal.datasets.cosod import chunks
+from lightning_sal.datasets.records import Record
+
+
+class BenchmarksDataModule(ImageGroupsDataModule):
+    """The test images of benchmarks, each evaluated under its own name.
+
+    A benchmark lies in the folder `root/<name>`, as distributed; where it holds splits, the test split is taken. Each image
+    of a CoSOD group is answered once, in parts of at most `group_size`.
+
+    Args:
+        benchmarks: Name of a benchmark, that of its folder -> its task (sod, sis, cosod).
+        root: The folder that they lie in.
+        group_size: K, images of a CoSOD sample, >= 2.
+        limit: Take only the first so many samples of each benchmark; null for all.
+        **kwargs: See `ImageGroupsDataModule`.
+    """
+
+    def __init__(
+        self,
+        benchmarks: dict[str, str],
+        root: str = "data",
+        group_size: int = 8,
+        limit: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        for name, task in benchmarks.items():
+            if task not in LAYOUTS:
+                raise ValueError(f"benchmark {name}: unknown task {task!r}; known are {sorted(LAYOUTS)}")
+            if "." in name or "/" in name:
+                raise ValueError(f"benchmark {name}: a name has no dot and no slash; rename or link its folder")
+        self.benchmarks, self.root, self.group_size, self.limit = benchmarks, root, group_size, limit
+
+    def training_datasets(self) -> dict[str, Any]:
+        raise ValueError("BenchmarksDataModule has nothing to train on: use it with `lightning test`")
+
+    def evaluation_dataset(self, split: str) -> ImageGroups | None:
+        if split != "test":
+            return None
+        return ImageGroups([record for name, task in self.benchmarks.items() for record in self._records(name, task)])
+
+    def _records(self, name: str, task: str) -> list[Record]:
+        records = chunks(LAYOUTS[task].records(Path(self.root) / name, "test"), self.group_size)[: self.limit]
+        return [replace(record, benchmark=name, key=f"{name}/{record.key}") for record in records]

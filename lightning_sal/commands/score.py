@@ -1,0 +1,45 @@
+"""score saliency maps or instance masks of any method against a benchmark"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def main(argv: list[str]) -> int:
+    """Score a folder of predictions and write results that `lightning-sal table` reads."""
+    parser = argparse.ArgumentParser(
+        prog="lightning-sal score",
+        description="Score predictions against a benchmark. Predictions are saliency maps named as the images (for CoSOD "
+        "in one folder a group), colour-coded instances or COCO results for SIS, or a folder that PredictionWriter has "
+        "written. Every image must have one.",
+    )
+    parser.add_argument("--preds", type=Path, required=True, help="folder of predictions, or COCO results json")
+    parser.add_argument("--gt", type=Path, required=True, help="the benchmark, as distributed")
+    parser.add_argument("--task", required=True, choices=("sod", "sis", "cosod"))
+    parser.add_argument("--name", help="of the method, in tables; by default that of the folder of predictions")
+    parser.add_argument("--benchmark", help="name of the benchmark; by default that of its folder")
+    parser.add_argument("--out", type=Path, help="folder for the results; by default runs/score/<name>/<benchmark>")
+    parser.add_argument(
+        "--normalize", action="store_true", help="stretch each map to [0, 1] first, as some toolboxes do"
+    )
+    arguments = parser.parse_args(argv)
+
+    from lightning_sal.results import Results, ResultsWriter
+    from lightning_sal.scoring import pair_up, score
+    from lightning_sal.tables import markdown
+
+    name = arguments.name or arguments.preds.resolve().stem
+    benchmark = arguments.benchmark or arguments.gt.resolve().stem
+    folder = arguments.out or Path("runs/score") / name / benchmark
+    pairs = pair_up(arguments.preds, arguments.gt, arguments.task)
+    ResultsWriter.prepare(folder)
+    tasks = {benchmark: arguments.task}
+    writer = ResultsWriter(folder, tasks)
+    metrics = score(pairs, arguments.task, writer, benchmark, normalize=arguments.normalize)
+    writer.close()
+    results = Results(name, tasks, {benchmark: metrics})
+    writer.finish(results)
+    print(markdown([results], list(metrics)), end="")
+    print(f"{len(pairs)} images. Results: {folder}, failures: {folder / 'failures.html'}")
+    return 0

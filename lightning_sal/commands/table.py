@@ -1,0 +1,34 @@
+"""tables of results in Markdown, CSV or LaTeX, and what two methods differ by"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def main(argv: list[str]) -> int:
+    """Print a table of results, or the paired bootstrap intervals of two."""
+    parser = argparse.ArgumentParser(
+        prog="lightning-sal table",
+        description="A table with a row for each method and the best of each column in bold; folders of one method are "
+        "joined. With --difference, two folders are compared image by image: the mean difference of each metric that "
+        "every image has, and its 95 % interval over 10,000 bootstrap resamples of the images.",
+    )
+    parser.add_argument("folders", nargs="+", type=Path, help="what `lightning test` or `score` has written")
+    parser.add_argument("--format", choices=("markdown", "csv", "latex"), default="markdown")
+    parser.add_argument("--metrics", nargs="+", default=(), help="by default those that papers on the task report")
+    parser.add_argument("--difference", action="store_true", help="compare the first folder with the second")
+    arguments = parser.parse_args(argv)
+
+    from lightning_sal.results import joined, read_summary
+    from lightning_sal.tables import FORMATS, difference_lines
+
+    if arguments.difference:
+        if len(arguments.folders) != 2:
+            raise ValueError(f"--difference compares two folders, not {len(arguments.folders)}")
+        ours, theirs = arguments.folders
+        print("".join(difference_lines(ours, theirs, arguments.metrics)), end="")
+        return 0
+    results = joined([read_summary(folder) for folder in arguments.folders])
+    print(FORMATS[arguments.format](results, arguments.metrics), end="")
+    return 0

@@ -1,0 +1,193 @@
+"""Results of an evaluation on disk: a folder that tables, comparisons and failure pages are made from.
+
+summary.json          {"name", "benchmarks": {benchmark: {"task", "metrics": {metric: value}}}}
+<benchmark>.csv       one row an image, in the order of the data
+failures.html         the worst images of each benchmark with thumbnails; needs nothing beside it
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import heapq
+import html
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+WORST = 24  # images of a benchmark on the page of failures
+THUMBNAIL = 640  # pixels of its longer side
+STYLE = """
+body { font: 14px sans-serif; margin: 2em }
+figure { display: inline-block; margin: 1em; vertical-align: top }
+img { display: block }
+"""
+LOWER_IS_BETTER = frozenset({"mae", "malformed", "ece"})
+PRIMARY = {"sod": "s_measure", "cosod": "s_measure", "sis": "iasm"}  # by which failures are ranked
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What one method reached.
+
+    Args:
+        name: Of the method.
+        tasks: Name of a benchmark -> its task.
+        metrics: Name of a benchmark -> metric -> value.
+    """
+
+    name: str
+    tasks: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def write_summary(results: Results, folder: Path) -> Path:
+    """Write `summary.json`, in one piece."""
+    path = folder / "summary.json"
+    part = path.with_suffix(".tmp")
+    part.write_text(json.dumps(asdict(results), indent=2), encoding="utf-8")
+    return part.replace(path)
+
+
+def read_summary(folder: Path) -> Results:
+    """What `write_summary` wrote.
+
+    Raises:
+        FileNotFoundError: The folder holds no summary.
+        ValueError: The file is none.
+    """
+    path = folder / "summary.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; give a folder that `lightning test` or `score` has written")
+    try:
+        return Results(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: not a summary of results: {error}") from None
+
+
+def joined(results: Sequence[Results]) -> list[Results]:
+    """One for each method: results of one name on different benchmarks become one.
+
+    Raises:
+        ValueError: A method comes twice with the same benchmark.
+    """
+    methods: dict[str, Results] = {}
+    for result in results:
+        whole = methods.setdefault(result.name, Results(result.name))
+        if twice := sorted(set(whole.metrics) & set(result.metrics)):
+            raise ValueError(f"two folders hold results of {result.name!r} on {twice[0]}: give one of them, or rename")
+        whole.tasks.update(result.tasks)
+        whole.metrics.update(result.metrics)
+    return list(methods.values())
+
+
+def read_images(folder: Path, benchmark: str) -> list[dict[str, str]]:
+    """The rows of a benchmark, one an image."""
+    with (folder / f"{benchmark}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+class ResultsWriter:
+    """Collects what is known of each image while an evaluation runs; memory does not grow with their number.
+
+    Args:
+        folder: Where to write; it must not hold results yet.
+        tasks: Name of a benchmark -> its task.
+        part: Number of this process among several that write at once; they are joined by `finish`.
+
+    Raises:
+        FileExistsError: The folder holds results.
+    """
+
+    def __init__(self, folder: Path, tasks: Mapping[str, str], part: int = 0) -> None:
+        self.folder, self.tasks, self.part = folder, dict(tasks), part
+        self.worst: dict[str, list[tuple[float, int, str]]] = {}
+        self.count = 0
+
+    @staticmethod
+    def prepare(folder: Path) -> None:
+        """Make the folder; refuse one that holds results."""
+        if (folder / "summary.json").exists() or list(folder.glob("*.csv")):
+            raise FileExistsError(f"{folder}: results are there already; name another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def add(self, row: Mapping[str, Any], picture: Callable[[], Image.Image]) -> None:
+        """Add an image: its row (`benchmark` among its fields), and how to draw it where it is among the worst."""
+        benchmark = row["benchmark"]
+        path = self._csv(benchmark, self.part)
+        new = not path.exists()
+        with path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(row))
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+        score = float(row[PRIMARY[self.tasks[benchmark]]])
+        heap, self.count = self.worst.setdefault(benchmark, []), self.count + 1
+        if len(heap) < WORST or -score > heap[0][0]:
+            entry = (-score, -self.count, _figure(row, score, picture()))
+            (heapq.heappush if len(heap) < WORST else heapq.heapreplace)(heap, entry)
+
+    def close(self) -> None:
+        """Write down the worst images of this process."""
+        self._worst_file(self.part).write_text(json.dumps(self.worst), encoding="utf-8")
+
+    def finish(self, results: Results, parts: int = 1) -> None:
+        """Join what all processes wrote, once all are closed, and write the summary and the page of failures."""
+        worst: dict[str, list[tuple[float, int, str]]] = {}
+        for part in range(parts):
+            path = self._worst_file(part)
+            for benchmark, entries in json.loads(path.read_text(encoding="utf-8")).items():
+                worst.setdefault(benchmark, []).extend(map(tuple, entries))
+            path.unlink()
+        for benchmark in worst:
+            self._join(benchmark, parts)
+        page = _page(results.name, {name: sorted(entries, reverse=True)[:WORST] for name, entries in worst.items()})
+        (self.folder / "failures.html").write_text(page, encoding="utf-8")
+        write_summary(results, self.folder)
+
+    def _join(self, benchmark: str, parts: int) -> None:
+        """One file from several, in turns, since samples were dealt to the processes in turns."""
+        columns, head = [], ""
+        for part in range(parts):
+            path = self._csv(benchmark, part)
+            if path.exists():
+                head, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+                columns.append(lines)
+                path.unlink()
+        lines = [line for turn in zip_longest(*columns) for line in turn if line is not None]
+        (self.folder / f"{benchmark}.csv").write_text("".join([head, *lines]), encoding="utf-8")
+
+    def _csv(self, benchmark: str, part: int) -> Path:
+        return self.folder / f".{benchmark}-{part}.csv"
+
+    def _worst_file(self, part: int) -> Path:
+        return self.folder / f".worst-{part}.json"
+
+
+def _figure(row: Mapping[str, Any], score: float, picture: Image.Image) -> str:
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, "JPEG", quality=80)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    name = html.escape(str(row["image"] or row["key"]))
+    said = html.escape(" | ".join(str(row[key]) for key in ("expressions", "malformed") if row.get(key)))
+    return (
+        f'<figure><img src="data:image/jpeg;base64,{data}" alt="{name}">'
+        f"<figcaption>{score:.3f} {name}<br>{said}</figcaption></figure>"
+    )
+
+
+def _page(name: str, worst: Mapping[str, Iterable[tuple[float, int, str]]]) -> str:
+    title = html.escape(f"{name}: worst first")
+    sections = [
+        f"<h2>{html.escape(benchmark)}</h2>" + "".join(figure for *_, figure in entries)
+        for benchmark, entries in worst.items()
+    ]
+    head = f'<!doctype html><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style><h1>{title}</h1>'
+    return head + "".join(sections)

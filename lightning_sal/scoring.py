@@ -1,0 +1,84 @@
+"""Scoring predictions of any method against a benchmark, both as files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from lightning_sal.datasets import LAYOUTS
+from lightning_sal.datasets.predictions import Reader, coco_ids, image_name, prediction_readers
+from lightning_sal.datasets.records import Photograph
+from lightning_sal.drawing import panel
+from lightning_sal.modules.evaluation import compute_all, mask_metrics, score_image
+from lightning_sal.results import ResultsWriter
+
+NAMED = 8  # files that a message lists
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One image: its ground truth and how its prediction is read."""
+
+    name: str
+    photograph: Photograph
+    read: Reader
+
+
+def pair_up(preds: Path, truth: Path, task: str) -> list[Scored]:
+    """Every image of a benchmark with its prediction.
+
+    Args:
+        preds: What `prediction_readers` takes.
+        truth: The benchmark, as distributed; where it holds splits, the test split is taken.
+        task: sod, sis or cosod.
+
+    Raises:
+        FileNotFoundError: There is no such path.
+        ValueError: Images without prediction or predictions without image: they are named.
+    """
+    images: dict[str, Photograph] = {}
+    for record in LAYOUTS[task].records(truth, "test"):
+        for photograph in record.photographs:
+            name = image_name(photograph.path, task)
+            if name in images:
+                raise ValueError(f"{truth}: {photograph.path} and {images[name].path} share the name {name!r}")
+            images[name] = photograph
+    readers = prediction_readers(preds, task, coco_ids(truth) if preds.is_file() else {})
+    missing, extra = sorted(set(images) - set(readers)), sorted(set(readers) - set(images))
+    if missing or extra:
+        found = {"images without prediction": missing, "predictions without image": extra}
+        faults = [f"{len(names)} {what} ({_list(names)})" for what, names in found.items() if names]
+        raise ValueError(f"{preds}: {' and '.join(faults)}; there must be one for each image of {truth}")
+    return [Scored(name, photograph, readers[name]) for name, photograph in images.items()]
+
+
+def score(
+    pairs: Iterable[Scored], task: str, writer: ResultsWriter, benchmark: str, *, normalize: bool
+) -> dict[str, float]:
+    """Metrics over all pairs; a row for each goes to the writer.
+
+    Args:
+        pairs: What `pair_up` gives.
+        task: sod, sis or cosod.
+        writer: Takes the rows.
+        benchmark: Name of the benchmark.
+        normalize: Whether each saliency map is stretched to [0, 1] first.
+
+    Raises:
+        UnreadableSample: A file cannot be read, or does not fit.
+    """
+    metrics = mask_metrics(task, normalize)
+    for pair in pairs:
+        image, truth = pair.photograph.read()
+        assert truth is not None  # records of a benchmark have ground truth
+        masks, scores = pair.read((image.shape[0], image.shape[1]))
+        row = {"benchmark": benchmark, "key": pair.name, "image": str(pair.photograph.path)}
+        values = score_image(metrics, masks, truth, scores)
+        writer.add(row | values, partial(panel, [image], [truth], [masks > 0.5], ""))
+    return {name: value.item() for name, value in compute_all(metrics).items()}
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
