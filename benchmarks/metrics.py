@@ -107,7 +107,9 @@ def instances(images: int, rounds: int) -> None:
         for mask in target:
             top, left = (int(torch.randint(0, side - 60, (), generator=draw)) for side in mask.shape)
             mask[top : top + 60, left : left + 60] = True
-        samples.append((target.roll(int(torch.randint(0, 30, (), generator=draw)), 2), target, torch.rand(10, generator=draw)))
+        samples.append(
+            (target.roll(int(torch.randint(0, 30, (), generator=draw)), 2), target, torch.rand(10, generator=draw))
+        )
 
     def torchmetrics() -> None:
         metric = MeanAveragePrecision(iou_type="segm", iou_thresholds=[0.5, 0.7], backend="faster_coco_eval")
@@ -135,7 +137,9 @@ def device(rounds: int) -> None:
     runs = {kind: ours(SaliencySuite, preds.to(kind), target.to(kind), 64) for kind in ("cpu", "cuda")}
     seconds = medians(runs, rounds)
     cpu, gpu = (64 / seconds[kind] for kind in ("cpu", "cuda"))
-    print(f"suite, batch 64: CPU {cpu:.0f} images/s, {torch.cuda.get_device_name()} {gpu:.0f} images/s, {gpu / cpu:.1f} x")
+    print(
+        f"suite, batch 64: CPU {cpu:.0f} images/s, {torch.cuda.get_device_name()} {gpu:.0f} images/s, {gpu / cpu:.1f} x"
+    )
 
 
 if __name__ == "__main__":

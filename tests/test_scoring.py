@@ -38,7 +38,9 @@ def sod(root: Path, names: str = "ab") -> Path:
 @needs_sod
 def test_published_maps_reach_their_published_values(tmp_path: Path, capsys) -> None:
     preds = str(SOD / "predictions" / "DSS")
-    assert score(["--preds", preds, "--gt", str(SOD), "--task", "sod", "--name", "DSS", "--out", str(tmp_path / "r")]) == 0
+    assert (
+        score(["--preds", preds, "--gt", str(SOD), "--task", "sod", "--name", "DSS", "--out", str(tmp_path / "r")]) == 0
+    )
     rows = {row["key"]: row for row in read_images(tmp_path / "r", "SOD")}
     for name, pred, mask in dss():
         expected = structure_measure(torch.from_numpy(pred / 255)[None], torch.from_numpy(mask > 128)[None]).item()
@@ -50,7 +52,9 @@ def test_a_perfect_and_a_resized_map(tmp_path: Path, capsys) -> None:
     truth = sod(tmp_path / "ECSSD")
     save(tmp_path / "m" / "a.png", square(2))
     save(tmp_path / "m" / "b.png", np.array(Image.fromarray(square(3)).resize((60, 40))))
-    assert score(["--preds", str(tmp_path / "m"), "--gt", str(truth), "--task", "sod", "--out", str(tmp_path / "r")]) == 0
+    assert (
+        score(["--preds", str(tmp_path / "m"), "--gt", str(truth), "--task", "sod", "--out", str(tmp_path / "r")]) == 0
+    )
     metrics = read_summary(tmp_path / "r").metrics["ECSSD"]
     assert metrics["mae"] < 0.01
     assert metrics["s_measure"] > 0.98
@@ -62,7 +66,9 @@ def test_missing_and_extra_predictions_are_named(tmp_path: Path) -> None:
     truth = sod(tmp_path / "ECSSD", "abc")
     for name in "axy":
         save(tmp_path / "m" / f"{name}.png", square(2))
-    with pytest.raises(ValueError, match=r"2 images without prediction \(b, c\) and 2 predictions without image \(x, y\)"):
+    with pytest.raises(
+        ValueError, match=r"2 images without prediction \(b, c\) and 2 predictions without image \(x, y\)"
+    ):
         score(["--preds", str(tmp_path / "m"), "--gt", str(truth), "--task", "sod", "--out", str(tmp_path / "r")])
     assert not (tmp_path / "r").exists()
 
@@ -97,10 +103,15 @@ def test_coloured_instances(tmp_path: Path) -> None:
 
 
 def test_coco_results_use_their_scores(tmp_path: Path) -> None:
-    box = {"a": [[5, 1, 15, 1, 15, 5, 5, 5]], "b": [[5, 8, 15, 8, 15, 12, 5, 12]], "wrong": [[20, 1, 28, 1, 28, 5, 20, 5]]}
+    box = {
+        "a": [[5, 1, 15, 1, 15, 5, 5, 5]],
+        "b": [[5, 8, 15, 8, 15, 12, 5, 12]],
+        "wrong": [[20, 1, 28, 1, 28, 5, 20, 5]],
+    }
     save(tmp_path / "SOC" / "imgs" / "1.jpg", np.zeros((20, 30, 3), dtype=np.uint8))
     annotations = [
-        {"id": n, "image_id": 7, "category_id": 1, "segmentation": box[name], "iscrowd": 0} for n, name in enumerate("ab")
+        {"id": n, "image_id": 7, "category_id": 1, "segmentation": box[name], "iscrowd": 0}
+        for n, name in enumerate("ab")
     ]
     images = [{"id": 7, "file_name": "1.jpg", "height": 20, "width": 30}]
     (tmp_path / "SOC" / "test.json").write_text(json.dumps({"images": images, "annotations": annotations}))
@@ -123,5 +134,7 @@ def test_what_predict_has_written_is_scored(tmp_path: Path) -> None:
         save(tmp_path / "p" / f"{name}-2.png", square(2 + number))
         lines.append(json.dumps({"images": [str(truth / "Imgs" / f"{name}.jpg")], "masks": [[f"{name}-2.png"]]}))
     (tmp_path / "p" / "predictions.jsonl").write_text("\n".join(lines) + "\n")
-    assert score(["--preds", str(tmp_path / "p"), "--gt", str(truth), "--task", "sod", "--out", str(tmp_path / "r")]) == 0
+    assert (
+        score(["--preds", str(tmp_path / "p"), "--gt", str(truth), "--task", "sod", "--out", str(tmp_path / "r")]) == 0
+    )
     assert read_summary(tmp_path / "r").metrics["ECSSD"]["giou"] == 1

@@ -55,7 +55,9 @@ def module(monkeypatch):
 
     def answered(groups):
         texts = tuple(f"<think></think><answer>{ANSWERS[group.task]}</answer>" for group in groups)
-        return respond(groups).__class__(texts, *(getattr(respond(groups), n) for n in ("tokens", "mask", "logp", "truncated")))
+        return respond(groups).__class__(
+            texts, *(getattr(respond(groups), n) for n in ("tokens", "mask", "logp", "truncated"))
+        )
 
     monkeypatch.setattr(module, "respond", answered)
     return module

@@ -127,3 +127,13 @@ def test_a_checkpoint_of_other_adapters_is_refused(tmp_path):
     other = sft(policy=PolicyConfig("tiny-scratch", lora=LoRA(rank=4, targets=("q_proj",))))
     with pytest.raises(ValueError, match="does not fit this policy"):
         trainer(tmp_path, max_steps=2).fit(other, datamodule=scenes(streams=["sft"]), ckpt_path=tmp_path / "one.ckpt")
+
+
+def test_lightnings_own_callbacks_watch_the_metrics(tmp_path):
+    stop = L.pytorch.callbacks.EarlyStopping("val/sod/s_measure", mode="max", patience=1, min_delta=1.0)
+    best = L.pytorch.callbacks.ModelCheckpoint(tmp_path, monitor="val/cosod/f_max", mode="max", filename="best")
+    options = {"limit_val_batches": 1.0, "enable_checkpointing": True, "callbacks": [stop, best]}
+    run = trainer(tmp_path, max_steps=20, **options)
+    run.fit(sft(), datamodule=scenes(streams=["sft"], batch_size=3))
+    assert run.global_step == 8  # epochs of 4; nothing gains 1.0, so the second validation is the last
+    assert (tmp_path / "best.ckpt").exists()
