@@ -21,21 +21,23 @@ LONGEST_STEM = 200  # bytes; file systems allow 255 for the whole name
 
 
 class PredictionWriter(L.Callback):
-    """Write masks, overlays and words of `predict` to a folder.
+    """Write masks, overlays and words of `predict` or `test` to a folder.
 
     For each image, at its own size: a mask `<name>.png` (0 and 255), or where the task's masks are instances one
     `<name>_<i>.png` each, from 0, and an overlay `<name>_overlay.png`. The name is that of the photograph without its
     suffix, or the group's key where it came from no file; where it is taken, a number is appended, so that no file is
     ever overwritten. For each group a line in `predictions.jsonl`:
 
-        {"task", "key", "images", "response", "expressions", "reason", "confidence", "masks", "overlays"}
+        {"task", "benchmark", "key", "images", "response", "expressions", "reason", "confidence", "masks", "overlays"}
 
-    `images` are paths as they were given; `masks`, a list an image, and `overlays` are relative to the folder. Each
-    line is written once its files are there. Several processes write to parts `predictions-<rank>.jsonl`, which the
-    first one joins at the end; a run that was stopped leaves the lines it got to.
+    `benchmark` is empty but in the test of several; `images` are paths as they were given; `masks`, a list an image, and
+    `overlays` are relative to the folder, which `lightning-sal score` takes as predictions. Each line is written once its
+    files are there. Several processes write to parts `predictions-<rank>.jsonl`, which the first one joins at the end; a
+    run that was stopped leaves the lines it got to.
 
     What it asks of others, and nothing more: the module's `predict_step` returns a list of
-    `lightning_sal.samples.Prediction`. Run `predict` with `return_predictions=False` to keep none of them in memory.
+    `lightning_sal.samples.Prediction`, and its `test_step` a pair of anything and such a list. Run `predict` with
+    `return_predictions=False` to keep none of them in memory.
 
     Args:
         output_dir: The folder; made where it does not exist.
@@ -47,7 +49,7 @@ class PredictionWriter(L.Callback):
         self.folder, self.overwrite = Path(output_dir), overwrite
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if stage != "predict":
+        if stage not in ("predict", "test"):
             return
         old = _lists(self.folder)
         if old and not self.overwrite:
@@ -77,6 +79,14 @@ class PredictionWriter(L.Callback):
             with self._list.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")  # in one piece: without its end no line is valid JSON
 
+    def on_test_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        self.on_predict_batch_end(trainer, pl_module, outputs[1], batch, batch_idx)
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.on_predict_end(trainer, pl_module)
+
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         trainer.strategy.barrier("predictions written")
         if not trainer.is_global_zero:
@@ -102,6 +112,7 @@ def write(folder: Path, prediction: Prediction) -> dict[str, Any]:
         overlays.append(overlay_file.name)
     return {
         "task": group.task,
+        "benchmark": group.benchmark,
         "key": group.key,
         "images": list(group.paths),
         "response": prediction.text,

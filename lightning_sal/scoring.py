@@ -26,13 +26,14 @@ class Scored:
     read: Reader
 
 
-def pair_up(preds: Path, truth: Path, task: str) -> list[Scored]:
+def pair_up(preds: Path, truth: Path, task: str, benchmark: str) -> list[Scored]:
     """Every image of a benchmark with its prediction.
 
     Args:
         preds: What `prediction_readers` takes.
         truth: The benchmark, as distributed; where it holds splits, the test split is taken.
         task: sod, sis or cosod.
+        benchmark: Its name.
 
     Raises:
         FileNotFoundError: There is no such path.
@@ -45,7 +46,7 @@ def pair_up(preds: Path, truth: Path, task: str) -> list[Scored]:
             if name in images:
                 raise ValueError(f"{truth}: {photograph.path} and {images[name].path} share the name {name!r}")
             images[name] = photograph
-    readers = prediction_readers(preds, task, coco_ids(truth) if preds.is_file() else {})
+    readers = prediction_readers(preds, task, benchmark, coco_ids(truth) if preds.is_file() else {})
     missing, extra = sorted(set(images) - set(readers)), sorted(set(readers) - set(images))
     if missing or extra:
         found = {"images without prediction": missing, "predictions without image": extra}
@@ -55,7 +56,7 @@ def pair_up(preds: Path, truth: Path, task: str) -> list[Scored]:
 
 
 def score(
-    pairs: Iterable[Scored], task: str, writer: ResultsWriter, benchmark: str, *, normalize: bool
+    pairs: Iterable[Scored], task: str, writer: ResultsWriter, benchmark: str, **options: bool
 ) -> dict[str, float]:
     """Metrics over all pairs; a row for each goes to the writer.
 
@@ -64,12 +65,12 @@ def score(
         task: sod, sis or cosod.
         writer: Takes the rows.
         benchmark: Name of the benchmark.
-        normalize: Whether each saliency map is stretched to [0, 1] first.
+        **options: Those of `mask_metrics`.
 
     Raises:
         UnreadableSample: A file cannot be read, or does not fit.
     """
-    metrics = mask_metrics(task, normalize)
+    metrics = mask_metrics(task, **options)
     for pair in pairs:
         image, truth = pair.photograph.read()
         assert truth is not None  # records of a benchmark have ground truth

@@ -23,6 +23,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--normalize", action="store_true", help="stretch each map to [0, 1] first, as some toolboxes do"
     )
+    parser.add_argument("--weighted-f", action="store_true", help="the weighted F-measure too, which takes a while")
     arguments = parser.parse_args(argv)
 
     from lightning_sal.results import Results, ResultsWriter
@@ -32,11 +33,12 @@ def main(argv: list[str]) -> int:
     name = arguments.name or arguments.preds.resolve().stem
     benchmark = arguments.benchmark or arguments.gt.resolve().stem
     folder = arguments.out or Path("runs/score") / name / benchmark
-    pairs = pair_up(arguments.preds, arguments.gt, arguments.task)
+    pairs = pair_up(arguments.preds, arguments.gt, arguments.task, benchmark)
     ResultsWriter.prepare(folder)
     tasks = {benchmark: arguments.task}
     writer = ResultsWriter(folder, tasks)
-    metrics = score(pairs, arguments.task, writer, benchmark, normalize=arguments.normalize)
+    options = {"normalize": arguments.normalize, "weighted_f": arguments.weighted_f}
+    metrics = score(pairs, arguments.task, writer, benchmark, **options)
     writer.close()
     results = Results(name, tasks, {benchmark: metrics})
     writer.finish(results)

@@ -21,7 +21,7 @@ from lightning_sal.datasets.layouts import image_files, split_of, subfolders
 Reader = Callable[[tuple[int, int]], tuple[Tensor, Tensor | None]]
 
 
-def prediction_readers(path: Path, task: str, ids: Mapping[Any, str]) -> dict[str, Reader]:
+def prediction_readers(path: Path, task: str, benchmark: str, ids: Mapping[Any, str]) -> dict[str, Reader]:
     """Name of an image -> how its prediction is read.
 
     A folder of saliency maps named as the images (SOD; in one folder a group for CoSOD), a folder of colour-coded
@@ -30,6 +30,7 @@ def prediction_readers(path: Path, task: str, ids: Mapping[Any, str]) -> dict[st
     Args:
         path: The folder, or the json.
         task: sod, sis or cosod.
+        benchmark: Name of the benchmark, by which the lines of `PredictionWriter` are chosen that name one.
         ids: Image id -> name of the image, for COCO results.
 
     Raises:
@@ -41,7 +42,7 @@ def prediction_readers(path: Path, task: str, ids: Mapping[Any, str]) -> dict[st
     if path.is_file():
         return _coco_results(path, ids)
     if (path / "predictions.jsonl").is_file():
-        return _own_predictions(path / "predictions.jsonl", task)
+        return _own_predictions(path / "predictions.jsonl", task, benchmark)
     folders = subfolders(path) if task == "cosod" else [path]
     read = _read_instances if task == "sis" else _read_map
     found: dict[str, Reader] = {
@@ -93,12 +94,14 @@ def coco_ids(truth: Path) -> dict[Any, str]:
     return {image["id"]: Path(image["file_name"]).stem for image in images}
 
 
-def _own_predictions(path: Path, task: str) -> dict[str, Reader]:
+def _own_predictions(path: Path, task: str, benchmark: str) -> dict[str, Reader]:
     found: dict[str, Reader] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             fields = json.loads(line)
             pairs = list(zip(fields["images"], fields["masks"], strict=True))
+            if fields.get("benchmark", "") not in ("", benchmark):
+                continue
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}:{number}: not a line of PredictionWriter: {error}") from None
         for image, masks in pairs:

@@ -22,16 +22,17 @@ from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import TASKS
 
 
-def mask_metrics(task: str, normalize: bool = False) -> dict[str, Metric]:
+def mask_metrics(task: str, normalize: bool = False, weighted_f: bool = False) -> dict[str, Metric]:
     """The metrics of a task's masks: S, E, F, MAE, gIoU and cIoU of regions (SOD, CoSOD); IASM and AP of instances (SIS).
 
     Args:
         task: sod, sis or cosod.
         normalize: Whether each saliency map is stretched to [0, 1] first.
+        weighted_f: Whether the weighted F-measure of regions is wanted too, which takes several times as long.
     """
     if TASKS[task].instances:
         return {"iasm": InstanceAlignedStructureMeasure(), "ap": InstanceAveragePrecision()}
-    return {"maps": SaliencySuite(normalize=normalize), "iou": MaskIoU(normalize=normalize)}
+    return {"maps": SaliencySuite(weighted_f, normalize), "iou": MaskIoU(normalize=normalize)}
 
 
 def score_image(metrics: Any, masks: Tensor, truth: Tensor, scores: Tensor | None = None) -> dict[str, float]:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_sal.callbacks import EvaluationResults
+from lightning_sal.callbacks import EvaluationResults, PredictionWriter
+from lightning_sal.commands.score import main as score
 from lightning_sal.datamodules import BenchmarksDataModule
 from lightning_sal.metrics.functional import structure_measure
 from lightning_sal.results import read_images, read_summary
@@ -83,6 +84,18 @@ def test_each_benchmark_has_its_own_numbers(tmp_path: Path, module) -> None:
             assert value == pytest.approx(values[f"test/{name}/{metric}"]), (name, metric)
     assert [row["expressions"] for row in read_images(out, "ILSO")] == ["a; bb"] * 2
     assert (out / "failures.html").read_text().count("<figure>") == 10
+
+
+def test_kept_predictions_score_the_same_again(tmp_path: Path, module) -> None:
+    kept, out, data = tmp_path / "kept", tmp_path / "out", benchmarks(tmp_path / "data")
+    callbacks = [EvaluationResults(out, "a"), PredictionWriter(kept)]
+    trainer(tmp_path, callbacks=callbacks).test(module, data, verbose=False)
+    first = read_summary(out)
+    for name, task in first.tasks.items():
+        arguments = ["--preds", str(kept), "--gt", str(tmp_path / "data" / name), "--task", task]
+        assert score([*arguments, "--out", str(tmp_path / name)]) == 0
+        again = read_summary(tmp_path / name).metrics[name]
+        assert again == pytest.approx({metric: first.metrics[name][metric] for metric in again}, abs=1e-6)
 
 
 def test_what_cannot_be_read_counts_as_empty(tmp_path: Path, module, monkeypatch) -> None:
