@@ -15,7 +15,6 @@ import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -99,16 +98,17 @@ class ResultsWriter:
     Args:
         folder: Where to write; it must not hold results yet.
         tasks: Name of a benchmark -> its task.
-        part: Number of this process among several that write at once; they are joined by `finish`.
+        part: Number of this process among those that write at once, each with every `parts`-th sample.
+        parts: How many they are; the first joins what they wrote by `finish`.
 
     Raises:
         FileExistsError: The folder holds results.
     """
 
-    def __init__(self, folder: Path, tasks: Mapping[str, str], part: int = 0) -> None:
-        self.folder, self.tasks, self.part = folder, dict(tasks), part
+    def __init__(self, folder: Path, tasks: Mapping[str, str], part: int = 0, parts: int = 1) -> None:
+        self.folder, self.tasks, self.part, self.parts = folder, dict(tasks), part, parts
         self.worst: dict[str, list[tuple[float, int, str]]] = {}
-        self.count = 0
+        self.images, self.samples, self.key = 0, -1, ""
 
     @staticmethod
     def prepare(folder: Path) -> None:
@@ -120,6 +120,9 @@ class ResultsWriter:
     def add(self, row: Mapping[str, Any], picture: Callable[[], Image.Image]) -> None:
         """Add an image: its row (`benchmark` among its fields), and how to draw it where it is among the worst."""
         benchmark = row["benchmark"]
+        if row["key"] != self.key:  # the images of a group come one after the other
+            self.samples, self.key = self.samples + 1, row["key"]
+        row = {"sample": self.samples * self.parts + self.part, **row}
         path = self._csv(benchmark, self.part)
         new = not path.exists()
         with path.open("a", newline="", encoding="utf-8") as file:
@@ -128,40 +131,42 @@ class ResultsWriter:
                 writer.writeheader()
             writer.writerow(row)
         score = float(row[PRIMARY[self.tasks[benchmark]]])
-        heap, self.count = self.worst.setdefault(benchmark, []), self.count + 1
+        heap, self.images = self.worst.setdefault(benchmark, []), self.images + 1
         if len(heap) < WORST or -score > heap[0][0]:
-            entry = (-score, -self.count, _figure(row, score, picture()))
+            entry = (-score, -self.images, _figure(row, score, picture()))
             (heapq.heappush if len(heap) < WORST else heapq.heapreplace)(heap, entry)
 
     def close(self) -> None:
         """Write down the worst images of this process."""
         self._worst_file(self.part).write_text(json.dumps(self.worst), encoding="utf-8")
 
-    def finish(self, results: Results, parts: int = 1) -> None:
+    def finish(self, results: Results) -> None:
         """Join what all processes wrote, once all are closed, and write the summary and the page of failures."""
         worst: dict[str, list[tuple[float, int, str]]] = {}
-        for part in range(parts):
+        for part in range(self.parts):
             path = self._worst_file(part)
             for benchmark, entries in json.loads(path.read_text(encoding="utf-8")).items():
                 worst.setdefault(benchmark, []).extend(map(tuple, entries))
             path.unlink()
         for benchmark in worst:
-            self._join(benchmark, parts)
+            self._join(benchmark)
         page = _page(results.name, {name: sorted(entries, reverse=True)[:WORST] for name, entries in worst.items()})
         (self.folder / "failures.html").write_text(page, encoding="utf-8")
         write_summary(results, self.folder)
 
-    def _join(self, benchmark: str, parts: int) -> None:
-        """One file from several, in turns, since samples were dealt to the processes in turns."""
-        columns, head = [], ""
-        for part in range(parts):
+    def _join(self, benchmark: str) -> None:
+        """One file from several, in the order of the data."""
+        lines, head = [], ""
+        for part in range(self.parts):
             path = self._csv(benchmark, part)
             if path.exists():
-                head, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-                columns.append(lines)
+                with path.open(newline="", encoding="utf-8") as file:
+                    head, *own = file.readlines()
+                lines += own
                 path.unlink()
-        lines = [line for turn in zip_longest(*columns) for line in turn if line is not None]
-        (self.folder / f"{benchmark}.csv").write_text("".join([head, *lines]), encoding="utf-8")
+        lines.sort(key=lambda line: int(line.split(",", 1)[0]))  # stable: the images of a sample stay in order
+        with (self.folder / f"{benchmark}.csv").open("w", newline="", encoding="utf-8") as file:
+            file.writelines([head, *lines])
 
     def _csv(self, benchmark: str, part: int) -> Path:
         return self.folder / f".{benchmark}-{part}.csv"

@@ -29,11 +29,12 @@ def written(folder: Path, scores: list[float], name: str = "A", parts: int = 1) 
     ResultsWriter.prepare(folder)
     tasks = {"ECSSD": "sod"}
     for part in range(parts):
-        writer = ResultsWriter(folder, tasks, part)
+        writer = ResultsWriter(folder, tasks, part, parts)
         for number in range(part, len(scores), parts):
             writer.add(row(number, scores[number]), lambda number=number: picture(number))
         writer.close()
-    ResultsWriter(folder, tasks).finish(Results(name, tasks, {"ECSSD": {"s_measure": float(np.mean(scores))}}), parts)
+    results = Results(name, tasks, {"ECSSD": {"s_measure": float(np.mean(scores))}})
+    ResultsWriter(folder, tasks, parts=parts).finish(results)
     return folder
 
 

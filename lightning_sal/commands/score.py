@@ -26,6 +26,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--weighted-f", action="store_true", help="the weighted F-measure too, which takes a while")
     arguments = parser.parse_args(argv)
 
+    from rich.console import Console
+    from rich.progress import track
+
     from lightning_sal.results import Results, ResultsWriter
     from lightning_sal.scoring import pair_up, score
     from lightning_sal.tables import markdown
@@ -38,7 +41,8 @@ def main(argv: list[str]) -> int:
     tasks = {benchmark: arguments.task}
     writer = ResultsWriter(folder, tasks)
     options = {"normalize": arguments.normalize, "weighted_f": arguments.weighted_f}
-    metrics = score(pairs, arguments.task, writer, benchmark, **options)
+    shown = track(pairs, "images", console=Console(stderr=True), transient=True)
+    metrics = score(shown, arguments.task, writer, benchmark, **options)
     writer.close()
     results = Results(name, tasks, {benchmark: metrics})
     writer.finish(results)
