@@ -3,8 +3,26 @@
 An objective is four choices, each written once: the advantage, the level of the ratio, the clip and the reduction.
 """
 
-from lightning_sal.objectives.advantages import cgpo_advantages, token_confidence
+from lightning_sal.objectives.advantages import (
+    cgpo_advantages,
+    group_advantages,
+    leave_one_out_advantages,
+    overlong_penalty,
+    tells_apart,
+    token_confidence,
+)
 from lightning_sal.objectives.policy import clip_fractions, log_ratio, policy_loss
 from lightning_sal.objectives.supervised import sft_loss
 
-__all__ = ["cgpo_advantages", "clip_fractions", "log_ratio", "policy_loss", "sft_loss", "token_confidence"]
+__all__ = [
+    "cgpo_advantages",
+    "clip_fractions",
+    "group_advantages",
+    "leave_one_out_advantages",
+    "log_ratio",
+    "overlong_penalty",
+    "policy_loss",
+    "sft_loss",
+    "tells_apart",
+    "token_confidence",
+]

@@ -1,9 +1,11 @@
 """How much better than expected a response was.
 
-Legend: B responses, T tokens. Masks are True on response tokens.
+Legend: B responses, T tokens. Masks are True on response tokens. The responses to one prompt, a group, stand side by side.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -39,3 +41,71 @@ def cgpo_advantages(rewards: Tensor, confidence: Tensor) -> Tensor:
         (B,) advantages in [-1, 1].
     """
     return rewards - confidence.detach()
+
+
+def group_advantages(rewards: Tensor, group_size: int, scale: Literal["group", "none"] = "group") -> Tensor:
+    """How much better a response is than the others to its prompt: A = r - mean, over the group's spread where asked.
+
+    group: A = (r - mean) / (std + 1e-4), std over G - 1 (GRPO, Shao et al. 2024, arXiv:2402.03300). none: A = r - mean
+    (Dr.GRPO, Liu et al. 2025, arXiv:2503.20783). A group whose rewards are all equal has advantage exactly 0.
+
+    Args:
+        rewards: (B,) rewards, the G responses to a prompt side by side.
+        group_size: G >= 2.
+        scale: What the centred reward is divided by.
+
+    Returns:
+        (B,) advantages.
+
+    Raises:
+        ValueError: For an unknown scale, G < 2, or B that is no multiple of G.
+    """
+    groups = _grouped(rewards, group_size)
+    centred = torch.where(_all_equal(groups), 0.0, groups - groups.mean(1, keepdim=True))
+    if scale == "group":
+        centred = centred / (groups.std(1, keepdim=True) + 1e-4)
+    elif scale != "none":
+        raise ValueError(f"unknown scale '{scale}': use group or none")
+    return centred.flatten()
+
+
+def leave_one_out_advantages(rewards: Tensor, group_size: int) -> Tensor:
+    """How much better a response is than the mean of the others: A = r - mean of the G - 1 others = G/(G - 1) (r - mean).
+
+    RLOO, Ahmadian et al. 2024, arXiv:2402.14740. Arguments, result and errors as for `group_advantages`.
+    """
+    return group_advantages(rewards, group_size, "none") * group_size / (group_size - 1)
+
+
+def overlong_penalty(lengths: Tensor, max_length: int, buffer: int) -> Tensor:
+    """What DAPO adds to the reward of a long response (soft overlong punishment, Yu et al. 2025, arXiv:2503.14476).
+
+    0 up to max_length - buffer tokens, then falling linearly to -1 at max_length.
+
+    Args:
+        lengths: (B,) response tokens.
+        max_length: Limit of response tokens.
+        buffer: Tokens before the limit over which the penalty grows, in 1 .. max_length.
+
+    Returns:
+        (B,) in [-1, 0].
+    """
+    if not 0 < buffer <= max_length:
+        raise ValueError(f"buffer must lie in 1 .. max_length = {max_length}, not {buffer}")
+    return ((max_length - buffer - lengths) / buffer).clamp(-1, 0)
+
+
+def tells_apart(rewards: Tensor, group_size: int) -> Tensor:
+    """Which groups have rewards that differ: (B / G,) bool. The others have advantage 0 and teach nothing (DAPO)."""
+    return ~_all_equal(_grouped(rewards, group_size)).squeeze(1)
+
+
+def _grouped(rewards: Tensor, group_size: int) -> Tensor:
+    if group_size < 2 or len(rewards) % group_size:
+        raise ValueError(f"{len(rewards)} rewards are not groups of {group_size}: G must be at least 2 and divide them")
+    return rewards.view(-1, group_size)
+
+
+def _all_equal(groups: Tensor) -> Tensor:
+    """(B / G, 1) bool; by equality, since the spread of equal rewards is not 0 after rounding."""
+    return (groups == groups[:, :1]).all(1, keepdim=True)

@@ -14,6 +14,7 @@ from lightning_sal.objectives.supervised import at_least_one
 
 Ratio = Literal["token", "sequence"]
 Reduction = Literal["sequence_mean", "token_mean", "constant"]
+Surrogate = Literal["clipped", "weighted"]
 
 
 def log_ratio(logp: Tensor, logp_old: Tensor, mask: Tensor, ratio: Ratio = "token") -> Tensor:
@@ -42,6 +43,7 @@ def policy_loss(
     ratio: Ratio = "token",
     reduction: Reduction = "sequence_mean",
     clip: tuple[float, float] = (0.2, 0.2),
+    surrogate: Surrogate = "clipped",
     max_length: int | None = None,
     logp_ref: Tensor | None = None,
     beta: float = 0.0,
@@ -51,7 +53,9 @@ def policy_loss(
     """Clipped policy-gradient loss (PPO, Schulman et al. 2017, arXiv:1707.06347).
 
     Per token l = -min(r A, clip(r, 1 - low, 1 + high) A) + beta (exp(d) - d - 1), d = logp_ref - logp: the k3 estimate
-    of the KL divergence to a reference (GRPO, Shao et al. 2024, arXiv:2402.03300). Then, with N the counts of the whole
+    of the KL divergence to a reference (GRPO, Shao et al. 2024, arXiv:2402.03300). The surrogate "weighted" has, in place
+    of the minimum, -clip(r, 1 - low, 1 + high) A logp with no gradient through the clipped ratio, so that no token is
+    held back (CISPO, MiniMax 2025, arXiv:2506.13585). Then, with N the counts of the whole
     optimisation step on all ranks:
 
     - sequence_mean: 1/N_sequences sum_i 1/|y_i| sum_t l m (GRPO, GSPO, CGPO)
@@ -66,6 +70,7 @@ def policy_loss(
         ratio: Level of the importance ratio.
         reduction: How tokens become one number.
         clip: (low, high), how far the ratio may leave 1 downwards and upwards.
+        surrogate: What becomes of ratio and advantage.
         max_length: The constant length, for reduction "constant" only.
         logp_ref: (B, T) log-probabilities under the reference policy; needed where beta > 0.
         beta: Weight of the KL term.
@@ -76,12 +81,18 @@ def policy_loss(
         Scalar loss.
 
     Raises:
-        ValueError: For an unknown ratio or reduction, a missing max_length or a missing logp_ref.
+        ValueError: For an unknown ratio, surrogate or reduction, a missing max_length or a missing logp_ref.
     """
     r = log_ratio(logp, logp_old.detach(), mask, ratio).exp()
     a = advantages.detach()[:, None]
     low, high = clip
-    loss = -torch.minimum(r * a, r.clamp(1 - low, 1 + high) * a).expand_as(logp)
+    clipped = r.clamp(1 - low, 1 + high)
+    if surrogate == "clipped":
+        loss = -torch.minimum(r * a, clipped * a).expand_as(logp)
+    elif surrogate == "weighted":
+        loss = -clipped.detach() * a * logp
+    else:
+        raise ValueError(f"unknown surrogate '{surrogate}': use clipped or weighted")
     if beta:
         if logp_ref is None:
             raise ValueError("policy_loss: beta > 0 needs logp_ref, the reference policy's log-probabilities")

@@ -36,6 +36,7 @@ CASES = {
     "dapo": (dict(reduction="token_mean", clip=(0.2, 0.28)), GROUP, 0.0363186008, 0.5828455919),
     "dr_grpo": (dict(reduction="constant", max_length=8), CENTRED, -0.0161778406, 0.0649577306),
     "gspo, wide clip": (dict(ratio="sequence"), GROUP, 0.0223730553, 0.6607334620),
+    "cispo": (dict(reduction="token_mean", surrogate="weighted", clip=(1, 4)), GROUP, -0.0653379671, 0.6883373915),
     "gspo": (dict(ratio="sequence", clip=(3e-4, 4e-4)), GROUP, 0.0430879256, 0.5047579870),
 }
 

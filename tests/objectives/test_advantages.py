@@ -1,0 +1,60 @@
+"""Advantages of groups against golden values, hand arithmetic and identities."""
+
+import pytest
+import torch
+
+from lightning_sal.objectives import (
+    group_advantages,
+    leave_one_out_advantages,
+    overlong_penalty,
+    tells_apart,
+)
+
+REWARDS = torch.tensor([1, 0.25, 0.8, 0.9], dtype=torch.float64)
+# TRL 1.16.0, float64
+GROUP = [0.7069734729900489, -0.7069734729900489, -0.7061081934029355, 0.706108193402934]
+
+
+def test_golden_values():
+    assert group_advantages(REWARDS, 2).tolist() == pytest.approx(GROUP, abs=1e-12)
+    assert group_advantages(REWARDS, 2, "none").tolist() == pytest.approx([0.375, -0.375, -0.05, 0.05], abs=1e-12)
+
+
+@pytest.mark.parametrize("scale", ["group", "none"])
+def test_equal_rewards_have_advantage_exactly_0(scale):
+    rewards = torch.full((14,), 0.1)  # whose mean over 7 is not 0.1 in float32
+    assert group_advantages(rewards, 7, scale).tolist() == [0.0] * 14
+    assert leave_one_out_advantages(rewards, 7).tolist() == [0.0] * 14
+
+
+def test_leave_one_out_by_hand():
+    rewards = torch.tensor([1.0, 0.0, 0.5, 0.2, 0.2, 0.8])
+    expected = [1 - 0.25, 0 - 0.75, 0.5 - 0.5, 0.2 - 0.5, 0.2 - 0.5, 0.8 - 0.2]
+    assert leave_one_out_advantages(rewards, 3).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_advantages_of_a_group_sum_to_0_and_know_nothing_of_other_groups():
+    rewards = torch.rand(12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    advantages = group_advantages(rewards, 4)
+    assert advantages.view(3, 4).sum(1).abs().max() < 1e-12
+    assert torch.equal(advantages[4:8], group_advantages(rewards[4:8], 4))
+
+
+def test_overlong_penalty_by_hand():
+    lengths = torch.tensor([10, 80, 81, 90, 100, 120])
+    assert overlong_penalty(lengths, 100, 20).tolist() == pytest.approx([0, 0, -0.05, -0.5, -1, -1])
+    with pytest.raises(ValueError, match="buffer"):
+        overlong_penalty(lengths, 100, 0)
+
+
+def test_groups_that_tell_nothing_are_found():
+    rewards = torch.tensor([0.1, 0.1, 0.1, 0.1, 0.1 + 1e-7, 0.1])
+    assert tells_apart(rewards, 3).tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("size", "scale", "message"), [(1, "group", "at least 2"), (3, "group", "divide"), (2, "batch", "scale")]
+)
+def test_what_is_no_group_is_refused(size, scale, message):
+    with pytest.raises(ValueError, match=message):
+        group_advantages(REWARDS, size, scale)
