@@ -11,7 +11,7 @@ from torchmetrics import Metric
 
 from lightning_sal.metrics.functional.average_precision import average_precision, match_instances
 from lightning_sal.metrics.functional.inputs import as_masks
-from lightning_sal.metrics.functional.mask_iou import pairwise_iou
+from lightning_sal.metrics.functional.mask_iou import packed_iou, pairwise_iou
 
 BINS = 2**16
 
@@ -119,8 +119,9 @@ class InstanceAveragePrecision(Metric):
         if not ((scores >= 0) & (scores <= 1)).all():
             raise ValueError("scores must lie in [0, 1] and not be NaN")
         best = scores.argsort(descending=True, stable=True)[: self.max_detections]
-        scores = scores[best].to(preds.device)
+        scores = scores[best].cpu()
         thresholds = torch.tensor(self.iou_thresholds, dtype=torch.float64)
-        matched = match_instances(pairwise_iou(preds[best.to(preds.device)], target), scores, thresholds)
+        overlaps = (packed_iou if preds.device.type == "cpu" else pairwise_iou)(preds, target)
+        matched = match_instances(overlaps[best.to(overlaps.device)], scores, thresholds)
         bins = (scores.double() * BINS).long().clamp(max=BINS - 1)
         return bins.to(self.device), matched.to(self.device, torch.float64), len(target)

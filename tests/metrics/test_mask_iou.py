@@ -7,6 +7,7 @@ import torch
 
 from lightning_sal.metrics import MaskIoU
 from lightning_sal.metrics.functional import mask_iou
+from lightning_sal.metrics.functional.mask_iou import packed_iou, pairwise_iou
 from tests.metrics.parts import maps
 
 
@@ -40,3 +41,20 @@ def test_bad_masks_are_refused_by_sample() -> None:
         mask_iou(torch.zeros(2, 2, 2), torch.tensor([[[0.0, 1.0]] * 2, [[0.0, torch.nan]] * 2]))
     with pytest.raises(ValueError, match="same shape"):
         mask_iou(torch.zeros(2, 2, 2), torch.zeros(1, 2, 2))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (8, 8), (13, 21)])
+@pytest.mark.parametrize(("count", "other"), [(3, 4), (0, 2), (2, 0)])
+def test_both_ways_to_all_pairs_agree_with_each_pair(size: tuple[int, int], count: int, other: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+    preds, target = (torch.rand(n, *size, generator=draw) > 0.5 for n in (count, other))
+    preds[:1] = False
+    expected = torch.zeros(count, other, dtype=torch.float64)
+    for m, pred in enumerate(preds):
+        for i, truth in enumerate(target):
+            union = int((pred | truth).sum())
+            expected[m, i] = int((pred & truth).sum()) / union if union else 0
+    torch.testing.assert_close(packed_iou(preds, target), expected, atol=1e-15, rtol=0)
+    torch.testing.assert_close(pairwise_iou(preds, target), expected, atol=1e-15, rtol=0)
+    across = packed_iou(preds.mT, target.mT)  # as views
+    torch.testing.assert_close(across, expected, atol=1e-15, rtol=0)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from lightning_sal.metrics.functional.inputs import as_float64, as_map_pair, score_dtype
+from lightning_sal.metrics.functional.inputs import as_map_pair, by_cache, score_dtype
 
 
 def mean_absolute_error(preds: Tensor, target: Tensor) -> Tensor:
@@ -34,4 +35,6 @@ def mean_absolute_error(preds: Tensor, target: Tensor) -> Tensor:
 
 def absolute_errors(preds: Tensor, target: Tensor) -> Tensor:
     """`mean_absolute_error` of checked maps (B, H, W) and masks (B, H, W) bool: (B,) float64."""
-    return (as_float64(preds) - as_float64(target)).abs().mean((1, 2))
+    pairs = zip(by_cache(preds), by_cache(target), strict=True)
+    # in place where it can be: fresh memory costs more than the arithmetic
+    return torch.cat([x.to(torch.float64, copy=True).sub_(y.view(torch.uint8)).abs_().mean((1, 2)) for x, y in pairs])

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_CACHE_PIXELS = 2**17
+
 
 def as_map_pair(preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Check B saliency maps against B ground truths.
@@ -57,6 +59,15 @@ def as_masks(masks: Tensor, name: str) -> Tensor:
 def as_float64(values: Tensor) -> Tensor:
     """A float64 copy of a mask, or `values` itself where it is float64 already."""
     return (values.view(torch.uint8) if values.dtype == torch.bool else values).double()  # bool casts 3 times as slow
+
+
+def by_cache(maps: Tensor) -> tuple[Tensor, ...]:
+    """(B, H, W) in parts whose float64 copies stay in a CPU core's cache; on other devices all at once.
+
+    A CPU takes 1.5 to 3 times as long for what leaves its cache.
+    """
+    size = maps.shape[1] * maps.shape[2]
+    return maps.split(max(1, _CACHE_PIXELS // size) if maps.device.type == "cpu" else max(1, len(maps)))
 
 
 def score_dtype(preds: Tensor) -> torch.dtype:

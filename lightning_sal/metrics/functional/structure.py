@@ -14,10 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_sal.metrics.functional.inputs import as_float64, as_map_pair, score_dtype
+from lightning_sal.metrics.functional.inputs import as_float64, as_map_pair, by_cache, score_dtype
 
 _EPS = torch.finfo(torch.float64).eps  # as in the authors' MATLAB code
-_CACHE_PIXELS = 2**17  # the float64 copies of so many pixels stay in a CPU core's cache
 
 
 def structure_measure(preds: Tensor, target: Tensor) -> Tensor:
@@ -86,10 +85,7 @@ def structure_of(moments: Moments) -> Tensor:
 @torch.no_grad()
 def region_moments(preds: Tensor, target: Tensor) -> Moments:
     """Moments of maps (B, H, W) by masks (B, H, W) bool."""
-    size = preds.shape[1] * preds.shape[2]
-    # A CPU takes 1.5 to 3 times as long for what leaves its cache; other devices take all samples at once.
-    step = max(1, _CACHE_PIXELS // size) if preds.device.type == "cpu" else max(1, len(preds))
-    parts = [_moments(*part) for part in zip(preds.split(step), target.split(step), strict=True)]
+    parts = [_moments(*part) for part in zip(by_cache(preds), by_cache(target), strict=True)]
     return Moments(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 

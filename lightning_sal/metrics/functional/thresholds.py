@@ -10,9 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_sal.metrics.functional.inputs import by_cache
+
 LEVELS = 256
 ADAPTIVE = 256  # the column of the adaptive threshold; the columns before it are the curve
-_CHUNK_PIXELS = 2**18  # of one histogram on a CPU: what one pass leaves in its cache, the next one finds there
 
 
 class ThresholdCounts(NamedTuple):
@@ -46,8 +47,8 @@ def threshold_counts(preds: Tensor, target: Tensor, mean: Tensor | None = None) 
     size = preds[0].numel() if len(preds) else 1
     mean = preds.sum((1, 2), dtype=torch.float64) / size if mean is None else mean
     adaptive = (2 * mean).clamp(max=1)[:, None, None]
-    step = max(1, _CHUNK_PIXELS // size) if preds.device.type == "cpu" else max(1, len(preds))
-    chunks = zip(preds.split(step), target.split(step), adaptive.split(step), strict=True)
+    parts = by_cache(preds)
+    chunks = zip(parts, by_cache(target), adaptive.split(max(1, len(parts[0]))), strict=True)
     counts = torch.cat([_histograms(*chunk) for chunk in chunks]).double()  # (B, 2 reaches, 2 object, 256)
     below, reaching = counts.unbind(1)
     curve = (below + reaching).flip(2).cumsum(2).flip(2)  # (B, 2, 256)

@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from lightning_sal.metrics.functional.inputs import as_float64, as_map_pair, score_dtype
+from lightning_sal.metrics.functional.inputs import as_float64, as_map_pair, by_cache, score_dtype
 
 _EPS = torch.finfo(torch.float64).eps  # as in the authors' MATLAB code
 _RADIUS, _SIGMA = 3, 5.0  # of the Gaussian that blurs errors within the object
+_BELL = [math.exp(-(place**2) / (2 * _SIGMA**2)) for place in range(-_RADIUS, _RADIUS + 1)]
+_KERNEL = [value / sum(_BELL) for value in _BELL]
 _DECAY = math.log(0.5) / 5  # an error 5 pixels beside the object weighs 1.5
 
 
@@ -52,6 +54,10 @@ def weighted_f_measure(preds: Tensor, target: Tensor, beta2: float = 1.0) -> Ten
 @torch.no_grad()
 def weighted_f_scores(preds: Tensor, target: Tensor, beta2: float) -> Tensor:
     """`weighted_f_measure` of checked maps (B, H, W) and masks (B, H, W) bool: (B,) float64."""
+    return torch.cat([_scores(*part, beta2) for part in zip(by_cache(preds), by_cache(target), strict=True)])
+
+
+def _scores(preds: Tensor, target: Tensor, beta2: float) -> Tensor:
     distance, nearest = _to_object(target)
     error = (as_float64(preds) - as_float64(target)).abs_()
     edge = error.flatten(1).gather(1, nearest.flatten(1)).view_as(error)  # beside the object, that of its nearest pixel
@@ -83,8 +89,8 @@ def _to_object(target: Tensor) -> tuple[Tensor, Tensor]:
 
 def _blur(values: Tensor) -> Tensor:
     """(B, H, W) after a 7 x 7 Gaussian of sigma 5 with zeros around, one axis after the other."""
-    place = torch.arange(-_RADIUS, _RADIUS + 1, dtype=values.dtype, device=values.device)
-    kernel = (-place.square() / (2 * _SIGMA**2)).exp()
-    kernel = kernel / kernel.sum()
-    rows = F.conv2d(values[:, None], kernel[None, None, :, None], padding=(_RADIUS, 0))
-    return F.conv2d(rows, kernel[None, None, None], padding=(0, _RADIUS))[:, 0]
+    for dim, padding in ((1, (0, 0, _RADIUS, _RADIUS)), (2, (_RADIUS, _RADIUS))):
+        padded, values = F.pad(values, padding), torch.zeros_like(values)
+        for place, weight in enumerate(_KERNEL):  # shifted sums: convolutions of float64 are slow on a CPU
+            values.add_(padded.narrow(dim, place, values.shape[dim]), alpha=weight)
+    return values
