@@ -30,8 +30,7 @@ class EvaluationResults(L.Callback):
         self.folder, self.name = Path(folder), name
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.is_global_zero:
-            ResultsWriter.prepare(self.folder)
+        ResultsWriter.prepare(self.folder)  # by every process, so that none is left waiting where it is refused
         trainer.strategy.barrier("results prepared")
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self.tasks = {task: task for task in TASKS} | dict(getattr(data, "benchmarks", None) or {})
