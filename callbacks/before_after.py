@@ -36,8 +36,8 @@ class BeforeAfter(L.Callback):
 
     `samples.jsonl` holds each held-out sample of each arm, for `lightning-sal compare`.
 
-    What it asks of others: the module is a `lightning_sal.modules` module (or offers its `respond`, `reward`,
-    `segmenter` and `sft_losses`), the datamodule gives annotated samples by `val_dataloader()` and, for the control, has
+    What it asks of others: the module is a `lightning_sal.modules` module (or offers its `judge` and `sft_losses`), the
+    datamodule gives annotated samples by `val_dataloader()` and, for the control, has
     its SFT batches in `streams["sft"]`. One process only.
 
     Args:

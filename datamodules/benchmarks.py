@@ -23,6 +23,7 @@ class BenchmarksDataModule(ImageGroupsDataModule):
         root: The folder that they lie in.
         group_size: K, images of a CoSOD sample, >= 2.
         limit: Take only the first so many samples of each benchmark; null for all.
+        max_unreadable: As in `ImageGroupsDataModule`; 0, since numbers over fewer images are not those of the benchmark.
         **kwargs: See `ImageGroupsDataModule`.
     """
 
@@ -32,9 +33,10 @@ class BenchmarksDataModule(ImageGroupsDataModule):
         root: str = "data",
         group_size: int = 8,
         limit: int | None = None,
+        max_unreadable: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(max_unreadable=max_unreadable, **kwargs)
         for name, task in benchmarks.items():
             if task not in LAYOUTS:
                 raise ValueError(f"benchmark {name}: unknown task {task!r}; known are {sorted(LAYOUTS)}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 
 import torch
 
-from lightning_sal.objectives import token_confidence
 from lightning_sal.samples import Batch, Prediction
 from lightning_sal.tasks import TASKS
 
@@ -43,20 +41,13 @@ def evaluate(module: Any, batches: Iterable[Batch]) -> tuple[list[Sample], list[
     """Greedy responses of a `PolicyModule` to annotated held-out samples, in their order."""
     samples, predictions = [], []
     for batch in batches:
-        rollout = module.respond(batch.groups)
-        judged = module.reward(batch.groups, rollout.texts, rollout.truncated, module.segmenter)
-        confidence = token_confidence(rollout.logp, rollout.mask).tolist()
-        for row, group in enumerate(batch.groups):
-            answer = judged.answers[row]
-            expected = TASKS[group.task].parse(group.response or "").expressions
-            exact = Counter(answer.expressions) == Counter(expected)
-            correct, reward = judged.terms["correctness"][row].item(), judged.total[row].item()
-            samples.append(Sample(group.key, group.task, exact, correct, reward, confidence[row]))
-            predictions.append(
-                Prediction(
-                    group, rollout.texts[row], answer.expressions, answer.reason, judged.masks[row], confidence[row]
-                )
-            )
+        judged, said = module.judge(batch.groups)
+        for prediction, correct, reward in zip(said, judged.terms["correctness"], judged.total, strict=True):
+            group = prediction.group
+            exact = TASKS[group.task].is_exact(prediction.expressions, group.response or "")
+            sample = Sample(group.key, group.task, exact, correct.item(), reward.item(), prediction.confidence)
+            samples.append(sample)
+        predictions += said
     return samples, predictions
 
 

@@ -112,8 +112,8 @@ class ResultsWriter:
 
     @staticmethod
     def prepare(folder: Path) -> None:
-        """Make the folder; refuse one that holds results."""
-        if (folder / "summary.json").exists() or list(folder.glob("*.csv")):
+        """Make the folder; refuse one that holds results. What an unfinished run left there is written over."""
+        if (folder / "summary.json").exists() or any(not path.name.startswith(".") for path in folder.glob("*.csv")):
             raise FileExistsError(f"{folder}: results are there already; name another folder")
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -123,9 +123,8 @@ class ResultsWriter:
         if row["key"] != self.key:  # the images of a group come one after the other
             self.samples, self.key = self.samples + 1, row["key"]
         row = {"sample": self.samples * self.parts + self.part, **row}
-        path = self._csv(benchmark, self.part)
-        new = not path.exists()
-        with path.open("a", newline="", encoding="utf-8") as file:
+        new = benchmark not in self.worst
+        with self._csv(benchmark, self.part).open("w" if new else "a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(row))
             if new:
                 writer.writeheader()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -36,9 +37,18 @@ ROWS_AT_ONCE = 256  # resamples held in memory
 
 
 def columns(results: Sequence[Results], metrics: Sequence[str] = ()) -> list[tuple[str, str]]:
-    """(benchmark, metric) of a table, in the order in which they first come."""
+    """(benchmark, metric) of a table, in the order in which they first come; those that any method has.
+
+    Raises:
+        ValueError: No method has one of `metrics` on any benchmark.
+    """
     tasks = {benchmark: task for result in results for benchmark, task in result.tasks.items()}
-    return [(benchmark, metric) for benchmark, task in tasks.items() for metric in metrics or COLUMNS[task]]
+    known = {(benchmark, metric) for r in results for benchmark, values in r.metrics.items() for metric in values}
+    names = sorted({metric for _, metric in known})
+    if unknown := [metric for metric in metrics if metric not in names]:
+        raise ValueError(f"no results have the metric {unknown[0]!r}; there are {', '.join(names)}")
+    wanted = [(benchmark, metric) for benchmark, task in tasks.items() for metric in metrics or COLUMNS[task]]
+    return [column for column in wanted if column in known]
 
 
 def best(results: Sequence[Results], benchmark: str, metric: str) -> float | None:
@@ -119,27 +129,39 @@ def paired_bootstrap(
 def difference_lines(ours: Path, theirs: Path, metrics: Sequence[str] = ()) -> list[str]:
     """A line for each metric that every image has, of each benchmark that two folders share.
 
+    Images are the same where the file and its folder are called the same, wherever the benchmark lies.
+
     Raises:
-        ValueError: They share no benchmark, or not the images of one.
+        ValueError: They share no benchmark, or not the images of one; or a metric is no mean over images.
     """
+    if wrong := [metric for metric in metrics if metric not in PER_IMAGE]:
+        raise ValueError(f"{wrong[0]!r} is no mean over images that can be resampled; use {', '.join(PER_IMAGE)}")
     first, second = read_summary(ours), read_summary(theirs)
     shared = [benchmark for benchmark in first.tasks if benchmark in second.tasks]
     if not shared:
         raise ValueError(f"{ours} and {theirs} share no benchmark")
     lines = []
     for benchmark in shared:
-        rows = {row["image"]: row for row in read_images(theirs, benchmark)}
-        pairs = [(row, rows.pop(row["image"], None)) for row in read_images(ours, benchmark)]
-        if rows or any(other is None for _, other in pairs):
+        ours_by_image, theirs_by_image = (by_image(read_images(folder, benchmark)) for folder in (ours, theirs))
+        if set(ours_by_image) != set(theirs_by_image):
             raise ValueError(f"{benchmark}: {ours} and {theirs} hold different images")
-        for metric in metrics or PER_IMAGE:
-            if metric not in pairs[0][0]:
-                continue
-            values = [(float(a[metric]), float(b[metric])) for a, b in pairs if b]
-            mean, low, high = paired_bootstrap([a for a, _ in values], [b for _, b in values])
+        pairs = [(row, theirs_by_image[image]) for image, row in ours_by_image.items()]
+        for metric in (m for m in metrics or PER_IMAGE if all(m in side for side in pairs[0])):
+            mean, low, high = paired_bootstrap(*([float(pair[side][metric]) for pair in pairs] for side in (0, 1)))
             what, interval = f"{benchmark} {metric}: {first.name} - {second.name}", f"[{low:+.4f}, {high:+.4f}]"
-            lines.append(f"{what} = {mean:+.4f}, 95 % {interval}, {len(values)} images\n")
+            lines.append(f"{what} = {mean:+.4f}, 95 % {interval}, {len(pairs)} images\n")
     return lines
+
+
+def by_image(rows: Sequence[dict[str, str]]) -> dict[tuple[str, int], dict[str, str]]:
+    """Rows by folder and file name of their image, or their key where it came from no file, and which of these it is."""
+    seen: Counter[str] = Counter()
+    named = {}
+    for row in rows:
+        name = "/".join(Path(row["image"]).parts[-2:]) or row["key"]
+        seen[name] += 1
+        named[name, seen[name]] = row
+    return named
 
 
 def _cells(

@@ -78,6 +78,10 @@ class Task:
         """Whether each expression is an instance of its own, instead of a part of one salient region."""
         return self.tag == "ins"
 
+    def is_exact(self, expressions: Sequence[str], response: str) -> bool:
+        """Whether expressions are those of an annotated response, in any order."""
+        return sorted(expressions) == sorted(self.parse(response).expressions)
+
     def parse(self, text: str) -> Answer:
         """Read a response; never raises, and takes time linear in the length of `text`."""
         marks = list(_MARK.finditer(text))

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import stats
 
 from lightning_sal.results import WORST, Results, ResultsWriter, joined, read_images, read_summary
-from lightning_sal.tables import comma_separated, difference_lines, latex, markdown, paired_bootstrap
+from lightning_sal.tables import by_image, comma_separated, difference_lines, latex, markdown, paired_bootstrap
 
 A = Results("A_1", {"ECSSD": "sod", "ILSO": "sis"}, {"ECSSD": {"s_measure": 0.9, "mae": 0.05}, "ILSO": {"ap50": 0.5}})
 B = Results("B", {"ECSSD": "sod"}, {"ECSSD": {"s_measure": 0.8, "mae": 0.04}})
@@ -87,16 +87,18 @@ def test_a_folder_without_results_is_named(tmp_path: Path) -> None:
 
 def test_markdown_has_the_best_in_bold() -> None:
     lines = markdown([A, B], ["s_measure", "mae", "ap50"]).splitlines()
-    assert lines[0].startswith("| method | ECSSD S | ECSSD MAE |")
-    assert lines[2] == "| A_1 | **0.900** | 0.050 | - | - | - | **0.500** |"
-    assert lines[3] == "| B | 0.800 | **0.040** | - | - | - | - |"
+    assert lines[0] == "| method | ECSSD S | ECSSD MAE | ILSO AP50 |"
+    assert lines[2] == "| A_1 | **0.900** | 0.050 | **0.500** |"
+    assert lines[3] == "| B | 0.800 | **0.040** | - |"
+    with pytest.raises(ValueError, match="metric 'ap5'; there are ap50, mae, s_measure"):
+        markdown([A, B], ["ap5"])
     assert "**" not in markdown([B])  # nothing to be better than
 
 
 def test_latex_has_the_best_in_bold_and_escapes_names() -> None:
     text = latex([A, B])
-    assert r"A\_1 & \textbf{0.900} & - & - & 0.050" in text
-    assert r"\multicolumn{4}{c}{ECSSD} & \multicolumn{3}{c}{ILSO}" in text
+    assert r"A\_1 & \textbf{0.900} & 0.050 & \textbf{0.500}" in text
+    assert r"\multicolumn{2}{c}{ECSSD} & \multicolumn{1}{c}{ILSO}" in text
     assert text.count(r" \\") == 4
 
 
@@ -123,11 +125,26 @@ def test_bootstrap_agrees_with_scipy() -> None:
     assert (low, high) == pytest.approx(tuple(reference.confidence_interval), abs=4e-4)
 
 
+def test_what_an_unfinished_run_left_is_written_over(tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    ResultsWriter.prepare(folder)
+    ResultsWriter(folder, {"ECSSD": "sod"}).add(row(7, 0.1), lambda: picture(7))  # and then it is killed
+    assert [r["image"] for r in read_images(written(folder, [0.5, 0.6]), "ECSSD")] == ["0.jpg", "1.jpg"]
+
+
+def test_images_are_the_same_wherever_a_benchmark_lies() -> None:
+    here = by_image([{"image": "/data/ECSSD/Imgs/1.jpg"}, {"image": "/data/ECSSD/Imgs/2.jpg"}])
+    assert set(here) == set(by_image([{"image": "ECSSD/Imgs/2.jpg"}, {"image": "ECSSD/Imgs/1.jpg"}]))
+    assert len(by_image([{"image": "", "key": "scene"}] * 3)) == 3  # the images of a group without files
+
+
 def test_two_folders_are_compared_image_by_image(tmp_path: Path) -> None:
     ours = written(tmp_path / "a", [0.5, 0.6, 0.7], "A")
     theirs = written(tmp_path / "b", [0.4, 0.5, 0.6], "B", parts=2)
     lines = difference_lines(ours, theirs)
     assert lines[0] == "ECSSD s_measure: A - B = +0.1000, 95 % [+0.1000, +0.1000], 3 images\n"
     assert lines[1].startswith("ECSSD mae: A - B = -0.1000")
+    with pytest.raises(ValueError, match="'f_max' is no mean over images"):
+        difference_lines(ours, theirs, ["f_max"])
     with pytest.raises(ValueError, match="hold different images"):
         difference_lines(ours, written(tmp_path / "c", [0.5], "C"))

@@ -16,7 +16,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--preds", type=Path, required=True, help="folder of predictions, or COCO results json")
     parser.add_argument("--gt", type=Path, required=True, help="the benchmark, as distributed")
-    parser.add_argument("--task", required=True, choices=("sod", "sis", "cosod"))
+    parser.add_argument("--task", required=True, help="sod, sis or cosod")
     parser.add_argument("--name", help="of the method, in tables; by default that of the folder of predictions")
     parser.add_argument("--benchmark", help="name of the benchmark; by default that of its folder")
     parser.add_argument("--out", type=Path, help="folder for the results; by default runs/score/<name>/<benchmark>")
@@ -32,7 +32,9 @@ def main(argv: list[str]) -> int:
     from lightning_sal.results import Results, ResultsWriter
     from lightning_sal.scoring import pair_up, score
     from lightning_sal.tables import markdown
+    from lightning_sal.tasks import get_task
 
+    get_task(arguments.task)
     name = arguments.name or arguments.preds.resolve().stem
     benchmark = arguments.benchmark or arguments.gt.resolve().stem
     folder = arguments.out or Path("runs/score") / name / benchmark

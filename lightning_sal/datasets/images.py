@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
@@ -78,6 +79,27 @@ def read_mask(path: str | Path, size: tuple[int, int] | None = None, orientation
     """
     levels = _levels(_decode(path), path)
     return fit_masks(levels[None] * 2 > _range(levels), size, orientation, path)[0]
+
+
+def read_map(path: str | Path, size: tuple[int, int]) -> Tensor:
+    """A saliency map of any mode, from 0 to 1 over the range of its mode: 1 bit, 8 bits, 16 bits, or floats as they are.
+
+    Args:
+        path: The file.
+        size: (H, W) to which it is brought bilinearly where its own size differs.
+
+    Returns:
+        (H, W) float64.
+
+    Raises:
+        UnreadableSample: As for `read_image`.
+    """
+    image = _decode(path)
+    top = {"1": 1, "F": 1}.get(image.mode, 65535 if image.mode.startswith("I") else 255)
+    values = torch.from_numpy(_levels(image, path) / top)
+    if values.shape == size:
+        return values
+    return F.interpolate(values[None, None], size, mode="bilinear", align_corners=False)[0, 0]
 
 
 def read_instances_png(path: str | Path, size: tuple[int, int] | None = None, orientation: int = 1) -> Tensor:

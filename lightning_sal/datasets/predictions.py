@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_sal.datasets.coco import draw
-from lightning_sal.datasets.images import _decode, _levels, _range, read_instances_png, read_mask
+from lightning_sal.datasets.images import read_instances_png, read_map, read_mask
 from lightning_sal.datasets.layouts import image_files, split_of, subfolders
 
 # (H, W) of the ground truth -> (N, H, W) masks or a (1, H, W) map in [0, 1], and the scores of the masks where known
@@ -52,19 +51,6 @@ def prediction_readers(path: Path, task: str, benchmark: str, ids: Mapping[Any, 
         where = "in one folder a group" if task == "cosod" else "right in it"
         raise ValueError(f"{path}: no predictions; looked for images {where}, or predictions.jsonl")
     return found
-
-
-def read_map(path: Path, size: tuple[int, int]) -> Tensor:
-    """A saliency map of any mode, (H, W) float64 in [0, 1], brought to `size` bilinearly where it differs.
-
-    Raises:
-        UnreadableSample: The file cannot be read.
-    """
-    levels = _levels(_decode(path), path)
-    values = torch.from_numpy(levels / max(_range(levels), 255 if levels.max() > 1 else 1))
-    if values.shape == size:
-        return values
-    return F.interpolate(values[None, None], size, mode="bilinear", align_corners=False)[0, 0].clamp(0, 1)
 
 
 def _read_map(path: Path, size: tuple[int, int]) -> tuple[Tensor, None]:

@@ -16,7 +16,7 @@ from lightning_sal.modules.evaluation import Evaluation
 from lightning_sal.objectives import sft_loss, token_confidence
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.policy import Policy
-from lightning_sal.rewards import Reward, compose_answers
+from lightning_sal.rewards import Reward, RewardBatch, compose_answers
 from lightning_sal.samples import Batch, ImageGroup, Prediction, Rollout
 from lightning_sal.segmenters.base import Segmenter
 from lightning_sal.tiny.weights import embedded_segmenter
@@ -112,15 +112,19 @@ class PolicyModule(L.LightningModule):
         with torch.no_grad():
             return self.policy.sample(self.policy.encode(groups), self.max_new_tokens, temperature=0)
 
+    def judge(self, groups: Sequence[ImageGroup]) -> tuple[RewardBatch, list[Prediction]]:
+        """Greedy responses to B groups: what they are worth, and what was said."""
+        rollout = self.respond(groups)
+        judged = self.reward(groups, rollout.texts, rollout.truncated, self.segmenter)
+        confidence = token_confidence(rollout.logp, rollout.mask).tolist()
+        parts = zip(groups, rollout.texts, judged.answers, judged.masks, confidence, strict=True)
+        return judged, [Prediction(g, text, a.expressions, a.reason, masks, c) for g, text, a, masks, c in parts]
+
     def _evaluate(self, batch: Batch) -> tuple[list[dict[str, Any]], list[Prediction]]:
         if not len(batch):  # of a rank that has no sample left, while others still take a step
             return [], []
-        rollout = self.respond(batch.groups)
-        judged = self.reward(batch.groups, rollout.texts, rollout.truncated, self.segmenter)
-        confidence = token_confidence(rollout.logp, rollout.mask)
-        rows = self.evaluation.update(batch.groups, judged, confidence)
-        parts = zip(batch.groups, rollout.texts, judged.answers, judged.masks, confidence.tolist(), strict=True)
-        return rows, [Prediction(g, text, a.expressions, a.reason, masks, c) for g, text, a, masks, c in parts]
+        judged, predictions = self.judge(batch.groups)
+        return self.evaluation.update(judged, predictions), predictions
 
     def _log_evaluation(self, stage: str) -> None:
         values = self.evaluation.compute()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ from lightning_sal.metrics import (
     SaliencySuite,
 )
 from lightning_sal.rewards import RewardBatch
-from lightning_sal.samples import ImageGroup
+from lightning_sal.samples import Prediction
 from lightning_sal.tasks import TASKS
 
 
@@ -69,30 +68,34 @@ class Evaluation(nn.Module):
         self.masks = nn.ModuleDict({name: nn.ModuleDict(mask_metrics(task)) for name, task in names.items()})
         self.answers = nn.ModuleDict({name: nn.ModuleDict(_answer_metrics()) for name in names})
 
-    def update(self, groups: Sequence[ImageGroup], judged: RewardBatch, confidence: Tensor) -> list[dict[str, Any]]:
-        """Add B responses; `confidence` (B,) in [0, 1].
+    def update(self, judged: RewardBatch, predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+        """Add B responses.
+
+        Args:
+            judged: What they are worth.
+            predictions: What was said of B groups, with confidence in [0, 1].
 
         Returns:
             One row an image: what it is, how its masks did, and what was said of its group.
         """
         rows = []
-        for index, group in enumerate(groups):
-            name, answer = group.benchmark or group.task, judged.answers[index]
-            reward, sure = judged.total[index].cpu(), confidence[index].cpu()
-            said: dict[str, Any] = {"reward": reward.item(), "confidence": sure.item()}
-            said |= {"expressions": "; ".join(answer.expressions), "malformed": answer.reason or ""}
-            known = zip(judged.masks[index], group.masks, strict=True) if group.masks else ()
+        for reward, prediction in zip(judged.total, predictions, strict=True):
+            group, malformed = prediction.group, prediction.reason is not None
+            name, sure = group.benchmark or group.task, torch.tensor([prediction.confidence])
+            said = {"reward": reward.item(), "confidence": prediction.confidence}
+            said |= {"expressions": "; ".join(prediction.expressions), "malformed": prediction.reason or ""}
+            known = zip(prediction.masks, group.masks, strict=True) if group.masks else ()
             for number, (mask, truth) in enumerate(known):
                 about = {"benchmark": name, "key": group.key, "image": group.paths[number] if group.paths else ""}
                 rows.append({**about, **score_image(self.masks[name], mask, truth), **said})
             metrics: Any = self.answers[name]
             metrics["reward"].update(reward)
-            metrics["confidence"].update(sure)
-            metrics["calibration"].update(sure[None], reward[None].clamp(0, 1))
-            metrics["malformed"].update(float(answer.reason is not None))
+            metrics["confidence"].update(prediction.confidence)
+            metrics["calibration"].update(sure, reward[None].clamp(0, 1))
+            metrics["malformed"].update(float(malformed))
             if group.response is not None:
-                expected = TASKS[group.task].parse(group.response).expressions
-                metrics["exact"].update(float(Counter(answer.expressions) == Counter(expected)))
+                exact = TASKS[group.task].is_exact(prediction.expressions, group.response)
+                metrics["exact"].update(float(exact))
         return rows
 
     def compute(self) -> dict[str, Tensor]:
