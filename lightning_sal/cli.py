@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("lightning: interrupted", file=sys.stderr)
         return 130
-    except (UsageError, ValueError, OSError) as error:
+    except (UsageError, ValueError, OSError, MemoryError) as error:
         if os.environ.get("LIGHTNING_SAL_TRACEBACK") == "1":
             raise
         if isinstance(error, UsageError):

@@ -7,11 +7,12 @@ photograph.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -85,6 +86,22 @@ class Rollout:
     mask: Tensor
     logp: Tensor
     truncated: Tensor
+
+
+def join_rollouts(parts: Sequence[Rollout]) -> Rollout:
+    """All responses of several rollouts, padded right to the longest of them."""
+    width = max(part.tokens.shape[1] for part in parts)
+
+    def padded(tensors: Sequence[Tensor]) -> Tensor:
+        return torch.cat([F.pad(tensor, (0, width - tensor.shape[1])) for tensor in tensors])
+
+    return Rollout(
+        tuple(text for part in parts for text in part.texts),
+        padded([part.tokens for part in parts]),
+        padded([part.mask for part in parts]),
+        padded([part.logp for part in parts]),
+        torch.cat([part.truncated for part in parts]),
+    )
 
 
 class Phased(NamedTuple):

@@ -1,6 +1,7 @@
 """LightningModules: each ties a policy, a segmenter, rewards and an objective together and holds no mathematics."""
 
 from lightning_sal.modules.cgpo import CGPO
+from lightning_sal.modules.groups import CISPO, DAPO, GRPO, GSPO, RLOO, DrGRPO
 from lightning_sal.modules.sft import SFT
 
-__all__ = ["CGPO", "SFT"]
+__all__ = ["CGPO", "CISPO", "DAPO", "GRPO", "GSPO", "RLOO", "SFT", "DrGRPO"]

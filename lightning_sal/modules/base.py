@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
-from typing import Any
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -132,7 +132,8 @@ class PolicyModule(L.LightningModule):
 
     def sft_step(self, batch: Batch) -> Tensor:
         """One step of supervised fine-tuning, back-propagated but for its last micro-batch, which is returned."""
-        return self.accumulate(self.sft_losses(batch))
+        with self.memory_advice("update"):
+            return self.accumulate(self.sft_losses(batch))
 
     def sft_losses(self, batch: Batch) -> Iterator[Tensor]:
         """Token cross-entropy of the annotated responses, a micro-batch at a time; their sum is the loss of the step."""
@@ -177,9 +178,53 @@ class PolicyModule(L.LightningModule):
     def optimizer_zero_grad(self, *_: Any) -> None:
         """Gradients are cleared at the start of a step by `accumulate`, not between its micro-batches."""
 
-    def over_ranks(self, value: Tensor) -> Tensor:
-        """The sum of a tensor over all ranks."""
-        return self.trainer.strategy.reduce(value, reduce_op="sum")  # type: ignore[return-value]
+    def over_ranks(self, value: Tensor, operation: Literal["sum", "max"] = "sum") -> Tensor:
+        """The sum, or the largest, of a tensor over all ranks."""
+        return self.trainer.strategy.reduce(value, reduce_op=operation)  # type: ignore[return-value]
+
+    @contextmanager
+    def memory_advice(self, phase: str) -> Iterator[None]:
+        """Inside, running out of memory is answered by the knob that helps in this phase, and how far to turn it.
+
+        Raises:
+            MemoryError: In place of torch's own error.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                raise
+            raise MemoryError(f"out of memory while the step does its {phase}: {self.memory_knob(phase)}") from error
+
+    def memory_knob(self, phase: str) -> str:
+        """What to set lower, and to what, where a phase of a step needs too much memory."""
+        rows = self.micro_batch_size
+        if rows is None:
+            return "set model.micro_batch_size (now null, all responses at once), which does not change the gradient"
+        if rows > 1:
+            return f"set model.micro_batch_size {rows // 2} (now {rows}), which does not change the gradient"
+        if not self.policy_config.gradient_checkpointing:
+            return "set model.policy.gradient_checkpointing true, since model.micro_batch_size is 1 already"
+        return "halve the images: set model.policy.max_pixels lower, or data.group_size for CoSOD"
+
+    def any_rank(self, condition: bool) -> bool:
+        """Whether a condition holds on any rank."""
+        if self.trainer.world_size == 1:
+            return condition
+        return bool(self.over_ranks(torch.tensor(float(condition), device=self.device), "max"))
+
+    def step_now(self, loss: Tensor) -> None:
+        """An optimisation step in the midst of a training step, clipped like the one that Lightning does at its end.
+
+        Args:
+            loss: What `accumulate` returned.
+        """
+
+        def closure() -> None:
+            self._backward_locally(loss)
+            self._average_gradients()
+
+        self.optimizers().step(closure)  # type: ignore[union-attr]
 
     def _backward_locally(self, loss: Tensor) -> None:
         """Back-propagate without the synchronisation of data-parallel strategies, which the last backward pass does."""
@@ -187,6 +232,14 @@ class PolicyModule(L.LightningModule):
         block = strategy.block_backward_sync() if isinstance(strategy, DDPStrategy) else nullcontext()
         with block:
             strategy.backward(loss, None)
+
+    def _average_gradients(self) -> None:
+        """What DDP does in the last backward pass, by hand."""
+        gradients = [p.grad for p in self.parameters() if p.requires_grad and p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        mean = self.trainer.strategy.reduce(flat, reduce_op="mean")
+        for gradient, part in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
 
     def trainable_names(self) -> list[str]:
         """Names of the parameters that are trained, which are those that a checkpoint holds."""

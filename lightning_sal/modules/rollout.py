@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_sal.modules.base import PolicyModule
-from lightning_sal.objectives import clip_fractions, policy_loss, token_confidence
+from lightning_sal.modules.rollout_log import RatioLog, log_rollout
+from lightning_sal.objectives import policy_loss, token_confidence
+from lightning_sal.objectives.policy import Ratio, Reduction, Surrogate
+from lightning_sal.policy.prompts import Prompts
 from lightning_sal.rewards import RewardBatch
 from lightning_sal.samples import Batch, ImageGroup, Phased, Rollout
-from lightning_sal.tasks import TASKS
 
 
 @dataclass(slots=True)
 class RolloutRecord:
     """What one RL step did, for callbacks to log and to draw.
 
+    Legend: B = P G rows, the G responses to a prompt side by side.
+
     Args:
-        groups: B image groups.
-        rollout: Their sampled responses.
+        groups: B image groups, one a response: each of the P groups comes G times.
+        rollout: The sampled responses.
         judged: Rewards, answers and masks.
         confidence: (B,) in [0, 1].
-        advantages: (B,).
+        advantages: (B,); 0 for responses that the update left out.
         seconds: Phase -> wall time.
     """
 
@@ -41,27 +45,90 @@ class RolloutRecord:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-class RolloutModule(PolicyModule):
-    """Reinforcement learning on sampled responses; a subclass states its advantage.
+@dataclass(slots=True)
+class Experience:
+    """Sampled and judged responses that an update learns from; rows as in `RolloutRecord`.
 
-    A batch that comes as `Phased("sft", batch)` takes an SFT step instead: see `lightning_sal.callbacks.InterleavedSFT`.
+    Args:
+        groups: P image groups.
+        prompts: They, encoded.
+        rollout: The sampled responses.
+        judged: What they are worth.
+        kept: The prompts whose responses are learnt from, by number.
+    """
+
+    groups: tuple[ImageGroup, ...]
+    prompts: Prompts
+    rollout: Rollout
+    judged: RewardBatch
+    kept: list[int]
+
+
+class RolloutModule(PolicyModule):
+    """Reinforcement learning on sampled responses: a subclass names its objective, which is four choices.
+
+    | choice | where | values |
+    |---|---|---|
+    | advantage | `advantages` | of the subclass |
+    | level of the ratio | `ratio` | token, sequence |
+    | clip | `clip`, `surrogate` | (low, high) around 1; clipped, weighted |
+    | reduction | `reduction` | sequence_mean, token_mean, constant |
+
+    One step samples G responses to each of P prompts at once, judges them, and updates in micro-batches, whose size does
+    not change the gradient. A batch that comes as `Phased("sft", batch)` takes an SFT step instead: see
+    `lightning_sal.callbacks.InterleavedSFT`.
 
     Args:
         clip: (low, high), how far the ratio of new to old policy may leave 1 downwards and upwards.
         temperature: Of sampling and of scoring alike, > 0.
+        responses_per_prompt: G >= 1, responses that are sampled to each prompt.
+        updates_per_rollout: Optimisation steps on each rollout, >= 1, each on all its responses. The first is on-policy.
+            They are one step of the trainer, so `max_steps` counts rollouts, and the learning rate moves once a rollout.
+        beta: Weight of the KL divergence (k3) to the reference, which is the policy without its adapters; >= 0.
         **kwargs: As for `PolicyModule`.
     """
 
-    def __init__(self, *, clip: tuple[float, float] = (0.2, 0.2), temperature: float = 1.0, **kwargs: Any) -> None:
+    ratio: ClassVar[Ratio] = "token"
+    reduction: ClassVar[Reduction] = "sequence_mean"
+    surrogate: ClassVar[Surrogate] = "clipped"
+
+    def __init__(
+        self,
+        *,
+        clip: tuple[float, float] = (0.2, 0.2),
+        temperature: float = 1.0,
+        responses_per_prompt: int = 1,
+        updates_per_rollout: int = 1,
+        beta: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if temperature <= 0:
             raise ValueError(f"temperature {temperature} must be above 0: RL needs sampled responses")
-        self.clip, self.temperature = clip, temperature
+        if responses_per_prompt < 1 or updates_per_rollout < 1 or beta < 0:
+            raise ValueError(
+                "responses_per_prompt and updates_per_rollout must be at least 1 and beta at least 0, not "
+                f"{responses_per_prompt}, {updates_per_rollout} and {beta}"
+            )
+        if beta and self.policy_config.lora is None:
+            raise ValueError(
+                f"beta {beta} needs a reference, which is the policy without adapters: give policy.lora, or beta 0"
+            )
+        if self.policy_config.train_vision:
+            raise ValueError(
+                "RL keeps the vision tower frozen, since its features serve a whole step: drop train_vision"
+            )
+        self.clip, self.temperature, self.beta = clip, temperature, beta
+        self.responses_per_prompt, self.updates_per_rollout = responses_per_prompt, updates_per_rollout
         self.record: RolloutRecord | None = None
 
     @abstractmethod
     def advantages(self, rewards: Tensor, confidence: Tensor) -> Tensor:
-        """(B,) advantages from (B,) rewards and (B,) confidence."""
+        """(B,) advantages from (B,) rewards and (B,) confidence, the G responses to a prompt side by side."""
+
+    def shaped_rewards(self, experience: Experience) -> Tensor:
+        """(B,) rewards that the advantage rests on."""
+        return experience.judged.total
 
     def training_step(self, batch: Batch | Phased, batch_idx: int) -> Tensor:
         phase, data = batch if isinstance(batch, Phased) else ("rl", batch)
@@ -69,37 +136,92 @@ class RolloutModule(PolicyModule):
         return self.sft_step(data) if phase == "sft" else self.rl_step(data)
 
     def rl_step(self, batch: Batch) -> Tensor:
-        """Sample a response a prompt, judge them, and propagate the policy loss but for its last micro-batch."""
-        groups, seconds = batch.groups, {}
-        with self._clock("sample", seconds), torch.no_grad():
-            prompts = self.policy.encode(groups)
-            rollout = self.policy.sample(
-                prompts, self.max_new_tokens, temperature=self.temperature, generator=self._generator()
-            )
-        with self._clock("segment", seconds), torch.no_grad():
-            judged = self.reward(groups, rollout.texts, rollout.truncated, self.segmenter)
-        rewards = judged.total.to(self.device)
-        total = self.over_ranks(torch.tensor(float(len(groups)), device=self.device))
-        confidence, advantages = torch.empty_like(rewards), torch.empty_like(rewards)
-        held: list[Tensor] = []
+        """Sample responses, judge them, and propagate the policy loss but for the last micro-batch of the last update."""
+        seconds: dict[str, float] = {}
+        experience = self.collect(batch.groups, self._generator(), seconds)
+        rewards = self.shaped_rewards(experience).to(self.device)
+        rollout = experience.rollout
+        confidence = token_confidence(rollout.logp, rollout.mask)  # of the sampler, until a row is scored
+        sequences, tokens_in_all = self._totals(experience)
+        ratios = RatioLog(self.clip, self.ratio)
+        # Filled by the first update, whose own forward pass gives the old policy: on-policy the ratio is exactly 1.
+        old, reference = torch.zeros_like(rollout.logp), torch.zeros_like(rollout.logp) if self.beta else None
+        parts = self._parts(experience)
 
-        def loss(part: slice) -> Tensor:
-            tokens, mask = rollout.tokens[part], rollout.mask[part]
-            logp = self.policy.score(prompts.rows(part), tokens, mask, self.temperature)
-            confidence[part] = sure = token_confidence(logp, mask)
-            advantages[part] = advantage = self.advantages(rewards[part], sure)
-            # One update a rollout: the old policy is the current one, from the same forward pass, and its ratio is 1.
-            old = logp.detach()
-            held.append(torch.stack(clip_fractions(logp, old, advantage, mask, clip=self.clip)))
-            return policy_loss(logp, old, advantage, mask, clip=self.clip, total_sequences=total)
+        def losses(first: bool) -> Iterator[Tensor]:
+            for which, rows, counts in parts:
+                length = int(rollout.mask[rows].sum(1).max())
+                tokens, mask = rollout.tokens[rows, :length], rollout.mask[rows, :length] & counts
+                prompts = experience.prompts.select(which)
+                logp = self.policy.score(prompts, tokens, mask, self.temperature)
+                if first and counts:
+                    old[rows, :length] = logp.detach()
+                    confidence[rows] = token_confidence(logp, mask)
+                    if reference is not None:
+                        with torch.no_grad(), self.policy.reference():
+                            reference[rows, :length] = self.policy.score(prompts, tokens, mask, self.temperature)
+                advantage = self.advantages(rewards, confidence)[rows]
+                ratios.add(logp, old[rows, :length], advantage, mask)
+                yield policy_loss(
+                    logp,
+                    old[rows, :length],
+                    advantage,
+                    mask,
+                    ratio=self.ratio,
+                    reduction=self.reduction,
+                    clip=self.clip,
+                    surrogate=self.surrogate,
+                    max_length=self.max_new_tokens,
+                    logp_ref=None if reference is None else reference[rows, :length],
+                    beta=self.beta,
+                    total_sequences=sequences,
+                    total_tokens=tokens_in_all,
+                )
 
         self._update_started = time.perf_counter()
-        pending = self.accumulate(loss(part) for part in self.micro_batches(len(groups)))
-        self.record = RolloutRecord(groups, rollout, judged, confidence, advantages, seconds)
-        self._log_rollout(self.record)
-        low, high = torch.stack(held).mean(0).tolist()
-        self.log_dict({"train/clip_ratio/low": low, "train/clip_ratio/high": high})
+        with self.memory_advice("update"):
+            pending = self.accumulate(losses(first=True))
+            for _ in range(self.updates_per_rollout - 1):
+                self.step_now(pending)
+                pending = self.accumulate(losses(first=False))
+        advantages = self.advantages(rewards, confidence)
+        self.record = RolloutRecord(
+            self._repeated(experience.groups), rollout, experience.judged, confidence, advantages, seconds
+        )
+        log_rollout(self, self.record)
+        self.log_dict(ratios.over(self))
+        if reference is not None:
+            self._log_kl(old, reference, rollout.mask)
         return pending
+
+    def collect(
+        self, groups: Sequence[ImageGroup], generator: torch.Generator, seconds: dict[str, float]
+    ) -> Experience:
+        """Sample and judge responses to P groups; `seconds` gets the time of each phase added."""
+        with torch.no_grad():
+            with self.clock("encode", seconds):
+                prompts = self.policy.encode(groups)
+            with self.clock("sample", seconds):
+                rollout = self.policy.sample(
+                    prompts,
+                    self.max_new_tokens,
+                    responses=self.responses_per_prompt,
+                    temperature=self.temperature,
+                    generator=generator,
+                    any_rank=self.any_rank,
+                )
+            with self.clock("segment", seconds):
+                repeated = self._repeated(groups)
+                judged = self.reward(repeated, rollout.texts, rollout.truncated, self.segmenter)
+        return Experience(tuple(groups), prompts, rollout, judged, list(range(len(groups))))
+
+    def memory_knob(self, phase: str) -> str:
+        if phase == "sample":
+            grown = f"{self.responses_per_prompt} x data.batch_size responses grow at once"
+            return f"{grown}: halve data.batch_size, or set model.max_new_tokens {self.max_new_tokens // 2}"
+        if phase == "segment":
+            return "halve max_batch of model.segmenter"
+        return super().memory_knob(phase)
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Log the seconds of each phase, now that the last backward pass and the optimiser are done."""
@@ -110,47 +232,55 @@ class RolloutModule(PolicyModule):
         self.log_dict({f"train/seconds/{phase}": value for phase, value in seconds.items()})
         self.log("train/tokens_per_second", float(self.record.rollout.mask.sum()) / sum(seconds.values()))
 
+    def _parts(self, experience: Experience) -> list[tuple[list[int], list[int], bool]]:
+        """Prompts, rows and whether they count, of each micro-batch; as many on every rank."""
+        order = [row for row in experience.prompts.by_length() if row in set(experience.kept)]
+        parts = [(*part, True) for part in micro_batches(order, self.responses_per_prompt, self.micro_batch_size)]
+        most = int(self.over_ranks(torch.tensor(float(len(parts) or 1), device=self.device), "max"))
+        return parts + [([0], [0], False)] * (most - len(parts))
+
+    def _totals(self, experience: Experience) -> list[float]:
+        """Responses and response tokens of the whole step on all ranks."""
+        rows = [
+            row * self.responses_per_prompt + g for row in experience.kept for g in range(self.responses_per_prompt)
+        ]
+        tokens = experience.rollout.mask[rows].sum()
+        return self.over_ranks(torch.stack([torch.tensor(len(rows), device=self.device), tokens]).double()).tolist()
+
+    def _repeated(self, groups: Sequence[ImageGroup]) -> tuple[ImageGroup, ...]:
+        return tuple(group for group in groups for _ in range(self.responses_per_prompt))
+
+    def _log_kl(self, logp: Tensor, reference: Tensor, mask: Tensor) -> None:
+        d = (reference - logp)[mask]
+        sums = self.over_ranks(torch.stack([(d.exp() - d - 1).sum(), mask.sum()]).double())
+        self.log("train/kl", float(sums[0] / sums[1]))
+
     def _generator(self) -> torch.Generator:
         """A generator that depends on seed, step and rank alone, so a run that goes on draws what it would have drawn."""
         state = np.random.SeedSequence((self.seed, self.global_step, self.global_rank)).generate_state(1, np.uint64)
         return torch.Generator(self.device).manual_seed(int(state[0] >> 1))
 
     @contextmanager
-    def _clock(self, phase: str, seconds: dict[str, float]) -> Iterator[None]:
+    def clock(self, phase: str, seconds: dict[str, float]) -> Iterator[None]:
+        """Add the wall time of what happens inside to `seconds[phase]`, and say which knob to turn if memory ends."""
         start = time.perf_counter()
-        yield
+        with self.memory_advice(phase):
+            yield
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        seconds[phase] = time.perf_counter() - start
+        seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - start
 
-    def _log_rollout(self, record: RolloutRecord) -> None:
-        """Log means over all ranks; a fixed set of sums is reduced once, whatever tasks a rank happened to draw."""
-        judged, rollout = record.judged, record.rollout
-        length = rollout.mask.sum(1).float()
-        malformed = torch.tensor([float(answer.reason is not None) for answer in judged.answers])
-        columns = {
-            "reward/mean": judged.total,
-            **{f"reward/{name}": values for name, values in judged.terms.items()},
-            "reward_squared": judged.total**2,
-            "confidence": record.confidence,
-            "advantage/mean": record.advantages,
-            "advantage_squared": record.advantages**2,
-            "response/length": length,
-            "response/malformed": malformed,
-            "response/truncated": rollout.truncated.float(),
-        }
-        rows = torch.stack([column.detach().float().to(self.device) for column in columns.values()])  # (columns, B)
-        member = torch.tensor([[group.task == task for group in record.groups] for task in TASKS], device=self.device)
-        member = torch.cat([torch.ones_like(member[:1]), member]).float()  # all, then each task
-        sums = self.over_ranks(torch.cat([rows @ member.T, member.sum(1)[None]]))
-        means = (sums[:-1] / sums[-1]).cpu()
-        for at, scope in enumerate(("train", *(f"train/{task}" for task in TASKS))):
-            if not sums[-1, at]:
-                continue
-            value = dict(zip(columns, means[:, at].tolist(), strict=True))
-            for name in ("reward", "advantage"):
-                value[f"{name}/std"] = max(value.pop(f"{name}_squared") - value[f"{name}/mean"] ** 2, 0.0) ** 0.5
-            value["confidence_minus_reward"] = value["confidence"] - value["reward/mean"]
-            self.log_dict({f"{scope}/{name}": number for name, number in value.items()})
-        self.log("train/reward", means[0, 0].item(), prog_bar=True, logger=False)
-        self.log("train/conf", record.confidence.mean().item(), prog_bar=True, logger=False)
+
+def micro_batches(prompts: Sequence[int], responses: int, size: int | None) -> list[tuple[list[int], list[int]]]:
+    """Prompts and rows of each micro-batch of at most `size` responses, each prompt with equally many of its responses.
+
+    Args:
+        prompts: Numbers of the prompts; prompt n has the rows n G .. n G + G - 1.
+        responses: G.
+        size: Most responses at once, or None for all.
+    """
+    size = size or max(1, len(prompts)) * responses
+    at_once = max(1, size // responses)
+    chunks = [list(prompts[start : start + at_once]) for start in range(0, len(prompts), at_once)]
+    slots = [range(start, min(start + size, responses)) for start in range(0, responses, size)]
+    return [(chunk, [n * responses + g for n in chunk for g in slot]) for chunk in chunks for slot in slots]

@@ -1,47 +1,28 @@
 """The policy: a multimodal LLM that is shown image groups, samples responses and scores them.
 
-Legend: B prompts, P prompt tokens (padded left), T response tokens (padded right), V vocabulary, C hidden size.
+Legend: P prompts of at most L tokens (padded left), G responses a prompt of T tokens (padded right), V vocabulary, C
+hidden size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.fused import FusedDecoder, can_fuse
 from lightning_sal.policy.loading import add_lora, freeze, load_model
+from lightning_sal.policy.log_probs import chosen_log_probs
+from lightning_sal.policy.prompts import Prompts
+from lightning_sal.policy.sampling import PackedCache, grow, read_prompts
 from lightning_sal.samples import ImageGroup, Rollout
 from lightning_sal.tasks import TASKS
 
-
-@dataclass(frozen=True, slots=True)
-class Prompts:
-    """Encoded prompts; masks are True on real tokens.
-
-    Args:
-        ids: (B, P) token ids.
-        mask: (B, P) bool.
-        positions: (3, B, P) M-RoPE positions: time, height, width.
-        following: (B,) position of the first response token.
-        visual: B tensors (visual tokens of the prompt, C), features of its images in the order of their placeholders.
-    """
-
-    ids: Tensor
-    mask: Tensor
-    positions: Tensor
-    following: Tensor
-    visual: tuple[Tensor, ...]
-
-    def rows(self, part: slice) -> Prompts:
-        """The prompts of a micro-batch; the padding stays as it is."""
-        return Prompts(
-            self.ids[part], self.mask[part], self.positions[:, part], self.following[part], self.visual[part]
-        )
+_MOST_LOGITS = 2**26  # Float32 logits that stand in memory at once: 256 MiB
 
 
 class Policy(nn.Module):
@@ -124,10 +105,11 @@ class Policy(nn.Module):
             features = core.get_image_features(inputs["pixel_values"].to(self.device), grid.to(self.device))
         per_image, on = iter(features.pooler_output), self.device
         visual = tuple(torch.cat([next(per_image) for _ in group.images]) for group in groups)
-        return Prompts(inputs["input_ids"].to(on), mask.to(on), positions.to(on), following.to(on), visual)
+        lengths = tuple(mask.sum(1).tolist())
+        return Prompts(inputs["input_ids"].to(on), mask.to(on), positions.to(on), following.to(on), visual, lengths)
 
     def encode_responses(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """(B, T) token ids of responses, each ended, and their bool mask."""
+        """(B, T) token ids of B responses, each ended, and their bool mask."""
         tokenizer = self.processor.tokenizer
         rows = [[*tokenizer(text, add_special_tokens=False)["input_ids"], self.eos_ids[0]] for text in texts]
         return pad_right(rows, self.pad_id, self.device)
@@ -138,36 +120,56 @@ class Policy(nn.Module):
         rows = [row[keep].tolist() for row, keep in zip(tokens.cpu(), mask.cpu(), strict=True)]
         return tuple(tokenizer.decode([t for t in row if t not in self.eos_ids]) for row in rows)
 
-    def logits(self, hidden: Tensor, temperature: float) -> Tensor:
-        """(..., V) float32 logits over what may be said, at a temperature > 0."""
-        logits = self.qwen.lm_head(hidden).float()
-        return logits.masked_fill(self.banned, float("-inf")) / temperature
+    def logits(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
+        """(..., V) logits over what may be said, at a temperature > 0, in float32 at least."""
+        logits = self.qwen.lm_head(hidden)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).masked_fill_(self.banned, float("-inf"))
+        return logits if temperature == 1 else logits / temperature
 
     def score(self, prompts: Prompts, tokens: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
         """Log-probabilities of response tokens: the one path for current, old and reference policy and for SFT.
 
+        Where several responses answer a prompt and the attention back end takes any mask (sdpa), the prompt is read once
+        and they stand behind it in one sequence, each seeing the prompt and itself.
+
         Args:
-            prompts: B prompts.
-            tokens: (B, T) response tokens.
-            mask: (B, T) bool, True on response tokens.
+            prompts: P prompts.
+            tokens: (P G, T) response tokens, the G responses to a prompt side by side, G >= 1.
+            mask: (P G, T) bool, True on response tokens.
             temperature: The one that the tokens were sampled at.
 
         Returns:
-            (B, T) float32 log-probabilities in nats, exactly 0 where `mask` is False.
+            (P G, T) float32 log-probabilities in nats, exactly 0 where `mask` is False.
         """
-        embeds = torch.cat([self._prompt_embeds(prompts), self._embed(tokens)], dim=1)
-        steps = torch.arange(tokens.shape[1], device=tokens.device)
-        response_positions = (prompts.following[:, None] + steps).expand(3, -1, -1)
+        responses, steps = len(tokens) // len(prompts), tokens.shape[1]
+        if responses > 1 and self.config.attention != "sdpa":
+            prompts, responses = prompts.select([row for row in range(len(prompts)) for _ in range(responses)]), 1
+        count, width = prompts.ids.shape
+        said = self._embed(tokens).view(count, responses * steps, -1)
+        at = (prompts.following[:, None] + torch.arange(steps, device=tokens.device)).repeat(1, responses)
         hidden = self._language_model(
-            inputs_embeds=embeds,
-            attention_mask=torch.cat([prompts.mask, mask], dim=1),
-            position_ids=torch.cat([prompts.positions, response_positions], dim=2),
+            inputs_embeds=torch.cat([self._prompt_embeds(prompts), said], dim=1),
+            attention_mask=_packed_mask(prompts.mask, mask.view(count, responses, steps)),
+            position_ids=torch.cat([prompts.positions, at.expand(3, -1, -1)], dim=2),
             use_cache=False,
-        ).last_hidden_state[:, prompts.ids.shape[1] - 1 : -1]
-        logp = torch.log_softmax(self.logits(hidden, temperature), dim=-1)
-        # An id outside the mask may be banned: its -inf would turn into NaN in the backward pass.
-        chosen = logp.gather(2, torch.where(mask, tokens, self.eos_ids[0])[..., None])[..., 0]
-        return torch.where(mask, chosen, 0.0)
+        ).last_hidden_state
+        before = hidden[:, width - 1, None, None].expand(-1, responses, -1, -1)
+        after = hidden[:, width:].unflatten(1, (responses, steps))[:, :, :-1]
+        predicting = torch.cat([before, after], dim=2).view(count * responses, steps, -1)
+        size = max(1, _MOST_LOGITS // self.banned.numel())
+        return chosen_log_probs(lambda states: self.logits(states, temperature), predicting, tokens, mask, size)
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Inside, the policy is the one that LoRA started from: its adapters are off, and no second model is needed.
+
+        Raises:
+            ValueError: If there is no LoRA, since the starting weights are then gone.
+        """
+        if self.config.lora is None:
+            raise ValueError("the reference policy is the one without adapters: give model.policy.lora, or beta 0")
+        with self.net.disable_adapter():
+            yield
 
     @torch.no_grad()
     def sample(
@@ -175,50 +177,54 @@ class Policy(nn.Module):
         prompts: Prompts,
         max_new_tokens: int,
         *,
+        responses: int = 1,
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
+        any_rank: Callable[[bool], bool] = bool,
     ) -> Rollout:
-        """One response a prompt, in evaluation mode.
+        """Responses to each prompt, in evaluation mode.
 
         Args:
-            prompts: B prompts.
+            prompts: P prompts.
             max_new_tokens: Limit of response tokens; a response that reaches it without ending is truncated.
+            responses: G, responses to each prompt; they stand side by side in the result.
             temperature: > 0 samples; 0 takes the likeliest token.
             generator: Source of randomness on the policy's device.
+            any_rank: Whether a condition holds on any rank; needed where weights are sharded, so that all ranks take
+                the same number of steps.
         """
-        from transformers import DynamicCache
-
-        rows = len(prompts.ids)
-        embeds, attention, positions = self._prompt_embeds(prompts), prompts.mask, prompts.positions
-        cache = DynamicCache(config=self.qwen.config.text_config)
-        alive = torch.ones(rows, dtype=torch.bool, device=self.device)
-        stop = torch.tensor(self.eos_ids, device=self.device)
-        tokens, masks, logps = [], [], []
+        draws = None
+        if temperature > 0:
+            shape = (len(prompts) * responses, max_new_tokens)
+            draws = torch.rand(shape, generator=generator, device=self.device)
         with self._sampling_mode():
-            for step in range(max_new_tokens):
-                out = self._language_model(
-                    inputs_embeds=embeds,
-                    attention_mask=attention,
-                    position_ids=positions,
-                    past_key_values=cache,
-                    use_cache=True,
-                )
-                logp = torch.log_softmax(self.logits(out.last_hidden_state[:, -1], temperature or 1.0), dim=-1)
-                if temperature > 0:
-                    token = torch.multinomial(logp.exp(), 1, generator=generator)[:, 0]
-                else:
-                    token = logp.argmax(dim=-1)
-                tokens.append(torch.where(alive, token, self.pad_id))
-                masks.append(alive)
-                logps.append(torch.where(alive, logp.gather(1, token[:, None])[:, 0], 0.0))
-                alive = alive & ~torch.isin(token, stop)
-                if not alive.any():
-                    break
-                embeds = self._embed(tokens[-1][:, None])
-                attention = torch.cat([attention, masks[-1][:, None]], dim=1)
-                positions = (prompts.following[:, None] + step).expand(3, -1, -1)
-        sampled, mask = torch.stack(tokens, 1), torch.stack(masks, 1)
-        return Rollout(self.decode(sampled, mask), sampled, mask, torch.stack(logps, 1), alive)
+            fused = can_fuse(self._language_model)
+            hidden, cache = read_prompts(prompts, self._prompt_embeds, self._advance)
+            sampled = grow(
+                prompts,
+                hidden,
+                cache,
+                responses=responses,
+                max_new_tokens=max_new_tokens,
+                logits=lambda hidden: self.logits(hidden, temperature or 1.0),
+                embed=self._embed,
+                advance=FusedDecoder(self._language_model) if fused else self._advance,
+                stop=torch.tensor(self.eos_ids, device=self.device),
+                pad=self.pad_id,
+                draws=draws,
+                any_rank=any_rank,
+            )
+        texts = self.decode(sampled.tokens, sampled.mask)
+        return Rollout(texts, sampled.tokens, sampled.mask, sampled.logp, sampled.truncated)
+
+    def _advance(self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: PackedCache) -> Tensor:
+        return self._language_model(
+            inputs_embeds=embeds,
+            attention_mask={"full_attention": mask},
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
 
     def _prompt_text(self, task: str, images: int) -> str:
         content = [{"type": "image"}] * images + [{"type": "text", "text": self.instructions[task]}]
@@ -242,6 +248,8 @@ class Policy(nn.Module):
         """Evaluation mode and no gradient checkpointing, which would switch the cache off; both come back after."""
         model, training = self.qwen, self.training
         checkpointing = self.config.gradient_checkpointing
+        text = self._language_model.config
+        attention, text._attn_implementation = text._attn_implementation, "sdpa"  # the only one with packed masks
         self.eval()
         if checkpointing:
             model.gradient_checkpointing_disable()
@@ -249,6 +257,7 @@ class Policy(nn.Module):
             yield
         finally:
             self.train(training)
+            text._attn_implementation = attention
             if checkpointing:
                 model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
@@ -259,6 +268,29 @@ def pad_right(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> 
     width = int(lengths.max()) if len(rows) else 0
     ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], device=device).view(len(rows), width)
     return ids, torch.arange(width, device=device) < lengths[:, None]
+
+
+def _packed_mask(prompt: Tensor, said: Tensor) -> Tensor | dict[str, Tensor]:
+    """What of prompts (P, L) and their responses (P, G, T) each token sees, as transformers takes it.
+
+    One response a prompt is an ordinary causal sequence: (P, L + T). More are (P, 1, L + G T, L + G T).
+    """
+    _, responses, steps = said.shape
+    if responses == 1:
+        return torch.cat([prompt, said[:, 0]], dim=1)
+    device = prompt.device
+    # -1 for the prompt, then the number of the response
+    owner = torch.arange(-1, responses, device=device).repeat_interleave(
+        torch.tensor([prompt.shape[1], *[steps] * responses], device=device)
+    )
+    place = torch.arange(len(owner), device=device)
+    mine = (owner[:, None] == owner) | (owner < 0)
+    causal = mine & (place[:, None] >= place)
+    real = torch.cat([prompt, said.flatten(1)], dim=1)
+    # Padding sees itself: a row of the mask without any key would have no softmax.
+    return {
+        "full_attention": (causal & real[:, None] | torch.eye(len(owner), dtype=torch.bool, device=device))[:, None]
+    }
 
 
 def _vision_ids(config: Any) -> tuple[int | None, ...]:

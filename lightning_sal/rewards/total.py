@@ -35,6 +35,17 @@ class RewardBatch:
     masks: tuple[tuple[Tensor, ...], ...]
 
 
+def join_rewards(parts: Sequence[RewardBatch]) -> RewardBatch:
+    """What the responses of several batches are worth, as one batch; all have the same terms."""
+    return RewardBatch(
+        total=torch.cat([part.total for part in parts]),
+        terms={name: torch.cat([part.terms[name] for part in parts]) for name in parts[0].terms},
+        reasons={name: tuple(r for part in parts for r in part.reasons[name]) for name in parts[0].reasons},
+        answers=tuple(answer for part in parts for answer in part.answers),
+        masks=tuple(masks for part in parts for masks in part.masks),
+    )
+
+
 class Reward(nn.Module):
     """r = sum over terms of weight x value; by default r = 0.5 correctness + 0.5 format.
 

@@ -1,0 +1,81 @@
+"""What an RL step logs: means over all responses and all ranks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lightning_sal.objectives import clip_fractions, log_ratio
+from lightning_sal.objectives.policy import Ratio
+from lightning_sal.tasks import TASKS
+
+if TYPE_CHECKING:
+    from lightning_sal.modules.rollout import RolloutRecord
+
+
+class RatioLog:
+    """Importance ratios of a step before any clipping, and how much the clip holds back.
+
+    Args:
+        clip: (low, high) of the objective.
+        ratio: Level of its ratio.
+    """
+
+    def __init__(self, clip: tuple[float, float], ratio: Ratio) -> None:
+        self.clip = clip
+        self.ratio: Ratio = ratio
+        self._sums: list[Tensor] = []
+        self._extremes: list[Tensor] = []
+
+    @torch.no_grad()
+    def add(self, logp: Tensor, logp_old: Tensor, advantages: Tensor, mask: Tensor) -> None:
+        """Add a micro-batch; arguments as for `policy_loss`."""
+        count = mask.sum()
+        low, high = clip_fractions(logp, logp_old, advantages, mask, ratio=self.ratio, clip=self.clip)
+        log = log_ratio(logp, logp_old, mask, self.ratio).expand_as(logp)
+        total = torch.where(mask, log.exp(), 0.0).sum()
+        self._sums.append(torch.stack([low * count, high * count, total, count]).double())
+        self._extremes.append(torch.stack([log.max(), -log.min()]))  # 0 outside the mask, as of a ratio of 1
+
+    def over(self, module: Any) -> dict[str, float]:
+        """`train/clip_ratio/...` and `train/ratio/...` over all ranks."""
+        sums = module.over_ranks(torch.stack(self._sums).sum(0))
+        highest, lowest = module.over_ranks(torch.stack(self._extremes).amax(0), "max").exp().tolist()
+        low, high, mean = (sums[:3] / sums[3].clamp(min=1)).tolist()
+        ratios = {"train/ratio/mean": mean, "train/ratio/max": highest, "train/ratio/min": 1 / lowest}
+        return {"train/clip_ratio/low": low, "train/clip_ratio/high": high, **ratios}
+
+
+def log_rollout(module: Any, record: RolloutRecord) -> None:
+    """Log means over all ranks; a fixed set of sums is reduced once, whatever tasks a rank happened to draw."""
+    judged, rollout = record.judged, record.rollout
+    malformed = torch.tensor([float(answer.reason is not None) for answer in judged.answers])
+    columns = {
+        "reward/mean": judged.total,
+        **{f"reward/{name}": values for name, values in judged.terms.items()},
+        "reward_squared": judged.total**2,
+        "confidence": record.confidence,
+        "advantage/mean": record.advantages,
+        "advantage_squared": record.advantages**2,
+        "response/length": rollout.mask.sum(1).float(),
+        "response/malformed": malformed,
+        "response/truncated": rollout.truncated.float(),
+    }
+    device = module.device
+    rows = torch.stack([column.detach().float().to(device) for column in columns.values()])  # (columns, B)
+    member = torch.tensor([[group.task == task for group in record.groups] for task in TASKS], device=device)
+    member = torch.cat([torch.ones_like(member[:1]), member]).float()  # all, then each task
+    sums = module.over_ranks(torch.cat([rows @ member.T, member.sum(1)[None]]))
+    means = (sums[:-1] / sums[-1]).cpu()
+    for at, scope in enumerate(("train", *(f"train/{task}" for task in TASKS))):
+        if not sums[-1, at]:
+            continue
+        value = dict(zip(columns, means[:, at].tolist(), strict=True))
+        for name in ("reward", "advantage"):
+            value[f"{name}/std"] = max(value.pop(f"{name}_squared") - value[f"{name}/mean"] ** 2, 0.0) ** 0.5
+        value["confidence_minus_reward"] = value["confidence"] - value["reward/mean"]
+        module.log_dict({f"{scope}/{name}": number for name, number in value.items()})
+    module.log("train/reward", means[0, 0].item(), prog_bar=True, logger=False)
+    module.log("train/conf", record.confidence.mean().item(), prog_bar=True, logger=False)

@@ -1,0 +1,229 @@
+"""Sampling: each prompt is read once, and its G responses grow together behind it.
+
+The G responses to a prompt are one sequence for the attention: the prompt, then in each step a column of G tokens, with a
+mask under which a response sees the prompt and itself. So prompt keys and values stand in memory once, whatever G is.
+
+Legend: P prompts, G responses a prompt, L prompt tokens (padded left), T response tokens, V vocabulary, C hidden size, H
+key heads, D their width. P and G shrink while responses end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_sal.policy.prompts import Prompts
+
+# (embeds (P, S, C), additive mask (P, 1, S, keys), positions (3, P, S), cache) -> hidden states (P, S, C)
+Advance = Callable[[Tensor, Tensor, Tensor, "PackedCache"], Tensor]
+
+_BLOCK = 64  # Steps that the cache grows by at once
+_SHRINK = 0.75  # Rows are packed anew when no more than this share is left: packing copies the cache
+_CHECK_EVERY = {"cpu": 1}  # Steps between looks at what has ended; on an accelerator each look waits for it
+_BUCKET = 1.25  # Prompts are read together up to this ratio of the longest to the shortest
+
+
+@dataclass(slots=True)
+class PackedCache:
+    """Keys and values, per layer (P, H, L + t G, D); what `update` of a transformers cache offers, and packing."""
+
+    groups: int
+    keys: dict[int, Tensor] = field(default_factory=dict)
+    values: dict[int, Tensor] = field(default_factory=dict)
+    used: dict[int, int] = field(default_factory=dict)
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any) -> tuple[Tensor, Tensor]:
+        """Append what a layer computed for new tokens; all its keys and values."""
+        start = self.used.get(layer, 0)
+        end = self.used[layer] = start + keys.shape[2]
+        if not start:
+            self.keys[layer], self.values[layer] = keys, values
+        elif end > self.keys[layer].shape[2]:
+            room = keys.new_empty(*keys.shape[:2], end - start + _BLOCK * self.groups, keys.shape[3])
+            self.keys[layer] = torch.cat([self.keys[layer][:, :, :start], room], dim=2)
+            self.values[layer] = torch.cat([self.values[layer][:, :, :start], room], dim=2)
+        if start:
+            self.keys[layer][:, :, start:end] = keys
+            self.values[layer][:, :, start:end] = values
+        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+
+    def pack(self, length: int, prompts: Tensor, slots: Tensor) -> None:
+        """Keep (P',) prompts and, of each, the responses in (P', G') slots, behind `length` prompt tokens."""
+        for held in (self.keys, self.values):
+            for layer, states in held.items():
+                kept = states[prompts, :, : self.used[layer]]
+                grown = kept[:, :, length:].unflatten(2, (-1, self.groups))  # (P', H, t, G, D)
+                index = slots[:, None, None, :, None].expand(*grown.shape[:3], -1, grown.shape[4])
+                held[layer] = torch.cat([kept[:, :, :length], grown.gather(3, index).flatten(2, 3)], dim=2)
+        for layer in self.used:
+            self.used[layer] = self.keys[layer].shape[2]
+        self.groups = slots.shape[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """P x G responses, those to a prompt side by side.
+
+    Args:
+        tokens: (P G, T) ids, padded right.
+        mask: (P G, T) bool, True on response tokens.
+        logp: (P G, T) float32 in nats, 0 where `mask` is False.
+        truncated: (P G,) bool, True where no end-of-turn token came.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    logp: Tensor
+    truncated: Tensor
+
+
+def read_prompts(prompts: Prompts, embed: Callable[[Prompts], Tensor], advance: Advance) -> tuple[Tensor, PackedCache]:
+    """Hidden states (P, C) of the last prompt tokens, and the cache; prompts of like length go through together."""
+    order, width = prompts.by_length(), prompts.ids.shape[1]
+    cache, hidden = PackedCache(1), [torch.empty(0)] * len(prompts)
+    while order:
+        shortest = prompts.lengths[order[0]]
+        rows = [row for row in order if prompts.lengths[row] <= _BUCKET * shortest]
+        order, part, own = order[len(rows) :], prompts.select(rows), PackedCache(1)
+        length = part.ids.shape[1]
+        causal = torch.ones(length, length, dtype=torch.bool, device=part.ids.device).tril()
+        embeds = embed(part)
+        mask = additive(causal & part.mask[:, None, None], embeds.dtype)
+        last = advance(embeds, mask, part.positions, own)[:, -1]
+        for at, row in enumerate(rows):
+            hidden[row] = last[at]
+        if len(rows) == len(prompts):
+            return torch.stack(hidden), own if rows == list(range(len(rows))) else _ordered(own, rows)
+        _merge(cache, own, rows, len(prompts), width)
+    return torch.stack(hidden), cache
+
+
+def _ordered(cache: PackedCache, rows: list[int]) -> PackedCache:
+    at = torch.tensor(rows).argsort().to(cache.keys[0].device)
+    for held in (cache.keys, cache.values):
+        held.update({layer: states[at] for layer, states in held.items()})
+    return cache
+
+
+def _merge(cache: PackedCache, own: PackedCache, rows: list[int], prompts: int, width: int) -> None:
+    """Put a bucket's keys and values, aligned right, into those of all prompts."""
+    for mine, theirs in ((cache.keys, own.keys), (cache.values, own.values)):
+        for layer, states in theirs.items():
+            if layer not in mine:
+                mine[layer] = states.new_zeros(prompts, states.shape[1], width, states.shape[3])
+            mine[layer][rows, :, -states.shape[2] :] = states
+            cache.used[layer] = width
+
+
+def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where attention is allowed, the least number where not: a row of padding then has no NaN."""
+    return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
+
+
+def grow(
+    prompts: Prompts,
+    hidden: Tensor,
+    cache: PackedCache,
+    *,
+    responses: int,
+    max_new_tokens: int,
+    logits: Callable[[Tensor], Tensor],
+    embed: Callable[[Tensor], Tensor],
+    advance: Advance,
+    stop: Tensor,
+    pad: int,
+    draws: Tensor | None,
+    any_rank: Callable[[bool], bool],
+) -> Sampled:
+    """Grow G responses behind each prompt until all have ended.
+
+    Args:
+        prompts: P prompts.
+        hidden: (P, C) of their last tokens.
+        cache: Of their tokens.
+        responses: G.
+        max_new_tokens: Most tokens of a response.
+        logits: (..., C) hidden states -> (..., V) float32 logits at the temperature.
+        embed: Ids -> embeddings.
+        advance: One forward pass.
+        stop: Ids that end a response.
+        pad: Id that fills up ended responses.
+        draws: (P G, max_new_tokens) uniform on [0, 1), one a token; None takes the likeliest token. Since each token has
+            its own, a response does not depend on when others end.
+        any_rank: Whether a condition holds on any rank: where weights are sharded, no rank may stop before the others.
+    """
+    count, width, device = len(prompts), prompts.ids.shape[1], hidden.device
+    cache.groups = responses
+    tokens = torch.full((count * responses, max_new_tokens), pad, device=device)
+    mask = torch.zeros_like(tokens, dtype=torch.bool)
+    logps = torch.zeros(tokens.shape, device=device)
+    truncated = torch.ones(count * responses, dtype=torch.bool, device=device)
+    rows = torch.arange(count * responses, device=device).view(count, responses)
+    alive = torch.ones_like(rows, dtype=torch.bool)
+    hidden = hidden[:, None].expand(-1, responses, -1)
+    reading, following, allowed = prompts.mask, prompts.following, torch.empty(0)
+    every = _CHECK_EVERY.get(device.type, 8)
+    for step in range(max_new_tokens):
+        scores = logits(hidden)  # (P, G, V)
+        token, logp = _choose(scores, None if draws is None else draws[rows, step])
+        tokens[rows, step] = torch.where(alive, token, pad)
+        mask[rows, step] = alive
+        logps[rows, step] = torch.where(alive, logp, 0.0)
+        ended = alive & torch.isin(token, stop)
+        truncated[rows] &= ~ended  # rows that left stay as they were
+        alive = alive & ~ended
+        last = step + 1 == max_new_tokens
+        if last or ((step + 1) % every == 0 and not any_rank(bool(alive.any()))):
+            break
+        if (step + 1) % every == 0 and (packed := _packing(alive)) is not None:
+            which, slots = packed
+            cache.pack(width, which, slots)
+            rows, alive, token = (t[which].gather(1, slots) for t in (rows, alive, token))
+            reading, following, allowed = reading[which], following[which], torch.empty(0)
+        if allowed.shape[-1] < width + (step + 1) * rows.shape[1]:
+            allowed = _visible(reading, rows.shape[1], step + _BLOCK, hidden.dtype)
+        hidden = advance(
+            embed(token),
+            allowed[..., : width + (step + 1) * rows.shape[1]],
+            (following[:, None] + step).expand(3, -1, rows.shape[1]),
+            cache,
+        )
+    length = int(mask.sum(1).max())
+    return Sampled(tokens[:, :length], mask[:, :length], logps[:, :length], truncated)
+
+
+def _visible(reading: Tensor, responses: int, steps: int, dtype: torch.dtype) -> Tensor:
+    """(P, 1, G, L + steps G) additive mask: each response sees the prompt and its own tokens."""
+    own = torch.eye(responses, dtype=torch.bool, device=reading.device).repeat(1, steps)
+    prompt = reading[:, None].expand(-1, responses, -1)
+    return additive(torch.cat([prompt, own.expand(len(reading), -1, -1)], dim=2), dtype)[:, None]
+
+
+def _packing(alive: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Which (P',) prompts and (P', G') slots hold all living responses, or None where packing would gain little.
+
+    A prompt with fewer than G' living responses keeps ended ones in its last slots.
+    """
+    living = alive.sum(1)
+    kept, most = int((living > 0).sum()), int(living.max())
+    if not kept or kept * most > _SHRINK * alive.numel():
+        return None
+    which = living.nonzero()[:, 0]
+    return which, alive[which].int().argsort(dim=1, descending=True, stable=True)[:, :most]
+
+
+def _choose(scores: Tensor, draws: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Tokens (P, G) by inverse transform sampling, or the likeliest, and their log-probabilities."""
+    if draws is None:
+        token = scores.argmax(dim=-1)
+    else:
+        mass = scores.softmax(dim=-1).cumsum(dim=-1)
+        # Below 1 by more than rounding, so that the last token reached has a probability above 0.
+        point = draws.clamp(max=1 - 2.0**-22) * mass[..., -1]
+        token = torch.searchsorted(mass, point[..., None], right=True)[..., 0]
+    chosen = scores.gather(-1, token[..., None])[..., 0]
+    return token, chosen - scores.logsumexp(dim=-1)
