@@ -94,7 +94,9 @@ def test_micro_batches_of_prompts_score_alike(adapted):
     tokens, mask = encoded_responses(adapted, GROUPS)
     prompts = adapted.encode(GROUPS)
     whole = adapted.score(prompts, tokens, mask)
-    parts = [adapted.score(prompts.select(range(9)[part]), tokens[part], mask[part]) for part in (slice(0, 4), slice(4, 9))]
+    parts = [
+        adapted.score(prompts.select(range(9)[part]), tokens[part], mask[part]) for part in (slice(0, 4), slice(4, 9))
+    ]
     torch.testing.assert_close(torch.cat(parts), whole, atol=1e-5, rtol=0)
 
 
