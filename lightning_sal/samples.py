@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: Lightning's precision plugins rebuild what a step is given
 class ImageGroup:
     """The K images of one sample: K = 1 for SOD and SIS, K >= 2 for CoSOD.
 
@@ -46,7 +46,7 @@ class ImageGroup:
         return replace(self, masks=tuple(mask.to(device, non_blocking=non_blocking) for mask in self.masks))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Batch:
     """B image groups of one step; groups of different tasks may stand side by side.
 

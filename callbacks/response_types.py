@@ -1,0 +1,101 @@
+"""Which types of responses a training samples, and what it makes of them, in TensorBoard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor, distributed
+
+from lightning_sal.response_types import (
+    advantages_by_algorithm,
+    classify,
+    figure,
+    require_matplotlib,
+    shares,
+    threshold,
+)
+
+
+class ResponseTypes(L.Callback):
+    """Log the shares of HrLc, LrHc, HrHc and LrLc among the sampled responses, and draw them with their advantages.
+
+    | name | what |
+    |---|---|
+    | `train/type/HrLc`, ... | share of the responses since the last figure, by reward (r) and confidence (c) |
+    | `rollouts/response_types` | reward against confidence, and mean advantage by type (TensorBoard only) |
+
+    The advantages are those of the training, and those that CGPO and, where a prompt has several responses at a step,
+    GRPO, Dr.GRPO and RLOO would give the same responses. Values are over the responses of all processes. A figure is due
+    every `every_n_steps`; one that no response came before is left out.
+
+    What it asks of others, and nothing more: after a step the module's `record`, where it has one, is None or has
+    `groups` (B objects with `key` and `task`), `judged.total`, `confidence` and `advantages`, all (B,).
+
+    Args:
+        every_n_steps: Optimisation steps from one figure to the next, >= 1.
+        reward_threshold: Where a high reward begins; null takes the mean over the responses of a figure, which leaves
+            responses on both sides wherever any two rewards differ. With a number, figures compare over time.
+        confidence_threshold: Where high confidence begins, in [0, 1]; null takes the mean likewise.
+    """
+
+    def __init__(
+        self,
+        every_n_steps: int = 50,
+        reward_threshold: float | None = None,
+        confidence_threshold: float | None = None,
+    ) -> None:
+        if every_n_steps < 1:
+            raise ValueError("ResponseTypes: every_n_steps must be at least 1")
+        self.every_n_steps = every_n_steps
+        self.reward_threshold, self.confidence_threshold = reward_threshold, confidence_threshold
+        self._collected: list[dict[str, Tensor]] = []
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
+            require_matplotlib()  # now rather than at the first figure
+        self._figures = trainer.global_step // self.every_n_steps
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        record: Any = getattr(pl_module, "record", None)
+        if record is not None:
+            self._collected.append(_columns(record))
+        number = trainer.global_step // self.every_n_steps
+        if number == self._figures:
+            return
+        self._figures = number
+        collected = _over_ranks(self._collected)  # by every process, whether or not it has any
+        self._collected = []
+        if collected and trainer.is_global_zero:
+            columns = {name: torch.cat([part[name] for part in collected]) for name in collected[0]}
+            self._log(trainer, columns.pop("reward"), columns.pop("confidence"), columns)
+
+    def _log(self, trainer: L.Trainer, rewards: Tensor, confidence: Tensor, advantages: dict[str, Tensor]) -> None:
+        step = trainer.global_step - 1  # as the scalars of this step are counted
+        reward_from = threshold(rewards, self.reward_threshold)
+        confidence_from = threshold(confidence, self.confidence_threshold)
+        types = classify(rewards, confidence, reward_from, confidence_from)
+        for logger in trainer.loggers:
+            logger.log_metrics({f"train/type/{name}": share for name, share in shares(types).items()}, step=step)
+            if isinstance(logger, TensorBoardLogger):
+                drawn = figure(rewards, confidence, advantages, reward_from, confidence_from)
+                logger.experiment.add_figure("rollouts/response_types", drawn, step)
+
+
+def _columns(record: Any) -> dict[str, Tensor]:
+    """What a step adds: reward, confidence, and the advantages by name, each (B,) on the CPU."""
+    columns = {"reward": record.judged.total, "confidence": record.confidence, "as trained": record.advantages}
+    columns = {name: values.detach().float().cpu() for name, values in columns.items()}
+    prompts = [(group.task, group.key) for group in record.groups]
+    return columns | advantages_by_algorithm(columns["reward"], columns["confidence"], prompts)
+
+
+def _over_ranks(own: list[Any]) -> list[Any]:
+    """The items of all processes, however many each has."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return own
+    parts: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(parts, own)
+    return [item for part in parts for item in part]

@@ -1,0 +1,112 @@
+"""Sampled responses of a training as files: one JSON line each."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+NAME = re.compile(r"rollouts(-\d+)?\.jsonl")
+
+
+class RolloutWriter(L.Callback):
+    """Write each sampled response of a training as a line of JSON, for `lightning-sal types` and for reading.
+
+    One file, `rollouts.jsonl`, or with several processes `rollouts-<rank>.jsonl` each, with lines
+
+        {"step", "rank", "task", "key", "index", "text", "reward", "terms", "confidence", "advantage", "tokens", "truncated"}
+
+    `step` counts from 0, as in TensorBoard; `index` counts the responses to one prompt at one step; `terms` are the terms
+    of the reward before weighting, by name; `tokens` is the length with the end-of-turn token.
+
+    The lines of a step are appended at its end, so a run that is stopped leaves what it got to. A folder that holds
+    rollouts is refused before the first step, unless the run goes on from a checkpoint: it then appends, after dropping
+    the lines of steps after that checkpoint, which are done again, and a line that a killed process left unfinished.
+
+    What it asks of others, and nothing more: after a step the module's `record` is None, or has `groups` (B objects with
+    `key` and `task`), `rollout.texts`, `rollout.mask` (B, T), `rollout.truncated`, `judged.total`, `judged.terms`,
+    `confidence` and `advantages`.
+
+    Args:
+        folder: Where to write; made where it does not exist, and seen by all processes.
+        every_n_steps: Optimisation steps from one that is written to the next, >= 1; one that sampled nothing (an SFT
+            step) gives way to the next one that did.
+    """
+
+    def __init__(self, folder: Path, every_n_steps: int = 1) -> None:
+        if every_n_steps < 1:
+            raise ValueError("RolloutWriter: every_n_steps must be at least 1")
+        self.folder, self.every_n_steps = Path(folder), every_n_steps
+        self._written: int | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        old = [path for path in sorted(self.folder.glob("rollouts*.jsonl")) if NAME.fullmatch(path.name)]
+        if old and not trainer.global_step:
+            raise FileExistsError(f"{old[0]}: rollouts of an earlier run are there already; name another folder")
+        trainer.strategy.barrier("rollouts looked for")  # no process may start to write before all have looked
+        if trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for path in old:
+                _drop(path, trainer.global_step)
+        trainer.strategy.barrier("rollouts prepared")
+        rank = f"-{trainer.global_rank}" if trainer.world_size > 1 else ""
+        self._file = self.folder / f"rollouts{rank}.jsonl"
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        record: Any = pl_module.record
+        step = max(trainer.global_step - 1, 0)  # as the scalars of this step are counted
+        if record is None or step // self.every_n_steps == self._written:
+            return
+        self._written = step // self.every_n_steps
+        about = {"step": step, "rank": trainer.global_rank}
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(about | line) + "\n" for line in _lines(record)))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"written": self._written}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._written = state_dict["written"]
+
+
+def _lines(record: Any) -> Iterator[dict[str, Any]]:
+    """The fields of each response, but for what is known of the step."""
+    seen: Counter[tuple[str, str]] = Counter()
+    columns = {
+        "text": list(record.rollout.texts),
+        "reward": record.judged.total.tolist(),
+        "confidence": record.confidence.tolist(),
+        "advantage": record.advantages.tolist(),
+        "tokens": record.rollout.mask.sum(1).tolist(),
+        "truncated": record.rollout.truncated.tolist(),
+    }
+    terms = {name: values.tolist() for name, values in record.judged.terms.items()}
+    for row, group in enumerate(record.groups):
+        prompt = group.task, group.key
+        own = {"task": group.task, "key": group.key, "index": seen[prompt]}
+        own |= {name: values[row] for name, values in columns.items()}
+        yield own | {"terms": {name: values[row] for name, values in terms.items()}}
+        seen[prompt] += 1
+
+
+def _drop(path: Path, step: int) -> None:
+    """Drop the lines from `step` on, which come last, and one without an end."""
+    with path.open("rb+") as file:
+        end = 0
+        for number, line in enumerate(file, 1):
+            try:
+                if not line.endswith(b"\n") or json.loads(line)["step"] >= step:
+                    break
+            except (ValueError, TypeError, KeyError) as error:
+                raise ValueError(f"{path}:{number}: not a line of RolloutWriter: {error}") from None
+            end += len(line)
+        else:
+            return
+        dropped = 1 + sum(1 for _ in file)
+        file.truncate(end)
+    print(f"{path}: {dropped} lines from step {step} on are dropped, since the run goes on from there")

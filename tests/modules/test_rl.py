@@ -1,0 +1,306 @@
+"""RL steps of every algorithm, against an update written out by hand on one response at a time."""
+
+from functools import partial
+
+import lightning as L
+import pytest
+import torch
+
+from lightning_sal.modules import CGPO, CISPO, DAPO, GRPO, GSPO, RLOO, DrGRPO
+from lightning_sal.modules.rollout import micro_batches
+from lightning_sal.objectives import cgpo_advantages, group_advantages, leave_one_out_advantages
+from lightning_sal.policy.config import LoRA, PolicyConfig
+from lightning_sal.rewards import Reward, RewardTerm, Scores
+from tests.modules.parts import POLICY, StripeSegmenter, scenes, trained, trainer
+
+G, TOKENS = 4, 8
+ALGORITHMS = [CGPO, GRPO, DrGRPO, DAPO, GSPO, CISPO, RLOO]
+
+
+class Letters(RewardTerm):
+    """A number that depends on the text alone and differs between most random responses."""
+
+    name = "letters"
+
+    def forward(self, judged):
+        return Scores(torch.tensor([len(set(item.text)) / 30 for item in judged]), (None,) * len(judged))
+
+
+class Keep(L.Callback):
+    """The gradients of each optimisation step before clipping, what was logged, and the record."""
+
+    def __init__(self):
+        self.gradients = []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.gradients.append({n: p.grad.clone() for n, p in pl_module.named_parameters() if p.requires_grad})
+
+    def on_train_end(self, trainer, pl_module):
+        self.logged, self.record = dict(trainer.callback_metrics), pl_module.record
+
+
+def made(algorithm, **options):
+    torch.manual_seed(0)
+    group = {} if algorithm is CGPO else {"responses_per_prompt": G}
+    defaults = {
+        "policy": POLICY,
+        "segmenter": StripeSegmenter(),
+        "reward": Reward([Letters()]),
+        "max_new_tokens": TOKENS,
+    }
+    return algorithm(**{**defaults, "optimizer": partial(torch.optim.SGD, lr=0.1), **group, **options})
+
+
+def step(module, folder, **options):
+    """One step on three prompts with adapters that do something."""
+    keep = Keep()
+    module.configure_model()
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in module.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=0.05, generator=generator)
+    start = trained(module)
+    run = trainer(folder, max_steps=1, callbacks=[keep], **options)
+    run.fit(module, datamodule=scenes(streams=["rl"], batch_size=3))
+    keep.start = start
+    return keep
+
+
+def by_hand(module, record, start, updates):
+    """Gradients of each update by the formulas, one response at a time without padding, then plain SGD at rate 0.1."""
+    prompts = module.policy.encode(record.groups)
+    lengths = record.rollout.mask.sum(1).tolist()
+    parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(start[name])
+
+    def scores():
+        rows = range(len(lengths))
+        tokens = [record.rollout.tokens[row : row + 1, : lengths[row]] for row in rows]
+        return [
+            module.policy.score(prompts.select([row]), ids, torch.ones_like(ids, dtype=torch.bool))[0]
+            for row, ids in zip(rows, tokens, strict=True)
+        ]
+
+    rewards = record.judged.total
+    old = [logp.detach() for logp in scores()]
+    with torch.no_grad(), module.policy.reference():
+        reference = scores()
+    confidence = torch.stack([logp.exp().mean() for logp in old])
+    advantage = {
+        CGPO: lambda: cgpo_advantages(rewards, confidence),
+        DrGRPO: lambda: group_advantages(rewards, G, "none"),
+        RLOO: lambda: leave_one_out_advantages(rewards, G),
+    }.get(type(module), lambda: group_advantages(rewards, G))()
+    if type(module) is DAPO:
+        assert (advantage.view(-1, G) != 0).any(1).all()  # every group tells apart here
+    gradients, (low, high) = [], module.clip
+    for _ in range(updates):
+        module.zero_grad()
+        loss = 0.0
+        for logp, logp_old, logp_ref, a in zip(scores(), old, reference, advantage, strict=True):
+            r = (logp - logp_old).exp()
+            if type(module) is GSPO:
+                r = (logp - logp_old).mean().exp().expand_as(logp)
+            tokens = -torch.minimum(r * a, r.clamp(1 - low, 1 + high) * a)
+            if type(module) is CISPO:
+                tokens = -r.detach().clamp(max=1 + high) * a * logp
+            if type(module) is GRPO:
+                d = logp_ref - logp
+                tokens = tokens + 0.04 * (d.exp() - d - 1)
+            if type(module) in (DAPO, CISPO):
+                loss = loss + tokens.sum() / sum(lengths)
+            elif type(module) in (DrGRPO, RLOO):
+                loss = loss + tokens.sum() / (len(lengths) * TOKENS)
+            else:
+                loss = loss + tokens.mean() / len(lengths)
+        loss.backward()
+        gradients.append({name: p.grad.clone() for name, p in parameters.items()})
+        with torch.no_grad():
+            for p in parameters.values():
+                p -= 0.1 * p.grad
+    return gradients
+
+
+def close(found, expected, relative):
+    scale = max(float(g.abs().max()) for g in expected.values())
+    assert scale > 0
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=relative * scale, rtol=relative, msg=name)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_three_updates_on_a_rollout_are_those_of_the_formulas(algorithm, tmp_path):
+    module = made(algorithm, updates_per_rollout=3, micro_batch_size=4)
+    keep = step(module, tmp_path)
+    expected = by_hand(module, keep.record, keep.start, updates=3)
+    for found, wanted in zip(keep.gradients, expected, strict=True):
+        close(found, wanted, 1e-4)
+    assert keep.logged["train/ratio/max"] > 1
+    assert keep.logged["train/ratio/min"] < 1
+
+
+@pytest.fixture
+def exact_norms(monkeypatch):
+    """RMS norms in the dtype of their input: those of transformers round to float32 whatever the model's dtype is."""
+
+    def forward(self, states):
+        return torch.nn.functional.rms_norm(states, states.shape[-1:], self.weight, self.variance_epsilon)
+
+    monkeypatch.setattr("transformers.models.qwen2_5_vl.modeling_qwen2_5_vl.Qwen2_5_VLRMSNorm.forward", forward)
+
+
+@pytest.mark.usefixtures("exact_norms")
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_gradient_does_not_depend_on_the_micro_batch(algorithm, tmp_path):
+    """In float64, so that nothing but the order of sums is left; sizes that cut groups and that do not fit them."""
+    (whole,), *cut = (
+        step(made(algorithm, micro_batch_size=size), tmp_path, precision="64-true").gradients
+        for size in (None, 1, 3, 8)
+    )
+    assert next(iter(whole.values())).dtype == torch.float64
+    for (gradient,) in cut:
+        close(gradient, whole, 1e-10)
+
+
+@pytest.mark.parametrize("algorithm", [CGPO, GRPO])
+def test_old_and_current_log_probabilities_agree_whatever_the_micro_batch(algorithm, tmp_path):
+    module = made(algorithm, updates_per_rollout=2, micro_batch_size=3, optimizer=partial(torch.optim.SGD, lr=0.0))
+    logged = step(module, tmp_path).logged
+    assert logged["train/ratio/max"] == pytest.approx(1, abs=1e-6)
+    assert logged["train/ratio/min"] == pytest.approx(1, abs=1e-6)
+    assert logged["train/clip_ratio/low"] == logged["train/clip_ratio/high"] == 0
+
+
+def test_gspo_on_policy_is_grpo_without_kl(tmp_path):
+    one, two = step(made(GSPO), tmp_path).gradients + step(made(GRPO, beta=0.0), tmp_path).gradients
+    close(one, two, 1e-5)
+
+
+def test_kl_is_zero_at_the_start_and_logged(tmp_path):
+    class AtStart(GRPO):
+        def configure_model(self):
+            super().configure_model()
+
+    module = made(AtStart)
+    run = trainer(tmp_path, max_steps=1)
+    run.fit(module, datamodule=scenes(streams=["rl"], batch_size=3))
+    assert run.callback_metrics["train/kl"] == pytest.approx(0, abs=1e-10)
+    assert step(made(GRPO), tmp_path).logged["train/kl"] > 1e-4
+
+
+def test_gradient_clipping_holds_in_every_update(tmp_path):
+    module = made(DrGRPO, updates_per_rollout=3, optimizer=partial(torch.optim.SGD, lr=1.0))
+    keep = step(module, tmp_path, gradient_clip_val=1e-3)
+    moved = torch.stack([(weight - keep.start[name]).norm() for name, weight in trained(module).items()]).norm()
+    assert len(keep.gradients) == 3
+    assert 1e-3 < moved <= 3e-3 * (1 + 1e-4)
+
+
+class OnlyOdd(RewardTerm):
+    """Groups of every second prompt get equal rewards."""
+
+    name = "odd"
+
+    def forward(self, judged):
+        keys = list(dict.fromkeys(item.group.key for item in judged))
+        values = [0.5 if keys.index(item.group.key) % 2 == 0 else len(set(item.text)) / 30 for item in judged]
+        return Scores(torch.tensor(values), (None,) * len(judged))
+
+
+def dapo_step(tmp_path, batch_size, **options):
+    module, keep = made(DAPO, reward=Reward([OnlyOdd()]), **options), Keep()
+    run = trainer(tmp_path, max_steps=1, callbacks=[keep])
+    run.fit(module, datamodule=scenes(streams=["rl"], batch_size=batch_size))
+    return module, keep
+
+
+def test_dynamic_sampling_goes_on_until_enough_groups_tell_apart(tmp_path):
+    """Each round of two prompts has one group that teaches: the second round brings the second, the third is not sampled."""
+    _, keep = dapo_step(tmp_path, 6, prompts_per_step=2)
+    assert keep.logged["train/dynamic_sampling/rounds"] == 2
+    assert keep.logged["train/dynamic_sampling/dropped"] == 2
+    assert keep.logged["train/dynamic_sampling/gave_up"] == 0
+    assert len(keep.record.groups) == 4 * G
+    assert len({group.key for group in keep.record.groups}) == 4
+    kept = keep.record.advantages.view(-1, G).ne(0).any(1)
+    assert kept.tolist() == [False, True, False, True]
+
+
+def test_dynamic_sampling_gives_up_at_the_end_of_the_batch_and_says_so(tmp_path):
+    module, keep = dapo_step(tmp_path, 2, prompts_per_step=2)
+    assert keep.logged["train/dynamic_sampling/gave_up"] == 1
+    rows = range(G, 2 * G)  # of the second prompt, which teaches
+    prompts = module.policy.encode(keep.record.groups)
+    rollout, loss = keep.record.rollout, 0.0
+    for row, a in zip(rows, group_advantages(keep.record.judged.total[list(rows)], G), strict=True):
+        logp = module.policy.score(prompts.select([row]), rollout.tokens[row : row + 1], rollout.mask[row : row + 1])
+        loss = loss - a * logp.sum() / rollout.mask[list(rows)].sum()
+    assert keep.logged["train/response/length"] == rollout.mask.sum() / (2 * G)
+    assert torch.isfinite(loss)
+
+
+def test_a_step_in_which_nothing_teaches_changes_nothing(tmp_path):
+    class Same(RewardTerm):
+        name = "same"
+
+        def forward(self, judged):
+            return Scores(torch.full((len(judged),), 0.1 + 0.2), (None,) * len(judged))
+
+    keep = step(made(DAPO, reward=Reward([Same()])), tmp_path)
+    assert all((gradient == 0).all() for gradient in keep.gradients[0].values())
+    assert keep.logged["train/dynamic_sampling/gave_up"] == 1
+
+
+def test_long_responses_are_punished_where_asked(tmp_path):
+    plain, shaped = (step(made(DAPO, overlong_buffer=buffer), tmp_path).record for buffer in (None, TOKENS))
+    assert torch.equal(plain.judged.total, shaped.judged.total)
+    lengths = plain.rollout.mask.sum(1)
+    expected = group_advantages(plain.judged.total - lengths / TOKENS, G)
+    torch.testing.assert_close(shaped.advantages, expected)
+
+
+def test_micro_batches_hold_every_response_once_and_never_too_many():
+    for responses in (1, 3, 8):
+        for size in (None, 1, 2, 5, 8, 20):
+            parts = micro_batches([2, 0, 1], responses, size)
+            rows = [row for _, part in parts for row in part]
+            assert sorted(rows) == list(range(3 * responses))
+            assert all(len(part) <= (size or 24) and len(part) % len(which) == 0 for which, part in parts)
+            assert all({row // responses for row in part} == set(which) for which, part in parts)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "options", "line"),
+    [
+        (GRPO, dict(responses_per_prompt=1), "at least 2"),
+        (GRPO, dict(policy=PolicyConfig("tiny-scratch")), "without adapters"),
+        (CGPO, dict(updates_per_rollout=0), "at least 1"),
+        (CGPO, dict(policy=PolicyConfig("tiny-scratch", lora=LoRA(), train_vision=True)), "vision tower frozen"),
+        (DAPO, dict(overlong_buffer=TOKENS + 1), "buffer must lie"),
+    ],
+)
+def test_what_cannot_work_is_refused_at_once(algorithm, options, line):
+    with pytest.raises(ValueError, match=line):
+        made(algorithm, **options)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "knob"),
+    [
+        ("sample", {}, "halve data.batch_size"),
+        ("score", {}, "set model.micro_batch_size"),
+        ("score", {"micro_batch_size": 8}, "model.micro_batch_size 4"),
+        ("score", {"micro_batch_size": 1}, "gradient_checkpointing true"),
+    ],
+)
+def test_running_out_of_memory_says_which_knob_to_turn(method, options, knob, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    module = made(GRPO, **options)
+    module.configure_model()
+    monkeypatch.setattr(module.policy, method, full)
+    with pytest.raises(MemoryError, match=knob):
+        trainer(tmp_path, max_steps=1).fit(module, datamodule=scenes(streams=["rl"], batch_size=3))
