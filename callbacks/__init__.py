@@ -1,19 +1,27 @@
 """Callbacks, each usable in other Lightning projects: its docstring names the little it asks of a module."""
 
 from lightning_sal.callbacks.before_after import BeforeAfter
+from lightning_sal.callbacks.collapse_guard import CollapseGuard
 from lightning_sal.callbacks.evaluation_results import EvaluationResults
+from lightning_sal.callbacks.finite_guard import FiniteGuard
 from lightning_sal.callbacks.interleaved_sft import InterleavedSFT
 from lightning_sal.callbacks.prediction_writer import PredictionWriter
 from lightning_sal.callbacks.progress import RolloutProgressBar
+from lightning_sal.callbacks.response_types import ResponseTypes
 from lightning_sal.callbacks.rollout_monitor import RolloutMonitor
 from lightning_sal.callbacks.rollout_panels import RolloutPanels
+from lightning_sal.callbacks.rollout_writer import RolloutWriter
 
 __all__ = [
     "BeforeAfter",
+    "CollapseGuard",
     "EvaluationResults",
+    "FiniteGuard",
     "InterleavedSFT",
     "PredictionWriter",
+    "ResponseTypes",
     "RolloutMonitor",
     "RolloutPanels",
     "RolloutProgressBar",
+    "RolloutWriter",
 ]

@@ -19,6 +19,7 @@ from lightning_sal.objectives import policy_loss, token_confidence
 from lightning_sal.objectives.policy import Ratio, Reduction, Surrogate
 from lightning_sal.policy.prompts import Prompts
 from lightning_sal.rewards import RewardBatch
+from lightning_sal.samplers import PolicySampler, Sampler
 from lightning_sal.samples import Batch, ImageGroup, Phased, Rollout
 
 
@@ -85,6 +86,9 @@ class RolloutModule(PolicyModule):
         updates_per_rollout: Optimisation steps on each rollout, >= 1, each on all its responses. The first is on-policy.
             They are one step of the trainer, so `max_steps` counts rollouts, and the learning rate moves once a rollout.
         beta: Weight of the KL divergence (k3) to the reference, which is the policy without its adapters; >= 0.
+        sampler: Where responses come from; null samples with the policy itself.
+        sampler_ratio_cap: Most that a token is weighed by where the sampler is not exact: min(cap, exp(logp_old -
+            logp_sampler)), truncated importance sampling.
         **kwargs: As for `PolicyModule`.
     """
 
@@ -100,6 +104,8 @@ class RolloutModule(PolicyModule):
         responses_per_prompt: int = 1,
         updates_per_rollout: int = 1,
         beta: float = 0.0,
+        sampler: Sampler | None = None,
+        sampler_ratio_cap: float = 3.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -120,6 +126,8 @@ class RolloutModule(PolicyModule):
             )
         self.clip, self.temperature, self.beta = clip, temperature, beta
         self.responses_per_prompt, self.updates_per_rollout = responses_per_prompt, updates_per_rollout
+        self.sampler: Any = PolicySampler() if sampler is None else sampler
+        self.sampler_ratio_cap = sampler_ratio_cap
         self.record: RolloutRecord | None = None
 
     @abstractmethod
@@ -161,7 +169,8 @@ class RolloutModule(PolicyModule):
                         with torch.no_grad(), self.policy.reference():
                             reference[rows, :length] = self.policy.score(prompts, tokens, mask, self.temperature)
                 advantage = self.advantages(rewards, confidence)[rows]
-                ratios.add(logp, old[rows, :length], advantage, mask)
+                ratios.add(logp, old[rows, :length], rollout.logp[rows, :length], advantage, mask)
+                drift = (old[rows, :length] - rollout.logp[rows, :length]).exp().clamp(max=self.sampler_ratio_cap)
                 yield policy_loss(
                     logp,
                     old[rows, :length],
@@ -172,6 +181,7 @@ class RolloutModule(PolicyModule):
                     clip=self.clip,
                     surrogate=self.surrogate,
                     max_length=self.max_new_tokens,
+                    weights=None if self.sampler.exact else drift,
                     logp_ref=None if reference is None else reference[rows, :length],
                     beta=self.beta,
                     total_sequences=sequences,
@@ -202,9 +212,11 @@ class RolloutModule(PolicyModule):
             with self.clock("encode", seconds):
                 prompts = self.policy.encode(groups)
             with self.clock("sample", seconds):
-                rollout = self.policy.sample(
+                rollout = self.sampler.sample(
+                    self.policy,
+                    groups,
                     prompts,
-                    self.max_new_tokens,
+                    max_new_tokens=self.max_new_tokens,
                     responses=self.responses_per_prompt,
                     temperature=self.temperature,
                     generator=generator,

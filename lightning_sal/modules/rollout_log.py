@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,22 +31,30 @@ class RatioLog:
         self._extremes: list[Tensor] = []
 
     @torch.no_grad()
-    def add(self, logp: Tensor, logp_old: Tensor, advantages: Tensor, mask: Tensor) -> None:
-        """Add a micro-batch; arguments as for `policy_loss`."""
+    def add(self, logp: Tensor, logp_old: Tensor, sampled: Tensor, advantages: Tensor, mask: Tensor) -> None:
+        """Add a micro-batch; arguments as for `policy_loss`, and (B, T) log-probabilities of the sampler."""
         count = mask.sum()
         low, high = clip_fractions(logp, logp_old, advantages, mask, ratio=self.ratio, clip=self.clip)
         log = log_ratio(logp, logp_old, mask, self.ratio).expand_as(logp)
-        total = torch.where(mask, log.exp(), 0.0).sum()
-        self._sums.append(torch.stack([low * count, high * count, total, count]).double())
-        self._extremes.append(torch.stack([log.max(), -log.min()]))  # 0 outside the mask, as of a ratio of 1
+        drift = torch.where(mask, logp_old - sampled, 0.0)
+        totals = [torch.where(mask, each.exp(), 0.0).sum() for each in (log, drift)]
+        self._sums.append(torch.stack([low * count, high * count, *totals, count]).double())
+        # 0 outside the mask, as of a ratio of 1
+        self._extremes.append(torch.stack([log.max(), -log.min(), drift.max(), -drift.min()]))
 
     def over(self, module: Any) -> dict[str, float]:
-        """`train/clip_ratio/...` and `train/ratio/...` over all ranks."""
+        """`train/clip_ratio/...`, `train/ratio/...` and `train/sampler_ratio/...` over all ranks."""
         sums = module.over_ranks(torch.stack(self._sums).sum(0))
-        highest, lowest = module.over_ranks(torch.stack(self._extremes).amax(0), "max").exp().tolist()
-        low, high, mean = (sums[:3] / sums[3].clamp(min=1)).tolist()
-        ratios = {"train/ratio/mean": mean, "train/ratio/max": highest, "train/ratio/min": 1 / lowest}
-        return {"train/clip_ratio/low": low, "train/clip_ratio/high": high, **ratios}
+        low, high, *means = (sums[:4] / sums[4].clamp(min=1)).tolist()
+        extremes = module.over_ranks(torch.stack(self._extremes).amax(0), "max").tolist()
+        values = {"train/clip_ratio/low": low, "train/clip_ratio/high": high}
+        for name, mean, up, down in zip(("ratio", "sampler_ratio"), means, extremes[::2], extremes[1::2], strict=True):
+            values |= {
+                f"train/{name}/mean": mean,
+                f"train/{name}/max": math.exp(up),
+                f"train/{name}/min": math.exp(-down),
+            }
+        return values
 
 
 def log_rollout(module: Any, record: RolloutRecord) -> None:

@@ -45,6 +45,7 @@ def policy_loss(
     clip: tuple[float, float] = (0.2, 0.2),
     surrogate: Surrogate = "clipped",
     max_length: int | None = None,
+    weights: Tensor | None = None,
     logp_ref: Tensor | None = None,
     beta: float = 0.0,
     total_sequences: Tensor | float | None = None,
@@ -72,6 +73,8 @@ def policy_loss(
         clip: (low, high), how far the ratio may leave 1 downwards and upwards.
         surrogate: What becomes of ratio and advantage.
         max_length: The constant length, for reduction "constant" only.
+        weights: (B, T) what each token's loss is multiplied by, before the KL term; null for 1. Corrects for a sampler whose
+            policy is not quite the old one (Yao et al. 2025, truncated importance sampling).
         logp_ref: (B, T) log-probabilities under the reference policy; needed where beta > 0.
         beta: Weight of the KL term.
         total_sequences: Responses of the whole optimisation step; by default B.
@@ -93,6 +96,8 @@ def policy_loss(
         loss = -clipped.detach() * a * logp
     else:
         raise ValueError(f"unknown surrogate '{surrogate}': use clipped or weighted")
+    if weights is not None:
+        loss = loss * weights.detach()
     if beta:
         if logp_ref is None:
             raise ValueError("policy_loss: beta > 0 needs logp_ref, the reference policy's log-probabilities")

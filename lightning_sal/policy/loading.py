@@ -49,6 +49,19 @@ def load_model(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
     return model.eval(), processor, instructions
 
 
+def fuse_norms(model: Any) -> None:
+    """Put torch's RMS norm, one kernel, in place of transformers', which keeps several float32 copies for the gradient.
+
+    Same weights under the same names; the numbers differ by rounding alone.
+    """
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if type(child).__name__ == "Qwen2_5_VLRMSNorm":
+                norm = torch.nn.RMSNorm(child.weight.shape[0], child.variance_epsilon, device="meta")
+                norm.weight = child.weight
+                setattr(parent, name, norm.train(child.training))
+
+
 def freeze(model: Any, *, train_vision: bool) -> None:
     """Freeze the vision tower, its projection included, unless it is to be trained."""
     model.model.visual.requires_grad_(train_vision)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.fused import FusedDecoder, can_fuse
-from lightning_sal.policy.loading import add_lora, freeze, load_model
+from lightning_sal.policy.loading import add_lora, freeze, fuse_norms, load_model
 from lightning_sal.policy.log_probs import chosen_log_probs
 from lightning_sal.policy.prompts import Prompts
 from lightning_sal.policy.sampling import PackedCache, grow, read_prompts
@@ -40,6 +40,7 @@ class Policy(nn.Module):
         super().__init__()
         self.config = config
         model, self.processor, instructions = load_model(config)
+        fuse_norms(model)
         freeze(model, train_vision=config.train_vision)
         self.net = model if config.lora is None else add_lora(model, config.lora)
         self.instructions = {name: instructions.get(name, task.instruction) for name, task in TASKS.items()}

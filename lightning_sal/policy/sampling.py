@@ -225,5 +225,6 @@ def _choose(scores: Tensor, draws: Tensor | None) -> tuple[Tensor, Tensor]:
         # Below 1 by more than rounding, so that the last token reached has a probability above 0.
         point = draws.clamp(max=1 - 2.0**-22) * mass[..., -1]
         token = torch.searchsorted(mass, point[..., None], right=True)[..., 0]
+        token = token.clamp(max=scores.shape[-1] - 1)  # of scores that are not finite, so that the loss tells of them
     chosen = scores.gather(-1, token[..., None])[..., 0]
     return token, chosen - scores.logsumexp(dim=-1)

@@ -141,17 +141,6 @@ def test_three_updates_on_a_rollout_are_those_of_the_formulas(algorithm, tmp_pat
     assert keep.logged["train/ratio/min"] < 1
 
 
-@pytest.fixture
-def exact_norms(monkeypatch):
-    """RMS norms in the dtype of their input: those of transformers round to float32 whatever the model's dtype is."""
-
-    def forward(self, states):
-        return torch.nn.functional.rms_norm(states, states.shape[-1:], self.weight, self.variance_epsilon)
-
-    monkeypatch.setattr("transformers.models.qwen2_5_vl.modeling_qwen2_5_vl.Qwen2_5_VLRMSNorm.forward", forward)
-
-
-@pytest.mark.usefixtures("exact_norms")
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_gradient_does_not_depend_on_the_micro_batch(algorithm, tmp_path):
     """In float64, so that nothing but the order of sums is left; sizes that cut groups and that do not fit them."""

@@ -175,3 +175,14 @@ def test_wrong_choices_say_what_is_allowed(options, words):
     logp, old, _, mask = tensors()
     with pytest.raises(ValueError, match=words):
         policy_loss(logp, old, torch.tensor(GROUP, dtype=torch.float64), mask, **options)
+
+
+def test_weights_multiply_the_loss_of_a_token_but_not_its_kl():
+    """One response of two tokens on-policy, A = 1: -(0.5 + 2) / 2, and the KL term on top as it was."""
+    logp = torch.tensor([[-1.0, -2.0]], dtype=torch.float64)
+    mask, a, weights = torch.ones(1, 2, dtype=torch.bool), torch.ones(1), torch.tensor([[0.5, 2.0]])
+    reference = logp + torch.tensor([[0.1, -0.2]])
+    kl = policy_loss(logp, logp, 0 * a, mask, logp_ref=reference, beta=0.5)
+    assert kl > 0
+    weighed = policy_loss(logp, logp, a, mask, weights=weights, logp_ref=reference, beta=0.5)
+    torch.testing.assert_close(weighed, -(0.5 + 2) / 2 + kl)
