@@ -192,11 +192,13 @@ class EVFSAM2(nn.Module):
 
         Args:
             image: (H, W, 3) uint8 RGB.
-            ids: E tensors of token ids, each with its start and end token.
+            ids: E >= 0 tensors of token ids, each with its start and end token.
 
         Returns:
             (E, H, W) float32.
         """
+        if not ids:
+            return torch.zeros(0, *image.shape[:2], device=self.visual_model.no_mem_embed.device)
         return self._logits([image], [ids])[0]
 
     @torch.no_grad()
@@ -215,13 +217,24 @@ class EVFSAM2(nn.Module):
             raise ValueError(
                 f"segment got {len(images)} images and {len(expressions)} lists of expressions: give one each"
             )
-        ids = [[torch.tensor(row) for row in self.tokenize(texts)] for texts in expressions]
-        masks: list[Tensor] = []
+        # The G responses to a prompt ask about the same images, and often in the same words: each image and each of its
+        # expressions is seen once.
+        distinct = {id(image): image for image in images}
+        asked: dict[int, dict[str, Tensor]] = {key: {} for key in distinct}
+        for image, texts in zip(images, expressions, strict=True):
+            asked[id(image)] |= dict.fromkeys(texts, torch.empty(0))
+        keys = [key for key, texts in asked.items() if texts]
         with _evaluating(self):
-            for start in range(0, len(images), self.max_batch):
-                part = slice(start, start + self.max_batch)
-                masks += [logits > 0 for logits in self._logits(images[part], ids[part])]
-        return masks
+            for start in range(0, len(keys), self.max_batch):
+                part = keys[start : start + self.max_batch]
+                ids = [[torch.tensor(row) for row in self.tokenize(list(asked[key]))] for key in part]
+                for key, logits in zip(part, self._logits([distinct[key] for key in part], ids), strict=True):
+                    asked[key] = dict(zip(asked[key], logits > 0, strict=True))
+        none = torch.zeros(0, dtype=torch.bool, device=self.visual_model.no_mem_embed.device)
+        return [
+            torch.stack([asked[id(image)][text] for text in texts]) if texts else none.new_zeros(0, *image.shape[:2])
+            for image, texts in zip(images, expressions, strict=True)
+        ]
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, start and end token included, at most as many as BEiT-3 has positions for."""
@@ -242,25 +255,17 @@ class EVFSAM2(nn.Module):
         return pad_sequence(list(ids), batch_first=True).to(device), padding.to(device)
 
     def _logits(self, images: Sequence[Tensor], ids: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-        """(E, H, W) logits for each image. A tensor given twice is encoded once, one without expressions never."""
-        device = self.visual_model.no_mem_embed.device
-        asked = [i for i, rows in enumerate(ids) if len(rows)]
-        if not asked:
-            return [torch.zeros(0, *image.shape[:2], device=device) for image in images]
-        distinct = {id(images[i]): images[i] for i in asked}
-        number = {key: n for n, key in enumerate(distinct)}
-        rows = [row for i in asked for row in ids[i]]
-        index = torch.tensor([number[id(images[i])] for i in asked for _ in ids[i]], device=device)
-        features = self.image_features(list(distinct.values()))
-        beit_images = self.beit_images(list(distinct.values()))
+        """(E, H, W) logits for each image, E >= 1."""
+        rows = [row for of_image in ids for row in of_image]
+        index = torch.tensor([number for number, of_image in enumerate(ids) for _ in of_image])
+        index = index.to(self.visual_model.no_mem_embed.device)
+        features, beit_images = self.image_features(images), self.beit_images(images)
         chunks = [slice(start, start + self.max_batch) for start in range(0, len(rows), self.max_batch)]
         low = torch.cat(
             [self.low_res_logits(features, index[c], beit_images, *self.collate(rows[c])) for c in chunks]
         ).float()
         return [
             F.interpolate(grids[None], image.shape[:2], mode="bilinear", align_corners=False)[0]
-            if len(grids)
-            else grids.new_zeros(0, *image.shape[:2])
             for image, grids in zip(images, low.split([len(rows) for rows in ids]), strict=True)
         ]
 

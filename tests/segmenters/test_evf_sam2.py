@@ -103,6 +103,22 @@ def test_an_image_is_encoded_once_whatever_its_expressions(model):
     assert sum(encoded) == 2
 
 
+def test_an_expression_that_several_responses_share_is_segmented_once(model):
+    """As of the G responses to a prompt: the pairs are those that differ, the masks those of each response alone."""
+    pairs = []
+    hook = model.text_hidden_fcs[0].register_forward_pre_hook(lambda _, args: pairs.append(len(args[0])))
+    rgb, other = image(60, 80), image(60, 80, 1)
+    said = [[SHORT, LONG], [LONG], [LONG, SHORT, LONG], [SHORT]]
+    try:
+        together = model.segment([rgb, rgb, rgb, other], said)
+    finally:
+        hook.remove()
+    assert sum(pairs) == 3
+    for picture, texts, masks in zip([rgb, rgb, rgb, other], said, together, strict=True):
+        for text, mask in zip(texts, masks, strict=True):
+            assert torch.equal(mask, model.segment([picture], [[text]])[0][0])
+
+
 def test_gradients_reach_every_part(model):
     low_res(model, [image(60, 80)], [0, 0], [SHORT, LONG]).square().mean().backward()
     try:
