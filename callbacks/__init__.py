@@ -11,6 +11,7 @@ from lightning_sal.callbacks.response_types import ResponseTypes
 from lightning_sal.callbacks.rollout_monitor import RolloutMonitor
 from lightning_sal.callbacks.rollout_panels import RolloutPanels
 from lightning_sal.callbacks.rollout_writer import RolloutWriter
+from lightning_sal.callbacks.run_record import RunRecord
 
 __all__ = [
     "BeforeAfter",
@@ -24,4 +25,5 @@ __all__ = [
     "RolloutPanels",
     "RolloutProgressBar",
     "RolloutWriter",
+    "RunRecord",
 ]

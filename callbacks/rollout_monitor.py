@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections import deque
 from typing import Any
@@ -13,6 +11,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from lightning_sal.memory import peak_memory
 from lightning_sal.samples import Phased
 
 
@@ -86,11 +85,3 @@ class RolloutMonitor(L.Callback):
                 values = torch.cat(self._advantages)
                 logger.experiment.add_histogram("train/advantage/histogram", values, trainer.global_step - 1)
         self._advantages.clear()
-
-
-def peak_memory(device: torch.device) -> int:
-    """Most bytes allocated on a GPU, or resident in this process where `device` is the CPU, since the process began."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 
+from lightning_sal.datasets.brief import WithoutReasoning
 from lightning_sal.datasets.images import UnreadableSample
 from lightning_sal.datasets.streams import EvaluationLoader, Stream
 from lightning_sal.samples import Batch, Phased
@@ -28,6 +29,8 @@ class ImageGroupsDataModule(L.LightningDataModule):
         steps_per_epoch: Batches of a training epoch; null for one pass over the data.
         max_unreadable: Share of the samples seen, in [0, 1], that may be unreadable; taken of at least 100 samples, so
             that one bad file among the first few ends no run.
+        reasoning: Whether responses reason before they answer; without, the instruction, the annotated responses and the
+            format reward know of the answer block alone.
     """
 
     def __init__(
@@ -37,12 +40,14 @@ class ImageGroupsDataModule(L.LightningDataModule):
         seed: int = 0,
         steps_per_epoch: int | None = None,
         max_unreadable: float = 0.01,
+        reasoning: bool = True,
     ) -> None:
         super().__init__()
         if not 0 <= max_unreadable <= 1:
             raise ValueError(f"max_unreadable is a share in [0, 1], not {max_unreadable}")
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.steps_per_epoch, self.max_unreadable = steps_per_epoch, max_unreadable
+        self.reasoning = reasoning
         self.streams: dict[str, Stream] = {}
         self.loaders: dict[str, EvaluationLoader] = {}
         self.seen = self.unreadable = 0
@@ -64,7 +69,7 @@ class ImageGroupsDataModule(L.LightningDataModule):
         training, splits = STAGES[stage]
         for number, (name, dataset) in enumerate(self.training_datasets().items() if training else ()):
             self.streams[name] = Stream(
-                dataset,
+                self._asked(dataset),
                 self.batch_size,
                 seed=self.seed + number,  # so that streams over the same photographs do not run side by side
                 num_workers=self.num_workers,
@@ -75,12 +80,19 @@ class ImageGroupsDataModule(L.LightningDataModule):
         for split in splits:
             if (dataset := self.evaluation_dataset(split)) is not None:
                 self.loaders[split] = EvaluationLoader(
-                    dataset, self.batch_size, num_workers=self.num_workers, rank=rank, world_size=world_size
+                    self._asked(dataset),
+                    self.batch_size,
+                    num_workers=self.num_workers,
+                    rank=rank,
+                    world_size=world_size,
                 )
         if not (self.streams if training else self.loaders):
             raise ValueError(
                 f"{type(self).__name__}: no data to {stage} on; give `{'train' if training else splits[0]}`"
             )
+
+    def _asked(self, dataset: Any) -> Any:
+        return dataset if self.reasoning else WithoutReasoning(dataset)
 
     def train_dataloader(self) -> Stream | dict[str, Stream]:
         """The one stream, or all by name, as the interleaving of phases takes them."""

@@ -210,7 +210,7 @@ def _read_configs(argv: list[str]) -> tuple[list[str], dict[str, str]]:
     places: dict[str, str] = {}
     for at, word in enumerate(words):
         if word in CONFIG_OPTIONS:
-            path = _find_config(words[at + 1] if at + 1 < len(words) else "")
+            path = find_config(words[at + 1] if at + 1 < len(words) else "")
             words[at + 1] = str(path)
             places.update(_key_places(path))
         elif word.startswith("--"):
@@ -218,7 +218,7 @@ def _read_configs(argv: list[str]) -> tuple[list[str], dict[str, str]]:
     return words, places
 
 
-def _find_config(name: str) -> Path:
+def find_config(name: str) -> Path:
     package, path = Path(__file__).parent, Path(name)
     if path.is_file():
         return path

@@ -29,6 +29,7 @@ class ImageGroup:
         response: The annotated response that SFT learns, or None.
         paths: The K files that the images came from; empty where they came from none.
         benchmark: Name of the benchmark that the sample is evaluated under; empty where it is only one of its task.
+        reasoning: Whether the response must reason before it answers.
     """
 
     key: str
@@ -38,6 +39,7 @@ class ImageGroup:
     response: str | None = None
     paths: tuple[str, ...] = ()
     benchmark: str = ""
+    reasoning: bool = True
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ImageGroup:
         """The same group with its masks on `device`; images stay where the processor reads them."""

@@ -10,6 +10,9 @@ can be read is read even where the format is broken, so that a wrong form and a 
   misplaced) costs the grammar half; the expressions without a fault of their own remain.
 - More such expressions than the task allows leave none, because which one is meant is unknown.
 
+Where a group asks for no reasoning, the structure is one answer block alone, and a think block is a fault like any other
+text outside.
+
 Tags are exact: lower case, no attributes. Reasoning may be empty and may quote the tags of expressions; an expression
 holds no angle bracket.
 """
@@ -18,11 +21,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from lightning_sal.samples import ImageGroup
 
 SEMANTIC = "[semantic]"
 _STRUCTURE = ("<think>", "</think>", "<answer>", "</answer>")
@@ -36,7 +41,8 @@ class Answer:
     Args:
         expressions: The referring expressions without their tags, white space normalised, `[semantic] ` kept in front.
         think: The reasoning; empty where there is not exactly one think block.
-        structure_ok: Whether the response is exactly one think block followed by exactly one answer block.
+        structure_ok: Whether the response is exactly one think block followed by exactly one answer block; or the answer
+            block alone, where no reasoning is asked for.
         grammar_ok: Whether there is exactly one answer block and it keeps the task's grammar.
         reason: One line that says why the response is malformed, or None where it is well formed.
     """
@@ -63,7 +69,9 @@ class Task:
         instruction: User text that follows the images of a group.
         tag: "rg" where an expression names a region, "ins" where it names an instance.
         semantic: Whether an expression may, must or must not be a bare category name marked by `[semantic]`.
+        brief: The instruction where no reasoning is asked for.
         single: Whether exactly one expression answers the task, instead of one or more.
+        reasoning: Whether a think block comes before the answer block.
     """
 
     name: str
@@ -71,12 +79,18 @@ class Task:
     instruction: str
     tag: Literal["rg", "ins"]
     semantic: Literal["optional", "required", "forbidden"]
+    brief: str
     single: bool = False
+    reasoning: bool = True
 
     @property
     def instances(self) -> bool:
         """Whether each expression is an instance of its own, instead of a part of one salient region."""
         return self.tag == "ins"
+
+    def without_reasoning(self) -> Task:
+        """The same task, answered at once."""
+        return replace(self, instruction=self.brief, reasoning=False)
 
     def is_exact(self, expressions: Sequence[str], response: str) -> bool:
         """Whether expressions are those of an annotated response, in any order."""
@@ -85,7 +99,7 @@ class Task:
     def parse(self, text: str) -> Answer:
         """Read a response; never raises, and takes time linear in the length of `text`."""
         marks = list(_MARK.finditer(text))
-        structure = _structure_fault(text, marks)
+        structure = _structure_fault(text, marks, _STRUCTURE if self.reasoning else _STRUCTURE[2:])
         body = _block(text, marks, "answer")
         # Where the answer block is not exactly one, `structure` already says so.
         expressions, grammar = ((), None) if body is None else self._read(body)
@@ -123,7 +137,7 @@ class Task:
         """Write a response, one whose format reward is 1 and that parses into these very expressions.
 
         Args:
-            think: The reasoning.
+            think: The reasoning; empty where the task asks for none.
             expressions: The expressions without tags, `[semantic] ` in front where the task has it.
 
         Raises:
@@ -131,7 +145,8 @@ class Task:
         """
         said = [_normalised(expression) for expression in expressions]
         body = "".join(f"<{self.tag}>{expression}</{self.tag}>" for expression in said)
-        text = f"<think>{think.strip()}</think><answer>{body}</answer>"
+        reasoning = f"<think>{think.strip()}</think>" if self.reasoning or think else ""
+        text = f"{reasoning}<answer>{body}</answer>"
         answer = self.parse(text)
         if answer.reason or answer.expressions != tuple(said):
             raise ValueError(f"no {self.name} response from these parts: {answer.reason or 'an expression holds tags'}")
@@ -167,16 +182,18 @@ class Task:
         return None
 
 
-def _structure_fault(text: str, marks: list[re.Match[str]]) -> str | None:
-    """Why a text is not one think block and then one answer block, or None where it is."""
+def _structure_fault(text: str, marks: list[re.Match[str]], wanted: tuple[str, ...]) -> str | None:
+    """Why a text is not the blocks of these marks, one after the other, or None where it is."""
     found = [mark.group() for mark in marks]
-    off = [f"{count} {tag}" for tag in _STRUCTURE if (count := found.count(tag)) != 1]
+    off = [f"{count} {tag}" for tag in _STRUCTURE if (count := found.count(tag)) != wanted.count(tag)]
     if off:
-        return f"found {', '.join(off)} where one of each must stand"
-    if tuple(found) != _STRUCTURE:
+        return f"found {', '.join(off)} where one each of {' '.join(wanted)} must stand"
+    if tuple(found) != wanted:
         return f"tags in the order {''.join(found)}"
-    outside = text[: marks[0].start()] + text[marks[1].end() : marks[2].start()] + text[marks[3].end() :]
-    return f"text outside the think and answer blocks: {_quoted(outside)}" if outside.strip() else None
+    ends = [0, *(mark.end() for mark in marks[1::2])]
+    starts = [*(mark.start() for mark in marks[::2]), len(text)]
+    outside = "".join(text[end:start] for end, start in zip(ends, starts, strict=True))
+    return f"text outside {' '.join(wanted)}: {_quoted(outside)}" if outside.strip() else None
 
 
 def _block(text: str, marks: list[re.Match[str]], name: str) -> str | None:
@@ -227,14 +244,50 @@ Then answer between <answer> and </answer> with exactly one <rg> and </rg>, whic
 category, as specific as fits all images. Add nothing before or after. The form is:
 <think>objects, analysis, conclusion</think><answer><rg>[semantic] name</rg></answer>"""
 
+_SOD_BRIEF = """\
+What in this image catches the eye before everything else? Name the salient region, or regions, in words from which a \
+segmentation model that sees the image can find it.
+Answer at once between <answer> and </answer>, with <rg> and </rg> around each region. Describe a region by a short \
+phrase that fits nothing else in the image; or, where everything of one category is salient, write [semantic] and the \
+name of the category. Add nothing before, between or after. The form is:
+<answer><rg>phrase</rg><rg>[semantic] name</rg></answer>"""
+
+_SIS_BRIEF = """\
+Which single objects in this image catch the eye before everything else? Tell them apart: describe every salient \
+instance in words from which a segmentation model that sees the image can find this one and no other.
+Answer at once between <answer> and </answer>, with <ins> and </ins> around a short phrase for each instance, one phrase \
+an instance. Add nothing before, between or after. The form is:
+<answer><ins>phrase</ins><ins>phrase</ins></answer>"""
+
+_COSOD_BRIEF = """\
+These images belong together: salient objects of one category occur in all of them. Name it, so that a segmentation \
+model can find its objects in every image.
+Answer at once between <answer> and </answer> with exactly one <rg> and </rg>, which holds [semantic] and the name of the \
+category, as specific as fits all images. Add nothing before or after. The form is:
+<answer><rg>[semantic] name</rg></answer>"""
+
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
-        Task("sod", "salient object detection", _SOD, tag="rg", semantic="optional"),
-        Task("sis", "salient instance segmentation", _SIS, tag="ins", semantic="forbidden"),
-        Task("cosod", "co-salient object detection", _COSOD, tag="rg", semantic="required", single=True),
+        Task("sod", "salient object detection", _SOD, tag="rg", semantic="optional", brief=_SOD_BRIEF),
+        Task("sis", "salient instance segmentation", _SIS, tag="ins", semantic="forbidden", brief=_SIS_BRIEF),
+        Task(
+            "cosod",
+            "co-salient object detection",
+            _COSOD,
+            tag="rg",
+            semantic="required",
+            brief=_COSOD_BRIEF,
+            single=True,
+        ),
     )
 }
+
+
+def task_of(group: ImageGroup) -> Task:
+    """The task that an image group asks for, with or without reasoning."""
+    task = get_task(group.task)
+    return task if group.reasoning else task.without_reasoning()
 
 
 def get_task(name: str) -> Task:

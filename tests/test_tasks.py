@@ -297,3 +297,20 @@ def test_unknown_task_names_the_known_ones():
 def test_tasks_load_without_torch():
     code = "import sys, lightning_sal.tasks; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_without_reasoning_the_answer_block_alone_is_right(name):
+    task = TASKS[name].without_reasoning()
+    expressions = ("[semantic] ring",) if name == "cosod" else ("the red ring",)
+    text = task.response("", expressions)
+    assert text.startswith("<answer>")
+    assert task.parse(text).expressions == expressions
+    assert task.format_reward(text) == 1.0
+    assert TASKS[name].format_reward(text) == 0.5
+    assert task.format_reward(f"<think>first</think>{text}") == 0.5
+    assert task.format_reward(f"well, {text}") == 0.5
+    assert "<think>" not in task.instruction
+    assert task.format_reward(task.instruction.splitlines()[-1]) == 1.0
+    with pytest.raises(ValueError, match="<think>"):
+        task.response("because", expressions)

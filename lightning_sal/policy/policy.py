@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.features import FeatureCache, ImageFeatures, arithmetic, vision_fingerprint
 from lightning_sal.policy.fused import FusedDecoder, can_fuse
 from lightning_sal.policy.loading import add_lora, freeze, fuse_norms, load_model
 from lightning_sal.policy.log_probs import chosen_log_probs
@@ -22,6 +24,7 @@ from lightning_sal.policy.sampling import PackedCache, grow, read_prompts
 from lightning_sal.samples import ImageGroup, Rollout
 from lightning_sal.tasks import TASKS
 
+WITHOUT_REASONING = " without reasoning"  # behind the name of a task, in the instructions of a model's folder
 _MOST_LOGITS = 2**26  # Float32 logits that stand in memory at once: 256 MiB
 
 
@@ -43,7 +46,9 @@ class Policy(nn.Module):
         fuse_norms(model)
         freeze(model, train_vision=config.train_vision)
         self.net = model if config.lora is None else add_lora(model, config.lora)
-        self.instructions = {name: instructions.get(name, task.instruction) for name, task in TASKS.items()}
+        stated = {name: task.instruction for name, task in TASKS.items()}
+        stated |= {f"{name}{WITHOUT_REASONING}": task.brief for name, task in TASKS.items()}
+        self.instructions = {**stated, **instructions}
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             model.enable_input_require_grads()
@@ -72,20 +77,22 @@ class Policy(nn.Module):
     def encode(self, groups: Sequence[ImageGroup]) -> Prompts:
         """Prompts of image groups: the K images, then the task's instruction.
 
+        An image that comes several times goes through the vision tower once, and not at all where the cache has it.
+
         Raises:
             ValueError: If a prompt is longer than `max_prompt_tokens`; it is named, not cut, since cutting would
                 separate image placeholders from their features.
         """
-        texts = [self._prompt_text(group.task, len(group.images)) for group in groups]
-        images = [image.permute(2, 0, 1) for group in groups for image in group.images]
-        inputs = self.processor(
-            text=texts,
-            images=images,
-            padding=True,
-            padding_side="left",
-            return_tensors="pt",
-            return_mm_token_type_ids=True,
-        )
+        images = [image for group in groups for image in group.images]
+        cache = self._feature_cache()
+        keys = [str(id(image)) if cache is None else cache.key(image) for image in images]
+        seen = {} if cache is None else {key: kept for key in set(keys) if (kept := cache.read(key))}
+        new = {key: image.permute(2, 0, 1) for key, image in zip(keys, images, strict=True) if key not in seen}
+        patches = self.processor.image_processor(list(new.values()), return_tensors="pt") if new else {}
+        new_grids = dict(zip(new, patches.get("image_grid_thw", ()), strict=True))
+        grids = {key: kept.grid for key, kept in seen.items()} | new_grids
+        grid = torch.stack([grids[key] for key in keys])
+        inputs = self._tokenized(groups, grid)
         mask = inputs["attention_mask"].bool()
         for group, length in zip(groups, mask.sum(1).tolist(), strict=True):
             if length > self.config.max_prompt_tokens:
@@ -93,18 +100,22 @@ class Policy(nn.Module):
                     f"{', '.join(group.paths) or group.key}: the prompt has {length} tokens, more than max_prompt_tokens "
                     f"{self.config.max_prompt_tokens}: lower max_pixels or the group size, or raise the limit"
                 )
-        core = self.qwen.model
-        grid = inputs["image_grid_thw"]
+        core, on = self.qwen.model, self.device
         positions, _ = core.get_rope_index(
             inputs["input_ids"],
-            inputs["mm_token_type_ids"],
+            (inputs["input_ids"] == self.qwen.config.image_token_id).long(),
             image_grid_thw=grid,
             attention_mask=inputs["attention_mask"],
         )
         following = positions.amax(dim=(0, 2)) + 1
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.train_vision):
-            features = core.get_image_features(inputs["pixel_values"].to(self.device), grid.to(self.device))
-        per_image, on = iter(features.pooler_output), self.device
+        if new:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.train_vision):
+                output = core.get_image_features(patches["pixel_values"].to(on), patches["image_grid_thw"].to(on))
+            for key, features in zip(new, output.pooler_output, strict=True):
+                seen[key] = ImageFeatures(features, grids[key])
+                if cache is not None:
+                    cache.write(key, seen[key])
+        per_image = iter([seen[key].features.to(on) for key in keys])
         visual = tuple(torch.cat([next(per_image) for _ in group.images]) for group in groups)
         lengths = tuple(mask.sum(1).tolist())
         return Prompts(inputs["input_ids"].to(on), mask.to(on), positions.to(on), following.to(on), visual, lengths)
@@ -227,10 +238,35 @@ class Policy(nn.Module):
             use_cache=True,
         ).last_hidden_state
 
-    def _prompt_text(self, task: str, images: int) -> str:
-        content = [{"type": "image"}] * images + [{"type": "text", "text": self.instructions[task]}]
+    def _prompt_text(self, group: ImageGroup) -> str:
+        instruction = self.instructions[group.task if group.reasoning else f"{group.task}{WITHOUT_REASONING}"]
+        content = [{"type": "image"}] * len(group.images) + [{"type": "text", "text": instruction}]
         messages = [{"role": "user", "content": content}]
         return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+    def _tokenized(self, groups: Sequence[ImageGroup], grid: Tensor) -> Any:
+        """Ids and mask of the prompts, each image's placeholder as often as the image has visual tokens.
+
+        The processor would do it too, but only together with resizing all images, those whose features are known as well.
+        """
+        tokens = grid.prod(1) // self.qwen.config.vision_config.spatial_merge_size**2
+        texts = []
+        for group, counts in zip(groups, tokens.split([len(group.images) for group in groups]), strict=True):
+            first, *rest = self._prompt_text(group).split(self.processor.image_token)
+            parts = zip(counts.tolist(), rest, strict=True)
+            texts.append(first + "".join(self.processor.image_token * count + text for count, text in parts))
+        return self.processor.tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")
+
+    def _feature_cache(self) -> FeatureCache | None:
+        if self.config.feature_cache is None:
+            return None
+        now = arithmetic(next(self.qwen.model.visual.parameters()))
+        return FeatureCache(self.config.feature_cache, f"{self._vision_fingerprint}, {now}")
+
+    @cached_property
+    def _vision_fingerprint(self) -> str:
+        vision = self.qwen.model.visual
+        return vision_fingerprint(vision, vision.config, self.processor.image_processor, self.config.attention)
 
     def _embed(self, ids: Tensor) -> Tensor:
         return self.qwen.get_input_embeddings()(ids)

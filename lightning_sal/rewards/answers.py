@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_sal.samples import ImageGroup
 from lightning_sal.segmenters.base import Segmenter
-from lightning_sal.tasks import Answer, get_task
+from lightning_sal.tasks import Answer, task_of
 
 
 def compose_answers(
@@ -29,7 +29,7 @@ def compose_answers(
     Raises:
         ValueError: If a task is unknown, or the segmenter does not give one boolean mask an expression.
     """
-    tasks = [get_task(group.task) for group in groups]
+    tasks = [task_of(group) for group in groups]
     answers = tuple(task.parse(text) for task, text in zip(tasks, texts, strict=True))
     images = [image for group in groups for image in group.images]
     expressions = [answer.expressions for group, answer in zip(groups, answers, strict=True) for _ in group.images]

@@ -14,6 +14,12 @@ INSTRUCTIONS = {
     "sis": "Which instances stand out?",
     "cosod": "What do all images share?",
 }
+# Not among the texts that the tokenizer is made from, which the embedded weights were trained with.
+BRIEF = {
+    "sod without reasoning": "Which regions? Answer.",
+    "sis without reasoning": "Which instances? Answer.",
+    "cosod without reasoning": "What is shared? Answer.",
+}
 TAGS = ("<think>", "</think>", "<answer>", "</answer>", "<rg>", "</rg>", "<ins>", "</ins>", "[semantic]")
 _VISION = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 _CHAT_TEMPLATE = (
@@ -124,4 +130,4 @@ def scratch_policy(seed: int = 0) -> tuple[Any, Any, dict[str, str]]:
     generation = model.generation_config
     generation.eos_token_id, generation.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     generation.bos_token_id = tokenizer.pad_token_id
-    return model.eval(), processor, dict(INSTRUCTIONS)
+    return model.eval(), processor, INSTRUCTIONS | BRIEF

@@ -79,3 +79,19 @@ def test_images_that_cannot_be_predicted_are_refused(tmp_path):
         PredictDataModule([str(tmp_path / "text.png")], task="depth")
     with pytest.raises(ValueError, match=r"text\.png"):
         list(PredictDataModule([str(tmp_path / "text.png")]).predict_dataloader())
+
+
+def test_without_reasoning_annotations_and_format_know_of_the_answer_alone():
+    plain, brief = (
+        ScenesDataModule(batch_size=6, annotated=9, val_size=6, reasoning=reasoning) for reasoning in (True, False)
+    )
+    for data in (plain, brief):
+        data.setup("fit")
+    for one, two in zip(next(iter(plain.streams["sft"])), next(iter(brief.streams["sft"])), strict=True):
+        assert one.key == two.key
+        assert one.response.endswith(two.response)
+        assert two.response.startswith("<answer>")
+        assert task_of(two).format_reward(two.response) == 1.0
+        assert task_of(one).format_reward(one.response) == 1.0
+    assert not any(group.reasoning for group in next(iter(brief.streams["rl"])))
+    assert not any(group.reasoning for batch in brief.val_dataloader() for group in batch)

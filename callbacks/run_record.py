@@ -1,0 +1,80 @@
+"""What a run achieved and what it cost, on disk, for tables over many runs."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from lightning_sal.comparison import evaluate, write_arms
+from lightning_sal.memory import peak_memory
+from lightning_sal.samples import Phased
+
+
+class RunRecord(L.Callback):
+    """Write three files once a fit has ended, which `lightning-sal ablate` makes its table and plot of.
+
+    - `samples.jsonl`: how the greedy response to each held-out sample did.
+    - `curve.jsonl`: for each RL step its number, wall time since the start in seconds, mean reward, and responses.
+    - `run.json`: median seconds of an RL and of an SFT step, peak memory in bytes, responses to a prompt, seconds in all.
+
+    What it asks of others: the module is a `lightning_sal.modules` module (or offers its `judge`, and after an RL step a
+    `record` with `groups` and `judged.total`); the datamodule gives annotated samples by `val_dataloader()`. One process
+    only.
+
+    Args:
+        folder: Where to write; null takes the trainer's `default_root_dir`.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+        self.curve: list[dict[str, float]] = []
+        self.seconds: dict[str, list[float]] = {"rl": [], "sft": []}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.folder = Path(trainer.default_root_dir) if self.folder is None else self.folder
+        if trainer.world_size > 1:
+            raise ValueError("RunRecord compares runs of one process: use trainer.devices=1, or leave it out")
+        if (self.folder / "run.json").exists():
+            raise FileExistsError(
+                f"{self.folder / 'run.json'} is there already, of an earlier run: name another folder"
+            )
+        self._began = time.perf_counter()
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        now, record = time.perf_counter(), getattr(pl_module, "record", None)
+        sft = record is None or (isinstance(batch, Phased) and batch.phase == "sft")
+        self.seconds["sft" if sft else "rl"].append(now - self._started)
+        if record is not None:
+            prompts = len({id(group) for group in record.groups})
+            line = {
+                "step": trainer.global_step,
+                "seconds": now - self._began,
+                "reward": record.judged.total.mean().item(),
+            }
+            self.curve.append({**line, "responses": len(record.groups), "prompts": prompts})
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        seconds, memory = time.perf_counter() - self._began, peak_memory(pl_module.device)
+        samples, _ = evaluate(pl_module, data.val_dataloader())
+        folder: Any = self.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        write_arms({type(pl_module).__name__: samples}, folder / "samples.jsonl")
+        (folder / "curve.jsonl").write_text("".join(json.dumps(line) + "\n" for line in self.curve))
+        prompts = sum(line["prompts"] for line in self.curve)
+        run = {
+            "rl_seconds": statistics.median(self.seconds["rl"]) if self.seconds["rl"] else None,
+            "sft_seconds": statistics.median(self.seconds["sft"]) if self.seconds["sft"] else None,
+            "memory": memory,
+            "responses": sum(line["responses"] for line in self.curve) / prompts if prompts else None,
+            "seconds": seconds,
+        }
+        (folder / "run.json").write_text(json.dumps(run, indent=1) + "\n")  # last, since it says that the run is whole
