@@ -11,12 +11,14 @@ from zipfile import ZipFile
 import pytest
 from lightning.pytorch.cli import LightningCLI
 
+from lightning_sal.ablation import read_ablation
 from lightning_sal.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 LINKED = ("callbacks", "conf", "datamodules")
 CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "conf").rglob("*.yaml"))
 COMMAND = re.compile(r"^#.*?\blightning ((?:fit|validate|test|predict) .*--config .*)$", re.MULTILINE)
+ABLATION = re.compile(r"^#.*?\blightning-sal ablate --config (\S+)$", re.MULTILINE)
 
 in_checkout = pytest.mark.skipif(
     not (ROOT / "callbacks").is_dir(), reason="the linked folders are in the repository only"
@@ -71,6 +73,8 @@ def test_every_config_parses_by_the_command_in_its_header(path, monkeypatch):
     """Its head names a command that uses it, and LightningCLI takes it as it stands; nothing is instantiated."""
     head = (ROOT / path).read_text().replace("\\\n#", "")
     commands = [shlex.split(command, comments=True) for command in COMMAND.findall(head)]
+    for ablation in (read_ablation(ROOT / name) for name in ABLATION.findall(head)):
+        commands += [ablation.command(arm, ablation.seeds[0]) for arm in ablation.arms]
     assert commands, f"{path} does not begin with the command that runs it: #   lightning fit --config {path}"
     parsed = []
     monkeypatch.chdir(ROOT)

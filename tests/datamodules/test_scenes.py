@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lightning_sal.datamodules import PredictDataModule, ScenesDataModule
+from lightning_sal.tasks import task_of
 
 
 def ready(**options):
