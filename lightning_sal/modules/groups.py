@@ -37,6 +37,13 @@ class GroupModule(RolloutModule):
     def advantages(self, rewards: Tensor, confidence: Tensor) -> Tensor:
         return group_advantages(rewards, self.responses_per_prompt, self.scale)
 
+    def moving(self, experience: Experience, rewards: Tensor) -> list[int]:
+        """Without a KL term a group whose rewards are all equal has gradient 0."""
+        if self.beta:
+            return experience.kept
+        apart = tells_apart(rewards, self.responses_per_prompt).tolist()
+        return [row for row in experience.kept if apart[row]]
+
 
 class GRPO(GroupModule):
     """Group relative policy optimisation (Shao et al. 2024, arXiv:2402.03300).

@@ -154,7 +154,7 @@ class RolloutModule(PolicyModule):
         ratios = RatioLog(self.clip, self.ratio)
         # Filled by the first update, whose own forward pass gives the old policy: on-policy the ratio is exactly 1.
         old, reference = torch.zeros_like(rollout.logp), torch.zeros_like(rollout.logp) if self.beta else None
-        parts = self._parts(experience)
+        parts = self._parts(experience.prompts, self.moving(experience, rewards))
 
         def losses(first: bool) -> Iterator[Tensor]:
             for which, rows, counts in parts:
@@ -244,12 +244,15 @@ class RolloutModule(PolicyModule):
         self.log_dict({f"train/seconds/{phase}": value for phase, value in seconds.items()})
         self.log("train/tokens_per_second", float(self.record.rollout.mask.sum()) / sum(seconds.values()))
 
-    def _parts(self, experience: Experience) -> list[tuple[list[int], list[int], bool]]:
+    def moving(self, experience: Experience, rewards: Tensor) -> list[int]:
+        """The prompts whose responses move the policy: no pass is spent on the others, though they count as responses."""
+        return experience.kept
+
+    def _parts(self, prompts: Prompts, moving: Sequence[int]) -> list[tuple[list[int], list[int], bool]]:
         """Prompts, rows and whether they count, of each micro-batch; as many on every rank."""
-        order = [row for row in experience.prompts.by_length() if row in set(experience.kept)]
+        order = [row for row in prompts.by_length() if row in set(moving)]
         parts = [(*part, True) for part in micro_batches(order, self.responses_per_prompt, self.micro_batch_size)]
-        most = int(self.over_ranks(torch.tensor(float(len(parts) or 1), device=self.device), "max"))
-        return parts + [([0], [0], False)] * (most - len(parts))
+        return parts + [([0], [0], False)] * (self.most(len(parts) or 1) - len(parts))
 
     def _totals(self, experience: Experience) -> list[float]:
         """Responses and response tokens of the whole step on all ranks."""

@@ -13,7 +13,7 @@ from lightning_sal.policy.config import LoRA, PolicyConfig
 from lightning_sal.rewards import Reward, RewardTerm, Scores
 from tests.modules.parts import POLICY, StripeSegmenter, scenes, trained, trainer
 
-G, TOKENS = 4, 8
+G, TOKENS, KL = 4, 8, 0.04
 ALGORITHMS = [CGPO, GRPO, DrGRPO, DAPO, GSPO, CISPO, RLOO]
 
 
@@ -108,7 +108,7 @@ def by_hand(module, record, start, updates):
                 tokens = -r.detach().clamp(max=1 + high) * a * logp
             if type(module) is GRPO:
                 d = logp_ref - logp
-                tokens = tokens + 0.04 * (d.exp() - d - 1)
+                tokens = tokens + KL * (d.exp() - d - 1)
             if type(module) in (DAPO, CISPO):
                 loss = loss + tokens.sum() / sum(lengths)
             elif type(module) in (DrGRPO, RLOO):
@@ -196,6 +196,24 @@ class OnlyOdd(RewardTerm):
         keys = list(dict.fromkeys(item.group.key for item in judged))
         values = [0.5 if keys.index(item.group.key) % 2 == 0 else len(set(item.text)) / 30 for item in judged]
         return Scores(torch.tensor(values), (None,) * len(judged))
+
+
+@pytest.mark.parametrize(("beta", "scored"), [(0.0, G), (0.04, 3 * G)])
+def test_no_pass_is_spent_on_groups_with_equal_rewards_though_they_count(beta, scored, tmp_path, monkeypatch):
+    """Of three prompts the second alone tells apart; the mean is still over all three."""
+    module, rows = made(GRPO, beta=beta, reward=Reward([OnlyOdd()]), updates_per_rollout=2), []
+    module.configure_model()
+    score = module.policy.score
+    monkeypatch.setattr(
+        module.policy, "score", lambda prompts, ids, *a: rows.append(len(ids)) or score(prompts, ids, *a)
+    )
+    keep = step(module, tmp_path)
+    assert rows == ([scored] * 2 if not beta else [scored] * 3)  # with KL, the reference too
+    monkeypatch.undo()
+    if not beta:
+        monkeypatch.setattr("tests.modules.test_rl.KL", 0.0)
+    for found, wanted in zip(keep.gradients, by_hand(module, keep.record, keep.start, updates=2), strict=True):
+        close(found, wanted, 1e-4)
 
 
 def dapo_step(tmp_path, batch_size, **options):

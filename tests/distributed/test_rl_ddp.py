@@ -1,0 +1,124 @@
+"""RL steps of two DDP processes (gloo) against those of one: the same gradients, though their responses differ in length."""
+
+from functools import partial
+
+import lightning as L
+import pytest
+import torch
+
+from lightning_sal.modules import CGPO, DAPO, GRPO
+from lightning_sal.rewards import Reward, RewardTerm, Scores
+from lightning_sal.samples import Rollout
+from tests.distributed.processes import in_processes
+from tests.modules.parts import POLICY, StripeSegmenter, scenes, trainer
+
+PROMPTS, G = 4, 4
+CASES = {
+    "grpo": (GRPO, "64-true", {}),
+    "cgpo": (CGPO, "64-true", {}),
+    "dapo": (DAPO, "64-true", {}),
+    "dapo float32": (DAPO, "32-true", {}),
+    "clipped": (GRPO, "64-true", {"gradient_clip_val": 1e-3}),
+}
+RELATIVE = {"64-true": 1e-10, "32-true": 1e-6}
+
+
+class Written:
+    """Responses that depend on the prompt alone; the first, third, ... prompt has short ones, the others long ones."""
+
+    exact = True
+
+    def sample(self, policy, groups, prompts, *, responses, **_):
+        numbers = [int(group.key.rpartition("-")[2]) for group in groups for _ in range(responses)]
+        texts = tuple(
+            "a red circle " * (1 + 6 * (number % 2) + place % responses) + "!" * (number + place % responses)
+            for place, number in enumerate(numbers)
+        )
+        tokens, mask = policy.encode_responses(texts)
+        return Rollout(texts, tokens, mask, torch.zeros(tokens.shape), torch.zeros(len(texts), dtype=torch.bool))
+
+
+class Marks(RewardTerm):
+    """Tells the responses to a prompt apart, but for the first prompt, which DAPO drops."""
+
+    name = "marks"
+
+    def forward(self, judged):
+        values = [0.5 if item.group.key.endswith("-0") else item.text.count("!") % 5 / 5 for item in judged]
+        return Scores(torch.tensor(values), (None,) * len(judged))
+
+
+class Keep(L.Callback):
+    """Gradients of each optimisation step as callbacks see them."""
+
+    def __init__(self):
+        self.gradients = []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.gradients.append({n: p.grad.clone() for n, p in pl_module.named_parameters() if p.requires_grad})
+
+
+def rl_module(algorithm, **options):
+    """A module whose adapters already do something."""
+    torch.manual_seed(0)
+    group = {} if algorithm is CGPO else {"responses_per_prompt": G}
+    defaults = {"policy": POLICY, "segmenter": StripeSegmenter(), "reward": Reward([Marks()]), "sampler": Written()}
+    defaults |= {"optimizer": partial(torch.optim.SGD, lr=0.1), "micro_batch_size": 3, "updates_per_rollout": 2}
+    module = algorithm(**{**defaults, **group, **options})
+    module.configure_model()
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in module.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=0.05, generator=generator)
+    return module
+
+
+def work(world_size, rank, folder):
+    for name, (algorithm, precision, options) in CASES.items():
+        module, keep, calls = rl_module(algorithm), Keep(), []
+        score = module.policy.score
+        module.policy.score = lambda *args, score=score, calls=calls: calls.append(len(args[1])) or score(*args)
+        strategy = {"strategy": "ddp", "devices": world_size} if world_size > 1 else {}
+        run = trainer(folder, max_steps=1, callbacks=[keep], precision=precision, **strategy, **options)
+        run.fit(module, datamodule=scenes(streams=["rl"], batch_size=PROMPTS // world_size))
+        found = {
+            "gradients": keep.gradients,
+            "weights": {n: p.detach() for n, p in module.named_parameters() if p.requires_grad},
+            "scored": len(calls),
+            "loss": run.callback_metrics["train/loss"],
+        }
+        torch.save(found, folder / f"{name}-{world_size}-{rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    in_processes(work, (1, 2), folder)
+    return {
+        name: [torch.load(folder / f"{name}-{which}.pt", weights_only=True) for which in ("1-0", "2-0", "2-1")]
+        for name in CASES
+    }
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_both_updates_of_a_rollout_have_the_gradient_of_one_process(name, found):
+    one, *two = found[name]
+    relative = RELATIVE[CASES[name][1]]
+    assert len(one["gradients"]) == 2
+    for update, expected in enumerate(one["gradients"]):
+        scale = max(float(gradient.abs().max()) for gradient in expected.values())
+        assert scale > 0
+        for rank in two:
+            for name, gradient in expected.items():
+                there = rank["gradients"][update][name]
+                torch.testing.assert_close(there, gradient, atol=relative * scale, rtol=relative, msg=name)
+    for rank in two:
+        for name, weight in one["weights"].items():
+            torch.testing.assert_close(rank["weights"][name], weight, atol=relative, rtol=relative, msg=name)
+        assert float(rank["loss"]) == pytest.approx(float(one["loss"]), rel=1e-5)
+
+
+def test_ranks_score_as_often_as_each_other_where_one_learns_from_fewer_responses(found):
+    _, first, second = found["dapo"]
+    # Two updates of ceil(G / 3) micro-batches a prompt: the first rank keeps one prompt, the second two.
+    assert first["scored"] == second["scored"] == 2 * 2 * 2

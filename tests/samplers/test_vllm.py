@@ -1,0 +1,407 @@
+"""The vLLM sampler against a server on loopback that plays vLLM by a policy of its own and knows only what it is told."""
+
+import base64
+import io
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from jsonargparse import ArgumentParser
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from PIL import Image
+from safetensors.torch import load_file
+
+from lightning_sal.datasets.scenes import SceneGroups
+from lightning_sal.modules import GRPO
+from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.policy import Policy
+from lightning_sal.samplers import Sampler, VLLMSampler
+from lightning_sal.samples import ImageGroup
+from tests.modules.parts import POLICY
+from tests.modules.test_rl import G, close, made, step
+
+SCENES = SceneGroups(3, {"sod": 1, "sis": 1, "cosod": 1}, size=3)
+GROUPS = [SCENES[i] for i in range(3)]  # one and several images
+TEMPERATURE, TOKENS = 1.5, 8
+CAP = 1.2
+
+
+def often_ending(policy):
+    """The policy with a vocabulary in which every eighth token ends a response."""
+    policy.eos_ids = (*policy.eos_ids, *range(0, 400, 8))
+    return policy
+
+
+def stir(policy, seed):
+    """Adapters that do something."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.05)
+    return policy
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return often_ending(Policy(POLICY))
+
+
+class FakeVLLM(BaseHTTPRequestHandler):
+    """Loads adapters from the folder it is told, reads messages as they come, and answers as vLLM's protocol does."""
+
+    def do_POST(self):
+        state = self.server
+        question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        state.asked.append((self.path, question))
+        code, answer = state.refuse(self.path) or getattr(self, self.path.split("/")[-1])(state, question)
+        body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def load_lora_adapter(self, state, question):
+        assert question["lora_name"] not in state.adapters
+        state.adapters[question["lora_name"]] = load_file(Path(question["lora_path"]) / "adapter_model.safetensors")
+        return 200, b"Success"
+
+    def unload_lora_adapter(self, state, question):
+        del state.adapters[question["lora_name"]]
+        return 200, b"Success"
+
+    def completions(self, state, question):
+        certain = [int(token) for token, bias in question["logit_bias"].items() if bias > 0]
+        if certain:
+            return 200, {"choices": [choice(certain, [state.certainty])]}
+        with state.lock:
+            return 200, state.spoil(respond(state, question))
+
+    def log_message(self, *_):
+        pass
+
+
+def choice(ids, logp, index=0, reason="stop"):
+    content = [{"token": "", "logprob": value} for value in logp]
+    return {"index": index, "token_ids": ids, "logprobs": {"content": content}, "finish_reason": reason}
+
+
+def respond(state, question):
+    """Responses of the adapters that are named to the pixels and words that are sent."""
+    set_peft_model_state_dict(state.policy.net, state.adapters[question["model"]])
+    (message,) = question["messages"]
+    *images, text = message["content"]
+    files = [io.BytesIO(base64.b64decode(part["image_url"]["url"].split(",")[1])) for part in images]
+    state.policy.instructions = {"sod": text["text"]}
+    group = ImageGroup("", "sod", tuple(torch.from_numpy(np.array(Image.open(file))) for file in files))
+    prompts = state.policy.encode([group])
+    rollout = state.policy.sample(
+        prompts,
+        question["max_completion_tokens"],
+        responses=question["n"],
+        temperature=question["temperature"],
+        generator=torch.Generator().manual_seed(question["seed"]),
+    )
+    choices = []
+    for row, keep in enumerate(rollout.mask):
+        ids, logp = rollout.tokens[row, keep], rollout.logp[row, keep]
+        reason = "length" if rollout.truncated[row] else "stop"
+        choices.append(choice(ids.tolist(), (logp + state.drift(ids)).clamp(max=0).tolist(), row, reason))
+    return {"prompt_token_ids": prompts.ids[0].tolist(), "choices": choices[::-1]}
+
+
+@cache
+def actor():
+    """The policy that the server answers by."""
+    return often_ending(Policy(POLICY))
+
+
+@contextmanager
+def serving(**behaviour):
+    """A server that knows the weights that adapters start from, and no adapters."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), FakeVLLM)
+    server.policy, server.lock, server.adapters, server.asked = actor(), threading.Lock(), {}, []
+    server.refuse, server.spoil, server.drift, server.certainty = lambda path: None, lambda answer: answer, zero, 0.0
+    for name, value in behaviour.items():
+        setattr(server, name, value)
+    server.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def zero(ids):
+    return torch.zeros(len(ids))
+
+
+def sample(sampler, policy, seed=1):
+    prompts = policy.encode(GROUPS)
+    rollout = sampler.sample(
+        policy,
+        GROUPS,
+        prompts,
+        max_new_tokens=TOKENS,
+        responses=G,
+        temperature=TEMPERATURE,
+        generator=torch.Generator().manual_seed(seed),
+        any_rank=bool,
+    )
+    return prompts, rollout
+
+
+def asked(server, path):
+    return [question for at, question in server.asked if at == path]
+
+
+def test_log_probabilities_are_the_policys_where_the_server_has_its_adapters_pictures_and_words(policy, tmp_path):
+    with serving() as server:
+        prompts, rollout = sample(VLLMSampler(str(tmp_path), server.url), stir(policy, 1))
+    logp = policy.score(prompts, rollout.tokens, rollout.mask, TEMPERATURE)
+    torch.testing.assert_close(rollout.logp, logp.detach(), atol=1e-4, rtol=0)
+    lengths = rollout.mask.sum(1)
+    last = rollout.tokens.gather(1, lengths[:, None] - 1)[:, 0]
+    ended = torch.isin(last, torch.tensor(policy.eos_ids))
+    assert ended.any()
+    assert not ended.all()
+    assert torch.equal(rollout.truncated, ~ended)
+    assert (lengths[~ended] == TOKENS).all()
+    assert len(set(rollout.texts)) > len(GROUPS)
+
+
+def test_requests_leave_nothing_to_the_servers_defaults(policy, tmp_path):
+    with serving() as server:
+        sample(VLLMSampler(str(tmp_path), server.url), policy)
+    probe, *questions = asked(server, "/v1/chat/completions")
+    plain = {
+        "top_p": 1.0,
+        "top_k": -1,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "logprobs": True,
+        "return_token_ids": True,
+    }
+    assert all(question | plain == question for question in (probe, *questions))
+    assert len(questions) == len(GROUPS)
+    banned = {str(token): -100.0 for token in policy.banned.nonzero().flatten().tolist()}
+    pixels = policy.processor.image_processor.size
+    for question in questions:
+        assert question["logit_bias"] == banned
+        assert set(question["stop_token_ids"]) == set(policy.eos_ids)
+        assert question["mm_processor_kwargs"] == {
+            "min_pixels": pixels["shortest_edge"],
+            "max_pixels": pixels["longest_edge"],
+        }
+
+
+def test_adapters_are_told_when_they_have_changed_and_only_then(policy, tmp_path):
+    with serving() as server:
+        sampler = VLLMSampler(str(tmp_path), server.url)
+        for seed, times in ((1, 3), (2, 1)):
+            stir(policy, seed)
+            for _ in range(times):
+                sample(sampler, policy)
+            (folder,) = tmp_path.iterdir()
+            wanted, saved = get_peft_model_state_dict(policy.net), load_file(folder / "adapter_model.safetensors")
+            assert set(saved) == set(wanted)
+            assert all(torch.equal(saved[name], weight) for name, weight in wanted.items())
+            config = json.loads((folder / "adapter_config.json").read_text())
+            assert (config["r"], config["lora_alpha"]) == (POLICY.lora.rank, POLICY.lora.alpha)
+            assert list(server.adapters) == [folder.name]
+    assert len(asked(server, "/v1/load_lora_adapter")) == 2
+    assert len(asked(server, "/v1/unload_lora_adapter")) == 1
+
+
+def test_responses_follow_from_the_generator(policy, tmp_path):
+    with serving() as server:
+        sampler = VLLMSampler(str(tmp_path), server.url, connections=1)
+        one, same, other = (sample(sampler, policy, seed)[1].texts for seed in (1, 1, 2))
+    assert one == same
+    assert one != other
+
+
+class Replay:
+    """Another sampler's responses, as the policy's own."""
+
+    exact = True
+
+    def __init__(self, rollout):
+        self.rollout = rollout
+
+    def sample(self, *_, **__):
+        return self.rollout
+
+
+def grpo(sampler) -> Any:
+    module = made(GRPO, beta=0.0, sampler=sampler, sampler_ratio_cap=CAP)
+    module.configure_model()
+    often_ending(module.policy)
+    return module
+
+
+def test_where_the_server_agrees_the_gradient_is_that_of_own_samples(tmp_path):
+    with serving() as server:
+        keep = step(grpo(VLLMSampler(str(tmp_path / "adapters"), server.url)), tmp_path)
+    own = step(grpo(Replay(keep.record.rollout)), tmp_path)
+    close(keep.gradients[0], own.gradients[0], 1e-3)
+    for name in ("mean", "min", "max"):
+        assert keep.logged[f"train/sampler_ratio/{name}"] == pytest.approx(1, abs=1e-4)
+
+
+def test_where_it_differs_each_token_weighs_the_capped_ratio(tmp_path):
+    """Its log-probabilities are up to 0.3 off, up or down by the token, so ratios lie on both sides of the cap."""
+    with serving(drift=lambda ids: 0.3 * (ids % 3 - 1)) as server:
+        module = grpo(VLLMSampler(str(tmp_path / "adapters"), server.url))
+        keep = step(module, tmp_path)
+    rollout, advantage = keep.record.rollout, keep.record.advantages
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if name in keep.start:
+                parameter.copy_(keep.start[name])
+    module.zero_grad()
+    logp = module.policy.score(module.policy.encode(keep.record.groups), rollout.tokens, rollout.mask)
+    ratio = (logp.detach() - rollout.logp).exp()
+    assert ratio[rollout.mask].max() > CAP
+    assert ratio[rollout.mask].min() < 0.9
+    weight = torch.minimum(ratio, torch.tensor(CAP))
+    per_response = (weight * -advantage[:, None] * logp * rollout.mask).sum(1) / rollout.mask.sum(1)
+    per_response.mean().backward()
+    close(keep.gradients[0], {n: p.grad for n, p in module.named_parameters() if p.requires_grad}, 1e-3)
+    told = torch.masked_select(ratio, rollout.mask)
+    for name, value in (("mean", told.mean()), ("min", told.min()), ("max", told.max())):
+        assert keep.logged[f"train/sampler_ratio/{name}"] == pytest.approx(float(value), rel=1e-4)
+
+
+def first(**changes):
+    """Spoils the first response."""
+    return lambda answer: {**answer, "choices": [*answer["choices"][:-1], answer["choices"][-1] | changes]}
+
+
+def prompt(change):
+    return lambda answer: answer | {"prompt_token_ids": change(answer["prompt_token_ids"])}
+
+
+FAULTS = {
+    "runtime updating is off": (
+        {"refuse": lambda path: (404, {"detail": "Not Found"}) if "lora" in path else None},
+        "load_lora_adapter answered 404",
+    ),
+    "an error": (
+        {"refuse": lambda path: (500, b"CUDA error:\nout of memory") if "chat" in path else None},
+        "answered 500 CUDA error: out of memory",
+    ),
+    "no JSON": ({"refuse": lambda path: (200, b"<html>") if "chat" in path else None}, "no JSON object"),
+    "raw log-probabilities": ({"certainty": -3.0}, "log-probability -3.000, not 0"),
+    "another resize": ({"spoil": prompt(lambda ids: [*ids, ids[-1]])}, "from token"),
+    "another template": ({"spoil": prompt(lambda ids: [ids[0], ids[1] + 1, *ids[2:]])}, "other from token 1 on"),
+    "an old server": ({"spoil": prompt(lambda ids: None)}, "no prompt_token_ids"),
+    "a response too few": ({"spoil": lambda answer: answer | {"choices": answer["choices"][1:]}}, f"{G - 1} responses"),
+    "no log-probabilities": ({"spoil": first(logprobs=None)}, "0 log-probabilities"),
+    "an unknown log-probability": ({"spoil": first(**choice([1] * TOKENS, [-9999.0] * TOKENS))}, "0 log-probabilities"),
+    "logits": ({"spoil": first(**choice([1] * TOKENS, [3.0] * TOKENS))}, "0 log-probabilities"),
+    "a short context": ({"spoil": first(**choice([1, 2], [-1.0] * 2, reason="length"))}, "finish_reason is length"),
+    "a banned id": ({"spoil": first(**choice([415] * TOKENS, [-1.0] * TOKENS))}, "bans"),
+    "an id too many": ({"spoil": first(**choice([428] * TOKENS, [-1.0] * TOKENS))}, "bans"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_the_server_does_wrong_is_said_in_one_line(fault, policy, tmp_path):
+    behaviour, words = FAULTS[fault]
+    with serving(**behaviour) as server, pytest.raises(ConnectionError, match=words) as caught:
+        sample(VLLMSampler(str(tmp_path), server.url), policy)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert server.url in line
+    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve tiny-scratch" in line
+    assert "--max-lora-rank 8" in line  # the least that holds rank 4
+    if fault in ("runtime updating is off", "raw log-probabilities"):
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_server_that_hangs_is_given_up(policy, tmp_path):
+    closing = threading.Event()
+    refuse = lambda path: closing.wait(20) and None if "chat" in path else None  # noqa: E731
+    with serving(refuse=refuse) as server:
+        with pytest.raises(ConnectionError, match=r"no answer in 0\.5 s, raise timeout_s"):
+            sample(VLLMSampler(str(tmp_path), server.url, timeout_s=0.5), policy)
+        closing.set()
+
+
+def test_a_server_that_is_not_there_is_named_with_its_command(policy, tmp_path):
+    with serving() as server:
+        pass
+    with pytest.raises(ConnectionError, match=r"Connection refused.*vllm serve"):
+        sample(VLLMSampler(str(tmp_path), server.url), policy)
+
+
+def test_a_policy_without_adapters_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"give model\.policy\.lora"):
+        sample(VLLMSampler(str(tmp_path)), Policy(PolicyConfig("tiny-scratch")))
+
+
+def test_yaml_can_name_it(tmp_path):
+    parser = ArgumentParser()
+    parser.add_argument("--sampler", type=Sampler)
+    made = {"class_path": "lightning_sal.samplers.VLLMSampler", "init_args": {"adapters": str(tmp_path)}}
+    sampler = parser.instantiate(parser.parse_object({"sampler": made})).sampler
+    assert isinstance(sampler, VLLMSampler)
+    assert sampler.adapters == tmp_path
+
+
+class TwoRanks:
+    """torch.distributed as two threads see it."""
+
+    def __init__(self):
+        self.barrier, self.local, self.shared = threading.Barrier(2, timeout=60), threading.local(), []
+
+    def is_initialized(self):
+        return True
+
+    def get_rank(self):
+        return self.local.rank
+
+    def broadcast_object_list(self, values):
+        if self.get_rank() == 0:
+            self.shared[:] = values
+        self.barrier.wait()
+        values[:] = self.shared
+        self.barrier.wait()
+
+
+def test_of_two_ranks_one_tells_the_adapters_and_both_hear_of_failure(policy, tmp_path, monkeypatch):
+    ranks, stirred = TwoRanks(), [stir(policy, 1), stir(often_ending(Policy(POLICY)), 1)]
+    for name in ("is_initialized", "get_rank", "broadcast_object_list"):
+        monkeypatch.setattr(torch.distributed, name, getattr(ranks, name))
+
+    def act(rank, url, behind):
+        ranks.local.rank = rank
+        here, away = VLLMSampler(str(tmp_path / "here"), url), VLLMSampler(str(tmp_path / "away"), behind)
+        texts = [sample(here, stirred[rank], seed=rank)[1].texts for _ in range(2)]
+        with pytest.raises(ConnectionError) as caught:
+            sample(away, stirred[rank])
+        return texts, str(caught.value)
+
+    with serving() as gone:
+        pass
+    with serving() as server, ThreadPoolExecutor(2) as pool:
+        (texts, line), (others, same) = pool.map(act, range(2), [server.url] * 2, [gone.url] * 2)
+    assert len(asked(server, "/v1/load_lora_adapter")) == 1
+    assert len(asked(server, "/v1/chat/completions")) == 1 + 2 * 2 * len(GROUPS)
+    assert texts != others
+    assert "Connection refused" in line
+    assert line == same
