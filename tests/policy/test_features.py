@@ -7,15 +7,17 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import lightning as L
 import pytest
 import torch
 from torch import nn
 
+from lightning_sal.callbacks import InterleavedSFT
 from lightning_sal.datasets.scenes import SceneGroups
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.features import FeatureCache, ImageFeatures, vision_fingerprint
 from lightning_sal.policy.policy import Policy
-from tests.modules.parts import POLICY, cgpo, scenes, sft, trained, trainer
+from tests.modules.parts import POLICY, cgpo, scenes, trained, trainer
 
 SCENES = SceneGroups(3, {"sod": 1, "sis": 1, "cosod": 1}, size=6)
 GROUPS = [SCENES[i] for i in range(6)]
@@ -47,6 +49,18 @@ def watched(policy):
         lambda module, args, kwargs: policy.runs.append(len(kwargs["grid_thw"])), with_kwargs=True
     )
     return policy
+
+
+class Said(L.Callback):
+    """Puts responses, rewards and losses of RL steps into a list."""
+
+    def __init__(self, said):
+        self.said = said
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        if (record := pl_module.record) is not None:
+            loss = float(trainer.callback_metrics["train/loss"])
+            self.said.append((record.rollout.texts, record.rollout.logp.tolist(), record.judged.total.tolist(), loss))
 
 
 def files(folder):
@@ -95,15 +109,16 @@ def test_prompts_are_those_of_the_processor(plain):
     assert torch.equal(torch.cat(prompts.visual), torch.cat(output.pooler_output))
 
 
-@pytest.mark.parametrize("sides", [(112, 112), (200, 60)])
-def test_features_do_not_depend_on_the_other_images(sides):
+def test_features_do_not_depend_on_the_other_images():
     """Images of several windows and sizes; those of the small policy are otherwise all of one."""
     policy = Policy(PolicyConfig("tiny", min_pixels=3136, max_pixels=60_000))
-    images = [torch.randint(256, (*size, 3), dtype=torch.uint8) for size in ((333, 97), sides, (30, 260))]
+    sizes = ((333, 97), (112, 112), (30, 260), (112, 112))
+    images = [torch.randint(256, (*size, 3), dtype=torch.uint8) for size in sizes]
     groups = [replace(GROUPS[0], images=(image,), masks=None) for image in images]
     together = policy.encode(groups).visual
     for group, features in zip(groups, together, strict=True):
         torch.testing.assert_close(policy.encode([group]).visual[0], features, atol=1e-5, rtol=0)
+    assert len({len(features) for features in together}) == 3
 
 
 def test_an_image_that_comes_twice_is_encoded_once(plain, cached, tmp_path):
@@ -253,21 +268,21 @@ def test_shards_are_refused():
         vision_fingerprint(tower)
 
 
-@pytest.mark.parametrize("make", [cgpo, sft])
-def test_training_is_the_same_with_and_without(make, tmp_path):
-    """Same responses and same weights after three steps: without a cache, with an empty one, with a full one."""
+def test_training_is_the_same_with_and_without(tmp_path):
+    """Two RL steps and one of SFT without a cache, with an empty one and with a full one: same responses, same weights."""
     results = []
-    for folder in (None, str(tmp_path / "features"), str(tmp_path / "features")):
-        module = make(policy=replace(POLICY, feature_cache=folder))
+    for folder, passes in ((None, 3), ("features", 3), ("features", 0)):
+        module = cgpo(policy=replace(POLICY, feature_cache=folder and str(tmp_path / folder)))
         module.configure_model()
         watched(module.policy)
-        trainer(tmp_path, max_steps=3).fit(module, scenes())
-        record = getattr(module, "record", None)
-        results.append((trained(module), record and record.rollout.texts, record and record.judged.total.tolist()))
-        runs = module.policy.runs
-        assert len(runs) == (0 if len(results) == 3 else 3)
-    expected = results[0]
-    assert any(p.abs().max() > 0 for name, p in expected[0].items() if "lora_B" in name)
-    for weights, texts, rewards in results[1:]:
-        assert (texts, rewards) == expected[1:]
-        assert all(torch.equal(weight, expected[0][name]) for name, weight in weights.items())
+        said = []
+        callbacks = [InterleavedSFT(rl_steps=2, sft_steps=1), Said(said)]
+        trainer(tmp_path, max_steps=3, callbacks=callbacks).fit(module, datamodule=scenes())
+        assert len(module.policy.runs) == passes
+        results.append((trained(module), said))
+    weights, said = results[0]
+    assert len(said) == 2
+    assert all(weight.abs().max() > 0 for name, weight in weights.items() if "lora_B" in name)
+    for others, theirs in results[1:]:
+        assert theirs == said
+        assert all(torch.equal(weight, weights[name]) for name, weight in others.items())
