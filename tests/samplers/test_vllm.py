@@ -267,13 +267,14 @@ def test_where_it_differs_each_token_weighs_the_capped_ratio(tmp_path):
     with serving(drift=lambda ids: 0.3 * (ids % 3 - 1)) as server:
         module = grpo(VLLMSampler(str(tmp_path / "adapters"), server.url))
         keep = step(module, tmp_path)
-    rollout, advantage = keep.record.rollout, keep.record.advantages
+    record: Any = keep.record
+    rollout, advantage = record.rollout, record.advantages
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             if name in keep.start:
                 parameter.copy_(keep.start[name])
     module.zero_grad()
-    logp = module.policy.score(module.policy.encode(keep.record.groups), rollout.tokens, rollout.mask)
+    logp = module.policy.score(module.policy.encode(record.groups), rollout.tokens, rollout.mask)
     ratio = (logp.detach() - rollout.logp).exp()
     assert ratio[rollout.mask].max() > CAP
     assert ratio[rollout.mask].min() < 0.9
@@ -281,7 +282,7 @@ def test_where_it_differs_each_token_weighs_the_capped_ratio(tmp_path):
     per_response = (weight * -advantage[:, None] * logp * rollout.mask).sum(1) / rollout.mask.sum(1)
     per_response.mean().backward()
     close(keep.gradients[0], {n: p.grad for n, p in module.named_parameters() if p.requires_grad}, 1e-3)
-    told = torch.masked_select(ratio, rollout.mask)
+    told = ratio[rollout.mask]
     for name, value in (("mean", told.mean()), ("min", told.min()), ("max", told.max())):
         assert keep.logged[f"train/sampler_ratio/{name}"] == pytest.approx(float(value), rel=1e-4)
 
