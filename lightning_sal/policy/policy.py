@@ -238,9 +238,12 @@ class Policy(nn.Module):
             use_cache=True,
         ).last_hidden_state
 
+    def instruction(self, group: ImageGroup) -> str:
+        """The user text that follows the images of a group."""
+        return self.instructions[group.task if group.reasoning else f"{group.task}{WITHOUT_REASONING}"]
+
     def _prompt_text(self, group: ImageGroup) -> str:
-        instruction = self.instructions[group.task if group.reasoning else f"{group.task}{WITHOUT_REASONING}"]
-        content = [{"type": "image"}] * len(group.images) + [{"type": "text", "text": instruction}]
+        content = [{"type": "image"}] * len(group.images) + [{"type": "text", "text": self.instruction(group)}]
         messages = [{"role": "user", "content": content}]
         return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 

@@ -23,7 +23,7 @@ from urllib.error import HTTPError
 import torch
 from torch import Tensor
 
-from lightning_sal.policy.policy import WITHOUT_REASONING, pad_right
+from lightning_sal.policy.policy import pad_right
 from lightning_sal.samples import ImageGroup, Rollout
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 
@@ -321,9 +321,8 @@ def _pixels(policy: Policy) -> dict[str, int]:
 
 
 def _messages(policy: Policy, group: ImageGroup) -> list[dict[str, Any]]:
-    instruction = policy.instructions[group.task if group.reasoning else f"{group.task}{WITHOUT_REASONING}"]
     images = [{"type": "image_url", "image_url": {"url": _png(image)}} for image in group.images]
-    return [{"role": "user", "content": [*images, {"type": "text", "text": instruction}]}]
+    return [{"role": "user", "content": [*images, {"type": "text", "text": policy.instruction(group)}]}]
 
 
 def _png(image: Tensor) -> str:
