@@ -8,10 +8,12 @@ response length, AdamW without weight decay and clipped gradients, and a reward 
 timed. float32 on the CPU, bfloat16 on a GPU. GRPO has no KL term on either side, so no reference policy is asked.
 
 Each measurement is a process of its own, which takes a few steps to warm up and then those that count; the systems take
-turns, since processes differ by up to 30 %. A row shows the medians over processes of the median step. A step runs from
-the prompts to the updated weights; what the data loader does before it is left out. Phases add up to the step. Memory is
-the peak during all steps above what was held before the first: resident memory on the CPU (Linux), allocated memory on a
-GPU.
+turns, since processes differ by up to 30 %. A row shows the medians over processes of the median step. Leave the machine
+alone meanwhile: two threads that wait for each other beside one busy core are ten times as slow.
+
+A step runs from the prompts to the updated weights; what the data loader does before it is left out. Phases add up to
+the step (TRL's `prepare` is its chat templates and its processor, which runs twice). Memory is the peak during all steps
+above what was held before the first: resident memory on the CPU (Linux), allocated memory on a GPU.
 """
 
 from __future__ import annotations
@@ -192,7 +194,6 @@ def run_trl(given: argparse.Namespace, meter: Meter) -> int:
 
     model, processor, instructions = build(given)
     freeze(model, train_vision=False)
-    said = {model.config.image_token_id, *range(len(processor.tokenizer), model.config.text_config.vocab_size)}
     if given.lora == "on":
         model = add_lora(model, LoRA(rank=LORA_RANK))
     rows = [
@@ -205,7 +206,7 @@ def run_trl(given: argparse.Namespace, meter: Meter) -> int:
     responses = given.prompts * given.responses
     size = min(given.micro_batch or responses, responses)
     config = GRPOConfig(
-        output_dir=tempfile.mkdtemp(),
+        output_dir=given.folder,
         use_cpu=given.device == "cpu",
         bf16=given.device == "cuda",
         max_steps=given.warmup + given.steps,
@@ -213,7 +214,7 @@ def run_trl(given: argparse.Namespace, meter: Meter) -> int:
         gradient_accumulation_steps=responses // size,
         num_generations=given.responses,
         max_completion_length=given.tokens,
-        generation_kwargs={"min_new_tokens": given.tokens, "suppress_tokens": sorted(said)},
+        generation_kwargs={"min_new_tokens": given.tokens},
         loss_type="grpo",
         beta=0.0,
         num_iterations=1,
@@ -324,7 +325,7 @@ def run_ours(given: argparse.Namespace, meter: Meter) -> int:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        default_root_dir=tempfile.mkdtemp(),
+        default_root_dir=given.folder,
     )
     with mock.patch("lightning_sal.policy.policy.load_model", return_value=build(given)):
         trainer.fit(module, DataLoader(batches, batch_size=None))
@@ -336,7 +337,8 @@ def work(given: argparse.Namespace) -> None:
     import torch
 
     meter = Meter(given.device)
-    prompt_tokens = (run_trl if given.worker == "trl" else run_ours)(given, meter)
+    with tempfile.TemporaryDirectory() as given.folder:
+        prompt_tokens = (run_trl if given.worker == "trl" else run_ours)(given, meter)
     report = meter.report(given.warmup)
     print(json.dumps({**report, "prompt_tokens": prompt_tokens, "threads": torch.get_num_threads()}))
 

@@ -19,7 +19,7 @@ from lightning_sal.policy.sampling import PackedCache
 _MOST_PARAMETERS = 100_000_000  # Beyond, arithmetic outweighs the calls, and the copy costs memory
 
 
-def can_fuse(language_model: nn.Module) -> bool:
+def can_fuse(language_model: Any) -> bool:
     """Whether it is a small, dense Qwen2.5-VL in float32 whose weights are here as plain tensors, not shards."""
     weights = list(language_model.parameters())
     return (
@@ -27,6 +27,7 @@ def can_fuse(language_model: nn.Module) -> bool:
         and all(type(w) is nn.Parameter and w.dtype == torch.float32 and w.numel() for w in weights)
         and sum(w.numel() for w in weights) <= _MOST_PARAMETERS
         and not getattr(language_model, "has_sliding_layers", False)
+        and language_model.rotary_emb.rope_type == "default"
     )
 
 
@@ -44,7 +45,7 @@ class _Layer:
 
 
 class FusedDecoder:
-    """One forward pass of new tokens on a copy of the language model's weights as they are now; no gradient.
+    """One forward pass of words, not images, on a copy of the language model's weights as they are now; no gradient.
 
     Args:
         language_model: What `can_fuse` accepts.
@@ -52,7 +53,7 @@ class FusedDecoder:
 
     def __init__(self, language_model: Any) -> None:
         config = language_model.config
-        self.rotary, self.norm = language_model.rotary_emb, language_model.norm.weight
+        self.frequencies, self.norm = language_model.rotary_emb.inv_freq, language_model.norm.weight
         self.eps, self.heads, self.key_heads = (
             config.rms_norm_eps,
             config.num_attention_heads,
@@ -63,7 +64,10 @@ class FusedDecoder:
     def __call__(self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: PackedCache) -> Tensor:
         """`sampling.Advance`: (P, S, C) embeddings -> (P, S, C) hidden states."""
         count, new, width = embeds.shape
-        cos, sin = (part[:, None] for part in self.rotary(embeds, positions))
+        # The three positions of a word are one and the same, so its sections of M-RoPE are those of plain RoPE.
+        angles = (positions[0, :, :, None] * self.frequencies)[:, None]  # (P, 1, S, D / 2)
+        angles = torch.cat([angles, angles], dim=-1)
+        cos, sin = angles.cos(), angles.sin()
         depth, shared = cos.shape[-1], self.heads // self.key_heads
         # Query heads that share a key head stand among the queries, so that keys are read once and never repeated.
         seen = mask.expand(count, 1, new, -1).repeat(1, 1, shared, 1)

@@ -166,20 +166,24 @@ def grow(
     alive = torch.ones_like(rows, dtype=torch.bool)
     hidden = hidden[:, None].expand(-1, responses, -1)
     reading, following, allowed = prompts.mask, prompts.following, torch.empty(0)
-    every = _CHECK_EVERY.get(device.type, 8)
+    every, living = _CHECK_EVERY.get(device.type, 8), rows.numel()
     for step in range(max_new_tokens):
         scores = logits(hidden)  # (P, G, V)
         token, logp = _choose(scores, None if draws is None else draws[rows, step])
         tokens[rows, step] = torch.where(alive, token, pad)
         mask[rows, step] = alive
         logps[rows, step] = torch.where(alive, logp, 0.0)
-        ended = alive & torch.isin(token, stop)
+        ended = alive & (token[..., None] == stop).any(-1)
         truncated[rows] &= ~ended  # rows that left stay as they were
         alive = alive & ~ended
-        last = step + 1 == max_new_tokens
-        if last or ((step + 1) % every == 0 and not any_rank(bool(alive.any()))):
+        if step + 1 == max_new_tokens:
             break
-        if (step + 1) % every == 0 and (packed := _packing(alive)) is not None:
+        before = living
+        if (step + 1) % every == 0:
+            living = int(alive.sum())
+            if not any_rank(living > 0):
+                break
+        if living < before and (packed := _packing(alive)) is not None:
             which, slots = packed
             cache.pack(width, which, slots)
             rows, alive, token = (t[which].gather(1, slots) for t in (rows, alive, token))
@@ -218,13 +222,13 @@ def _packing(alive: Tensor) -> tuple[Tensor, Tensor] | None:
 
 def _choose(scores: Tensor, draws: Tensor | None) -> tuple[Tensor, Tensor]:
     """Tokens (P, G) by inverse transform sampling, or the likeliest, and their log-probabilities."""
+    probability = scores.softmax(dim=-1)
     if draws is None:
-        token = scores.argmax(dim=-1)
+        token = probability.argmax(dim=-1)
     else:
-        mass = scores.softmax(dim=-1).cumsum(dim=-1)
+        mass = probability.cumsum(dim=-1)
         # Below 1 by more than rounding, so that the last token reached has a probability above 0.
         point = draws.clamp(max=1 - 2.0**-22) * mass[..., -1]
         token = torch.searchsorted(mass, point[..., None], right=True)[..., 0]
         token = token.clamp(max=scores.shape[-1] - 1)  # of scores that are not finite, so that the loss tells of them
-    chosen = scores.gather(-1, token[..., None])[..., 0]
-    return token, chosen - scores.logsumexp(dim=-1)
+    return token, probability.gather(-1, token[..., None])[..., 0].log()
