@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.plugins.precision import HalfPrecision
+from lightning.pytorch.strategies import (
+    DDPStrategy,
+    DeepSpeedStrategy,
+    ModelParallelStrategy,
+    SingleDeviceStrategy,
+)
 from torch import Tensor
 
 from lightning_sal.modules.evaluation import Evaluation
@@ -20,6 +26,9 @@ from lightning_sal.rewards import Reward, RewardBatch, compose_answers
 from lightning_sal.samples import Batch, ImageGroup, Prediction, Rollout
 from lightning_sal.segmenters.base import Segmenter
 from lightning_sal.tiny.weights import embedded_segmenter
+
+_NOTHING = ImageGroup("nothing", "sod", (torch.zeros(112, 112, 3, dtype=torch.uint8),))
+_DEEPSPEED_DTYPES = {"32": "float32", "bf16": "bfloat16", "16": "float16"}
 
 
 class PolicyModule(L.LightningModule):
@@ -59,14 +68,38 @@ class PolicyModule(L.LightningModule):
         self.make_optimizer = optimizer
         self.make_lr_scheduler = lr_scheduler
         self.micro_batch_size = micro_batch_size
+        self._averages_after_backward = True
+
+    def setup(self, stage: str) -> None:
+        check_strategy(self.trainer, self.policy_config)
+        strategy = self.trainer.strategy
+        if isinstance(strategy, DeepSpeedStrategy):
+            from lightning_sal.policy.sharding import hide
+
+            self.configure_model()  # now, since stage 3 cuts up what is made later, and leaves nothing to load into
+            for name in ("segmenter", "reward", "evaluation"):  # of no concern to it, and in precisions of their own
+                hide(self, name, strategy.root_device)
 
     def configure_model(self) -> None:
         if not hasattr(self, "policy"):
-            self.policy = Policy(self.policy_config)
+            self.policy = self._make_policy()
             self.segmenter = embedded_segmenter() if self.segmenter is None else self.segmenter
             if isinstance(self.segmenter, torch.nn.Module):
                 self.segmenter.requires_grad_(False).eval()
             self.evaluation = Evaluation()
+
+    def _make_policy(self) -> Policy:
+        mesh = self.device_mesh
+        strategy = None if self._trainer is None else self.trainer.strategy
+        if mesh is not None:
+            from lightning_sal.policy.sharding import ShardedPolicy
+
+            return ShardedPolicy(self.policy_config, mesh["data_parallel"])
+        if isinstance(strategy, DeepSpeedStrategy) and strategy.zero_stage_3:
+            from lightning_sal.policy.sharding import PartitionedPolicy
+
+            return PartitionedPolicy(self.policy_config, strategy.root_device)
+        return Policy(self.policy_config)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
@@ -81,6 +114,9 @@ class PolicyModule(L.LightningModule):
                 "accumulate_grad_batches must be 1: token counts would be averaged wrongly over unequal batches; raise "
                 "data.batch_size and set model.micro_batch_size, which gives the exact gradient"
             )
+        if isinstance(self.trainer.strategy, ModelParallelStrategy):  # the others do so themselves
+            for parameter in self._whole_trainable():
+                torch.distributed.broadcast(parameter.detach(), src=0)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch)
@@ -121,14 +157,15 @@ class PolicyModule(L.LightningModule):
         return judged, [Prediction(g, text, a.expressions, a.reason, masks, c) for g, text, a, masks, c in parts]
 
     def _evaluate(self, batch: Batch) -> tuple[list[dict[str, Any]], list[Prediction]]:
-        if not len(batch):  # of a rank that has no sample left, while others still take a step
+        if not len(batch):  # of a rank that has no sample left, while others still gather weights for theirs
+            self.respond([_NOTHING])
             return [], []
         judged, predictions = self.judge(batch.groups)
         return self.evaluation.update(judged, predictions), predictions
 
     def _log_evaluation(self, stage: str) -> None:
         values = self.evaluation.compute()
-        self.log_dict({f"{stage}/{name}": value for name, value in values.items()})
+        self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, sync_dist=True)  # equal already
 
     def sft_step(self, batch: Batch) -> Tensor:
         """One step of supervised fine-tuning, back-propagated but for its last micro-batch, which is returned."""
@@ -145,9 +182,12 @@ class PolicyModule(L.LightningModule):
                 )
         ids, mask = self.policy.encode_responses([group.response or "" for group in groups])
         total = self.over_ranks(mask.sum().float())
-        for part in self.micro_batches(len(groups)):
-            logp = self.policy.score(self.policy.encode(groups[part]), ids[part], mask[part])
-            yield sft_loss(logp, mask[part], total_tokens=total)
+        parts = self.micro_batches(len(groups))
+        for number in range(self.most(len(parts))):
+            part = parts[min(number, len(parts) - 1)]
+            counts = mask[part] & (number < len(parts))
+            logp = self.policy.score(self.policy.encode(groups[part]), ids[part], counts)
+            yield sft_loss(logp, counts, total_tokens=total)
 
     def micro_batches(self, rows: int) -> list[slice]:
         """The rows of a step in slices of at most `micro_batch_size`."""
@@ -163,12 +203,15 @@ class PolicyModule(L.LightningModule):
         Returns:
             The last loss, its value replaced by the sum of all so that the log shows the loss of the step.
         """
-        self.optimizers(use_pl_optimizer=False).zero_grad()  # type: ignore[union-attr]
+        for optimizer in self.trainer.optimizers:
+            optimizer.zero_grad()
         world, done, pending = self.trainer.world_size, 0.0, None
         for loss in losses:
             if pending is not None:
                 self._backward_locally(pending)
                 done = done + pending.detach()
+            if isinstance(self.trainer.strategy, DeepSpeedStrategy):  # it expects a forward pass of its own before each
+                self.trainer.strategy.deepspeed_engine.optimizer.clear_backward_seen_flag()
             pending = loss * world
         if pending is None:
             raise ValueError("a training step got an empty batch: is the data folder empty?")
@@ -209,9 +252,13 @@ class PolicyModule(L.LightningModule):
 
     def any_rank(self, condition: bool) -> bool:
         """Whether a condition holds on any rank."""
+        return bool(self.most(int(condition)))
+
+    def most(self, count: int) -> int:
+        """The largest of a count over all ranks."""
         if self.trainer.world_size == 1:
-            return condition
-        return bool(self.over_ranks(torch.tensor(float(condition), device=self.device), "max"))
+            return count
+        return int(self.over_ranks(torch.tensor(count, device=self.device), "max"))
 
     def step_now(self, loss: Tensor) -> None:
         """An optimisation step in the midst of a training step, clipped like the one that Lightning does at its end.
@@ -219,39 +266,63 @@ class PolicyModule(L.LightningModule):
         Args:
             loss: What `accumulate` returned.
         """
+        strategy = self.trainer.strategy
 
-        def closure() -> None:
-            self._backward_locally(loss)
-            self._average_gradients()
+        def closure() -> Tensor:
+            if isinstance(strategy, DeepSpeedStrategy):
+                strategy.backward(loss, None)
+            else:  # DDP synchronises nothing before the training step returns
+                self._backward_locally(loss)
+                self._average_gradients()
+            return loss  # without a loss, 16-mixed precision and DeepSpeed would take the step for skipped
 
         self.optimizers().step(closure)  # type: ignore[union-attr]
 
+    def on_after_backward(self) -> None:
+        """Average gradients of weights that FSDP2 left whole, since no one else does, before anyone looks at them."""
+        if self._averages_after_backward and isinstance(self.trainer.strategy, ModelParallelStrategy):
+            self._average_gradients()
+
     def _backward_locally(self, loss: Tensor) -> None:
-        """Back-propagate without the synchronisation of data-parallel strategies, which the last backward pass does."""
+        """Back-propagate a loss that is not the last of an update: what can be averaged later is not averaged now."""
         strategy = self.trainer.strategy
-        block = strategy.block_backward_sync() if isinstance(strategy, DDPStrategy) else nullcontext()
-        with block:
+        with ExitStack() as inside:
+            if isinstance(strategy, DeepSpeedStrategy):
+                strategy.deepspeed_engine.set_gradient_accumulation_boundary(False)
+                inside.callback(strategy.deepspeed_engine.set_gradient_accumulation_boundary, True)
+            elif isinstance(strategy, DDPStrategy):
+                inside.enter_context(strategy.block_backward_sync())
+            self._averages_after_backward = False
+            inside.callback(setattr, self, "_averages_after_backward", True)
             strategy.backward(loss, None)
 
     def _average_gradients(self) -> None:
         """What DDP does in the last backward pass, by hand."""
-        gradients = [p.grad for p in self.parameters() if p.requires_grad and p.grad is not None]
+        gradients = [p.grad for p in self._whole_trainable() if p.grad is not None]
+        if not gradients:
+            return
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         mean = self.trainer.strategy.reduce(flat, reduce_op="mean")
         for gradient, part in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
+
+    def _whole_trainable(self) -> list[Tensor]:
+        """What is trained and stands on each rank as a whole, not in shards, whose gradients FSDP2 averages itself."""
+        return [p for p in self.parameters() if p.requires_grad and type(p) is torch.nn.Parameter]
 
     def trainable_names(self) -> list[str]:
         """Names of the parameters that are trained, which are those that a checkpoint holds."""
         return [name for name, parameter in self.named_parameters() if parameter.requires_grad]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        keep = set(self.trainable_names())
+        checkpoint["trained"] = self.trainable_names()
+        keep = set(checkpoint["trained"])
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in keep}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.configure_model()
-        wanted, given = set(self.trainable_names()), set(checkpoint["state_dict"])
+        wanted = set(self.trainable_names())
+        given = set(checkpoint.get("state_dict") or checkpoint["trained"])  # FSDP2 and DeepSpeed load before they ask
         if wanted != given:
             missing, extra = sorted(wanted - given), sorted(given - wanted)
             raise ValueError(
@@ -259,3 +330,39 @@ class PolicyModule(L.LightningModule):
                 f"(first: {missing[:1]}), {len(extra)} are not in the policy (first: {extra[:1]}); use the policy "
                 "settings it was trained with"
             )
+
+
+def check_strategy(trainer: L.Trainer, policy: PolicyConfig) -> None:
+    """Refuse what would train something else than what is configured.
+
+    Raises:
+        ValueError: Of the strategy or the precision; the line says what to take instead.
+    """
+    strategy, precision = trainer.strategy, trainer.precision
+    if isinstance(trainer.precision_plugin, HalfPrecision):
+        raise ValueError(
+            f"precision {precision} would also sample, reward and measure in half precision: take bf16-mixed, and "
+            "model.policy.dtype bfloat16 for frozen weights in half the memory"
+        )
+    if isinstance(strategy, DeepSpeedStrategy):
+        dtype = _DEEPSPEED_DTYPES[str(precision).partition("-")[0]]
+        if policy.dtype != dtype:
+            raise ValueError(
+                f"DeepSpeed casts the whole policy by precision {precision}: set model.policy.dtype {dtype}, not "
+                f"{policy.dtype}, or another precision"
+            )
+    elif isinstance(strategy, ModelParallelStrategy):
+        if strategy.device_mesh["tensor_parallel"].size() > 1:
+            raise ValueError(
+                "ModelParallelStrategy shards here, and splits no layer: set its tensor_parallel_size 1 and "
+                f"data_parallel_size {trainer.world_size}, as conf/strategy/fsdp.yaml does"
+            )
+        if strategy._save_distributed_checkpoint:
+            raise ValueError(
+                "checkpoints hold what is trained in one file: set save_distributed_checkpoint false in "
+                "ModelParallelStrategy, as conf/strategy/fsdp.yaml does"
+            )
+    elif not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
+        raise ValueError(
+            f"{type(strategy).__name__} is not supported: take ddp, or one of conf/strategy/ for weights in shards"
+        )

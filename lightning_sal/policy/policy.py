@@ -213,7 +213,7 @@ class Policy(nn.Module):
             shape = (len(prompts) * responses, max_new_tokens)
             draws = torch.rand(shape, generator=generator, device=self.device)
         with self._sampling_mode():
-            fused = can_fuse(self._language_model)
+            fused = can_fuse(self._language_model) and not torch.is_autocast_enabled(self.device.type)
             hidden, cache = read_prompts(prompts, self._prompt_embeds, self._advance)
             sampled = grow(
                 prompts,

@@ -10,7 +10,7 @@ from lightning_sal.modules import CGPO, DAPO, GRPO
 from lightning_sal.rewards import Reward, RewardTerm, Scores
 from lightning_sal.samples import Rollout
 from tests.distributed.processes import in_processes
-from tests.modules.parts import POLICY, StripeSegmenter, scenes, trainer
+from tests.modules.parts import POLICY, StripeSegmenter, scenes, trained, trainer
 
 PROMPTS, G = 4, 4
 CASES = {
@@ -49,33 +49,56 @@ class Marks(RewardTerm):
 
 
 class Keep(L.Callback):
-    """Gradients of each optimisation step as callbacks see them."""
+    """Starts from adapters that do something; keeps gradients of each optimisation step as callbacks see them."""
 
     def __init__(self):
         self.gradients = []
 
+    def on_fit_start(self, trainer, pl_module):
+        generator = torch.Generator().manual_seed(0)
+        for name, parameter in pl_module.named_parameters():
+            if "lora_B" in name:
+                parameter.data.normal_(std=0.05, generator=generator)
+
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
-        self.gradients.append({n: p.grad.clone() for n, p in pl_module.named_parameters() if p.requires_grad})
+        self.gradients.append({n: whole(p.grad) for n, p in pl_module.named_parameters() if p.requires_grad})
 
 
-def rl_module(algorithm, **options):
-    """A module whose adapters already do something."""
-    torch.manual_seed(0)
+def whole(tensor):
+    """A copy, put together from its shards where it has some."""
+    return tensor.detach().full_tensor() if hasattr(tensor, "full_tensor") else tensor.detach().clone()
+
+
+def rl_module(algorithm, seed=0, **options):
+    torch.manual_seed(seed)
     group = {} if algorithm is CGPO else {"responses_per_prompt": G}
     defaults = {"policy": POLICY, "segmenter": StripeSegmenter(), "reward": Reward([Marks()]), "sampler": Written()}
     defaults |= {"optimizer": partial(torch.optim.SGD, lr=0.1), "micro_batch_size": 3, "updates_per_rollout": 2}
-    module = algorithm(**{**defaults, **group, **options})
-    module.configure_model()
-    generator = torch.Generator().manual_seed(0)
-    for name, parameter in module.named_parameters():
-        if "lora_B" in name:
-            parameter.data.normal_(std=0.05, generator=generator)
-    return module
+    return algorithm(**{**defaults, **group, **options})
+
+
+def by_ranks(folder, name):
+    """What one process left behind, and each of two."""
+    return [torch.load(folder / f"{name}-{which}.pt", weights_only=True) for which in ("1-0", "2-0", "2-1")]
+
+
+def assert_equal(one, two, relative):
+    """The same gradients of each update, and weights and loss after them, up to a share of the largest number."""
+    for rank in two:
+        assert len(rank["gradients"]) == len(one["gradients"]) > 0
+        pairs = zip([*rank["gradients"], rank["weights"]], [*one["gradients"], one["weights"]], strict=True)
+        for found, expected in pairs:
+            scale = max(float(value.abs().max()) for value in expected.values())
+            assert scale > 0
+            for name, value in expected.items():
+                torch.testing.assert_close(found[name], value, atol=relative * scale, rtol=relative, msg=name)
+        assert float(rank["loss"]) == pytest.approx(float(one["loss"]), rel=1e-5)
 
 
 def work(world_size, rank, folder):
     for name, (algorithm, precision, options) in CASES.items():
         module, keep, calls = rl_module(algorithm), Keep(), []
+        module.configure_model()
         score = module.policy.score
         module.policy.score = lambda *args, score=score, calls=calls: calls.append(len(args[1])) or score(*args)
         strategy = {"strategy": "ddp", "devices": world_size} if world_size > 1 else {}
@@ -83,7 +106,7 @@ def work(world_size, rank, folder):
         run.fit(module, datamodule=scenes(streams=["rl"], batch_size=PROMPTS // world_size))
         found = {
             "gradients": keep.gradients,
-            "weights": {n: p.detach() for n, p in module.named_parameters() if p.requires_grad},
+            "weights": trained(module),
             "scored": len(calls),
             "loss": run.callback_metrics["train/loss"],
         }
@@ -94,28 +117,14 @@ def work(world_size, rank, folder):
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     in_processes(work, (1, 2), folder)
-    return {
-        name: [torch.load(folder / f"{name}-{which}.pt", weights_only=True) for which in ("1-0", "2-0", "2-1")]
-        for name in CASES
-    }
+    return {name: by_ranks(folder, name) for name in CASES}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_both_updates_of_a_rollout_have_the_gradient_of_one_process(name, found):
     one, *two = found[name]
-    relative = RELATIVE[CASES[name][1]]
     assert len(one["gradients"]) == 2
-    for update, expected in enumerate(one["gradients"]):
-        scale = max(float(gradient.abs().max()) for gradient in expected.values())
-        assert scale > 0
-        for rank in two:
-            for name, gradient in expected.items():
-                there = rank["gradients"][update][name]
-                torch.testing.assert_close(there, gradient, atol=relative * scale, rtol=relative, msg=name)
-    for rank in two:
-        for name, weight in one["weights"].items():
-            torch.testing.assert_close(rank["weights"][name], weight, atol=relative, rtol=relative, msg=name)
-        assert float(rank["loss"]) == pytest.approx(float(one["loss"]), rel=1e-5)
+    assert_equal(one, two, RELATIVE[CASES[name][1]])
 
 
 def test_ranks_score_as_often_as_each_other_where_one_learns_from_fewer_responses(found):

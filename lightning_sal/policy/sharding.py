@@ -1,0 +1,124 @@
+"""A policy whose weights are spread over the processes: FSDP2, for a model that is too large beside its activations.
+
+Between calls each process holds its share. `score` gathers a decoder layer at a time, so that no process ever holds all
+of them; `sample` gathers each layer once and keeps it until the last token, since gathering anew for each token would
+take longer than all else. So sampling needs room for the whole language model, and training on the samples does not.
+
+The number of gatherings is the same on every rank whatever the lengths: one a layer in `score`, in its backward pass and
+in `sample`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+
+from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.policy import Policy
+from lightning_sal.samples import Rollout
+
+
+class ShardedPolicy(Policy):
+    """A policy in shards.
+
+    | weights | with LoRA | without |
+    |---|---|---|
+    | language model | shards | shards |
+    | adapters | whole on every rank; who trains them averages their gradients | |
+    | vision tower, frozen | whole: it is small, and a rank may read its features from a cache instead | the same |
+    | vision tower, trained | whole, like the adapters | shards |
+
+    Args:
+        config: What to load and what to train.
+        mesh: One-dimensional, over the processes that share the weights.
+    """
+
+    def __init__(self, config: PolicyConfig, mesh: DeviceMesh) -> None:
+        super().__init__(config)
+        vision = self.qwen.model.visual
+        whole = {p for p in self.parameters() if p.requires_grad} if config.lora is not None else set()
+        if config.lora is not None or not config.train_vision:
+            whole |= set(vision.parameters())
+        for block in (*vision.blocks, *self._language_model.layers):
+            if not whole.issuperset(block.parameters()):
+                fully_shard(block, mesh=mesh, ignored_params=whole)
+        # What is left (embeddings, output layer, norms) is gathered around whole methods, in which it is called freely.
+        fully_shard(self, mesh=mesh, ignored_params=whole, reshard_after_forward=True)
+        for method in ("encode", "score", "sample"):
+            register_fsdp_forward_method(self, method)
+
+    @torch.no_grad()
+    def sample(self, *args: Any, **kwargs: Any) -> Rollout:
+        """As `Policy.sample`, on whole layers."""
+        layers = [layer for layer in self._language_model.layers if isinstance(layer, FSDPModule)]
+        for layer in layers:
+            layer.set_reshard_after_forward(False, recurse=False)
+        try:
+            return super().sample(*args, **kwargs)
+        finally:
+            for layer in layers:
+                layer.set_reshard_after_forward(True, recurse=False)
+                layer.reshard()
+
+
+class PartitionedPolicy(Policy):
+    """A policy whose decoder layers DeepSpeed's ZeRO stage 3 cuts up once it is made; all else stays whole.
+
+    Args:
+        config: What to load and what to train; with adapters.
+        device: Where what stays whole goes.
+
+    Raises:
+        ValueError: If there are none. Embeddings and output layer would be cut up too, and they are called more often
+            on one rank than on another, which stage 3 would wait for without end.
+    """
+
+    def __init__(self, config: PolicyConfig, device: torch.device) -> None:
+        super().__init__(config)
+        if config.lora is None:
+            raise ValueError(
+                "ZeRO stage 3 needs adapters (model.policy.lora): to train all weights take FSDP2 or stage 2"
+            )
+        for parent, name in (
+            (self.qwen, "lm_head"),
+            (self._language_model, "embed_tokens"),
+            (self.qwen.model, "visual"),
+        ):
+            if not any(p.requires_grad for p in getattr(parent, name).parameters()):
+                hide(parent, name, device)
+
+    @torch.no_grad()
+    def sample(self, *args: Any, **kwargs: Any) -> Rollout:
+        """As `Policy.sample`, on whole layers."""
+        import deepspeed
+
+        layers = self._language_model
+        with deepspeed.zero.GatheredParameters(list(layers.parameters())), without_hooks(layers):
+            return super().sample(*args, **kwargs)
+
+
+def hide(parent: nn.Module, name: str, device: torch.device) -> None:
+    """Move `parent.name` and make it an attribute like any other: DeepSpeed, which takes all modules, finds it no more."""
+    if isinstance(module := parent._modules.get(name), nn.Module):
+        del parent._modules[name]
+        parent.__dict__[name] = module.to(device)
+
+
+@contextmanager
+def without_hooks(model: nn.Module) -> Iterator[None]:
+    """Inside, calling a module runs its forward alone."""
+    kept = [(module, module._forward_pre_hooks, module._forward_hooks) for module in model.modules()]
+    for module, *_ in kept:
+        module._forward_pre_hooks, module._forward_hooks = OrderedDict(), OrderedDict()
+    try:
+        yield
+    finally:
+        for module, before, after in kept:
+            module._forward_pre_hooks, module._forward_hooks = before, after
