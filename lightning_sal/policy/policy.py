@@ -21,7 +21,7 @@ from lightning_sal.policy.loading import add_lora, freeze, fuse_norms, load_mode
 from lightning_sal.policy.log_probs import chosen_log_probs
 from lightning_sal.policy.prompts import Prompts
 from lightning_sal.policy.sampling import PackedCache, grow, read_prompts
-from lightning_sal.policy.vision import batch_windows
+from lightning_sal.policy.vision import batch_windows, flatten_patches
 from lightning_sal.samples import ImageGroup, Rollout
 from lightning_sal.tasks import TASKS
 
@@ -45,6 +45,7 @@ class Policy(nn.Module):
         self.config = config
         model, self.processor, instructions = load_model(config)
         fuse_norms(model)
+        flatten_patches(model)
         if config.attention == "sdpa":
             batch_windows(model)
         freeze(model, train_vision=config.train_vision)

@@ -158,24 +158,16 @@ def grow(
     """
     count, width, device = len(prompts), prompts.ids.shape[1], hidden.device
     cache.groups = responses
-    tokens = torch.full((count * responses, max_new_tokens), pad, device=device)
-    mask = torch.zeros_like(tokens, dtype=torch.bool)
-    logps = torch.zeros(tokens.shape, device=device)
-    truncated = torch.ones(count * responses, dtype=torch.bool, device=device)
-    rows = torch.arange(count * responses, device=device).view(count, responses)
-    alive = torch.ones_like(rows, dtype=torch.bool)
+    written = _Written(torch.arange(count * responses, device=device).view(count, responses), max_new_tokens, pad)
+    alive = torch.ones(count, responses, dtype=torch.bool, device=device)
+    draws = None if draws is None else draws.view(count, responses, -1)
     hidden = hidden[:, None].expand(-1, responses, -1)
     reading, following, allowed = prompts.mask, prompts.following, torch.empty(0)
-    every, living = _CHECK_EVERY.get(device.type, 8), rows.numel()
+    every, living = _CHECK_EVERY.get(device.type, 8), alive.numel()
     for step in range(max_new_tokens):
-        scores = logits(hidden)  # (P, G, V)
-        token, logp = _choose(scores, None if draws is None else draws[rows, step])
-        tokens[rows, step] = torch.where(alive, token, pad)
-        mask[rows, step] = alive
-        logps[rows, step] = torch.where(alive, logp, 0.0)
-        ended = alive & (token[..., None] == stop).any(-1)
-        truncated[rows] &= ~ended  # rows that left stay as they were
-        alive = alive & ~ended
+        token, logp = _choose(logits(hidden), None if draws is None else draws[..., step])
+        written.add(token, logp, alive)
+        alive = alive & (token[..., None] != stop).all(-1)
         if step + 1 == max_new_tokens:
             break
         before = living
@@ -186,18 +178,65 @@ def grow(
         if living < before and (packed := _packing(alive)) is not None:
             which, slots = packed
             cache.pack(width, which, slots)
-            rows, alive, token = (t[which].gather(1, slots) for t in (rows, alive, token))
+            written.pack(which, slots)
+            alive, token = (t[which].gather(1, slots) for t in (alive, token))
+            if draws is not None:
+                draws = draws[which].gather(1, slots[..., None].expand(-1, -1, max_new_tokens))
             reading, following, allowed = reading[which], following[which], torch.empty(0)
-        if allowed.shape[-1] < width + (step + 1) * rows.shape[1]:
-            allowed = _visible(reading, rows.shape[1], step + _BLOCK, hidden.dtype)
+        if allowed.shape[-1] < width + (step + 1) * alive.shape[1]:
+            allowed = _visible(reading, alive.shape[1], step + _BLOCK, hidden.dtype)
         hidden = advance(
             embed(token),
-            allowed[..., : width + (step + 1) * rows.shape[1]],
-            (following[:, None] + step).expand(3, -1, rows.shape[1]),
+            allowed[..., : width + (step + 1) * alive.shape[1]],
+            (following[:, None] + step).expand(3, -1, alive.shape[1]),
             cache,
         )
+    tokens, mask, logps = written.all()
+    ended = (mask & torch.isin(tokens, stop)).any(1)
     length = int(mask.sum(1).max())
-    return Sampled(tokens[:, :length], mask[:, :length], logps[:, :length], truncated)
+    return Sampled(tokens[:, :length], mask[:, :length], logps[:, :length], ~ended)
+
+
+class _Written:
+    """What has been said, put in its place when rows are packed and at the end.
+
+    Args:
+        rows: (P, G) number of each response.
+        steps: Most tokens of a response.
+        pad: Id that fills up ended responses.
+    """
+
+    def __init__(self, rows: Tensor, steps: int, pad: int) -> None:
+        self.rows, self.done = rows, 0
+        self.tokens = torch.full((rows.numel(), steps), pad, device=rows.device)
+        self.mask = torch.zeros_like(self.tokens, dtype=torch.bool)
+        self.logps = torch.zeros(self.tokens.shape, device=rows.device)
+        self.steps: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def add(self, token: Tensor, logp: Tensor, alive: Tensor) -> None:
+        """A column of (P, G) tokens; those of responses that have ended do not count."""
+        self.steps.append((token, logp, alive))
+
+    def pack(self, which: Tensor, slots: Tensor) -> None:
+        """Go on with fewer rows."""
+        self._place()
+        self.rows = self.rows[which].gather(1, slots)
+
+    def all(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens, mask and log-probabilities of all rows."""
+        self._place()
+        return self.tokens, self.mask, self.logps
+
+    def _place(self) -> None:
+        if not self.steps:
+            return
+        token, logp, alive = (torch.stack(column, dim=-1).flatten(0, 1) for column in zip(*self.steps, strict=True))
+        at = (self.rows.flatten()[:, None], torch.arange(self.done, self.done + len(self.steps), device=alive.device))
+        self.tokens[at] = torch.where(alive, token, self.tokens[at])
+        self.mask[at] = alive
+        self.logps[at] = torch.where(alive, logp.float(), 0.0)
+        self.done += len(self.steps)
+        self.steps = []
 
 
 def _visible(reading: Tensor, responses: int, steps: int, dtype: torch.dtype) -> Tensor:

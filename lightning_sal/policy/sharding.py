@@ -97,11 +97,25 @@ class PartitionedPolicy(Policy):
     @torch.no_grad()
     def sample(self, *args: Any, **kwargs: Any) -> Rollout:
         """As `Policy.sample`, on whole layers."""
-        import deepspeed
+        import deepspeed  # pyright: ignore[reportMissingImports]  optional
 
         layers = self._language_model
         with deepspeed.zero.GatheredParameters(list(layers.parameters())), without_hooks(layers):
             return super().sample(*args, **kwargs)
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """As `Policy.reference`; peft's own way reads weights at a point where DeepSpeed would keep them gathered."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        adapters = [module for module in self.modules() if isinstance(module, BaseTunerLayer)]
+        for layer in adapters:
+            layer.enable_adapters(False)
+        try:
+            yield
+        finally:
+            for layer in adapters:
+                layer.enable_adapters(True)
 
 
 def hide(parent: nn.Module, name: str, device: torch.device) -> None:

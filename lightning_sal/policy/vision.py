@@ -1,4 +1,4 @@
-"""Windowed attention of Qwen2.5-VL's vision tower, all windows of one size in one call."""
+"""The vision tower of Qwen2.5-VL without detours: all windows of one size in one call, patches as rows of a matrix."""
 
 from __future__ import annotations
 
@@ -13,6 +13,28 @@ def batch_windows(model: Any) -> None:
     """Put `BatchedWindows` in place of the attention of each vision block; same weights under the same names."""
     for block in model.model.visual.blocks:
         block.attn = BatchedWindows(block.attn)
+
+
+def flatten_patches(model: Any) -> None:
+    """Put `FlatPatches` in place of the patch embedding; same weights under the same names."""
+    model.model.visual.patch_embed = FlatPatches(model.model.visual.patch_embed)
+
+
+class FlatPatches(nn.Module):
+    """The patch embedding as a matrix product: its convolution sees each patch once, and 3-D convolutions are slow.
+
+    Args:
+        embedding: The tower's own, whose convolution is taken over.
+    """
+
+    def __init__(self, embedding: Any) -> None:
+        super().__init__()
+        self.proj = embedding.proj
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """(S, 3 x 2 x 14 x 14) pixels of each patch -> (S, C)."""
+        weight = self.proj.weight.flatten(1)
+        return F.linear(patches.to(weight.dtype), weight, self.proj.bias)
 
 
 class BatchedWindows(nn.Module):
