@@ -234,7 +234,7 @@ class _Written:
         at = (self.rows.flatten()[:, None], torch.arange(self.done, self.done + len(self.steps), device=alive.device))
         self.tokens[at] = torch.where(alive, token, self.tokens[at])
         self.mask[at] = alive
-        self.logps[at] = torch.where(alive, logp.float(), 0.0)
+        self.logps[at] = torch.where(alive, logp.to(self.logps.dtype), 0.0)
         self.done += len(self.steps)
         self.steps = []
 
