@@ -170,7 +170,7 @@ class PolicyModule(L.LightningModule):
     def sft_step(self, batch: Batch) -> Tensor:
         """One step of supervised fine-tuning, back-propagated but for its last micro-batch, which is returned."""
         with self.memory_advice("update"):
-            return self.accumulate(self.sft_losses(batch))
+            return self.accumulate(self.sft_losses(batch), self.most(len(self.micro_batches(len(batch.groups)))))
 
     def sft_losses(self, batch: Batch) -> Iterator[Tensor]:
         """Token cross-entropy of the annotated responses, a micro-batch at a time; their sum is the loss of the step."""
@@ -194,11 +194,15 @@ class PolicyModule(L.LightningModule):
         size = self.micro_batch_size or rows
         return [slice(start, start + size) for start in range(0, rows, size)]
 
-    def accumulate(self, losses: Iterable[Tensor]) -> Tensor:
+    def accumulate(self, losses: Iterable[Tensor], count: int) -> Tensor:
         """Back-propagate all losses of a step but the last, which Lightning propagates itself.
 
         Each loss is already divided by counts over the whole step and all ranks; since data-parallel strategies average
         gradients over ranks, it is multiplied by their number.
+
+        Args:
+            losses: One a micro-batch, computed when its turn comes.
+            count: How many there are, >= 1.
 
         Returns:
             The last loss, its value replaced by the sum of all so that the log shows the loss of the step.
@@ -206,13 +210,14 @@ class PolicyModule(L.LightningModule):
         for optimizer in self.trainer.optimizers:
             optimizer.zero_grad()
         world, done, pending = self.trainer.world_size, 0.0, None
-        for loss in losses:
-            if pending is not None:
-                self._backward_locally(pending)
-                done = done + pending.detach()
+        for number, loss in enumerate(losses, 1):
             if isinstance(self.trainer.strategy, DeepSpeedStrategy):  # it expects a forward pass of its own before each
                 self.trainer.strategy.deepspeed_engine.optimizer.clear_backward_seen_flag()
-            pending = loss * world
+            if number < count:  # at once, so that no two micro-batches hold their activations
+                self._backward_locally(loss * world)
+                done = done + loss.detach() * world
+            else:
+                pending = loss * world
         if pending is None:
             raise ValueError("a training step got an empty batch: is the data folder empty?")
         self.log("train/loss", (pending.detach() + done), prog_bar=True, sync_dist=True)

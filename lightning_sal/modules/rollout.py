@@ -190,10 +190,10 @@ class RolloutModule(PolicyModule):
 
         self._update_started = time.perf_counter()
         with self.memory_advice("update"):
-            pending = self.accumulate(losses(first=True))
+            pending = self.accumulate(losses(first=True), len(parts))
             for _ in range(self.updates_per_rollout - 1):
                 self.step_now(pending)
-                pending = self.accumulate(losses(first=False))
+                pending = self.accumulate(losses(first=False), len(parts))
         advantages = self.advantages(rewards, confidence)
         self.record = RolloutRecord(
             self._repeated(experience.groups), rollout, experience.judged, confidence, advantages, seconds

@@ -76,7 +76,7 @@ def log_rollout(module: Any, record: RolloutRecord) -> None:
     rows = torch.stack([column.detach().float().to(device) for column in columns.values()])  # (columns, B)
     member = torch.tensor([[group.task == task for group in record.groups] for task in TASKS], device=device)
     member = torch.cat([torch.ones_like(member[:1]), member]).float()  # all, then each task
-    sums = module.over_ranks(torch.cat([rows @ member.T, member.sum(1)[None]]))
+    sums = module.over_ranks(torch.cat([(rows[:, None] * member).sum(-1), member.sum(1)[None]]))
     means = (sums[:-1] / sums[-1]).cpu()
     for at, scope in enumerate(("train", *(f"train/{task}" for task in TASKS))):
         if not sums[-1, at]:

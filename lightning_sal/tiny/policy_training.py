@@ -47,12 +47,12 @@ class PolicyPretraining(SFT):
         auxiliary, right = self.heads(torch.cat(prompts.visual), scenes)
         self.log_dict({f"train/{kind}": share for kind, share in right.items()})
         if self.global_step < self.vision_steps:
-            return self.accumulate([auxiliary])
+            return self.accumulate([auxiliary], 1)
         tokens, mask = self.policy.encode_responses([group.response or "" for group in batch.groups])
         logp = self.policy.score(prompts, tokens, mask)
         supervised = -logp.sum() / mask.sum()
         self.log("train/sft_loss", supervised, prog_bar=True)
-        return self.accumulate([supervised + auxiliary])
+        return self.accumulate([supervised + auxiliary], 1)
 
     def on_fit_end(self) -> None:
         save_policy(self.policy, self.export)
