@@ -11,6 +11,7 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_sal.samples import Phased
@@ -88,6 +89,11 @@ class CollapseGuard(L.Callback):
             self._restore_log()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.action == "rollback" and isinstance(trainer.strategy, (ModelParallelStrategy, DeepSpeedStrategy)):
+            raise ValueError(
+                f"CollapseGuard: action rollback puts whole weights back, and {type(trainer.strategy).__name__} keeps "
+                "them in shards: use action stop"
+            )
         if self.action == "rollback" and not _savers(trainer):
             raise ValueError("CollapseGuard: action rollback needs checkpoints: add a ModelCheckpoint to the callbacks")
         self._steps = 0

@@ -220,7 +220,6 @@ class RolloutModule(PolicyModule):
                     responses=self.responses_per_prompt,
                     temperature=self.temperature,
                     generator=generator,
-                    any_rank=self.any_rank,
                 )
             with self.clock("segment", seconds):
                 repeated = self._repeated(groups)

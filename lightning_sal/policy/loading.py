@@ -30,7 +30,8 @@ def load_model(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
     if config.model == "tiny-scratch":
         from lightning_sal.tiny.policy import scratch_policy
 
-        return scratch_policy()
+        model, processor, instructions = scratch_policy()
+        return model.to(_DTYPES[config.dtype]), processor, instructions
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
     source = EMBEDDED_POLICIES.get(config.model, Path(config.model))

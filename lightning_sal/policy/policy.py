@@ -6,7 +6,7 @@ hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -196,7 +196,6 @@ class Policy(nn.Module):
         responses: int = 1,
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
-        any_rank: Callable[[bool], bool] = bool,
     ) -> Rollout:
         """Responses to each prompt, in evaluation mode.
 
@@ -206,8 +205,6 @@ class Policy(nn.Module):
             responses: G, responses to each prompt; they stand side by side in the result.
             temperature: > 0 samples; 0 takes the likeliest token.
             generator: Source of randomness on the policy's device.
-            any_rank: Whether a condition holds on any rank; needed where weights are sharded, so that all ranks take
-                the same number of steps.
         """
         draws = None
         if temperature > 0:
@@ -228,7 +225,6 @@ class Policy(nn.Module):
                 stop=torch.tensor(self.eos_ids, device=self.device),
                 pad=self.pad_id,
                 draws=draws,
-                any_rank=any_rank,
             )
         texts = self.decode(sampled.tokens, sampled.mask)
         return Rollout(texts, sampled.tokens, sampled.mask, sampled.logp, sampled.truncated)

@@ -137,7 +137,6 @@ def grow(
     stop: Tensor,
     pad: int,
     draws: Tensor | None,
-    any_rank: Callable[[bool], bool],
 ) -> Sampled:
     """Grow G responses behind each prompt until all have ended.
 
@@ -154,7 +153,6 @@ def grow(
         pad: Id that fills up ended responses.
         draws: (P G, max_new_tokens) uniform on [0, 1), one a token; None takes the likeliest token. Since each token has
             its own, a response does not depend on when others end.
-        any_rank: Whether a condition holds on any rank: where weights are sharded, no rank may stop before the others.
     """
     count, width, device = len(prompts), prompts.ids.shape[1], hidden.device
     cache.groups = responses
@@ -173,7 +171,7 @@ def grow(
         before = living
         if (step + 1) % every == 0:
             living = int(alive.sum())
-            if not any_rank(living > 0):
+            if not living:
                 break
         if living < before and (packed := _packing(alive)) is not None:
             which, slots = packed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -33,7 +33,6 @@ class Sampler(Protocol):
         responses: int,
         temperature: float,
         generator: torch.Generator,
-        any_rank: Callable[[bool], bool],
     ) -> Rollout:
         """G responses to each of P prompts, side by side.
 
@@ -45,7 +44,6 @@ class Sampler(Protocol):
             responses: G.
             temperature: > 0.
             generator: Source of randomness, the same for the same seed, step and rank.
-            any_rank: Whether a condition holds on any rank.
 
         Returns:
             P G responses; `logp` under the policy that sampled.
@@ -68,7 +66,6 @@ class PolicySampler:
         responses: int,
         temperature: float,
         generator: torch.Generator,
-        any_rank: Callable[[bool], bool],
     ) -> Rollout:
         """See `Sampler.sample`."""
         return policy.sample(
@@ -77,5 +74,4 @@ class PolicySampler:
             responses=responses,
             temperature=temperature,
             generator=generator,
-            any_rank=any_rank,
         )

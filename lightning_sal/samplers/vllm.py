@@ -12,7 +12,7 @@ import math
 import shutil
 import urllib.request
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -87,7 +87,6 @@ class VLLMSampler:
         responses: int,
         temperature: float,
         generator: torch.Generator,
-        any_rank: Callable[[bool], bool],
     ) -> Rollout:
         """See `Sampler.sample`.
 

@@ -238,3 +238,14 @@ def test_ranks_that_log_unlike_values_roll_back_together(tmp_path):
     for rank in range(2):
         seen = eval((tmp_path / f"rank={rank}.txt").read_text())
         assert seen == pytest.approx([0, 1, 2, 3, 2, 3], abs=1e-4)
+
+
+def test_a_rollback_of_weights_in_shards_is_refused():
+    from types import SimpleNamespace
+
+    from lightning.pytorch.strategies import ModelParallelStrategy
+
+    guard = CollapseGuard({"train/confidence": (0.1, None)}, action="rollback")
+    trainer = SimpleNamespace(strategy=ModelParallelStrategy(1, tensor_parallel_size=1))
+    with pytest.raises(ValueError, match="ModelParallelStrategy keeps them in shards: use action stop"):
+        guard.on_train_start(trainer, None)

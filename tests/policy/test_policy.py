@@ -187,3 +187,9 @@ def test_pad_right_builds_masks_from_lengths():
     ids, mask = pad_right([[7, 7], [5]], 7, torch.device("cpu"))
     assert ids.tolist() == [[7, 7], [5, 7]]
     assert mask.tolist() == [[True, True], [True, False]]
+
+
+def test_random_weights_come_in_the_dtype_that_is_asked_for():
+    policy = Policy(PolicyConfig("tiny-scratch", dtype="bfloat16", lora=LoRA(rank=2)))
+    kinds = {parameter.requires_grad: parameter.dtype for parameter in policy.parameters()}
+    assert kinds == {True: torch.float32, False: torch.bfloat16}

@@ -79,24 +79,6 @@ def test_packing_really_drops_rows(policy, monkeypatch):
     assert rows[-1] <= 2
 
 
-def test_no_rank_stops_before_the_others(policy):
-    """Where another rank goes on, this one takes as many steps, and says no more for it."""
-    prompts = policy.encode(GROUPS)
-    alone = sample(policy, prompts, G, steps=60)
-    steps = []
-    waiting = policy.sample(
-        prompts,
-        60,
-        responses=G,
-        temperature=3.0,
-        generator=torch.Generator().manual_seed(1),
-        any_rank=lambda going: steps.append(going) or True,
-    )
-    assert not steps[-1]
-    assert len(steps) == 59  # every step but the last, which needs no asking
-    same(alone, waiting)
-
-
 def test_scores_behind_a_shared_prompt_are_those_alone_and_so_are_their_gradients(policy):
     prompts = policy.encode(GROUPS)
     rollout = sample(policy, prompts, G)

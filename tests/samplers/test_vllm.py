@@ -157,7 +157,6 @@ def sample(sampler, policy, seed=1):
         responses=G,
         temperature=TEMPERATURE,
         generator=torch.Generator().manual_seed(seed),
-        any_rank=bool,
     )
     return prompts, rollout
 
