@@ -26,8 +26,7 @@ def chosen_log_probs(
     """
 
     def part(states: Tensor, ids: Tensor) -> Tensor:
-        z = logits(states)
-        return z.gather(1, ids[:, None])[:, 0] - z.logsumexp(dim=1)
+        return logits(states).log_softmax(dim=1).gather(1, ids[:, None])[:, 0]
 
     states, ids = hidden[mask], tokens[mask]
     if len(states) <= size:

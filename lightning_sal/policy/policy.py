@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_sal.policy.attention import SHARED_PROMPT, SharedPrompt
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.features import FeatureCache, ImageFeatures, arithmetic, vision_fingerprint
 from lightning_sal.policy.fused import FusedDecoder, can_fuse
@@ -48,6 +49,7 @@ class Policy(nn.Module):
         flatten_patches(model)
         if config.attention == "sdpa":
             batch_windows(model)
+            model.config.text_config._attn_implementation = SHARED_PROMPT
         freeze(model, train_vision=config.train_vision)
         self.net = model if config.lora is None else add_lora(model, config.lora)
         stated = {name: task.instruction for name, task in TASKS.items()}
@@ -162,10 +164,18 @@ class Policy(nn.Module):
             prompts, responses = prompts.select([row for row in range(len(prompts)) for _ in range(responses)]), 1
         count, width = prompts.ids.shape
         said = self._embed(tokens).view(count, responses * steps, -1)
+        if responses > 1:
+            padded = min(prompts.lengths) < width
+            text = self.qwen.config.text_config
+            heads = text.num_attention_heads // text.num_key_value_heads
+            shared = SharedPrompt.of(prompts.mask, responses, steps, said.dtype, padded=padded, shared=heads)
+            attention: Any = {"full_attention": shared}
+        else:
+            attention = torch.cat([prompts.mask, mask], dim=1)
         at = (prompts.following[:, None] + torch.arange(steps, device=tokens.device)).repeat(1, responses)
         hidden = self._language_model(
             inputs_embeds=torch.cat([self._prompt_embeds(prompts), said], dim=1),
-            attention_mask=_packed_mask(prompts.mask, mask.view(count, responses, steps)),
+            attention_mask=attention,
             position_ids=torch.cat([prompts.positions, at.expand(3, -1, -1)], dim=2),
             use_cache=False,
         ).last_hidden_state
@@ -308,29 +318,6 @@ def pad_right(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> 
     width = int(lengths.max()) if len(rows) else 0
     ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], device=device).view(len(rows), width)
     return ids, torch.arange(width, device=device) < lengths[:, None]
-
-
-def _packed_mask(prompt: Tensor, said: Tensor) -> Tensor | dict[str, Tensor]:
-    """What of prompts (P, L) and their responses (P, G, T) each token sees, as transformers takes it.
-
-    One response a prompt is an ordinary causal sequence: (P, L + T). More are (P, 1, L + G T, L + G T).
-    """
-    _, responses, steps = said.shape
-    if responses == 1:
-        return torch.cat([prompt, said[:, 0]], dim=1)
-    device = prompt.device
-    # -1 for the prompt, then the number of the response
-    owner = torch.arange(-1, responses, device=device).repeat_interleave(
-        torch.tensor([prompt.shape[1], *[steps] * responses], device=device)
-    )
-    place = torch.arange(len(owner), device=device)
-    mine = (owner[:, None] == owner) | (owner < 0)
-    causal = mine & (place[:, None] >= place)
-    real = torch.cat([prompt, said.flatten(1)], dim=1)
-    # Padding sees itself: a row of the mask without any key would have no softmax.
-    return {
-        "full_attention": (causal & real[:, None] | torch.eye(len(owner), dtype=torch.bool, device=device))[:, None]
-    }
 
 
 def _vision_ids(config: Any) -> tuple[int | None, ...]:

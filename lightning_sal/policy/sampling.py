@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_sal.policy.attention import additive
 from lightning_sal.policy.prompts import Prompts
 
 # (embeds (P, S, C), additive mask (P, 1, S, keys), positions (3, P, S), cache) -> hidden states (P, S, C)
@@ -117,11 +118,6 @@ def _merge(cache: PackedCache, own: PackedCache, rows: list[int], prompts: int, 
                 mine[layer] = states.new_zeros(prompts, states.shape[1], width, states.shape[3])
             mine[layer][rows, :, -states.shape[2] :] = states
             cache.used[layer] = width
-
-
-def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where attention is allowed, the least number where not: a row of padding then has no NaN."""
-    return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
 
 
 def grow(

@@ -79,8 +79,9 @@ def test_packing_really_drops_rows(policy, monkeypatch):
     assert rows[-1] <= 2
 
 
-def test_scores_behind_a_shared_prompt_are_those_alone_and_so_are_their_gradients(policy):
-    prompts = policy.encode(GROUPS)
+@pytest.mark.parametrize("groups", [GROUPS, GROUPS[:1]], ids=["padded", "one length"])
+def test_scores_behind_a_shared_prompt_are_those_alone_and_so_are_their_gradients(policy, groups):
+    prompts = policy.encode(groups)
     rollout = sample(policy, prompts, G)
     weight = torch.randn(rollout.logp.shape, generator=torch.Generator().manual_seed(2))
     results = []
