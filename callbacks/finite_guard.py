@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
@@ -50,6 +51,13 @@ class FiniteGuard(L.Callback):
     def __init__(self, folder: Path = Path("runs/replay")) -> None:
         self.folder = Path(folder)
         self._start: dict[str, Any] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if isinstance(trainer.strategy, (ModelParallelStrategy, DeepSpeedStrategy)):
+            raise ValueError(
+                f"FiniteGuard: a replay file holds whole weights, and {type(trainer.strategy).__name__} keeps them in "
+                "shards: take it out of trainer.callbacks; trainer.detect_anomaly names an operation that gives NaN"
+            )
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, *_: Any) -> None:
         self._batch = batch

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -287,6 +288,13 @@ def test_a_checkpoint_that_does_not_exist_is_one_line(config, capsys):
     argv = ["fit", "--config", config(), "--ckpt_path", "gone.ckpt"]
     assert main(argv) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith("lightning: error: Checkpoint file not found: gone.ckpt")
+
+
+@pytest.mark.skipif(find_spec("deepspeed") is not None, reason="DeepSpeed is installed")
+def test_a_strategy_whose_package_is_missing_is_one_line(config, capsys):
+    path = config(f"{CONFIG}  strategy: {{class_path: lightning.pytorch.strategies.DeepSpeedStrategy}}\n")
+    line = fails(capsys, ["fit", "--config", path], 1)
+    assert line.startswith("To use the `DeepSpeedStrategy`, you must have DeepSpeed installed")
 
 
 def test_a_file_that_is_no_checkpoint_is_one_line(config, capsys):

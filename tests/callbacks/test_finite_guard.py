@@ -1,10 +1,12 @@
 """The guard on modules that know nothing of saliency: what stops them, and what is saved."""
 
 import multiprocessing
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 
 from lightning_sal.callbacks import FiniteGuard
@@ -142,3 +144,9 @@ def test_all_ranks_stop_at_the_same_step_and_the_one_at_fault_is_named(tmp_path)
     assert "step=1-rank=1.replay" in (tmp_path / "error.txt").read_text()
     files = {path.name: load(path)["rank"] for path in (tmp_path / "replay").iterdir()}
     assert files == {"step=1-rank=0.replay": 0, "step=1-rank=1.replay": 1}
+
+
+def test_weights_in_shards_are_refused():
+    trainer = SimpleNamespace(strategy=ModelParallelStrategy(1, tensor_parallel_size=1))
+    with pytest.raises(ValueError, match="ModelParallelStrategy keeps them in shards: take it out"):
+        FiniteGuard().on_train_start(trainer, None)
