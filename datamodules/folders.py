@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from lightning_sal.datamodules.base import ImageGroupsDataModule
@@ -10,7 +11,7 @@ from lightning_sal.datasets import LAYOUTS, ImageGroups, Record, jsonl_records
 from lightning_sal.datasets.cosod import GroupDraws, chunks
 from lightning_sal.datasets.endless import Mixture
 
-Folders = dict[str, str]
+Folders = dict[str, str | list[str]]
 
 
 class UnifiedDataModule(ImageGroupsDataModule):
@@ -20,9 +21,9 @@ class UnifiedDataModule(ImageGroupsDataModule):
     training, a CoSOD sample is K random images of its group; in evaluation each group is cut into parts of at most K.
 
     Args:
-        train: Task (sod, sis, cosod) -> folder to train on; for sis it may be a COCO json.
-        val: Task -> folder to validate on.
-        test: Task -> folder to test on.
+        train: Task (sod, sis, cosod) -> folder to train on, or a list of them; for sis each may be a COCO json.
+        val: Task -> folder or folders to validate on.
+        test: Task -> folder or folders to test on.
         weights: Task -> weight >= 0, how often it is drawn in training; null for all alike.
         group_size: K, images of a CoSOD sample, >= 2.
         sft: JSONL of annotated responses, a second stream for `lightning_sal.callbacks.InterleavedSFT`:
@@ -64,11 +65,16 @@ class UnifiedDataModule(ImageGroupsDataModule):
         return ImageGroups([record for records in found for record in records]) if found else None
 
     def _records(self, task: str, split: str, chunked: bool = False) -> list[Record]:
-        records = LAYOUTS[task].records(self.folders[split][task], split)
-        records = (chunks(records, self.group_size) if chunked else records)[: self.limit]
-        if len(self.folders[split]) == 1:
-            return records
-        return [replace(record, key=f"{task}/{record.key}") for record in records]
+        named = self.folders[split][task]
+        folders = [named] if isinstance(named, str) else named
+        found: list[Record] = []
+        for folder in folders:
+            records = LAYOUTS[task].records(folder, split)
+            records = (chunks(records, self.group_size) if chunked else records)[: self.limit]
+            # A key is unique within its folder alone.
+            within = [task] * (len(self.folders[split]) > 1) + [Path(folder).name] * (len(folders) > 1)
+            found += [replace(record, key="/".join([*within, record.key])) for record in records]
+        return found
 
 
 class SODDataModule(UnifiedDataModule):

@@ -139,6 +139,8 @@ def _run_trainer(argv: list[str]) -> int:
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
     from omegaconf.errors import OmegaConfBaseException
 
+    from lightning_sal.paths import Paths
+
     class Parser(LightningArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> Any:
             """Keep the keys that this parser knows, which is the innermost one, for `_explain`."""
@@ -148,6 +150,9 @@ def _run_trainer(argv: list[str]) -> int:
             super().error(message, ex)
 
     class CLI(LightningCLI):
+        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+            parser.add_class_arguments(Paths, "paths")
+
         def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
             self.config = parser.parse_args(args)
             checkpoint = self.config[self.config.subcommand].ckpt_path

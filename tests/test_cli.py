@@ -199,6 +199,14 @@ def test_an_override_reaches_the_values_that_depend_on_it(config, parsed):
     assert parsed("fit", "--config", path, "--config", later).model.init_args.out_dim == 9
 
 
+def test_paths_are_stated_once_in_a_file_of_their_own(config, parsed):
+    config("data: /mnt/data\n", "paths.yaml")
+    text = CONFIG.replace("max_steps: 1", "default_root_dir: ${paths.data}/here\n  max_steps: 1")
+    path = config(f"paths: paths.yaml\n{text}")
+    assert parsed("fit", "--config", path).trainer.default_root_dir == "/mnt/data/here"
+    assert parsed("fit", "--config", path, "--paths.data=/tmp").trainer.default_root_dir == "/tmp/here"
+
+
 def test_later_configs_change_only_what_they_name(config, parsed):
     monitor = "lightning.pytorch.callbacks.LearningRateMonitor"
     first = config(CONFIG + f"  callbacks: [{{class_path: {monitor}}}]\n")

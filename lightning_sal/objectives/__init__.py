@@ -12,6 +12,7 @@ from lightning_sal.objectives.advantages import (
     token_confidence,
 )
 from lightning_sal.objectives.policy import clip_fractions, log_ratio, policy_loss
+from lightning_sal.objectives.segmentation import mask_bce, mask_dice, pairwise_mask_bce
 from lightning_sal.objectives.supervised import sft_loss
 
 __all__ = [
@@ -20,7 +21,10 @@ __all__ = [
     "group_advantages",
     "leave_one_out_advantages",
     "log_ratio",
+    "mask_bce",
+    "mask_dice",
     "overlong_penalty",
+    "pairwise_mask_bce",
     "policy_loss",
     "sft_loss",
     "tells_apart",

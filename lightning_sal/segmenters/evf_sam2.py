@@ -199,7 +199,7 @@ class EVFSAM2(nn.Module):
         """
         if not ids:
             return torch.zeros(0, *image.shape[:2], device=self.visual_model.no_mem_embed.device)
-        return self._logits([image], [ids])[0]
+        return self.logits([image], [ids])[0]
 
     @torch.no_grad()
     def segment(self, images: Sequence[Tensor], expressions: Sequence[Sequence[str]]) -> list[Tensor]:
@@ -228,7 +228,7 @@ class EVFSAM2(nn.Module):
             for start in range(0, len(keys), self.max_batch):
                 part = keys[start : start + self.max_batch]
                 ids = [[torch.tensor(row) for row in self.tokenize(list(asked[key]))] for key in part]
-                for key, logits in zip(part, self._logits([distinct[key] for key in part], ids), strict=True):
+                for key, logits in zip(part, self.logits([distinct[key] for key in part], ids), strict=True):
                     asked[key] = dict(zip(asked[key], logits > 0, strict=True))
         none = torch.zeros(0, dtype=torch.bool, device=self.visual_model.no_mem_embed.device)
         return [
@@ -254,7 +254,7 @@ class EVFSAM2(nn.Module):
         padding = torch.arange(longest)[None] >= lengths[:, None]
         return pad_sequence(list(ids), batch_first=True).to(device), padding.to(device)
 
-    def _logits(self, images: Sequence[Tensor], ids: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    def logits(self, images: Sequence[Tensor], ids: Sequence[Sequence[Tensor]]) -> list[Tensor]:
         """(E, H, W) logits for each image, E >= 1."""
         rows = [row for of_image in ids for row in of_image]
         index = torch.tensor([number for number, of_image in enumerate(ids) for _ in of_image])

@@ -137,6 +137,24 @@ def test_the_unified_module_mixes_by_weight_and_offers_the_sft_stream(folders):
     assert {name: stream.position for name, stream in again.streams.items()} == {"rl": 1000, "sft": 12}
 
 
+def test_a_task_takes_several_folders_and_keeps_their_samples_apart(folders, tmp_path):
+    for name in ("first", "second"):
+        for i in range(2):
+            save(tmp_path / name / f"images/{i:02}.png", i)
+            save(tmp_path / name / f"gt/{i:02}.png", 255)
+    several: Any = {"sod": [str(tmp_path / "first"), str(tmp_path / "second")], "sis": folders["sis"]}
+    data = UnifiedDataModule(several, several, batch_size=2)
+    data.setup("fit")
+    found = keys(data.val_dataloader())
+    assert [key for key in found if key.startswith("sod")] == [
+        "sod/first/00", "sod/first/01", "sod/second/00", "sod/second/01",
+    ]  # fmt: skip
+    assert len(found) == 4 + 5
+    assert {key.rpartition("/")[0] for key in keys(draw(data.train_dataloader(), 30))} == {
+        "sod/first", "sod/second", "sis",
+    }  # fmt: skip
+
+
 def test_sft_alone(folders, tmp_path):
     model = Recorder()
     trainer(tmp_path, max_epochs=1).fit(model, SFTDataModule(folders["sft.jsonl"], folders["sft.jsonl"], batch_size=3))
