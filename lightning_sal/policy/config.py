@@ -32,6 +32,8 @@ class PolicyConfig:
         lora: Adapters on the language model, whose own weights are then frozen; null trains the language model itself.
         train_vision: Whether the vision tower is trained too; the recipe keeps it frozen.
         dtype: Of the frozen weights: float32, bfloat16 or float16. Adapters stay in float32.
+        load_in_4bit: Keep the language model's frozen weights in 4 bits (NF4, Dettmers et al. 2023, arXiv:2305.14314), computed
+            with in `dtype`; needs `lora`, and the extra `quantization`.
         min_pixels: Least number of pixels that an image is resized to; null keeps the processor's own.
         max_pixels: Most pixels that an image is resized to; null keeps the processor's own.
         max_prompt_tokens: Longest prompt in tokens, visual ones included. A longer one is refused, never cut.
@@ -46,6 +48,7 @@ class PolicyConfig:
     lora: LoRA | None = None
     train_vision: bool = False
     dtype: str = "float32"
+    load_in_4bit: bool = False
     min_pixels: int | None = None
     max_pixels: int | None = None
     max_prompt_tokens: int = 8192
@@ -54,6 +57,10 @@ class PolicyConfig:
     feature_cache: str | None = None
 
     def __post_init__(self) -> None:
+        if self.load_in_4bit and self.lora is None:
+            raise ValueError(
+                "policy.load_in_4bit freezes the language model: give policy.lora, which is what is trained"
+            )
         if self.train_vision and self.feature_cache is not None:
             raise ValueError(
                 f"policy.feature_cache {self.feature_cache} keeps features of a vision tower that stays as it is: drop it, "

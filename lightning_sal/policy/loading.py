@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def load_model(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
 
     Raises:
         FileNotFoundError: If a folder is named that is not there.
-        ValueError: If the dtype is unknown.
+        ValueError: If the dtype is unknown, or bitsandbytes is needed and not there.
     """
     if config.dtype not in _DTYPES:
         raise ValueError(f"policy dtype '{config.dtype}' is unknown: use one of {', '.join(_DTYPES)}")
@@ -43,11 +44,33 @@ def load_model(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
     pixels = {k: v for k, v in (("min_pixels", config.min_pixels), ("max_pixels", config.max_pixels)) if v is not None}
     processor = AutoProcessor.from_pretrained(name, padding_side="left", **pixels)
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-        name, dtype=_DTYPES[config.dtype], attn_implementation=config.attention, use_safetensors=True
+        name,
+        dtype=_DTYPES[config.dtype],
+        attn_implementation=config.attention,
+        use_safetensors=True,
+        quantization_config=_four_bits(_DTYPES[config.dtype]) if config.load_in_4bit else None,
     )
+    for part in model.modules():  # on a CPU it would pack its weights while sampling, in a way without gradients
+        if hasattr(part, "support_avx512bf16_for_cpu"):
+            part.support_avx512bf16_for_cpu = False
     stated = source / "instructions.json"
     instructions = json.loads(stated.read_text()) if local and stated.is_file() else {}
     return model.eval(), processor, instructions
+
+
+def _four_bits(dtype: torch.dtype) -> Any:
+    """NF4 for the linear layers of the language model; the vision tower and the head keep `dtype`."""
+    if find_spec("bitsandbytes") is None:
+        raise ValueError("policy.load_in_4bit needs bitsandbytes: uv sync --extra quantization")
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=[r".*\.visual", "lm_head"],
+    )
 
 
 def fuse_norms(model: Any) -> None:
