@@ -19,7 +19,8 @@ class SaveAdapter(L.Callback):
     `peft.PeftModel.from_pretrained(base, folder)` loads it, `lightning-sal export FOLDER` merges it into its base model.
     It holds the weights of that very checkpoint, whoever writes it (`ModelCheckpoint`, `trainer.save_checkpoint`); one
     that `save_top_k` drops takes its folder with it, and a link to a checkpoint gets none of its own. The base model in
-    `adapter_config.json` is the folder or hub name that the model was loaded from, as it was given.
+    `adapter_config.json` is the folder or hub name that the model was loaded from, as it was given; where it is a hub name,
+    peft asks the hub at each checkpoint whether the vocabulary has grown, which HF_HUB_OFFLINE=1 spares.
 
     What it asks of others, and nothing more: a `peft.PeftModel` somewhere in the module once `configure_model` has run,
     and a strategy that leaves the adapters whole and writes checkpoints as one file each: one device, DDP, or

@@ -1,7 +1,6 @@
 """Adapters beside checkpoints: loaded by peft alone they say what the checkpoint says, and they go when it goes."""
 
 import json
-import multiprocessing
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,10 +9,11 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch import nn
+from torch.distributed.fsdp import fully_shard
 
 from lightning_sal.callbacks import SaveAdapter
 from lightning_sal.policy.config import LoRA, PolicyConfig
@@ -129,7 +129,7 @@ def test_a_checkpoint_of_an_earlier_run_without_adapters_is_removed_all_the_same
 
 def test_a_second_fit_of_a_trainer_writes_the_second_module(tmp_path):
     _, run = fit(tmp_path, SaveAdapter(), steps=1)
-    run.fit_loop.max_steps = 3
+    run.fit_loop.epoch_loop.max_steps = 3
     run.fit(Plain(), torch.utils.data.DataLoader(torch.ones(2, 2, 3), batch_size=None))
     run.save_checkpoint(tmp_path / "second.ckpt")
     assert_same(tmp_path / "second.adapter", tmp_path / "second.ckpt", "parts.net.")
@@ -148,35 +148,41 @@ def test_of_several_the_named_one_is_written(tmp_path):
     assert_same(tmp_path / "a.adapter", tmp_path / "two.ckpt", "parts.two.")
 
 
-def two_ranks(folder):
-    torch.set_num_threads(1)
-    kept = ModelCheckpoint(folder, "{step}", monitor="score", mode="max", every_n_train_steps=1)
-    options = {"devices": 2, "strategy": "ddp_fork", "use_distributed_sampler": False}
-    fit(folder, SaveAdapter(), kept, **options)
-
-
-def test_two_ddp_processes_write_them_once(tmp_path):
-    child = multiprocessing.get_context("spawn").Process(target=two_ranks, args=(tmp_path,))
-    child.start()
-    child.join(timeout=120)
-    assert child.exitcode == 0
-    assert sorted(path.name for path in tmp_path.glob("*step*")) == ["step=1.adapter", "step=1.ckpt"]
-    assert_same(tmp_path / "step=1.adapter", tmp_path / "step=1.ckpt", "parts.net.")
-
-
-def shards(world_size, rank, folder):
-    """FSDP2: frozen weights in shards, the adapters whole."""
-    kept = ModelCheckpoint(folder, "{step}", every_n_train_steps=1)
+def two_ranks(world_size, rank, folder):
+    """DDP; FSDP2 with frozen weights in shards and adapters whole; and adapters in shards."""
+    kept = ModelCheckpoint(folder / "ddp", "{step}", monitor="score", mode="max", every_n_train_steps=1)
+    fit(folder, SaveAdapter(), kept, devices=2, strategy="ddp", use_distributed_sampler=False)
+    kept = ModelCheckpoint(folder / "fsdp", "{step}", every_n_train_steps=1)
     strategy = ModelParallelStrategy(world_size, tensor_parallel_size=1, save_distributed_checkpoint=False)
     options = {"strategy": strategy, "devices": world_size, "enable_checkpointing": True}
     run = trainer(folder, max_steps=1, callbacks=[SaveAdapter(), kept], **options)
     run.fit(sft(policy=TINY), datamodule=scenes(streams=["sft"], batch_size=1))
+    module = Plain()
+    fully_shard(module.parts["net"])
+    try:
+        SaveAdapter().on_fit_start(SimpleNamespace(strategy=strategy), module)
+    except ValueError as error:
+        (folder / f"error-{rank}").write_text(str(error))
 
 
-def test_fsdp2_writes_whole_adapters(tmp_path):
-    in_processes(shards, (2,), tmp_path)
-    assert_same(tmp_path / "step=1.adapter", tmp_path / "step=1.ckpt", "policy.net.")
-    PeftModel.from_pretrained(Policy(replace(TINY, lora=None)).net, tmp_path / "step=1.adapter")
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    in_processes(two_ranks, (2,), folder)
+    return folder
+
+
+@pytest.mark.parametrize(("strategy", "prefix"), [("ddp", "parts.net."), ("fsdp", "policy.net.")])
+def test_two_processes_write_whole_adapters_once(strategy, prefix, ranks):
+    folder = ranks / strategy
+    assert sorted(path.name for path in folder.iterdir()) == ["step=1.adapter", "step=1.ckpt"]
+    assert_same(folder / "step=1.adapter", folder / "step=1.ckpt", prefix)
+
+
+def test_adapters_in_shards_are_refused(ranks):
+    for rank in range(2):
+        said = (ranks / f"error-{rank}").read_text()
+        assert said.startswith("SaveAdapter: 4 weights that are trained lie in shards, first base_model.model.0.lora_A")
 
 
 def test_a_module_without_adapters_is_refused(tmp_path):
@@ -201,23 +207,3 @@ def test_a_checkpoint_in_a_bucket_is_refused(tmp_path):
 def test_strategies_that_write_shards_are_refused(strategy):
     with pytest.raises(ValueError, match=rf"^SaveAdapter: {type(strategy).__name__} writes checkpoints in shards: .*$"):
         SaveAdapter().on_fit_start(SimpleNamespace(strategy=strategy), Plain())
-
-
-def sharded_adapters(world_size, rank, folder):
-    from torch.distributed.fsdp import fully_shard
-
-    torch.distributed.init_process_group("gloo")
-    module = Plain()
-    fully_shard(module.parts["net"])
-    try:
-        SaveAdapter().on_fit_start(SimpleNamespace(strategy=SingleDeviceStrategy()), module)
-    except ValueError as error:
-        (folder / f"error-{rank}").write_text(str(error))
-    torch.distributed.destroy_process_group()
-
-
-def test_adapters_in_shards_are_refused(tmp_path):
-    in_processes(sharded_adapters, (2,), tmp_path)
-    for rank in range(2):
-        said = (tmp_path / f"error-{rank}").read_text()
-        assert said.startswith("SaveAdapter: 4 weights that are trained lie in shards, first base_model.model.0.lora_A")
