@@ -82,7 +82,7 @@ def read_adapter(folder: Path) -> tuple[Any, dict[str, Tensor]]:
                 f"{folder} holds no {name}: name a folder that SaveAdapter or peft has written, or a checkpoint that is a "
                 "file (those of DeepSpeed are folders, which are not read)"
             )
-    config = PeftConfig.from_pretrained(str(folder))
+    config: Any = PeftConfig.from_pretrained(str(folder))
     if config.is_prompt_learning:
         raise ValueError(f"{folder}: {config.peft_type.value} adds to the prompt and cannot be merged into weights")
     try:
@@ -199,6 +199,8 @@ def write(folder: Path, model: Any, processor: Any, instructions: Mapping[str, s
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".export-", dir=folder.parent) as held:
         whole = Path(held) / folder.name
+        for part in (model.config.text_config, model.config.vision_config):  # transformers sets that of the whole alone
+            part.dtype = model.dtype
         model.save_pretrained(whole)
         processor.save_pretrained(whole)
         (whole / "instructions.json").write_text(json.dumps({**stated, **instructions}, indent=1) + "\n")

@@ -112,6 +112,8 @@ def test_in_bfloat16_each_weight_is_rounded_once(run, tmp_path):
     assert export(run.adapter, "--out", tmp_path / "out") == 0
     out, base = (load_file(f / "model.safetensors") for f in (tmp_path / "out", EMBEDDED_POLICIES["tiny"]))
     adapters = load_file(run.adapter / "adapter_model.safetensors")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert {part["dtype"] for part in (config, config["text_config"], config["vision_config"])} == {"bfloat16"}
     differing = 0
     for name, weight in base.items():
         assert out[name].dtype == torch.bfloat16
