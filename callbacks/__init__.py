@@ -12,6 +12,7 @@ from lightning_sal.callbacks.rollout_monitor import RolloutMonitor
 from lightning_sal.callbacks.rollout_panels import RolloutPanels
 from lightning_sal.callbacks.rollout_writer import RolloutWriter
 from lightning_sal.callbacks.run_record import RunRecord
+from lightning_sal.callbacks.save_adapter import SaveAdapter
 
 __all__ = [
     "BeforeAfter",
@@ -26,4 +27,5 @@ __all__ = [
     "RolloutProgressBar",
     "RolloutWriter",
     "RunRecord",
+    "SaveAdapter",
 ]

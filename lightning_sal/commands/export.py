@@ -1,0 +1,65 @@
+"""a trained policy as a plain transformers folder, with its adapters merged into the base model"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lightning_sal.policy.config import PolicyConfig
+
+
+def main(argv: list[str]) -> int:
+    """Write the model that a checkpoint or a folder of adapters makes of its base model."""
+    parser = argparse.ArgumentParser(
+        prog="lightning-sal export",
+        description="Merge what was trained into its base model, in float32, and write a folder that transformers, vLLM "
+        "and model.policy.model take. It loads the base model in float32: 4 bytes a weight of main memory.",
+    )
+    parser.add_argument(
+        "source", type=Path, help="a folder of adapters that SaveAdapter or peft has written, or a checkpoint file"
+    )
+    parser.add_argument(
+        "--model", help="the base model, a folder or hub name; by default the one that adapters or the config name"
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        help="the config.yaml that a run writes beside its logs, of which model.init_args.policy is used: for a "
+        "checkpoint with LoRA, which does not hold its scale",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the folder to write, new or empty")
+    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float16", "float32"))
+    arguments = parser.parse_args(argv)
+    policy = None if arguments.config is None else read_policy(arguments.config)
+
+    from lightning_sal.export import export
+
+    model = arguments.model or (policy and policy.model)
+    export(arguments.source, arguments.out, model, policy and policy.lora, arguments.dtype)
+    print(f"{arguments.out}: {arguments.source} merged into {model or 'its base model'}, in {arguments.dtype}")
+    return 0
+
+
+def read_policy(path: Path) -> PolicyConfig:
+    """The policy of a config; its other parts are not looked at.
+
+    Raises:
+        ValueError: If there is none in it.
+    """
+    import yaml
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    from lightning_sal.policy.config import PolicyConfig
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["init_args"]["policy"]
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: there is no model.init_args.policy in it") from error
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--policy", type=PolicyConfig)
+    try:
+        return parser.instantiate(parser.parse_object({"policy": values})).policy
+    except ArgumentError as error:
+        raise ValueError(f"{path}: {error}") from error
