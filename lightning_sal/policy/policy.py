@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sal.policy.attention import SHARED_PROMPT, SharedPrompt
+from lightning_sal.policy.banned import banned_ids
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.features import FeatureCache, ImageFeatures, arithmetic, vision_fingerprint
 from lightning_sal.policy.fused import FusedDecoder, can_fuse
@@ -62,13 +63,8 @@ class Policy(nn.Module):
         eos = model.generation_config.eos_token_id
         self.eos_ids = tuple(eos) if isinstance(eos, (list, tuple)) else (int(eos),)
         self.pad_id = int(tokenizer.pad_token_id)
-        vocabulary = model.config.text_config.vocab_size
-        banned = torch.zeros(vocabulary, dtype=torch.bool)
-        banned[[i for i in tokenizer.all_special_ids if i not in self.eos_ids]] = True
-        banned[[i for i in _vision_ids(model.config) if i is not None]] = True
-        banned[len(tokenizer) :] = True
         self.banned: Tensor
-        self.register_buffer("banned", banned, persistent=False)
+        self.register_buffer("banned", banned_ids(tokenizer, model.config, self.eos_ids), persistent=False)
         self.train()
 
     @property
@@ -318,8 +314,3 @@ def pad_right(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> 
     width = int(lengths.max()) if len(rows) else 0
     ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], device=device).view(len(rows), width)
     return ids, torch.arange(width, device=device) < lengths[:, None]
-
-
-def _vision_ids(config: Any) -> tuple[int | None, ...]:
-    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-    return tuple(getattr(config, name, None) for name in names)

@@ -1,0 +1,266 @@
+"""How much memory a training step takes, by arithmetic from the sizes of the model and of the step.
+
+What always stands: weights, adapters, gradients, AdamW's two moments. Beside it one phase of the step at a time: encode,
+sample, update, optimiser. The peak is what always stands plus the largest phase. Bytes of tensors are counted: what the
+allocator rounds up, what kernels borrow and the segmenter come on top.
+
+Legend: C hidden size, I intermediate size, A attention width (heads x their width), B key width (key heads x their
+width), N decoder layers, V vocabulary, R rank; P prompts of L tokens, K images each, G responses of T tokens to each; M
+tokens of a micro-batch; s bytes of a number in activations (2 under bf16-mixed), w of a frozen weight.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_sal.policy.config import PolicyConfig
+
+MOST_LOGITS = 2**26  # of lightning_sal.policy.policy, a test checks
+FUSED_PARAMETERS = 100_000_000  # of lightning_sal.policy.fused, a test checks
+CACHE_BLOCK = 64  # of lightning_sal.policy.sampling, a test checks
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of a policy under training.
+
+    Args:
+        hidden: C.
+        intermediate: I.
+        attention: A.
+        keys: B.
+        layers: N.
+        vocabulary: V.
+        rank: R, 0 without adapters.
+        targets: Linear layers with adapters; all seven where the language model itself is trained.
+        vision_hidden: Hidden size of the vision tower.
+        vision_intermediate: Intermediate size of the vision tower.
+        patch_values: Numbers of a patch, 3 x 2 x 14 x 14.
+        patches_per_token: Patches that one visual token merges, 4.
+        weights: Bytes of all parameters but the adapters.
+        adapters: Bytes of the adapters.
+        trained: Bytes of what is trained.
+        copied: Bytes of the copy of the decoder layers that sampling makes of a small float32 model, else 0.
+        number: s.
+        casts: Whether each adapter keeps a copy of its input, cast to what it computes in.
+        adapter_number: Bytes of a number in the inputs of adapters.
+    """
+
+    hidden: int
+    intermediate: int
+    attention: int
+    keys: int
+    layers: int
+    vocabulary: int
+    rank: int
+    targets: frozenset[str]
+    vision_hidden: int
+    vision_intermediate: int
+    patch_values: int
+    patches_per_token: int
+    weights: int
+    adapters: int
+    trained: int
+    copied: int
+    number: int
+    casts: bool
+    adapter_number: int
+
+    @classmethod
+    def of(cls, model: Any, config: PolicyConfig, *, autocast: bool) -> Sizes:
+        """Of a model as `load_shape` returns it; `autocast` says whether the precision is mixed with a half one."""
+        text, vision = model.config.text_config, model.config.vision_config
+        head = text.hidden_size // text.num_attention_heads
+        parameters = dict(model.named_parameters())
+        bytes_of = {name: p.numel() * p.element_size() for name, p in parameters.items()}
+        adapters = sum(size for name, size in bytes_of.items() if ".lora_" in name)
+        language = {name: p for name, p in parameters.items() if "language_model." in name}
+        layers = sum(bytes_of[name] for name in language if ".layers." in name and ".lora_" not in name)
+        width = next(iter(language.values())).element_size()
+        fused = not autocast and width == 4 and sum(p.numel() for p in language.values()) <= FUSED_PARAMETERS
+        every = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+        return cls(
+            hidden=text.hidden_size,
+            intermediate=text.intermediate_size,
+            attention=text.num_attention_heads * head,
+            keys=text.num_key_value_heads * head,
+            layers=text.num_hidden_layers,
+            vocabulary=text.vocab_size,
+            rank=config.lora.rank if config.lora else 0,
+            targets=frozenset(config.lora.targets if config.lora else every),
+            vision_hidden=vision.hidden_size,
+            vision_intermediate=vision.intermediate_size,
+            patch_values=3 * vision.temporal_patch_size * vision.patch_size**2,
+            patches_per_token=vision.spatial_merge_size**2,
+            weights=sum(bytes_of.values()) - adapters,
+            adapters=adapters,
+            trained=sum(bytes_of[name] for name, p in parameters.items() if p.requires_grad),
+            copied=layers if fused else 0,
+            number=2 if autocast else width,
+            casts=config.lora is not None and (autocast or width < 4),
+            adapter_number=2 if autocast else 4 if config.lora else width,
+        )
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training step, all prompts of the same length.
+
+    Args:
+        prompts: P.
+        images: K.
+        visual_tokens: Of one image.
+        prompt_tokens: L, visual ones included.
+        response_tokens: T.
+        responses: G.
+        micro_batch: Responses of a micro-batch; None for all.
+        sampled: Whether the responses are sampled, as in RL, or given, as in SFT.
+        padded: Whether prompts or responses of a micro-batch differ in length.
+    """
+
+    prompts: int
+    images: int
+    visual_tokens: int
+    prompt_tokens: int
+    response_tokens: int
+    responses: int = 1
+    micro_batch: int | None = None
+    sampled: bool = True
+    padded: bool = True
+
+    @property
+    def masked(self) -> bool:
+        """Whether attention needs a mask for padding."""
+        return self.padded and self.together[0] > 1
+
+    @property
+    def together(self) -> tuple[int, int]:
+        """Prompts of a micro-batch, and responses to each of them."""
+        rows = self.prompts * self.responses
+        size = min(self.micro_batch or rows, rows)
+        return max(1, size // self.responses), min(size, self.responses)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes of the parts of a step.
+
+    Args:
+        held: Part -> bytes, at all times.
+        phases: Phase -> part -> bytes, while that phase lasts.
+    """
+
+    held: dict[str, int]
+    phases: dict[str, dict[str, int]]
+
+    @property
+    def largest(self) -> str:
+        """The phase with the peak."""
+        return max(self.phases, key=lambda phase: sum(self.phases[phase].values()))
+
+    @property
+    def peak(self) -> int:
+        """Bytes."""
+        return sum(self.held.values()) + sum(self.phases[self.largest].values())
+
+
+def estimate(sizes: Sizes, step: Step, *, checkpointing: bool) -> Estimate:
+    """What a step takes from the second on, when gradients and moments are there."""
+    held = {
+        "weights": sizes.weights,
+        "adapters": sizes.adapters,
+        "gradients": sizes.trained,
+        "AdamW states": 2 * sizes.trained,
+    }
+    encoded = step.prompts if step.sampled else step.together[0]
+    visual = encoded * step.images * step.visual_tokens
+    features = {"visual features": visual * sizes.hidden * sizes.number}
+    phases = {"encode": {"vision tower": vision_bytes(sizes, visual)}}
+    if step.sampled:
+        phases["sample"] = features | sampling_bytes(sizes, step)
+    row = tokens(step) * sizes.hidden * sizes.number  # what goes into a layer, or comes out
+    kept = sizes.layers * (row if checkpointing else layer_bytes(sizes, step)) + 2 * row
+    phases["update"] = features | {"activations": kept} | backward_bytes(sizes, step, checkpointing=checkpointing)
+    phases["optimiser"] = {"square roots of AdamW's second moments": sizes.trained}
+    return Estimate(held, phases)
+
+
+def tokens(step: Step) -> int:
+    """M = prompts of a micro-batch x (L + responses to each x T): a prompt is read once for its responses."""
+    prompts, responses = step.together
+    return prompts * (step.prompt_tokens + responses * step.response_tokens)
+
+
+def vision_bytes(sizes: Sizes, visual: int) -> int:
+    """The vision tower without gradients: its pixels in float32, and the most of one block.
+
+    A block's most is at its attention: per patch input, norm, query, key, value, the two rotated, what windows gather of
+    three, and their result twice, 13 C; or the three wide rows of its MLP beside input and norm, 3 I + 2 C.
+    """
+    block = max(13 * sizes.vision_hidden, 3 * sizes.vision_intermediate + 2 * sizes.vision_hidden)
+    return visual * sizes.patches_per_token * (4 * sizes.patch_values + sizes.number * block)
+
+
+def sampling_bytes(sizes: Sizes, step: Step) -> dict[str, int]:
+    """What grows while sampling.
+
+    KV cache: 2 N B s P (L + G T'), where T' is T rounded up to the blocks that the cache grows by; a prompt stands there
+    once. Beside it the larger of two: a layer while it reads the prompts, P (L (4 I + 3 C) + L^2) s, where L^2 is the mask;
+    and a layer while it writes, whose keys are repeated to all heads, 2 A P (L + G T) s, with its logits, sorted out in
+    five rows of V in float32 a response. A small model in float32 is copied for it.
+    """
+    s, length, responses = sizes.number, step.prompt_tokens, step.responses
+    room = (CACHE_BLOCK + 1) * math.ceil((step.response_tokens - 1) / (CACHE_BLOCK + 1))
+    cache = 2 * sizes.layers * sizes.keys * s * step.prompts * (length + responses * room)
+    wide = (4 if sizes.rank else 3) * sizes.intermediate + 3 * sizes.hidden
+    reading = step.prompts * (length * wide + length**2) * s
+    logits = step.prompts * responses * sizes.vocabulary * 4 * 5
+    repeated = 2 * sizes.attention * step.prompts * (length + responses * step.response_tokens) * s
+    writing = logits + (0 if sizes.copied or responses == 1 else repeated)
+    return {"KV cache": cache, "merged copy": sizes.copied, "a layer or logits": max(reading, writing)}
+
+
+def layer_bytes(sizes: Sizes, step: Step) -> int:
+    """What a decoder layer keeps for its backward pass.
+
+    A token, in numbers: the inputs of its two norms, 2 C, in float32; query and output of the attention, 2 A; the gate
+    before and after its activation and what it is multiplied with, 3 I; and R of each adapter with its input. Inputs are
+    those that adapters share, C for query, key and value, C for gate and up, I for down, or a copy for each adapter where
+    they are cast.
+
+    Keys and values come on top: 2 B a token, or 2 A where the micro-batch is padded, since a mask has them repeated to all
+    heads; the mask itself is then kept by each layer, (L + T)^2 a row. With several responses to a prompt they stand
+    before each response once more, 2 B (L + T) a response, and so does what attention put together, A a token.
+    """
+    c, i, a, b = sizes.hidden, sizes.intermediate, sizes.attention, sizes.keys
+    prompts, responses = step.together
+    length, said, every = step.prompt_tokens, step.response_tokens, tokens(step)
+    inputs = {"q_proj": c, "k_proj": c, "v_proj": c, "o_proj": a, "gate_proj": c, "up_proj": c, "down_proj": i}
+    shared = ({"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj"}, {"down_proj"})
+    taken = sizes.targets if sizes.casts else [min(each & sizes.targets) for each in shared if each & sizes.targets]
+    adapters = sum(inputs[name] for name in taken) + sizes.rank * len(sizes.targets)
+    numbers = every * (2 * a + 3 * i)
+    if responses == 1:
+        numbers += every * 2 * (a if step.masked else b) + (prompts * (length + said) ** 2 if step.masked else 0)
+    else:
+        numbers += every * a + 2 * prompts * ((a if step.masked else b) * length + b * responses * (length + said))
+    return every * (2 * c * 4 + adapters * sizes.adapter_number) + numbers * sizes.number
+
+
+def backward_bytes(sizes: Sizes, step: Step, *, checkpointing: bool) -> dict[str, int]:
+    """What the backward pass needs beside the activations it was left, the larger of two.
+
+    Logits: 3 n V in float32 (log-softmax, its gradient and that of the logits), where n is the response tokens of the
+    micro-batch, or 2^26 / V where there are more: those are computed in chunks. A layer: gradients of the rows of its
+    MLP, 3 I + 2 C a token; with checkpointing the layer's own activations too, which are computed again.
+    """
+    prompts, responses = step.together
+    chunk = max(1, MOST_LOGITS // sizes.vocabulary)
+    said = prompts * responses * step.response_tokens
+    logits = 3 * 4 * sizes.vocabulary * min(said, chunk)
+    layer = tokens(step) * (3 * sizes.intermediate + 2 * sizes.hidden) * sizes.number
+    if checkpointing:
+        layer += layer_bytes(sizes, step)
+    return {"logits": logits} if logits > layer else {"a layer's backward pass": layer}

@@ -1,0 +1,32 @@
+"""What a policy may not say."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_VISION = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+
+
+def banned_ids(tokenizer: Any, config: Any, eos: Collection[int]) -> Tensor:
+    """The ids that are never sampled and have probability 0.
+
+    They are the tokenizer's special tokens but those that end a response, what the model takes for an image or a video,
+    and the rows of the output layer beyond the tokenizer's last id, which were never trained.
+
+    Args:
+        tokenizer: Of the model.
+        config: A `Qwen2_5_VLConfig`.
+        eos: Ids that end a response.
+
+    Returns:
+        (V,) bool, True where an id is banned.
+    """
+    banned = torch.zeros(config.text_config.vocab_size, dtype=torch.bool)
+    banned[[i for i in tokenizer.all_special_ids if i not in eos]] = True
+    banned[[i for name in _VISION if (i := getattr(config, name, None)) is not None]] = True
+    banned[len(tokenizer) :] = True
+    return banned

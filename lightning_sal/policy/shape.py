@@ -1,0 +1,91 @@
+"""A policy without its weights: how many parameters it has, and how many tokens its prompts take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.loading import add_lora, freeze
+from lightning_sal.tasks import TASKS
+from lightning_sal.tiny.weights import EMBEDDED_POLICIES
+
+
+def load_shape(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
+    """The model that `Policy` trains, on the device `meta`: no weight is read, and none of a hub name is downloaded.
+
+    Returns:
+        The model, frozen and with adapters as in training; its processor; and a mapping task -> instruction.
+
+    Raises:
+        OSError: If there is neither a folder nor a model on the hub of that name.
+    """
+    instructions = {name: task.instruction for name, task in TASKS.items()}
+    if config.model == "tiny-scratch":
+        from lightning_sal.tiny.policy import scratch_policy
+
+        model, processor, stated = scratch_policy()
+        return on_meta(model.config, config), processor, instructions | stated
+    from transformers import AutoConfig, AutoProcessor
+
+    source = str(EMBEDDED_POLICIES.get(config.model, config.model))
+    pixels = {k: v for k, v in (("min_pixels", config.min_pixels), ("max_pixels", config.max_pixels)) if v is not None}
+    processor = AutoProcessor.from_pretrained(source, padding_side="left", **pixels)
+    stated = Path(source) / "instructions.json"
+    instructions |= json.loads(stated.read_text()) if stated.is_file() else {}
+    return on_meta(AutoConfig.from_pretrained(source), config), processor, instructions
+
+
+def on_meta(sizes: Any, config: PolicyConfig) -> Any:
+    """A model of the sizes in a `Qwen2_5_VLConfig`, frozen and with adapters as `config` says, without storage."""
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    with torch.device("meta"):
+        model = Qwen2_5_VLForConditionalGeneration(sizes).to(getattr(torch, config.dtype))
+        freeze(model, train_vision=config.train_vision)
+        if config.lora is not None:
+            add_lora(model, config.lora)
+    return model
+
+
+def count_parameters(model: Any) -> dict[str, tuple[int, int]]:
+    """Part -> (trainable, frozen) parameters; weights that two parts share count once.
+
+    Args:
+        model: A Qwen2.5-VL, its adapters in place.
+
+    Returns:
+        For "vision tower" (its projection included), "language model" and "adapters".
+    """
+    counts = {"vision tower": [0, 0], "language model": [0, 0], "adapters": [0, 0]}
+    for name, parameter in model.named_parameters():
+        part = "adapters" if ".lora_" in name else "vision tower" if ".visual." in f".{name}" else "language model"
+        counts[part][0 if parameter.requires_grad else 1] += parameter.numel()
+    return {part: (trainable, frozen) for part, (trainable, frozen) in counts.items()}
+
+
+def visual_tokens(processor: Any, height: int, width: int) -> int:
+    """Visual tokens of an image of H x W pixels.
+
+    Both sides are rounded to multiples of patch x merge size (28), their ratio nearly kept, so that the image has from
+    min_pixels to max_pixels; each square of that side becomes a token.
+    """
+    images = processor.image_processor
+    return images.get_number_of_image_patches(height, width) // images.merge_size**2
+
+
+def most_visual_tokens(processor: Any) -> int:
+    """The most visual tokens that an image of any size takes: max_pixels / (patch x merge size)^2, rounded down."""
+    images = processor.image_processor
+    return images.size["longest_edge"] // (images.patch_size * images.merge_size) ** 2
+
+
+def prompt_tokens(processor: Any, instruction: str, images: int, visual: int) -> int:
+    """Tokens of a prompt of K images of `visual` tokens each, the chat template and the instruction included."""
+    content = [{"type": "image"}] * images + [{"type": "text", "text": instruction}]
+    messages = [{"role": "user", "content": content}]
+    text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return len(processor.tokenizer(text)["input_ids"]) + images * (visual - 1)
