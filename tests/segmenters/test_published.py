@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from accelerate import init_empty_weights
 from safetensors.torch import save_file
+from torch import Tensor
 
 from lightning_sal.segmenters import EVFSAM2, published
 from tests.segmenters.parts import FIXTURES, load, needs_fixtures, small_arguments, write_tokenizer
@@ -84,13 +86,15 @@ def small_scale(monkeypatch) -> None:
     monkeypatch.setitem(published.BEIT3_SCALES, "large", sizes["beit3"])
 
 
-def write_published(folder: Path, *, semantic: bool, half: bool = False, shards: int = 1) -> dict[str, torch.Tensor]:
+def write_published(
+    folder: Path, *, semantic: bool, half: bool = False, shards: int = 1, changed: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """The fixtures' weights in the published layout; the tensors that were written."""
     folder.mkdir(exist_ok=True)
     write_tokenizer(folder, TEXTS, semantic=semantic)
     sizes = small_arguments()
     (folder / "config.json").write_text(json.dumps(CONFIG | {k: sizes[k] for k in ("hidden_size", "out_dim")}))
-    state = load("evf_sam2_small_weights.safetensors")
+    state = load("evf_sam2_small_weights.safetensors") | dict(changed or {})
     if half:  # as published: SAM2 in fp16, its buffer and all the rest in fp32
         sam = [key for key in state if key.startswith("visual_model.") and "gaussian" not in key]
         state |= {key: state[key].half() for key in sam}
@@ -109,8 +113,9 @@ def write_published(folder: Path, *, semantic: bool, half: bool = False, shards:
 @pytest.mark.parametrize(("semantic", "shards"), [(False, 1), (True, 2)])
 @pytest.mark.filterwarnings("ignore:.*the published one is 64002")
 def test_a_published_folder_gives_the_masks_of_the_reference(small_scale, tmp_path, semantic, shards):
-    """The multitask checkpoint the best of three masks, the other one the single mask."""
-    write_published(tmp_path, semantic=semantic, shards=shards)
+    """The multitask checkpoint the best of three masks, the other one the single mask, here a stable one."""
+    changed = {} if semantic else load("evf_sam2_small_overlay_stable.safetensors")
+    write_published(tmp_path, semantic=semantic, shards=shards, changed=changed)
     model = EVFSAM2.from_pretrained(tmp_path)
     golden = load("evf_sam2_small256.safetensors")
     assert not model.training
@@ -119,9 +124,10 @@ def test_a_published_folder_gives_the_masks_of_the_reference(small_scale, tmp_pa
         ids = [golden[f"ids_{image}_{expression}"] for expression in (0, 1)]
         logits = model.mask_logits(golden[f"image_{image}_rgb_u8"], ids)
         for expression in (0, 1):
-            name = f"forward_pred_{image}" if semantic else f"final_{image}_{expression}_single"
-            expected = golden[name][expression] if semantic else golden[name]
-            torch.testing.assert_close(logits[expression], expected, atol=1e-4, rtol=0)
+            single = golden[f"final_{image}_{expression}_single_stable"]
+            expected = golden[f"forward_pred_{image}"][expression] if semantic else single
+            atol = 1e-4 if semantic else 2e-4  # logits reach 79 there: the reference itself is off by 9e-5
+            torch.testing.assert_close(logits[expression], expected, atol=atol, rtol=0)
             assert torch.equal(logits[expression] > 0, expected > 0)
 
 
