@@ -32,8 +32,8 @@ class PolicyConfig:
         lora: Adapters on the language model, whose own weights are then frozen; null trains the language model itself.
         train_vision: Whether the vision tower is trained too; the recipe keeps it frozen.
         dtype: Of the frozen weights: float32, bfloat16 or float16. Adapters stay in float32.
-        load_in_4bit: Keep the language model's frozen weights in 4 bits (NF4, Dettmers et al. 2023, arXiv:2305.14314), computed
-            with in `dtype`; needs `lora`, and the extra `quantization`.
+        load_in_4bit: Keep the frozen weights of the language model in 4 bits (NF4, Dettmers et al. 2023, arXiv:2305.14314)
+            and compute in `dtype`; needs `lora`, and the extra `quantization`.
         min_pixels: Least number of pixels that an image is resized to; null keeps the processor's own.
         max_pixels: Most pixels that an image is resized to; null keeps the processor's own.
         max_prompt_tokens: Longest prompt in tokens, visual ones included. A longer one is refused, never cut.

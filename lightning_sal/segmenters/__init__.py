@@ -1,4 +1,4 @@
-"""Expression -> mask. The classes load torch and sam2 only when they are first asked for."""
+"""Expression, box or points -> mask. The classes load torch and sam2 only when they are first asked for."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning_sal.segmenters.base import Segmenter
     from lightning_sal.segmenters.evf_sam2 import EVFSAM2
+    from lightning_sal.segmenters.sam2_prompt import SAM2Prompt, VisualPrompt
 
-__all__ = ["EVFSAM2", "Segmenter"]
-_HOME = {"EVFSAM2": "evf_sam2", "Segmenter": "base"}
+__all__ = ["EVFSAM2", "SAM2Prompt", "Segmenter", "VisualPrompt"]
+_HOME = {"EVFSAM2": "evf_sam2", "SAM2Prompt": "sam2_prompt", "Segmenter": "base", "VisualPrompt": "sam2_prompt"}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,9 +7,7 @@ h x w the decoder's grid (a quarter of the image fed to SAM2).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,44 +16,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from lightning_sal.segmenters import published
+from lightning_sal.segmenters.batching import segment_distinct
 from lightning_sal.segmenters.beit3 import BEiT3
-from lightning_sal.segmenters.sam2_model import build_sam2
-
-_PIXEL_MEAN = (123.675, 116.28, 103.53)
-_PIXEL_STD = (58.395, 57.12, 57.375)
-# Parts of SAM2 that follow objects through a video. Published files carry their weights; a single image needs none.
-_VIDEO_KEYS = tuple(
-    f"visual_model.{part}"
-    for part in (
-        "memory_attention.",
-        "memory_encoder.",
-        "mask_downsample.",
-        "maskmem_tpos_enc",
-        "no_mem_pos_enc",
-        "no_obj_ptr",
-        "obj_ptr_proj.",
-    )
+from lightning_sal.segmenters.sam2_model import (
+    PIXEL_MEAN,
+    PIXEL_STD,
+    ImageFeatures,
+    build_sam2,
+    decode,
+    encode_images,
+    planes,
+    to_image_frames,
+    without_memory,
 )
+from lightning_sal.segmenters.weights import fill, find_folder, load_strictly, read_folder
+from lightning_sal.tasks import SEMANTIC
 
-
-@dataclass(frozen=True, slots=True)
-class ImageFeatures:
-    """What SAM2 knows of B images before it hears an expression.
-
-    Args:
-        embedding: (B, C, h / 4, w / 4).
-        high_res: (B, C / 8, h, w) and (B, C / 4, h / 2, w / 2).
-    """
-
-    embedding: Tensor
-    high_res: tuple[Tensor, Tensor]
-
-    def select(self, index: Tensor) -> ImageFeatures:
-        """The features of image `index[n]` for each pair n."""
-        fine, middle = self.high_res
-        return ImageFeatures(
-            self.embedding.index_select(0, index), (fine.index_select(0, index), middle.index_select(0, index))
-        )
+_SAM2_PREFIX = "visual_model."
 
 
 class EVFSAM2(nn.Module):
@@ -74,7 +52,9 @@ class EVFSAM2(nn.Module):
         image_size: Pixels of a side of the square that SAM2 sees; every image is squashed to it.
         multimask: True takes the best of three masks by predicted IoU (the multitask checkpoint); False takes the
             single mask, with SAM2's fallback where it is unstable, unless `sam2_overrides` switches that off.
-        tokenizer: A fast tokenizer of transformers that knows `[semantic]` as one token; only `segment` needs it.
+        semantic: Whether the weights know `[semantic]` as one token (the multitask checkpoint); False leaves the marker
+            out of the expressions.
+        tokenizer: A tokenizer of transformers, with that token if `semantic`; only `segment` needs it.
         max_batch: Most images, and most image-expression pairs, in one forward pass of `segment` and `mask_logits`.
     """
 
@@ -87,6 +67,7 @@ class EVFSAM2(nn.Module):
         out_dim: int = 256,
         image_size: int = 1024,
         multimask: bool = True,
+        semantic: bool = True,
         tokenizer: Any = None,
         max_batch: int = 32,
     ) -> None:
@@ -99,11 +80,13 @@ class EVFSAM2(nn.Module):
             "out_dim": out_dim,
             "image_size": image_size,
             "multimask": multimask,
+            "semantic": semantic,
             "max_batch": max_batch,
         }
-        if tokenizer is not None:
+        if tokenizer is not None and semantic:
             _check_tokenizer(tokenizer)
-        self.image_size, self.multimask, self.max_batch, self.tokenizer = image_size, multimask, max_batch, tokenizer
+        self.image_size, self.multimask, self.semantic = image_size, multimask, semantic
+        self.max_batch, self.tokenizer = max_batch, tokenizer
         self.visual_model = build_sam2(sam2_config, sam2_overrides or {}, image_size)
         self.mm_extractor = nn.ModuleDict({"beit3": BEiT3(**(beit3 or {}))})
         self.text_hidden_fcs = nn.ModuleList(
@@ -131,13 +114,13 @@ class EVFSAM2(nn.Module):
     def _sam_view(self, image: Tensor) -> Tensor:
         size = (self.image_size, self.image_size)
         # The reference resizes the bytes themselves: the result is rounded, and not as a rounded float result would be
-        resized = F.interpolate(_planes(image), size, mode="bilinear", align_corners=False)[0]
-        mean, std = (torch.tensor(v, device=image.device)[:, None, None] for v in (_PIXEL_MEAN, _PIXEL_STD))
+        resized = F.interpolate(planes(image), size, mode="bilinear", align_corners=False)[0]
+        mean, std = (torch.tensor(v, device=image.device)[:, None, None] for v in (PIXEL_MEAN, PIXEL_STD))
         return (resized - mean) / std
 
     def _beit_view(self, image: Tensor) -> Tensor:
         size = (self.beit3.image_size, self.beit3.image_size)
-        return (F.interpolate(_planes(image) / 255, size, mode="bicubic", align_corners=False)[0] - 0.5) / 0.5
+        return (F.interpolate(planes(image) / 255, size, mode="bicubic", align_corners=False)[0] - 0.5) / 0.5
 
     def beit_images(self, images: Sequence[Tensor]) -> Tensor:
         """B images of (H, W, 3) uint8 -> (B, 3, S, S), what BEiT-3 sees."""
@@ -149,11 +132,7 @@ class EVFSAM2(nn.Module):
 
     def encode_images(self, pixels: Tensor) -> ImageFeatures:
         """SAM2's features of (B, 3, image_size, image_size) normalised images."""
-        sam = self.visual_model
-        # The neck adds its top-down path in float32 whatever the dtype of the weights
-        fine, middle, coarse = (level.to(pixels.dtype) for level in sam.image_encoder(pixels)["backbone_fpn"])
-        high_res = (sam.sam_mask_decoder.conv_s0(fine), sam.sam_mask_decoder.conv_s1(middle))
-        return ImageFeatures(coarse + sam.no_mem_embed.view(1, -1, 1, 1), high_res)
+        return encode_images(self.visual_model, pixels)
 
     def low_res_logits(
         self, features: ImageFeatures, image_index: Tensor, beit_images: Tensor, ids: Tensor, padding: Tensor
@@ -173,19 +152,7 @@ class EVFSAM2(nn.Module):
         image_tokens = self.beit3.embed_images(beit_images).index_select(0, image_index)
         fused = self.beit3.encode(image_tokens, ids, padding)
         prompts = self.text_hidden_fcs[0](fused[:, :1])
-        chosen, sam = features.select(image_index), self.visual_model
-        _, dense = sam.sam_prompt_encoder(points=None, boxes=None, masks=None)
-        masks, iou, _, _ = sam.sam_mask_decoder(
-            image_embeddings=chosen.embedding,
-            image_pe=self._image_pe(),
-            sparse_prompt_embeddings=prompts,
-            dense_prompt_embeddings=dense,
-            multimask_output=self.multimask,
-            repeat_image=False,
-            high_res_features=list(chosen.high_res),
-        )
-        best = iou.argmax(dim=1)
-        return masks[torch.arange(len(masks), device=masks.device), best]
+        return decode(self.visual_model, features.select(image_index), prompts, multimask=self.multimask)
 
     def mask_logits(self, image: Tensor, ids: Sequence[Tensor]) -> Tensor:
         """Logits of E expressions at the image's own size, the mask where > 0.
@@ -201,7 +168,6 @@ class EVFSAM2(nn.Module):
             return torch.zeros(0, *image.shape[:2], device=self.visual_model.no_mem_embed.device)
         return self.logits([image], [ids])[0]
 
-    @torch.no_grad()
     def segment(self, images: Sequence[Tensor], expressions: Sequence[Sequence[str]]) -> list[Tensor]:
         """One mask an expression, in the frame of its image; evaluation mode, no gradient.
 
@@ -213,35 +179,19 @@ class EVFSAM2(nn.Module):
         Returns:
             B boolean tensors of shape (E, H, W) on the device of the weights, True inside the object.
         """
-        if len(images) != len(expressions):
-            raise ValueError(
-                f"segment got {len(images)} images and {len(expressions)} lists of expressions: give one each"
-            )
-        # The G responses to a prompt ask about the same images, and often in the same words: each image and each of its
-        # expressions is seen once.
-        distinct = {id(image): image for image in images}
-        asked: dict[int, dict[str, Tensor]] = {key: {} for key in distinct}
-        for image, texts in zip(images, expressions, strict=True):
-            asked[id(image)] |= dict.fromkeys(texts, torch.empty(0))
-        keys = [key for key, texts in asked.items() if texts]
-        with _evaluating(self):
-            for start in range(0, len(keys), self.max_batch):
-                part = keys[start : start + self.max_batch]
-                ids = [[torch.tensor(row) for row in self.tokenize(list(asked[key]))] for key in part]
-                for key, logits in zip(part, self.logits([distinct[key] for key in part], ids), strict=True):
-                    asked[key] = dict(zip(asked[key], logits > 0, strict=True))
-        none = torch.zeros(0, dtype=torch.bool, device=self.visual_model.no_mem_embed.device)
-        return [
-            torch.stack([asked[id(image)][text] for text in texts]) if texts else none.new_zeros(0, *image.shape[:2])
-            for image, texts in zip(images, expressions, strict=True)
-        ]
+        return segment_distinct(self, images, expressions, self._logits_of_texts, self.max_batch)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, start and end token included, at most as many as BEiT-3 has positions for."""
+        """Token ids of each text, start and end token included, at most as many as BEiT-3 has positions for.
+
+        Where the weights do not know `[semantic]` (`semantic=False`), it is dropped from the texts.
+        """
         if self.tokenizer is None:
             raise ValueError("EVFSAM2 was built without a tokenizer: pass tokenizer=, or give token ids to mask_logits")
         if not texts:
             return []
+        if not self.semantic:
+            texts = [text.replace(SEMANTIC, " ").strip() for text in texts]
         return self.tokenizer(list(texts), truncation=True, max_length=self.beit3.max_tokens)["input_ids"]
 
     def collate(self, ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -254,6 +204,9 @@ class EVFSAM2(nn.Module):
         padding = torch.arange(longest)[None] >= lengths[:, None]
         return pad_sequence(list(ids), batch_first=True).to(device), padding.to(device)
 
+    def _logits_of_texts(self, images: Sequence[Tensor], texts: Sequence[Sequence[str]]) -> list[Tensor]:
+        return self.logits(images, [[torch.tensor(row) for row in self.tokenize(of_image)] for of_image in texts])
+
     def logits(self, images: Sequence[Tensor], ids: Sequence[Sequence[Tensor]]) -> list[Tensor]:
         """(E, H, W) logits for each image, E >= 1."""
         rows = [row for of_image in ids for row in of_image]
@@ -261,23 +214,11 @@ class EVFSAM2(nn.Module):
         index = index.to(self.visual_model.no_mem_embed.device)
         features, beit_images = self.image_features(images), self.beit_images(images)
         chunks = [slice(start, start + self.max_batch) for start in range(0, len(rows), self.max_batch)]
-        low = torch.cat(
-            [self.low_res_logits(features, index[c], beit_images, *self.collate(rows[c])) for c in chunks]
-        ).float()
-        return [
-            F.interpolate(grids[None], image.shape[:2], mode="bilinear", align_corners=False)[0]
-            for image, grids in zip(images, low.split([len(rows) for rows in ids]), strict=True)
-        ]
+        low = torch.cat([self.low_res_logits(features, index[c], beit_images, *self.collate(rows[c])) for c in chunks])
+        return to_image_frames(low, images, [len(of_image) for of_image in ids])
 
     def _place(self, pixels: Tensor) -> Tensor:
         return pixels.to(self.visual_model.no_mem_embed)
-
-    def _image_pe(self) -> Tensor:
-        """(1, C, h / 4, w / 4) position code, computed in float32 whatever the dtype of the weights."""
-        encoder = self.visual_model.sam_prompt_encoder
-        matrix = {"positional_encoding_gaussian_matrix": encoder.pe_layer.positional_encoding_gaussian_matrix.float()}
-        code = torch.func.functional_call(encoder.pe_layer, matrix, (encoder.image_embedding_size,))
-        return code[None].to(self.visual_model.no_mem_embed)
 
     def load_reference_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Load weights under the published names; the weights of SAM2's memory, which images do not need, are left out.
@@ -285,7 +226,7 @@ class EVFSAM2(nn.Module):
         Raises:
             ValueError: If any other key is missing, unknown or of another shape.
         """
-        _load_strictly(self, {k: v for k, v in state.items() if not k.startswith(_VIDEO_KEYS)}, "the state dict")
+        load_strictly(self, without_memory(state, _SAM2_PREFIX), "the state dict")
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Write config.json, model.safetensors and the tokenizer; parameters in `dtype`, buffers as they are.
@@ -307,64 +248,49 @@ class EVFSAM2(nn.Module):
         save_file(state, folder / "model.safetensors")
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> EVFSAM2:
-        """A segmenter in float32 and evaluation mode from a folder that `save_pretrained` wrote.
+    def from_pretrained(cls, source: str | Path, dtype: torch.dtype = torch.float32) -> EVFSAM2:
+        """A segmenter in evaluation mode, from a folder that `save_pretrained` wrote or a published checkpoint.
+
+        Args:
+            source: A folder, or a name on the hub, as "YxZhang/evf-sam2-multitask". A published checkpoint whose
+                tokenizer knows `[semantic]` gives the best of three masks; the other one gives the single mask, and
+                the marker is dropped from its expressions.
+            dtype: Of the parameters; buffers are float32.
 
         Raises:
-            FileNotFoundError: If config.json or model.safetensors is not there.
-            ValueError: If the weights do not fit the configuration.
+            FileNotFoundError: If the folder, or one of its files, is not there.
+            ValueError: If the weights do not fit the configuration, or a published configuration is of unknown scale.
         """
-        from safetensors.torch import load_file
+        from accelerate import init_empty_weights
 
-        folder = Path(folder)
-        for name in ("config.json", "model.safetensors"):
-            if not (folder / name).is_file():
-                raise FileNotFoundError(f"segmenter folder {folder} has no {name}: give one that save_pretrained wrote")
-        tokenizer = None
-        if (folder / "tokenizer.json").is_file():
-            from transformers import PreTrainedTokenizerFast
-
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-        model = cls(**json.loads((folder / "config.json").read_text()), tokenizer=tokenizer)
-        weights = folder / "model.safetensors"
-        _load_strictly(model, {k: v.float() for k, v in load_file(weights).items()}, str(weights))
+        folder = find_folder(source, published.FILES)
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(
+                f"segmenter folder {folder} has no config.json: give one that save_pretrained wrote, or a published one"
+            )
+        config = json.loads((folder / "config.json").read_text())
+        if config.get("model_type") == published.MODEL_TYPE:
+            tokenizer, semantic = published.load_tokenizer(folder)
+            arguments = published.constructor_arguments(config, semantic=semantic)
+        else:
+            tokenizer, arguments = _own_tokenizer(folder), config
+        state = without_memory(read_folder(folder), _SAM2_PREFIX)
+        with init_empty_weights():  # random weights of full size would take most of a minute, and their memory
+            model = cls(**arguments, tokenizer=tokenizer)
+        fill(model, state, str(folder), dtype)
         return model.eval()
 
 
-def _planes(image: Tensor) -> Tensor:
-    """(H, W, 3) uint8 -> (1, 3, H, W) uint8."""
-    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"an image must be (H, W, 3) uint8, got {tuple(image.shape)} {image.dtype}")
-    return image.permute(2, 0, 1)[None].contiguous()
+def _own_tokenizer(folder: Path) -> Any:
+    """What `save_pretrained` wrote, None where the segmenter had no tokenizer."""
+    if not (folder / "tokenizer.json").is_file():
+        return None
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
 def _check_tokenizer(tokenizer: Any) -> None:
-    ids = tokenizer("[semantic]", add_special_tokens=False)["input_ids"]
-    if ids != [tokenizer.convert_tokens_to_ids("[semantic]")] or ids == [tokenizer.unk_token_id]:
-        raise ValueError(f"the segmenter's tokenizer encodes '[semantic]' as {ids}: add it as one token")
-
-
-def _load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    own = module.state_dict()
-    faults = [f"missing {k}" for k in own if k not in state] + [f"unknown {k}" for k in state if k not in own]
-    faults += [
-        f"{k} is {tuple(state[k].shape)} instead of {tuple(v.shape)}"
-        for k, v in own.items()
-        if k in state and state[k].shape != v.shape
-    ]
-    if faults:
-        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise ValueError(f"{source} does not fit this EVF-SAM2: {'; '.join(faults[:3])}{more}")
-    module.load_state_dict(dict(state))
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, each submodule's own mode after."""
-    training = [part for part in module.modules() if part.training]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
+    ids = tokenizer(SEMANTIC, add_special_tokens=False)["input_ids"]
+    if ids != [tokenizer.convert_tokens_to_ids(SEMANTIC)] or ids == [tokenizer.unk_token_id]:
+        raise ValueError(f"the segmenter's tokenizer encodes '{SEMANTIC}' as {ids}: add it as one token")

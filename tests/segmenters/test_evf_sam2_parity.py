@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
 
 from lightning_sal.segmenters.evf_sam2 import EVFSAM2
+from tests.segmenters.parts import load, needs_fixtures, small_arguments
 
-FIXTURES = Path(__file__).resolve().parents[2] / ".." / "shared" / "fixtures"
 PAIRS = [(0, 0), (0, 1), (1, 0), (1, 1)]
-pytestmark = pytest.mark.skipif(not FIXTURES.is_dir(), reason="the reference fixtures (../shared/fixtures) are absent")
-
-
-def load(name: str) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(FIXTURES / name)
+pytestmark = needs_fixtures
 
 
 @pytest.fixture(scope="module")
@@ -28,26 +19,7 @@ def golden() -> dict[str, Tensor]:
 
 
 def build(multimask: bool) -> EVFSAM2:
-    config = json.loads((FIXTURES / "evf_sam2_small_config.json").read_text())
-    overrides = dict(item.lstrip("+").split("=", 1) for item in config["sam2_overrides"])
-    sizes = config["beit3"]
-    model = EVFSAM2(
-        sam2_config=config["sam2_config"],
-        sam2_overrides={key: json.loads(value) for key, value in overrides.items()},
-        beit3={
-            "image_size": sizes["img_size"],
-            "patch_size": sizes["patch_size"],
-            "vocab_size": sizes["vocab_size"],
-            "width": sizes["encoder_embed_dim"],
-            "layers": sizes["encoder_layers"],
-            "heads": sizes["encoder_attention_heads"],
-            "hidden": sizes["encoder_ffn_embed_dim"],
-        },
-        hidden_size=config["hidden_size"],
-        out_dim=config["out_dim"],
-        image_size=config["image_size"],
-        multimask=multimask,
-    )
+    model = EVFSAM2(**small_arguments(), multimask=multimask)
     model.load_reference_state_dict(load("evf_sam2_small_weights.safetensors"))
     return model.eval()
 

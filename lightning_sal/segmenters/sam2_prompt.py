@@ -1,0 +1,201 @@
+"""SAM2 prompted by boxes and points.
+
+Legend: B images of size H x W, E prompts on an image, N prompts in all, P points of a prompt (a box is two), S pixels of
+a side of the square that SAM2 sees.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_sal.segmenters.batching import segment_distinct
+from lightning_sal.segmenters.sam2_model import (
+    PIXEL_MEAN,
+    PIXEL_STD,
+    build_sam2,
+    decode,
+    encode_images,
+    encode_points,
+    planes,
+    to_image_frames,
+    without_memory,
+)
+from lightning_sal.segmenters.weights import fill, find_file, read_file
+
+_BOX_LABELS = (2, 3)  # SAM2 reads a box as its first and its second corner
+
+
+@dataclass(frozen=True)
+class VisualPrompt:
+    """Where an object is: in a box, at points, or both. Coordinates are x, y in pixels of the original image.
+
+    Args:
+        box: x0, y0, x1, y1.
+        points: N >= 0 pairs x, y.
+        labels: For each point 1 if it lies on the object, 0 if on the background.
+
+    Raises:
+        ValueError: If there is neither box nor point, a label is missing or unknown, or a coordinate is no number.
+    """
+
+    box: tuple[float, float, float, float] | None = None
+    points: tuple[tuple[float, float], ...] = ()
+    labels: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        # Lists, as JSON has them, become tuples: prompts that are equal are segmented once, and so must be hashable
+        points = tuple((float(x), float(y)) for x, y in self.points)
+        object.__setattr__(self, "points", points)
+        object.__setattr__(self, "labels", tuple(int(label) for label in self.labels))
+        if self.box is not None:
+            x0, y0, x1, y1 = self.box
+            object.__setattr__(self, "box", (float(x0), float(y0), float(x1), float(y1)))
+        if not self.corners_and_points:
+            raise ValueError("a visual prompt needs a box or a point")
+        if len(self.labels) != len(points) or not set(self.labels) <= {0, 1}:
+            raise ValueError(
+                f"a visual prompt has {len(points)} points and labels {list(self.labels)}: give a 0 or 1 each"
+            )
+        if not all(math.isfinite(value) for pair in self.corners_and_points for value in pair):
+            raise ValueError(
+                f"a visual prompt has a coordinate that is no number: box {self.box}, points {list(points)}"
+            )
+
+    @property
+    def corners_and_points(self) -> list[tuple[float, float]]:
+        """The P points that SAM2 sees."""
+        corners = [] if self.box is None else [self.box[:2], self.box[2:]]
+        return [*corners, *self.points]
+
+    @property
+    def sam2_labels(self) -> list[int]:
+        """What SAM2 calls each of them."""
+        return [*(() if self.box is None else _BOX_LABELS), *self.labels]
+
+
+class SAM2Prompt(nn.Module):
+    """Segmentation of what a box or points show, image and prompts treated as `sam2`'s own image predictor does.
+
+    Ravi et al., "SAM 2: Segment Anything in Images and Videos", arXiv:2408.00714. The defaults are the sizes of
+    SAM2 large.
+
+    Args:
+        sam2_config: Name of a YAML in the `sam2` package.
+        sam2_overrides: Values by dotted key of that YAML.
+        image_size: Pixels of a side of the square that SAM2 sees; every image is squashed to it.
+        multimask: True takes the best of three masks by predicted IoU, False the single mask, with SAM2's fallback
+            where it is unstable; null takes the best of three for a single point, which may mean a part or the whole,
+            and the single mask for all else.
+        max_batch: Most images, and most prompts, in one forward pass of `segment`.
+    """
+
+    def __init__(
+        self,
+        sam2_config: str = "sam2_hiera_l.yaml",
+        sam2_overrides: dict[str, Any] | None = None,
+        image_size: int = 1024,
+        multimask: bool | None = None,
+        max_batch: int = 32,
+    ) -> None:
+        super().__init__()
+        self.image_size, self.multimask, self.max_batch = image_size, multimask, max_batch
+        self.sam2 = build_sam2(sam2_config, sam2_overrides or {}, image_size)
+
+    def segment(self, images: Sequence[Tensor], prompts: Sequence[Sequence[VisualPrompt]]) -> list[Tensor]:
+        """One mask a prompt, in the frame of its image; evaluation mode, no gradient.
+
+        Args:
+            images: B tensors of shape (H, W, 3), uint8 RGB; sizes may differ.
+            prompts: For each image its E >= 0 prompts.
+
+        Returns:
+            B boolean tensors of shape (E, H, W) on the device of the weights, True inside the object.
+
+        Raises:
+            ValueError: If an image has another shape or dtype, or there are not as many lists of prompts as images.
+        """
+        return segment_distinct(self, images, prompts, self.mask_logits, self.max_batch)
+
+    def mask_logits(self, images: Sequence[Tensor], prompts: Sequence[Sequence[VisualPrompt]]) -> list[Tensor]:
+        """Logits of each image's E >= 1 prompts at its own size, the mask where > 0.
+
+        Args:
+            images: B tensors of shape (H, W, 3), uint8 RGB; sizes may differ.
+            prompts: For each image its prompts.
+
+        Returns:
+            B tensors (E, H, W) in float32.
+        """
+        pixels = torch.stack([self._view(image) for image in images])
+        features = encode_images(self.sam2, pixels.to(self.sam2.no_mem_embed))
+        owner = [number for number, of_image in enumerate(prompts) for _ in of_image]
+        asked = [prompt for of_image in prompts for prompt in of_image]
+        low: dict[int, Tensor] = {}
+        for part, multimask in self._alike(asked):
+            index = torch.tensor([owner[n] for n in part]).to(pixels.device)
+            coordinates = torch.stack([self._squashed(asked[n], images[owner[n]]) for n in part])
+            labels = torch.tensor([asked[n].sam2_labels for n in part])
+            points = encode_points(self.sam2, coordinates.to(pixels.device), labels.to(pixels.device))
+            low |= zip(part, decode(self.sam2, features.select(index), points, multimask=multimask), strict=True)
+        grids = torch.stack([low[n] for n in range(len(asked))])
+        return to_image_frames(grids, images, [len(of_image) for of_image in prompts])
+
+    def _alike(self, prompts: Sequence[VisualPrompt]) -> list[tuple[list[int], bool]]:
+        """Indices of prompts that one pass of the decoder takes: as many points, and as many masks to choose from.
+
+        Shorter prompts are not padded: SAM2 attends to what fills them up, and their masks would change.
+        """
+        kinds: defaultdict[tuple[int, bool], list[int]] = defaultdict(list)
+        for n, prompt in enumerate(prompts):
+            size = len(prompt.sam2_labels)
+            kinds[size, size == 1 if self.multimask is None else self.multimask].append(n)
+        step = self.max_batch
+        return [
+            (members[start : start + step], multimask)
+            for (_, multimask), members in kinds.items()
+            for start in range(0, len(members), step)
+        ]
+
+    def _view(self, image: Tensor) -> Tensor:
+        """(H, W, 3) uint8 -> (3, S, S) as `sam2`'s predictor resizes it, on the device of the weights."""
+        size = (self.image_size, self.image_size)
+        pixels = planes(image).to(self.sam2.no_mem_embed.device) / 255
+        resized = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)[0]
+        mean, std = (torch.tensor(v, device=resized.device)[:, None, None] / 255 for v in (PIXEL_MEAN, PIXEL_STD))
+        return (resized - mean) / std
+
+    def _squashed(self, prompt: VisualPrompt, image: Tensor) -> Tensor:
+        """(P, 2) points in pixels of the square."""
+        height, width = image.shape[:2]
+        return torch.tensor(prompt.corners_and_points) / torch.tensor([width, height]) * self.image_size
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, dtype: torch.dtype = torch.float32, **sizes: Any) -> SAM2Prompt:
+        """A segmenter in evaluation mode from weights under SAM2's own names; those of its memory are left out.
+
+        Args:
+            source: A .safetensors file, a .pt file as SAM2 is published, or a folder with one of them.
+            dtype: Of the parameters; buffers are float32.
+            sizes: Arguments of the constructor.
+
+        Raises:
+            FileNotFoundError: If there is no such file, or not exactly one in the folder.
+            ValueError: If the weights do not fit the sizes, or a .pt file holds anything else than tensors.
+        """
+        from accelerate import init_empty_weights
+
+        file = find_file(source)
+        state = without_memory(read_file(file))
+        with init_empty_weights():
+            model = cls(**sizes)
+        fill(model.sam2, state, str(file), dtype)
+        return model.eval()

@@ -1,0 +1,128 @@
+"""Where a segmenter's weights come from: folders, files and the hub, read without trusting what is in them."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+
+def find_folder(source: str | Path, patterns: Sequence[str]) -> Path:
+    """The folder of that name, or what of a hub's repository of that name matches the patterns.
+
+    Raises:
+        FileNotFoundError: If there is no such folder and the name is none of the hub's, or the hub does not give it.
+    """
+    folder, name = Path(source), str(source)
+    if folder.is_dir():
+        return folder
+    # A hub name is owner/name; what cannot be one, or lies in a folder that is here, is a path that was mistyped.
+    if len(folder.parts) != 2 or folder.parent.is_dir() or name.startswith((".", "~")):
+        raise FileNotFoundError(f"segmenter '{name}': there is no such folder, and it is no hub name")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(patterns)))
+    except (OSError, HFValidationError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise FileNotFoundError(
+            f"segmenter '{name}': there is no such folder, and the hub gives none: {reason}"
+        ) from error
+
+
+def find_file(source: str | Path) -> Path:
+    """The file of that name, or the one .safetensors or .pt file in the folder of that name.
+
+    Raises:
+        FileNotFoundError: If there is no such file, or not exactly one in the folder.
+    """
+    path = Path(source)
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise FileNotFoundError(f"segmenter weights {path} are not there: give a .safetensors or .pt file, or a folder")
+    found = sorted(file for file in path.iterdir() if file.suffix in (".safetensors", ".pt"))
+    if len(found) != 1:
+        names = f" ({', '.join(file.name for file in found)})" if found else ""
+        raise FileNotFoundError(
+            f"segmenter folder {path} has {len(found)} files of weights{names}: name the one to read"
+        )
+    return found[0]
+
+
+def read_folder(folder: Path) -> dict[str, Tensor]:
+    """The tensors of model.safetensors, or of the shards that model.safetensors.index.json lists.
+
+    Raises:
+        FileNotFoundError: If one of these files is missing.
+    """
+    from safetensors.torch import load_file
+
+    index = folder / "model.safetensors.index.json"
+    names = ["model.safetensors"]
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    state: dict[str, Tensor] = {}
+    for name in names:
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"segmenter folder {folder} has no {name}: give a folder with all of its weights")
+        state |= load_file(folder / name)
+    return state
+
+
+def read_file(file: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file or of a PyTorch checkpoint, there under "model" or at the top.
+
+    Raises:
+        ValueError: If a checkpoint holds anything else than tensors and plain values.
+    """
+    if file.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(file)
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise ValueError(f"{file} is no checkpoint of tensors alone: give one, or a .safetensors file") from error
+    return content.get("model", content)
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str, *, assign: bool = False) -> None:
+    """Load every tensor to its place.
+
+    Args:
+        module: What is filled.
+        state: Tensors by key.
+        source: Where the tensors are from, for the error.
+        assign: Put the tensors themselves into the module, with their dtypes and devices, and not their values.
+
+    Raises:
+        ValueError: If a key is missing, unknown or of another shape.
+    """
+    own = module.state_dict()
+    faults = [f"missing {k}" for k in own if k not in state] + [f"unknown {k}" for k in state if k not in own]
+    faults += [
+        f"{k} is {tuple(state[k].shape)} instead of {tuple(v.shape)}"
+        for k, v in own.items()
+        if k in state and state[k].shape != v.shape
+    ]
+    if faults:
+        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise ValueError(f"{source} does not fit this model: {'; '.join(faults[:3])}{more}")
+    module.load_state_dict(dict(state), assign=assign)
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor], source: str, dtype: torch.dtype) -> None:
+    """Give a module that was built without memory its weights: parameters in `dtype`, buffers in float32.
+
+    Raises:
+        ValueError: If a key is missing, unknown or of another shape.
+    """
+    buffers = {name for name, _ in module.named_buffers()}
+    placed = {k: v.to(torch.float32 if k in buffers else dtype) for k, v in state.items()}
+    load_strictly(module, placed, source, assign=True)
