@@ -18,7 +18,7 @@ def policy() -> Policy:
 
 
 def test_the_language_models_layers_alone_are_in_4_bits(policy):
-    from bitsandbytes.nn import Linear4bit
+    from bitsandbytes.nn.modules import Linear4bit
 
     quantised = {name for name, part in policy.qwen.named_modules() if isinstance(part, Linear4bit)}
     layers = len(policy.qwen.model.language_model.layers)
