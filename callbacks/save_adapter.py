@@ -36,11 +36,12 @@ class SaveAdapter(L.Callback):
         self.attribute = attribute
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if sum(isinstance(callback, SaveAdapter) for callback in trainer.callbacks) > 1:  # type: ignore[attr-defined]
+            raise ValueError("SaveAdapter: there are several, which would write to the same folders: keep one")
         model = find_adapter(pl_module, self.attribute)
         refuse_shards(trainer.strategy, model)
         kept = trainer.strategy.checkpoint_io
-        # A second fit of the same trainer finds the one of the first.
-        kept = kept.kept if isinstance(kept, _BesideCheckpoints) else kept
+        kept = kept.kept if isinstance(kept, _BesideCheckpoints) else kept  # of an earlier fit of this trainer
         trainer.strategy.checkpoint_io = _BesideCheckpoints(kept, model)
 
 

@@ -34,8 +34,8 @@ def export(
         source: Folder of adapters in peft's format, or checkpoint file of a module of `lightning_sal.modules`.
         folder: Where to write; new or empty. It gets weights, configuration, processor, tokenizer, generation settings and
             `instructions.json`.
-        model: The base model, as in `PolicyConfig`; None takes the one that adapters in peft's format name.
-        lora: How the adapters of a checkpoint were made; None for a checkpoint without adapters.
+        model: The base model, as in `PolicyConfig`; None takes the one that adapters in peft's format and checkpoints name.
+        lora: How the adapters of a checkpoint were made; None takes what it says itself.
         dtype: Of the weights that are written: bfloat16, float16 or float32.
 
     Raises:
@@ -49,7 +49,9 @@ def export(
         config, weights = read_adapter(source)
         model = model or config.base_model_name_or_path
     else:
-        config, weights = None, read_checkpoint(source)
+        config, (policy, weights) = None, read_checkpoint(source)
+        if policy is not None:
+            model, lora = model or policy.model, lora or policy.lora
         if lora is None and any("lora_" in name for name in weights):
             raise ValueError(
                 f"{source} holds LoRA weights and not their scale: give --config, the config.yaml of the run, or the "
@@ -91,8 +93,10 @@ def read_adapter(folder: Path) -> tuple[Any, dict[str, Tensor]]:
         raise ValueError(f"{folder / 'adapter_model.safetensors'} cannot be read: {error}") from error
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The trained weights of a policy in a Lightning checkpoint, under the names that they have in its model.
+def read_checkpoint(path: Path) -> tuple[PolicyConfig | None, dict[str, Tensor]]:
+    """What a Lightning checkpoint says of its policy (None in early ones), and its trained weights.
+
+    The weights are under the names that they have in the policy's model.
 
     Raises:
         ValueError: If it is no checkpoint, holds more than tensors and plain values, or holds no policy.
@@ -111,7 +115,9 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             f"{path} holds {other[0]}, which is no part of a policy: export takes checkpoints of SFT and the RL modules, "
             "and folders of adapters of any model"
         )
-    return {name.removeprefix(POLICY): weight for name, weight in weights.items()}
+    stored = content.get("policy")
+    policy = stored and PolicyConfig(**{**stored, "lora": stored["lora"] and LoRA(**stored["lora"])})
+    return policy, {name.removeprefix(POLICY): weight for name, weight in weights.items()}
 
 
 def with_adapter(source: str, base: nn.Module, config: Any, weights: dict[str, Tensor]) -> nn.Module:

@@ -21,13 +21,14 @@ def main(argv: list[str]) -> int:
         "source", type=Path, help="a folder of adapters that SaveAdapter or peft has written, or a checkpoint file"
     )
     parser.add_argument(
-        "--model", help="the base model, a folder or hub name; by default the one that adapters or the config name"
+        "--model",
+        help="the base model, a folder or hub name; by default the one that adapters, checkpoint or config name",
     )
     parser.add_argument(
         "--config",
         type=Path,
         help="the config.yaml that a run writes beside its logs, of which model.init_args.policy is used: for a "
-        "checkpoint with LoRA, which does not hold its scale",
+        "checkpoint that does not say what its policy was",
     )
     parser.add_argument("--out", type=Path, required=True, help="the folder to write, new or empty")
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float16", "float32"))

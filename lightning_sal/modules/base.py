@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from typing import Any, Literal
 
 import lightning as L
@@ -320,6 +321,7 @@ class PolicyModule(L.LightningModule):
         return [name for name, parameter in self.named_parameters() if parameter.requires_grad]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["policy"] = asdict(self.policy_config)  # plain values, of which `lightning-sal export` makes a model
         checkpoint["trained"] = self.trainable_names()
         keep = set(checkpoint["trained"])
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in keep}

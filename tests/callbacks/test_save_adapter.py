@@ -1,7 +1,9 @@
 """Adapters beside checkpoints: loaded by peft alone they say what the checkpoint says, and they go when it goes."""
 
+import gc
 import json
 import shutil
+import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -105,13 +107,13 @@ def test_the_base_model_is_named_as_it_was_configured(tmp_path, monkeypatch):
 
 
 def test_adapters_go_with_the_checkpoints_that_top_k_drops(tmp_path):
-    """The score falls, so that the first two stay and the last is there as `last`, which every step replaces."""
+    """The score falls with every step, so that the two last stay, and `last`, which every step replaces."""
     kept = ModelCheckpoint(
-        tmp_path, "{step}", monitor="score", mode="max", save_top_k=2, save_last=True, every_n_train_steps=1
+        tmp_path, "{step}", monitor="score", mode="min", save_top_k=2, save_last=True, every_n_train_steps=1
     )
     module, run = fit(tmp_path, SaveAdapter(), kept, steps=5)
     folders = {path.stem for path in tmp_path.glob("*.adapter")}
-    assert folders == {path.stem for path in tmp_path.glob("*.ckpt")} == {"step=1", "step=2", "last"}
+    assert folders == {path.stem for path in tmp_path.glob("*.ckpt")} == {"step=4", "step=5", "last"}
     for name in folders:
         assert_same(tmp_path / f"{name}.adapter", tmp_path / f"{name}.ckpt", "parts.net.")
     assert not [*tmp_path.glob(".*")]
@@ -128,11 +130,15 @@ def test_a_checkpoint_of_an_earlier_run_without_adapters_is_removed_all_the_same
 
 
 def test_a_second_fit_of_a_trainer_writes_the_second_module(tmp_path):
-    _, run = fit(tmp_path, SaveAdapter(), steps=1)
+    module, run = fit(tmp_path, SaveAdapter(), steps=1)
+    first = weakref.ref(module.parts["net"])
     run.fit_loop.epoch_loop.max_steps = 3
     run.fit(Plain(), torch.utils.data.DataLoader(torch.ones(2, 2, 3), batch_size=None))
     run.save_checkpoint(tmp_path / "second.ckpt")
     assert_same(tmp_path / "second.adapter", tmp_path / "second.ckpt", "parts.net.")
+    del module
+    gc.collect()
+    assert first() is None  # let go, so that memory holds one of them
 
 
 def test_of_several_the_named_one_is_written(tmp_path):
@@ -141,6 +147,8 @@ def test_of_several_the_named_one_is_written(tmp_path):
         fit(tmp_path, SaveAdapter(), module=module)
     with pytest.raises(ValueError, match=r"nothing at two: set attribute to one of parts\.one, parts\.two$"):
         fit(tmp_path, SaveAdapter("two"), module=module)
+    with pytest.raises(ValueError, match=r"^SaveAdapter: there are several, .*: keep one$"):
+        fit(tmp_path, SaveAdapter("parts.one"), SaveAdapter("parts.two"), module=module)
     _, run = fit(tmp_path, SaveAdapter("parts.two"), module=module)
     run.save_checkpoint(tmp_path / "a.ckpt")
     weights = torch.load(tmp_path / "a.ckpt", weights_only=True)["state_dict"]
@@ -160,7 +168,7 @@ def two_ranks(world_size, rank, folder):
     module = Plain()
     fully_shard(module.parts["net"])
     try:
-        SaveAdapter().on_fit_start(SimpleNamespace(strategy=strategy), module)
+        SaveAdapter().on_fit_start(SimpleNamespace(strategy=strategy, callbacks=[]), module)
     except ValueError as error:
         (folder / f"error-{rank}").write_text(str(error))
 
@@ -206,4 +214,4 @@ def test_a_checkpoint_in_a_bucket_is_refused(tmp_path):
 )
 def test_strategies_that_write_shards_are_refused(strategy):
     with pytest.raises(ValueError, match=rf"^SaveAdapter: {type(strategy).__name__} writes checkpoints in shards: .*$"):
-        SaveAdapter().on_fit_start(SimpleNamespace(strategy=strategy), Plain())
+        SaveAdapter().on_fit_start(SimpleNamespace(strategy=strategy, callbacks=[]), Plain())

@@ -74,11 +74,12 @@ def trained(checkpoint, config=TINY):
 
 
 def test_an_export_says_what_the_adapted_policy_says_whichever_it_is_made_from(run, tmp_path, capsys):
-    one, two = tmp_path / "one", tmp_path / "deep" / "two"
+    one, two, three = tmp_path / "one", tmp_path / "deep" / "two", tmp_path / "three"
     assert export(run.adapter, "--model", "tiny", "--out", one, "--dtype", "float32") == 0
     assert export(run.checkpoint, "--config", run.config, "--out", two, "--dtype", "float32") == 0
+    assert export(run.checkpoint, "--out", three, "--dtype", "float32") == 0
     said = log_probs(trained(run.checkpoint))
-    for folder in (one, two):
+    for folder in (one, two, three):
         torch.testing.assert_close(log_probs(Policy(PolicyConfig(str(folder)))), said, atol=1e-5, rtol=0)
     assert (said - log_probs(Policy(PolicyConfig("tiny")))).abs().max() > 1e-2
     first, second = load_file(one / "model.safetensors"), load_file(two / "model.safetensors")
@@ -139,7 +140,7 @@ def test_a_checkpoint_of_full_training_needs_no_config(train_vision, tmp_path):
     run = trainer(tmp_path, max_steps=1)
     run.fit(sft(policy=config), datamodule=scenes(streams=["sft"], batch_size=2))
     run.save_checkpoint(tmp_path / "full.ckpt")
-    assert export(tmp_path / "full.ckpt", "--model", "tiny", "--out", tmp_path / "out", "--dtype", "float32") == 0
+    assert export(tmp_path / "full.ckpt", "--out", tmp_path / "out", "--dtype", "float32") == 0
     said = log_probs(trained(tmp_path / "full.ckpt", config))
     torch.testing.assert_close(log_probs(Policy(PolicyConfig(str(tmp_path / "out")))), said, atol=1e-6, rtol=0)
     assert (said - log_probs(Policy(PolicyConfig("tiny")))).abs().max() > 1e-2
