@@ -145,11 +145,12 @@ def main(given: argparse.Namespace) -> None:
 
     found = {row: in_process(row) for row in ROWS}
     console = Console(width=120)
-    table = Table(
-        title=f"{given.model} on {given.device}: {given.prompts} prompts of {given.images} images "
+    console.print(
+        f"{given.model} on {given.device}: {given.prompts} prompts of {given.images} images "
         f"({found['sft']['prompt_tokens']} tokens), {given.tokens} tokens a response, G = {given.responses} in GRPO, "
         f"micro-batches of {given.micro_batch}"
     )
+    table = Table()
     for head in ("", "s a step", "peak GB"):
         table.add_column(head, justify="right" if head else "left")
     for row in ROWS[:3]:

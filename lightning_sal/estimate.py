@@ -1,8 +1,8 @@
 """How much memory a training step takes, by arithmetic from the sizes of the model and of the step.
 
-What always stands: weights, adapters, gradients, AdamW's two moments. Beside it one phase of the step at a time: encode,
-sample, update, optimiser. The peak is what always stands plus the largest phase. Bytes of tensors are counted: what the
-allocator rounds up, what kernels borrow and the segmenter come on top.
+What always stands: weights, adapters, gradients, AdamW's two moments. Beside it stands one phase of the step at a time, so
+the peak is what always stands plus the largest phase. Bytes of tensors are counted: what the allocator rounds up, what
+kernels borrow and the segmenter come on top.
 
 Legend: C hidden size, I intermediate size, A attention width (heads x their width), B key width (key heads x their
 width), N decoder layers, V vocabulary, R rank; P prompts of L tokens, K images each, G responses of T tokens to each; M
@@ -177,13 +177,21 @@ def estimate(sizes: Sizes, step: Step, *, checkpointing: bool) -> Estimate:
     encoded = step.prompts if step.sampled else step.together[0]
     visual = encoded * step.images * step.visual_tokens
     features = {"visual features": visual * sizes.hidden * sizes.number}
-    phases = {"encode": {"vision tower": vision_bytes(sizes, visual)}}
-    if step.sampled:
-        phases["sample"] = features | sampling_bytes(sizes, step)
     row = tokens(step) * sizes.hidden * sizes.number  # what goes into a layer, or comes out
-    kept = sizes.layers * (row if checkpointing else layer_bytes(sizes, step)) + 2 * row
-    phases["update"] = features | {"activations": kept} | backward_bytes(sizes, step, checkpointing=checkpointing)
-    phases["optimiser"] = {"square roots of AdamW's second moments": sizes.trained}
+    layer = layer_bytes(sizes, step)
+    activations = features | {"activations": sizes.layers * (row if checkpointing else layer) + 2 * row}
+    again = {"a layer computed again": layer} if checkpointing else {}
+    sampling = {
+        "read prompts": features | reading_bytes(sizes, step),
+        "write responses": features | writing_bytes(sizes, step),
+    }
+    phases = {
+        "encode images": {"vision tower": vision_bytes(sizes, visual)},
+        **(sampling if step.sampled else {}),
+        "score": activations | {"logits": logits_bytes(sizes, step)},
+        "backward": activations | again | {"gradients of a layer": gradient_bytes(sizes, step)},
+        "optimiser": {"AdamW's square roots": sizes.trained},
+    }
     return Estimate(held, phases)
 
 
@@ -194,32 +202,49 @@ def tokens(step: Step) -> int:
 
 
 def vision_bytes(sizes: Sizes, visual: int) -> int:
-    """The vision tower without gradients: its pixels in float32, and the most of one block.
+    """The vision tower without gradients, of `visual` tokens at once.
 
-    A block's most is at its attention: per patch input, norm, query, key, value, the two rotated, what windows gather of
-    three, and their result twice, 13 C; or the three wide rows of its MLP beside input and norm, 3 I + 2 C.
+    A patch has its pixels in float32, with a copy in half precision where that is computed in, and the most of one block.
+    That is, of narrow rows, 13 at its attention: input, norm, query, key, value, the two rotated, what windows gather of
+    three, and their result twice; in half precision 5 and 6 in float32, in which they are rotated; or at its MLP 2 and
+    three wide ones.
     """
-    block = max(13 * sizes.vision_hidden, 3 * sizes.vision_intermediate + 2 * sizes.vision_hidden)
-    return visual * sizes.patches_per_token * (4 * sizes.patch_values + sizes.number * block)
+    s, narrow, wide = sizes.number, sizes.vision_hidden, sizes.vision_intermediate
+    rotation = (5 * s + 6 * 4) * narrow if s < 4 else 0
+    block = max(13 * s * narrow, rotation, s * (2 * narrow + 3 * wide))
+    pixels = sizes.patch_values * (4 if s == 4 else 4 + s)
+    return visual * sizes.patches_per_token * (pixels + block)
 
 
-def sampling_bytes(sizes: Sizes, step: Step) -> dict[str, int]:
-    """What grows while sampling.
+def reading_bytes(sizes: Sizes, step: Step) -> dict[str, int]:
+    """Reading all prompts at once, without gradients.
 
-    KV cache: 2 N B s P (L + G T'), where T' is T rounded up to the blocks that the cache grows by; a prompt stands there
-    once. Beside it the larger of two: a layer while it reads the prompts, P (L (4 I + 3 C) + L^2) s, where L^2 is the mask;
-    and a layer while it writes, whose keys are repeated to all heads, 2 A P (L + G T) s, with its logits, sorted out in
-    five rows of V in float32 a response. A small model in float32 is copied for it.
+    KV cache: 2 N B s P L. A layer: the wide rows of its MLP, two of an adapter among them, 4 I (3 I without adapters),
+    beside three narrow ones, 3 C, for each of P L tokens; and the mask, P L^2.
+    """
+    s, length = sizes.number, step.prompt_tokens
+    wide = (4 if sizes.rank else 3) * sizes.intermediate + 3 * sizes.hidden
+    cache = 2 * sizes.layers * sizes.keys * s * step.prompts * length
+    return {"KV cache": cache, "a layer": step.prompts * (length * wide + length**2) * s}
+
+
+def writing_bytes(sizes: Sizes, step: Step) -> dict[str, int]:
+    """Growing G responses behind each prompt, which stands in the cache once.
+
+    KV cache: 2 N B s P (L + G T'), where T' is T rounded up to the blocks that the cache grows by. A layer repeats keys
+    and values to all heads where G > 1, 2 A s P (L + G T). Logits: five rows of V in float32 a response, up to the token
+    drawn from them. A small model in float32 is copied, its adapters merged, and repeats nothing.
     """
     s, length, responses = sizes.number, step.prompt_tokens, step.responses
     room = (CACHE_BLOCK + 1) * math.ceil((step.response_tokens - 1) / (CACHE_BLOCK + 1))
-    cache = 2 * sizes.layers * sizes.keys * s * step.prompts * (length + responses * room)
-    wide = (4 if sizes.rank else 3) * sizes.intermediate + 3 * sizes.hidden
-    reading = step.prompts * (length * wide + length**2) * s
-    logits = step.prompts * responses * sizes.vocabulary * 4 * 5
-    repeated = 2 * sizes.attention * step.prompts * (length + responses * step.response_tokens) * s
-    writing = logits + (0 if sizes.copied or responses == 1 else repeated)
-    return {"KV cache": cache, "merged copy": sizes.copied, "a layer or logits": max(reading, writing)}
+    repeats = responses > 1 and not sizes.copied
+    repeated = 2 * sizes.attention * s * step.prompts * (length + responses * step.response_tokens)
+    return {
+        "KV cache": 2 * sizes.layers * sizes.keys * s * step.prompts * (length + responses * room),
+        "a layer": repeated if repeats else 0,
+        "logits": 5 * 4 * sizes.vocabulary * step.prompts * responses,
+        "merged copy": sizes.copied,
+    }
 
 
 def layer_bytes(sizes: Sizes, step: Step) -> int:
@@ -249,18 +274,16 @@ def layer_bytes(sizes: Sizes, step: Step) -> int:
     return every * (2 * c * 4 + adapters * sizes.adapter_number) + numbers * sizes.number
 
 
-def backward_bytes(sizes: Sizes, step: Step, *, checkpointing: bool) -> dict[str, int]:
-    """What the backward pass needs beside the activations it was left, the larger of two.
+def logits_bytes(sizes: Sizes, step: Step) -> int:
+    """3 n V in float32, log-softmax, its gradient and that of the logits, where n is the response tokens of a micro-batch.
 
-    Logits: 3 n V in float32 (log-softmax, its gradient and that of the logits), where n is the response tokens of the
-    micro-batch, or 2^26 / V where there are more: those are computed in chunks. A layer: gradients of the rows of its
-    MLP, 3 I + 2 C a token; with checkpointing the layer's own activations too, which are computed again.
+    Where n V is more than 2^26, logits are computed in chunks of that many numbers.
     """
     prompts, responses = step.together
     chunk = max(1, MOST_LOGITS // sizes.vocabulary)
-    said = prompts * responses * step.response_tokens
-    logits = 3 * 4 * sizes.vocabulary * min(said, chunk)
-    layer = tokens(step) * (3 * sizes.intermediate + 2 * sizes.hidden) * sizes.number
-    if checkpointing:
-        layer += layer_bytes(sizes, step)
-    return {"logits": logits} if logits > layer else {"a layer's backward pass": layer}
+    return 3 * 4 * sizes.vocabulary * min(prompts * responses * step.response_tokens, chunk)
+
+
+def gradient_bytes(sizes: Sizes, step: Step) -> int:
+    """What passes through a layer backwards: gradients of the rows of its MLP, M (3 I + 2 C) s."""
+    return tokens(step) * (3 * sizes.intermediate + 2 * sizes.hidden) * sizes.number

@@ -145,31 +145,27 @@ def compared(small, sizes, algorithm, policy, folder, *, half=False, images=1, m
     return estimate(shape, step, checkpointing=policy.gradient_checkpointing), held + recorder.peak()
 
 
-CASES = {
-    "SFT": (SFT, {}),
-    "SFT, unequal responses": (SFT, {"unequal": True}),
-    "CGPO": (CGPO, {}),
-    "CGPO, micro-batches of 1": (CGPO, {"micro_batch": 1}),
-    "CGPO, 3 images": (CGPO, {"images": 3}),
-    "GRPO": (GRPO, {}),
-    "GRPO, micro-batches of 4": (GRPO, {"micro_batch": 4}),
-}
-
-
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("case", CASES)
-def test_the_estimate_is_within_15_percent_of_what_is_allocated(small, config, case, checkpointing, tmp_path):
-    algorithm, options = CASES[case]
+@pytest.mark.parametrize("algorithm", [SFT, CGPO, GRPO])
+def test_the_estimate_is_within_15_percent_of_what_is_allocated(small, config, algorithm, checkpointing, tmp_path):
     policy = PolicyConfig("tiny-scratch", lora=LoRA(), gradient_checkpointing=checkpointing)
+    found, peak = compared(small, config, algorithm, policy, tmp_path)
+    assert found.peak == pytest.approx(peak, rel=0.15), found
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "options"), [(SFT, {"unequal": True}), (CGPO, {"images": 3}), (GRPO, {"micro_batch": 4})]
+)
+def test_so_it_is_for_unequal_responses_several_images_and_micro_batches(small, config, algorithm, options, tmp_path):
+    policy = PolicyConfig("tiny-scratch", lora=LoRA(), gradient_checkpointing=algorithm is GRPO)
     found, peak = compared(small, config, algorithm, policy, tmp_path, **options)
     assert found.peak == pytest.approx(peak, rel=0.15), found
 
 
-@pytest.mark.parametrize("algorithm", [SFT, CGPO, GRPO])
-def test_so_it_is_under_autocast(small, config, algorithm, tmp_path):
+def test_so_it_is_under_autocast(small, config, tmp_path):
     """bfloat16 weights and float32 adapters, each of which keeps a copy of its input."""
     policy = PolicyConfig("tiny-scratch", lora=LoRA(), dtype="bfloat16")
-    found, peak = compared(small, config, algorithm, policy, tmp_path, half=True)
+    found, peak = compared(small, config, GRPO, policy, tmp_path, half=True)
     assert found.peak == pytest.approx(peak, rel=0.15), found
 
 

@@ -91,7 +91,7 @@ def main(argv: list[str]) -> int:
         for checkpointing in (False, True)
     }
     title = (
-        f"Peak memory of a step in GB, estimated: {prompts} {task} prompts of {lengths[task]} tokens, {tokens} tokens a "
+        f"Memory of a step, estimated: {prompts} {task} prompts of {lengths[task]} tokens, {tokens} tokens a "
         f"response, micro-batches of {options['micro_batch_size'] or 'all'}"
     )
     console.print(_memory(title, columns, configured=config.gradient_checkpointing))
@@ -157,29 +157,29 @@ def _prompts(
 
 
 def _memory(title: str, columns: Mapping[tuple[str, bool], Estimate], *, configured: bool) -> Any:
-    """One column an objective and a setting of gradient checkpointing; of the phases, the parts of the one at the peak."""
+    """One column an objective and a setting of gradient checkpointing; a row a phase, below it its parts."""
     from rich.table import Table
 
+    estimates = list(columns.values())
+    unit, name = (1e9, "GB") if max(each.peak for each in estimates) >= 1e9 else (1e6, "MB")
     grid = Table(
-        title=title,
+        title=f"{title}, in {name}",
         caption="of tensors; what the allocator rounds up, what kernels borrow and the segmenter come on top",
     )
-    grid.add_column("gradient checkpointing")
-    for name, checkpointing in columns:
-        setting = ("on" if checkpointing else "off") + (", as configured" if checkpointing == configured else "")
-        grid.add_column(f"{name}\n{setting}", justify="right")
-    estimates = list(columns.values())
+    grid.add_column("gradient checkpointing", no_wrap=True)
+    for objective, checkpointing in columns:
+        setting = ("on" if checkpointing else "off") + (" (configured)" if checkpointing == configured else "")
+        grid.add_column(f"{objective}\n{setting}", justify="right")
 
-    def row(name: str, values: Sequence[int | None], **options: Any) -> None:
-        grid.add_row(name, *("" if value is None else f"{value / 1e9:.2f}" for value in values), **options)
+    def rows(head: str, parts: Sequence[Mapping[str, int]]) -> None:
+        grid.add_row(head, *(f"{sum(each.values()) / unit:.1f}" if each else "" for each in parts))
+        for part in dict.fromkeys(part for each in parts for part in each if each[part]):
+            grid.add_row(f"  {part}", *(f"{each[part] / unit:.2f}" if part in each else "" for each in parts))
+        grid.add_section()
 
-    for part in estimates[0].held:
-        row(part, [each.held[part] for each in estimates])
-    grid.add_section()
-    parts = dict.fromkeys(part for each in estimates for part in each.phases[each.largest])
-    for part in parts:
-        row(part, [each.phases[each.largest].get(part) for each in estimates])
-    grid.add_section()
-    grid.add_row("phase of the peak", *(each.largest for each in estimates))
-    row("peak", [each.peak for each in estimates])
+    rows("at all times", [each.held for each in estimates])
+    for phase in max((each.phases for each in estimates), key=len):
+        rows(phase, [each.phases.get(phase, {}) for each in estimates])
+    grid.add_row("peak", *(f"{each.peak / unit:.1f}" for each in estimates))
+    grid.add_row("", *(f"({each.largest})" for each in estimates))
     return grid

@@ -1,0 +1,101 @@
+"""What a config would train, from the command line, with no weight on disk."""
+
+import json
+
+import pytest
+
+from lightning_sal.cli import main as lightning
+from lightning_sal.commands.plan import main
+from lightning_sal.tiny.policy import build_processor
+
+VOCABULARY, HIDDEN, WIDE, LAYERS = 2000, 64, 160, 2
+LAYER = (64 + 1) * 64 + 2 * (64 + 1) * 32 + 64 * 64 + 3 * 64 * 160 + 2 * 64  # 4 heads, 2 key heads, of 16 each
+ADAPTERS = 8 * ((64 + 64) + 2 * (64 + 32) + (64 + 64) + 3 * (64 + 160))  # of rank 8
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A folder with config.json and a processor, as the hub has them, but no weights."""
+    folder = tmp_path_factory.mktemp("model")
+    build_processor().save_pretrained(folder)
+    config = {
+        "model_type": "qwen2_5_vl",
+        "vocab_size": VOCABULARY,
+        "hidden_size": HIDDEN,
+        "intermediate_size": WIDE,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "bos_token_id": 1,
+        "eos_token_id": 1,
+        "rope_theta": 1000000.0,
+        "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]},
+        "tie_word_embeddings": False,
+        "vision_config": {
+            "depth": 2,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_heads": 2,
+            "out_hidden_size": 64,
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+@pytest.fixture
+def plan(model, capsys):
+    """Runs the command on that folder; what it printed, and the cells of its rows by the first of them."""
+
+    def run(*options):
+        policy = "--model.init_args.policy"
+        given = ["--config", "conf/real/cosod.yaml", f"{policy}.model", model, f"{policy}.lora.rank", "8"]
+        pixels = [f"{policy}.min_pixels", "3136", f"{policy}.max_pixels", "1003520"]
+        assert main([*given, *pixels, *options]) == 0
+        printed = capsys.readouterr().out
+        rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if line[:1] == "│"]
+        return printed, {first: rest for first, *rest in reversed(rows)}  # the first row of a name
+
+    return run
+
+
+def test_parameters_by_hand(plan):
+    _, rows = plan()
+    assert rows["adapters"] == [f"{LAYERS * ADAPTERS:,}", "0"]
+    assert rows["language model"] == ["0", f"{LAYERS * LAYER + 2 * VOCABULARY * HIDDEN + HIDDEN:,}"]
+
+
+def test_tokens_by_hand(plan):
+    """1024 x 768 pixels become 37 x 27 squares of 28 pixels, and 1003520 pixels are 1280 squares."""
+    _, rows = plan("--model.init_args.policy.max_prompt_tokens", "10000", "--data.init_args.group_size", "8")
+    assert rows["sod"][:2] == ["1", "999"]
+    assert rows["cosod"][:2] == ["8", "7,992"]
+    text = int(rows["cosod"][2].replace(",", "")) - 7992
+    assert rows["cosod"][3] == f"{8 * 1280 + text:,} refused"
+    assert plan("--image-size", "560x280")[1]["sod"][1] == "200"
+
+
+def test_memory_is_of_the_longest_prompts_that_are_not_refused(plan):
+    """AdamW has two moments of 4 bytes for each trainable parameter, in all six columns."""
+    shown, rows = plan("--model.init_args.policy.max_prompt_tokens", "1500", "--image-size", "280x280")
+    assert "4 cosod prompts" in shown
+    shown, rows = plan("--model.init_args.policy.max_prompt_tokens", "800", "--image-size", "280x280")
+    assert "4 sod prompts" in shown
+    assert rows["cosod"][2].endswith("refused")
+    assert rows["AdamW states"] == [f"{2 * 4 * LAYERS * ADAPTERS / 1e6:.2f}"] * 6
+    peaks = [float(cell) for cell in rows["peak"]]
+    assert peaks[0] <= peaks[2] < peaks[4]
+    assert all(on <= off for off, on in zip(peaks[::2], peaks[1::2], strict=True))
+    assert "No prompt of such images fits" in plan("--model.init_args.policy.max_prompt_tokens", "100")[0]
+
+
+def test_a_config_that_trains_no_policy_is_refused(capsys):
+    assert lightning(["plan", "--config", "conf/tiny/segmenter.yaml"]) == 1
+    assert "trains no policy" in capsys.readouterr().err
+
+
+def test_mistakes_are_answered_by_one_line(capsys):
+    assert lightning(["plan", "--config", "conf/quickstart.yaml", "--image-size", "big"]) == 1
+    assert "--image-size big: give width x height in pixels" in capsys.readouterr().err
+    assert lightning(["plan", "--config", "conf/quickstart.yaml", "--model.init_args.colour", "red"]) == 2
+    assert "colour: unknown key" in capsys.readouterr().err
