@@ -50,6 +50,7 @@ def load_model(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
         use_safetensors=True,
         quantization_config=_four_bits(_DTYPES[config.dtype]) if config.load_in_4bit else None,
     )
+    part: Any
     for part in model.modules():  # on a CPU it would pack its weights while sampling, in a way without gradients
         if hasattr(part, "support_avx512bf16_for_cpu"):
             part.support_avx512bf16_for_cpu = False
