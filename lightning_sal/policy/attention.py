@@ -24,7 +24,7 @@ SHARED_PROMPT = "shared_prompt"
 
 @dataclass(frozen=True, slots=True)
 class SharedPrompt:
-    """What stands in place of the attention mask of P prompts, each followed by its G responses.
+    """What tokens see of P prompts, each followed by its G responses.
 
     Args:
         prompt: (P, 1, L, L) additive, what prompt tokens see; None where no prompt is padded.
@@ -62,33 +62,35 @@ def shared_prompt_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | SharedPrompt | None,
+    attention_mask: Tensor | None,
     scaling: float | None = None,
+    shared_prompt: SharedPrompt | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """An attention function of transformers: sdpa, which takes a `SharedPrompt` in place of a mask too.
+    """An attention function of transformers: sdpa, which takes a `SharedPrompt` too.
 
     Args:
         module: The attention layer.
         query: (P, H, S, D).
         key: (P, K, S, D).
         value: (P, K, S, D).
-        attention_mask: A mask, or a `SharedPrompt` where S = L + G T.
+        attention_mask: As for sdpa; not looked at where there is a `shared_prompt`.
         scaling: What scores are multiplied by.
+        shared_prompt: What sees what, where S = L + G T; an argument of the model's forward that reaches each layer.
         **options: What sdpa takes.
 
     Returns:
         (P, S, H, D), and no weights.
     """
-    if not isinstance(attention_mask, SharedPrompt):
+    if shared_prompt is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
     count, heads, size, depth = query.shape
-    rows, _, asked, seen = attention_mask.said.shape
+    rows, _, asked, seen = shared_prompt.said.shape
     steps = asked * key.shape[1] // heads
     length, responses = seen - steps, rows // count
     # Copies, so that what the gradient keeps of a prompt is not the whole sequence.
     asking, keys, values = (part[:, :, :length].contiguous() for part in (query, key, value))
-    prompt, _ = sdpa_attention_forward(module, asking, keys, values, attention_mask.prompt, scaling=scaling, **options)
+    prompt, _ = sdpa_attention_forward(module, asking, keys, values, shared_prompt.prompt, scaling=scaling, **options)
 
     def behind(states: Tensor) -> Tensor:
         """(P, K, L + G T, D) -> (P G, K, L + T, D): a copy of the prompt before each response."""
@@ -98,7 +100,7 @@ def shared_prompt_attention(
     # Query heads that share a key head stand among the queries, so that keys are never repeated.
     asking = _apart(query[:, :, length:], responses).reshape(rows, -1, asked, depth)
     said = F.scaled_dot_product_attention(
-        asking, behind(key), behind(value), attn_mask=attention_mask.said, scale=scaling
+        asking, behind(key), behind(value), attn_mask=shared_prompt.said, scale=scaling
     )
     said = said.view(count, responses, heads, steps, depth).transpose(2, 3).reshape(count, size - length, heads, depth)
     return torch.cat([prompt, said], dim=1), None

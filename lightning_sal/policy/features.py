@@ -25,7 +25,7 @@ class ImageFeatures:
     """What the vision tower made of one image.
 
     Args:
-        features: (N, C).
+        features: (N, C), or more columns as in `Prompts.visual`.
         grid: (3,) patches in time, height and width; their product is N times the square of the merge size.
     """
 

@@ -1,4 +1,4 @@
-"""Load a Qwen2.5-VL, freeze what is not trained, and put LoRA on its language model."""
+"""Load a Qwen2.5-VL or Qwen3-VL, freeze what is not trained, and put LoRA on its language model."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from lightning_sal.policy.config import LoRA, PolicyConfig
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 
+MODEL_TYPES = ("qwen2_5_vl", "qwen3_vl")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -19,12 +20,12 @@ def load_model(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
     """The model, its processor and the instructions it was trained on, before freezing.
 
     Returns:
-        A `Qwen2_5_VLForConditionalGeneration` in evaluation mode, its processor, and a mapping task -> instruction from
+        A `Qwen2_5_VLForConditionalGeneration`, or that of Qwen3-VL, in evaluation mode, its processor, and a mapping task -> instruction from
         the folder's `instructions.json` (empty where it has none: then `lightning_sal.tasks` states them).
 
     Raises:
         FileNotFoundError: If a folder is named that is not there.
-        ValueError: If the dtype is unknown, or bitsandbytes is needed and not there.
+        ValueError: If the dtype or the kind of model is unknown, or bitsandbytes is needed and not there.
     """
     if config.dtype not in _DTYPES:
         raise ValueError(f"policy dtype '{config.dtype}' is unknown: use one of {', '.join(_DTYPES)}")
@@ -33,7 +34,7 @@ def load_model(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
 
         model, processor, instructions = scratch_policy()
         return model.to(_DTYPES[config.dtype]), processor, instructions
-    from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
     source = EMBEDDED_POLICIES.get(config.model, Path(config.model))
     local = source.is_dir()
@@ -42,8 +43,11 @@ def load_model(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
         raise FileNotFoundError(f"policy model '{config.model}': there is no folder {source}, and it is no hub name")
     name = str(source) if local else config.model
     pixels = {k: v for k, v in (("min_pixels", config.min_pixels), ("max_pixels", config.max_pixels)) if v is not None}
+    kind = AutoConfig.from_pretrained(name).model_type
+    if kind not in MODEL_TYPES:
+        raise ValueError(f"policy model '{config.model}' is a {kind}: take one of {', '.join(MODEL_TYPES)}")
     processor = AutoProcessor.from_pretrained(name, padding_side="left", **pixels)
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+    model: Any = AutoModelForImageTextToText.from_pretrained(
         name,
         dtype=_DTYPES[config.dtype],
         attn_implementation=config.attention,
@@ -81,7 +85,7 @@ def fuse_norms(model: Any) -> None:
     """
     for parent in list(model.modules()):
         for name, child in parent.named_children():
-            if type(child).__name__ == "Qwen2_5_VLRMSNorm":
+            if type(child).__name__ in ("Qwen2_5_VLRMSNorm", "Qwen3VLTextRMSNorm"):
                 norm = torch.nn.RMSNorm(child.weight.shape[0], child.variance_epsilon, device="meta")
                 norm.weight = child.weight
                 setattr(parent, name, norm.train(child.training))

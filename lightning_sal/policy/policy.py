@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_sal.policy.attention import SHARED_PROMPT, SharedPrompt
@@ -32,7 +33,7 @@ _MOST_LOGITS = 2**26  # Float32 logits that stand in memory at once: 256 MiB
 
 
 class Policy(nn.Module):
-    """A Qwen2.5-VL with one path for sampling and one for scoring.
+    """A Qwen2.5-VL or Qwen3-VL with one path for sampling and one for scoring.
 
     Both use the same visual features, explicit M-RoPE positions and the same banned ids, so that the log-probability of
     a token is the same number wherever it is computed. All reads of the model go through its language model directly:
@@ -113,8 +114,9 @@ class Policy(nn.Module):
         if new:
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.train_vision):
                 output = core.get_image_features(patches["pixel_values"].to(on), patches["image_grid_thw"].to(on))
-            for key, features in zip(new, output.pooler_output, strict=True):
-                seen[key] = ImageFeatures(features, grids[key])
+            levels = (output.pooler_output, *(getattr(output, "deepstack_features", None) or ()))
+            for key, *features in zip(new, *levels, strict=True):
+                seen[key] = ImageFeatures(torch.cat(features, dim=1), grids[key])
                 if cache is not None:
                     cache.write(key, seen[key])
         per_image = iter([seen[key].features.to(on) for key in keys])
@@ -165,13 +167,14 @@ class Policy(nn.Module):
             text = self.qwen.config.text_config
             heads = text.num_attention_heads // text.num_key_value_heads
             shared = SharedPrompt.of(prompts.mask, responses, steps, said.dtype, padded=padded, shared=heads)
-            attention: Any = {"full_attention": shared}
+            attention: dict[str, Any] = {"attention_mask": None, "shared_prompt": shared}
         else:
-            attention = torch.cat([prompts.mask, mask], dim=1)
+            attention = {"attention_mask": torch.cat([prompts.mask, mask], dim=1)}
         at = (prompts.following[:, None] + torch.arange(steps, device=tokens.device)).repeat(1, responses)
         hidden = self._language_model(
             inputs_embeds=torch.cat([self._prompt_embeds(prompts), said], dim=1),
-            attention_mask=attention,
+            **attention,
+            **self._deep_features(prompts, responses * steps),
             position_ids=torch.cat([prompts.positions, at.expand(3, -1, -1)], dim=2),
             use_cache=False,
         ).last_hidden_state
@@ -218,7 +221,7 @@ class Policy(nn.Module):
             draws = torch.rand(shape, generator=generator, device=self.device)
         with self._sampling_mode():
             fused = can_fuse(self._language_model) and not torch.is_autocast_enabled(self.device.type)
-            hidden, cache = read_prompts(prompts, self._prompt_embeds, self._advance)
+            hidden, cache = read_prompts(prompts, self._read)
             sampled = grow(
                 prompts,
                 hidden,
@@ -235,13 +238,21 @@ class Policy(nn.Module):
         texts = self.decode(sampled.tokens, sampled.mask)
         return Rollout(texts, sampled.tokens, sampled.mask, sampled.logp, sampled.truncated)
 
-    def _advance(self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: PackedCache) -> Tensor:
+    def _read(self, prompts: Prompts, mask: Tensor, cache: PackedCache) -> Tensor:
+        """Hidden states (P, L, C) of prompts, under an additive mask (P, 1, L, L)."""
+        embeds = self._prompt_embeds(prompts)
+        return self._advance(embeds, mask.to(embeds.dtype), prompts.positions, cache, **self._deep_features(prompts))
+
+    def _advance(
+        self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: PackedCache, **features: Any
+    ) -> Tensor:
         return self._language_model(
             inputs_embeds=embeds,
-            attention_mask={"full_attention": mask},
+            attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
+            **features,
         ).last_hidden_state
 
     def instruction(self, group: ImageGroup) -> str:
@@ -283,7 +294,16 @@ class Policy(nn.Module):
     def _prompt_embeds(self, prompts: Prompts) -> Tensor:
         embeds = self._embed(prompts.ids)
         at = (prompts.ids == self.qwen.config.image_token_id)[..., None].expand_as(embeds)
-        return embeds.masked_scatter(at, torch.cat(prompts.visual).to(embeds.dtype))
+        return embeds.masked_scatter(at, torch.cat(prompts.visual)[:, : embeds.shape[-1]].to(embeds.dtype))
+
+    def _deep_features(self, prompts: Prompts, following: int = 0) -> dict[str, Any]:
+        """What Qwen3-VL adds to its first layers at visual tokens of prompts, before so many tokens `following`."""
+        width = self.qwen.config.text_config.hidden_size
+        _, *deep = torch.cat(prompts.visual).split(width, dim=1)
+        if not deep:
+            return {}
+        at = F.pad(prompts.ids == self.qwen.config.image_token_id, (0, following))
+        return {"visual_pos_masks": at, "deepstack_visual_embeds": deep}
 
     @property
     def _language_model(self) -> Any:

@@ -82,7 +82,9 @@ class Sampled:
     truncated: Tensor
 
 
-def read_prompts(prompts: Prompts, embed: Callable[[Prompts], Tensor], advance: Advance) -> tuple[Tensor, PackedCache]:
+def read_prompts(
+    prompts: Prompts, read: Callable[[Prompts, Tensor, PackedCache], Tensor]
+) -> tuple[Tensor, PackedCache]:
     """Hidden states (P, C) of the last prompt tokens, and the cache; prompts of like length go through together."""
     order, width = prompts.by_length(), prompts.ids.shape[1]
     cache, hidden = PackedCache(1), [torch.empty(0)] * len(prompts)
@@ -92,9 +94,7 @@ def read_prompts(prompts: Prompts, embed: Callable[[Prompts], Tensor], advance: 
         order, part, own = order[len(rows) :], prompts.select(rows), PackedCache(1)
         length = part.ids.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool, device=part.ids.device).tril()
-        embeds = embed(part)
-        mask = additive(causal & part.mask[:, None, None], embeds.dtype)
-        last = advance(embeds, mask, part.positions, own)[:, -1]
+        last = read(part, additive(causal & part.mask[:, None, None], torch.float32), own)[:, -1]
         for at, row in enumerate(rows):
             hidden[row] = last[at]
         if len(rows) == len(prompts):

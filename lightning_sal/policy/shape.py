@@ -40,11 +40,11 @@ def load_shape(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
 
 
 def on_meta(sizes: Any, config: PolicyConfig) -> Any:
-    """A model of the sizes in a `Qwen2_5_VLConfig`, frozen and with adapters as `config` says, without storage."""
-    from transformers import Qwen2_5_VLForConditionalGeneration
+    """A model of the sizes in a config of transformers, frozen and with adapters as `config` says, without storage."""
+    from transformers import AutoModelForImageTextToText
 
     with torch.device("meta"):
-        model = Qwen2_5_VLForConditionalGeneration(sizes).to(getattr(torch, config.dtype))
+        model = AutoModelForImageTextToText.from_config(sizes).to(getattr(torch, config.dtype))
         freeze(model, train_vision=config.train_vision)
         if config.lora is not None:
             add_lora(model, config.lora)
