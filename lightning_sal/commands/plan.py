@@ -7,6 +7,8 @@ import io
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -55,8 +57,11 @@ def main(argv: list[str]) -> int:
     config = PolicyConfig(
         **options["policy"], lora=LoRA(**lora | {"targets": tuple(lora["targets"])}) if lora else None
     )
-    model, processor, instructions = load_shape(config)
     console = Console(width=None if sys.stdout.isatty() else 140)
+    if config.model.startswith(f"{given['paths']['runs']}/") and not Path(config.model).is_dir():
+        console.print(f"{config.model} is not there yet: sizes are those of {given['paths']['policy']}.")
+        config = replace(config, model=given["paths"]["policy"])
+    model, processor, instructions = load_shape(config)
     console.print(_counts(f"Parameters of {config.model}", count_parameters(model)))
 
     width, height = (int(side) for side in sides)

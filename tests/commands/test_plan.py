@@ -99,3 +99,10 @@ def test_mistakes_are_answered_by_one_line(capsys):
     assert "--image-size big: give width x height in pixels" in capsys.readouterr().err
     assert lightning(["plan", "--config", "conf/quickstart.yaml", "--model.init_args.colour", "red"]) == 2
     assert "colour: unknown key" in capsys.readouterr().err
+
+
+def test_the_recipe_is_planned_before_the_model_that_it_starts_from_is_there(model, capsys):
+    assert main(["--config", "conf/cgpo.yaml", "--paths.policy", model]) == 0
+    printed = capsys.readouterr().out
+    assert "".join(printed.split()).startswith(f"runs/sft/modelisnotthereyet:sizesarethoseof{model}.")
+    assert "GRPO, G = 8" in printed
