@@ -179,8 +179,8 @@ def estimate(sizes: Sizes, step: Step, *, checkpointing: bool) -> Estimate:
     features = {"visual features": visual * sizes.hidden * sizes.number}
     row = tokens(step) * sizes.hidden * sizes.number  # what goes into a layer, or comes out
     layer = layer_bytes(sizes, step)
-    activations = features | {"activations": sizes.layers * (row if checkpointing else layer) + 2 * row}
-    again = {"a layer computed again": layer} if checkpointing else {}
+    activations = features | {"activations": sizes.layers * (row if checkpointing else layer)}
+    again = {"a layer computed again": layer - row} if checkpointing else {}  # its input is there
     sampling = {
         "read prompts": features | reading_bytes(sizes, step),
         "write responses": features | writing_bytes(sizes, step),
@@ -188,7 +188,7 @@ def estimate(sizes: Sizes, step: Step, *, checkpointing: bool) -> Estimate:
     phases = {
         "encode images": {"vision tower": vision_bytes(sizes, visual)},
         **(sampling if step.sampled else {}),
-        "score": activations | {"logits": logits_bytes(sizes, step)},
+        "score": activations | {"last hidden states": 2 * row, "logits": logits_bytes(sizes, step)},
         "backward": activations | again | {"gradients of a layer": gradient_bytes(sizes, step)},
         "optimiser": {"AdamW's square roots": sizes.trained},
     }
@@ -285,5 +285,5 @@ def logits_bytes(sizes: Sizes, step: Step) -> int:
 
 
 def gradient_bytes(sizes: Sizes, step: Step) -> int:
-    """What passes through a layer backwards: gradients of the rows of its MLP, M (3 I + 2 C) s."""
-    return tokens(step) * (3 * sizes.intermediate + 2 * sizes.hidden) * sizes.number
+    """What passes through a layer backwards, most at its MLP: M (2 I + C) s, and M I s more where adapters cast inputs."""
+    return tokens(step) * ((2 + sizes.casts) * sizes.intermediate + sizes.hidden) * sizes.number
