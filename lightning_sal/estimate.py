@@ -4,6 +4,10 @@ What always stands: weights, adapters, gradients, AdamW's two moments. Beside it
 the peak is what always stands plus the largest phase. Bytes of tensors are counted: what the allocator rounds up, what
 kernels borrow and the segmenter come on top.
 
+Checked on the CPU alone, against every allocation of two steps of a Qwen2.5-VL of 26 million parameters: within 6 % with
+adapters (SFT, CGPO, GRPO with G = 8; gradient checkpointing off and on; float32 and bf16-mixed; micro-batches, padding,
+several images), and 9 % above where the language model itself is trained.
+
 Legend: C hidden size, I intermediate size, A attention width (heads x their width), B key width (key heads x their
 width), N decoder layers, V vocabulary, R rank; P prompts of L tokens, K images each, G responses of T tokens to each; M
 tokens of a micro-batch; s bytes of a number in activations (2 under bf16-mixed), w of a frozen weight.
@@ -179,8 +183,8 @@ def estimate(sizes: Sizes, step: Step, *, checkpointing: bool) -> Estimate:
     features = {"visual features": visual * sizes.hidden * sizes.number}
     row = tokens(step) * sizes.hidden * sizes.number  # what goes into a layer, or comes out
     layer = layer_bytes(sizes, step)
-    activations = features | {"activations": sizes.layers * (row if checkpointing else layer) + 2 * row}
-    again = {"a layer computed again": layer} if checkpointing else {}
+    activations = features | {"activations": sizes.layers * (row if checkpointing else layer)}
+    again = {"a layer computed again": layer - row} if checkpointing else {}  # its input is there
     sampling = {
         "read prompts": features | reading_bytes(sizes, step),
         "write responses": features | writing_bytes(sizes, step),
@@ -188,7 +192,7 @@ def estimate(sizes: Sizes, step: Step, *, checkpointing: bool) -> Estimate:
     phases = {
         "encode images": {"vision tower": vision_bytes(sizes, visual)},
         **(sampling if step.sampled else {}),
-        "score": activations | {"logits": logits_bytes(sizes, step)},
+        "score": activations | {"last hidden states": 2 * row, "logits": logits_bytes(sizes, step)},
         "backward": activations | again | {"gradients of a layer": gradient_bytes(sizes, step)},
         "optimiser": {"AdamW's square roots": sizes.trained},
     }
@@ -285,5 +289,5 @@ def logits_bytes(sizes: Sizes, step: Step) -> int:
 
 
 def gradient_bytes(sizes: Sizes, step: Step) -> int:
-    """What passes through a layer backwards: gradients of the rows of its MLP, M (3 I + 2 C) s."""
-    return tokens(step) * (3 * sizes.intermediate + 2 * sizes.hidden) * sizes.number
+    """What passes through a layer backwards, most at its MLP: M (2 I + C) s, and M I s more where adapters cast inputs."""
+    return tokens(step) * ((2 + sizes.casts) * sizes.intermediate + sizes.hidden) * sizes.number

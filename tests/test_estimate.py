@@ -1,4 +1,4 @@
-"""Estimated against allocated bytes: training steps of a Qwen2.5-VL of 26 million parameters, every tensor counted."""
+"""Estimated against allocated bytes: steps of a Qwen2.5-VL of 26 million parameters, every allocation counted."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -75,7 +75,7 @@ class Recorder(L.Callback):
     """Records what the allocator gives and takes back during the steps."""
 
     def on_train_start(self, trainer, module):
-        module.policy.banned[list(module.policy.eos_ids)] = True  # so that every response has TOKENS tokens
+        module.policy.banned[list(module.policy.eos_ids)] = True  # so that every response is as long as it may be
         self.record = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
         self.record.start()
 
@@ -96,7 +96,9 @@ class Length(RewardTerm):
         return Scores(torch.tensor([float(len(item.text)) for item in judged]), (None,) * len(judged))
 
 
-def compared(small, sizes, algorithm, policy, folder, *, half=False, images=1, micro_batch=None, unequal=False):
+def compared(
+    small, sizes, algorithm, policy, folder, *, tokens=TOKENS, half=False, images=1, micro_batch=None, unequal=False
+):
     """The estimate of a step, and the bytes that the policy and two such steps on it took at most."""
     task = "cosod" if images > 1 else "sod"
     groups = [
@@ -105,7 +107,7 @@ def compared(small, sizes, algorithm, policy, folder, *, half=False, images=1, m
             task=task,
             images=tuple(group.images[0].roll(k, 0) for k in range(images)),
             masks=None,
-            response="0" * (TOKENS - 1 - (unequal and number % 2)),  # a digit is a token
+            response="0" * (tokens - 1 - (unequal and number % 2)),  # a digit is a token
         )
         for number, group in enumerate(GROUPS)
     ]
@@ -118,7 +120,7 @@ def compared(small, sizes, algorithm, policy, folder, *, half=False, images=1, m
         segmenter=StripeSegmenter(),
         reward=Reward([Length()]),
         optimizer=ADAMW,
-        max_new_tokens=TOKENS,
+        max_new_tokens=tokens,
         micro_batch_size=micro_batch,
     )
     batches: Any = [Batch(tuple(groups[:PROMPTS])), Batch(tuple(groups[PROMPTS:]))]
@@ -135,7 +137,7 @@ def compared(small, sizes, algorithm, policy, folder, *, half=False, images=1, m
         images=images,
         visual_tokens=visual,
         prompt_tokens=length,
-        response_tokens=TOKENS,
+        response_tokens=tokens,
         responses=getattr(module, "responses_per_prompt", 1),
         micro_batch=micro_batch,
         sampled=algorithm is not SFT,
@@ -159,6 +161,16 @@ def test_the_estimate_is_within_15_percent_of_what_is_allocated(small, config, a
 def test_so_it_is_for_unequal_responses_several_images_and_micro_batches(small, config, algorithm, options, tmp_path):
     policy = PolicyConfig("tiny-scratch", lora=LoRA(), gradient_checkpointing=algorithm is GRPO)
     found, peak = compared(small, config, algorithm, policy, tmp_path, **options)
+    assert found.peak == pytest.approx(peak, rel=0.15), found
+
+
+def test_so_it_is_where_a_layer_computed_again_is_the_peak(small, config, tmp_path):
+    """Long responses in a small vocabulary, so that logits are not."""
+    policy = PolicyConfig("tiny-scratch", lora=LoRA(), gradient_checkpointing=True)
+    sizes = deepcopy(config)
+    sizes.text_config.vocab_size = 2048
+    found, peak = compared(small, sizes, SFT, policy, tmp_path, tokens=300)
+    assert found.largest == "backward"
     assert found.peak == pytest.approx(peak, rel=0.15), found
 
 
