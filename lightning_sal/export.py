@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_sal import tasks
 from lightning_sal.policy.config import LoRA, PolicyConfig
 from lightning_sal.policy.loading import add_lora, freeze, load_model
-from lightning_sal.policy.policy import WITHOUT_REASONING
-from lightning_sal.tasks import TASKS
 
 POLICY = "policy.net."  # What the names of a policy's weights begin with in checkpoints of `lightning_sal.modules`
 ADAPTED = "base_model.model."  # What peft puts before the names of the model itself
@@ -200,8 +199,6 @@ def write(folder: Path, model: Any, processor: Any, instructions: Mapping[str, s
             raise ValueError(
                 f"{name} is not finite in {model.dtype}: float16 ends at 65504, and NaN is of the training"
             )
-    stated = {name: task.instruction for name, task in TASKS.items()}
-    stated |= {f"{name}{WITHOUT_REASONING}": task.brief for name, task in TASKS.items()}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".export-", dir=folder.parent) as held:
         whole = Path(held) / folder.name
@@ -209,5 +206,5 @@ def write(folder: Path, model: Any, processor: Any, instructions: Mapping[str, s
             part.dtype = model.dtype
         model.save_pretrained(whole)
         processor.save_pretrained(whole)
-        (whole / "instructions.json").write_text(json.dumps({**stated, **instructions}, indent=1) + "\n")
+        (whole / "instructions.json").write_text(json.dumps(tasks.instructions() | dict(instructions), indent=1) + "\n")
         whole.rename(folder)

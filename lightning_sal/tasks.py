@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lightning_sal.samples import ImageGroup
 
 SEMANTIC = "[semantic]"
+WITHOUT_REASONING = " without reasoning"  # behind the name of a task, where instructions are listed
 _STRUCTURE = ("<think>", "</think>", "<answer>", "</answer>")
 _MARK = re.compile("|".join(_STRUCTURE))
 
@@ -299,3 +300,9 @@ def get_task(name: str) -> Task:
     if name not in TASKS:
         raise ValueError(f"unknown task {name!r}: use one of {', '.join(TASKS)}")
     return TASKS[name]
+
+
+def instructions() -> dict[str, str]:
+    """What each task asks, by its name; and where no reasoning is asked for, by its name and `WITHOUT_REASONING`."""
+    brief = {f"{name}{WITHOUT_REASONING}": task.brief for name, task in TASKS.items()}
+    return {name: task.instruction for name, task in TASKS.items()} | brief

@@ -20,8 +20,8 @@ def load_model(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
     """The model, its processor and the instructions it was trained on, before freezing.
 
     Returns:
-        A `Qwen2_5_VLForConditionalGeneration`, or that of Qwen3-VL, in evaluation mode, its processor, and a mapping task -> instruction from
-        the folder's `instructions.json` (empty where it has none: then `lightning_sal.tasks` states them).
+        The model (Qwen2.5-VL or Qwen3-VL) in evaluation mode, its processor, and a mapping task -> instruction from the
+        folder's `instructions.json` (empty where it has none: then `lightning_sal.tasks` states them).
 
     Raises:
         FileNotFoundError: If a folder is named that is not there.
@@ -34,7 +34,7 @@ def load_model(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
 
         model, processor, instructions = scratch_policy()
         return model.to(_DTYPES[config.dtype]), processor, instructions
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoConfig, AutoModelForImageTextToText
 
     source = EMBEDDED_POLICIES.get(config.model, Path(config.model))
     local = source.is_dir()
@@ -42,11 +42,10 @@ def load_model(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
     if not local and (len(source.parts) != 2 or source.parent.is_dir() or config.model.startswith(".")):
         raise FileNotFoundError(f"policy model '{config.model}': there is no folder {source}, and it is no hub name")
     name = str(source) if local else config.model
-    pixels = {k: v for k, v in (("min_pixels", config.min_pixels), ("max_pixels", config.max_pixels)) if v is not None}
     kind = AutoConfig.from_pretrained(name).model_type
     if kind not in MODEL_TYPES:
         raise ValueError(f"policy model '{config.model}' is a {kind}: take one of {', '.join(MODEL_TYPES)}")
-    processor = AutoProcessor.from_pretrained(name, padding_side="left", **pixels)
+    processor = load_processor(name, config)
     model: Any = AutoModelForImageTextToText.from_pretrained(
         name,
         dtype=_DTYPES[config.dtype],
@@ -58,9 +57,21 @@ def load_model(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
     for part in model.modules():  # on a CPU it would pack its weights while sampling, in a way without gradients
         if hasattr(part, "support_avx512bf16_for_cpu"):
             part.support_avx512bf16_for_cpu = False
-    stated = source / "instructions.json"
-    instructions = json.loads(stated.read_text()) if local and stated.is_file() else {}
-    return model.eval(), processor, instructions
+    return model.eval(), processor, read_instructions(source)
+
+
+def load_processor(name: str, config: PolicyConfig) -> Any:
+    """The processor of a folder or hub name, with the limits of pixels that `config` states."""
+    from transformers import AutoProcessor
+
+    pixels = {k: v for k, v in (("min_pixels", config.min_pixels), ("max_pixels", config.max_pixels)) if v is not None}
+    return AutoProcessor.from_pretrained(name, padding_side="left", **pixels)
+
+
+def read_instructions(folder: Path) -> dict[str, str]:
+    """Task -> instruction that a model's folder states; empty where it states none, or there is no such folder."""
+    stated = folder / "instructions.json"
+    return json.loads(stated.read_text()) if stated.is_file() else {}
 
 
 def _four_bits(dtype: torch.dtype) -> Any:

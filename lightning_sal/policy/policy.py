@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_sal import tasks
 from lightning_sal.policy.attention import SHARED_PROMPT, SharedPrompt
 from lightning_sal.policy.banned import banned_ids
 from lightning_sal.policy.config import PolicyConfig
@@ -26,9 +27,7 @@ from lightning_sal.policy.prompts import Prompts
 from lightning_sal.policy.sampling import PackedCache, grow, read_prompts
 from lightning_sal.policy.vision import batch_windows, flatten_patches
 from lightning_sal.samples import ImageGroup, Rollout
-from lightning_sal.tasks import TASKS
 
-WITHOUT_REASONING = " without reasoning"  # behind the name of a task, in the instructions of a model's folder
 _MOST_LOGITS = 2**26  # Float32 logits that stand in memory at once: 256 MiB
 
 
@@ -54,9 +53,7 @@ class Policy(nn.Module):
             model.config.text_config._attn_implementation = SHARED_PROMPT
         freeze(model, train_vision=config.train_vision)
         self.net = model if config.lora is None else add_lora(model, config.lora)
-        stated = {name: task.instruction for name, task in TASKS.items()}
-        stated |= {f"{name}{WITHOUT_REASONING}": task.brief for name, task in TASKS.items()}
-        self.instructions = {**stated, **instructions}
+        self.instructions = tasks.instructions() | instructions
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             model.enable_input_require_grads()
@@ -243,9 +240,7 @@ class Policy(nn.Module):
         embeds = self._prompt_embeds(prompts)
         return self._advance(embeds, mask.to(embeds.dtype), prompts.positions, cache, **self._deep_features(prompts))
 
-    def _advance(
-        self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: PackedCache, **features: Any
-    ) -> Tensor:
+    def _advance(self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: PackedCache, **features: Any) -> Tensor:
         return self._language_model(
             inputs_embeds=embeds,
             attention_mask=mask,
@@ -257,7 +252,7 @@ class Policy(nn.Module):
 
     def instruction(self, group: ImageGroup) -> str:
         """The user text that follows the images of a group."""
-        return self.instructions[group.task if group.reasoning else f"{group.task}{WITHOUT_REASONING}"]
+        return self.instructions[group.task if group.reasoning else f"{group.task}{tasks.WITHOUT_REASONING}"]
 
     def _prompt_text(self, group: ImageGroup) -> str:
         content = [{"type": "image"}] * len(group.images) + [{"type": "text", "text": self.instruction(group)}]

@@ -19,8 +19,8 @@ class Prompts:
         mask: (P, L) bool.
         positions: (3, P, L) M-RoPE positions: time, height, width.
         following: (P,) position of the first response token.
-        visual: P tensors (visual tokens of the prompt, C), features of its images in the order of their placeholders; for
-            Qwen3-VL, which adds features of earlier blocks to its first layers, these side by side: (tokens, C (1 + blocks)).
+        visual: P tensors (visual tokens of the prompt, C), features of its images in the order of their placeholders;
+            for Qwen3-VL, whose first layers get features of earlier blocks, all side by side: (tokens, C (1 + blocks)).
         lengths: Tokens of each prompt.
     """
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from lightning_sal import tasks
 from lightning_sal.policy.config import PolicyConfig
-from lightning_sal.policy.loading import add_lora, freeze
-from lightning_sal.tasks import TASKS
+from lightning_sal.policy.loading import add_lora, freeze, load_processor, read_instructions
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 
 
@@ -23,20 +22,16 @@ def load_shape(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
     Raises:
         OSError: If there is neither a folder nor a model on the hub of that name.
     """
-    instructions = {name: task.instruction for name, task in TASKS.items()}
     if config.model == "tiny-scratch":
         from lightning_sal.tiny.policy import scratch_policy
 
         model, processor, stated = scratch_policy()
-        return on_meta(model.config, config), processor, instructions | stated
-    from transformers import AutoConfig, AutoProcessor
+        return on_meta(model.config, config), processor, tasks.instructions() | stated
+    from transformers import AutoConfig
 
     source = str(EMBEDDED_POLICIES.get(config.model, config.model))
-    pixels = {k: v for k, v in (("min_pixels", config.min_pixels), ("max_pixels", config.max_pixels)) if v is not None}
-    processor = AutoProcessor.from_pretrained(source, padding_side="left", **pixels)
-    stated = Path(source) / "instructions.json"
-    instructions |= json.loads(stated.read_text()) if stated.is_file() else {}
-    return on_meta(AutoConfig.from_pretrained(source), config), processor, instructions
+    model = on_meta(AutoConfig.from_pretrained(source), config)
+    return model, load_processor(source, config), tasks.instructions() | read_instructions(Path(source))
 
 
 def on_meta(sizes: Any, config: PolicyConfig) -> Any:
