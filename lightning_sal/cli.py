@@ -354,6 +354,8 @@ def _one_line(error: BaseException) -> str:
 def _silence() -> None:
     """Keep notices off the screen that no user of this command can act on; all other warnings stay."""
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", module=r"lightning\.pytorch\..*_pytree")
+    # The new names are not in every version of transformers that is taken here.
+    warnings.filterwarnings("ignore", message=r"`(is_)?gradient_checkpointing\w*` is deprecated")
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).addFilter(_is_news)
 
