@@ -312,14 +312,15 @@ def _explain(error: BaseException, places: dict[str, str]) -> str:
 
 def _raised_by_class(error: BaseException) -> BaseException:
     """What a constructor raised, out of the lines that jsonargparse wraps around it."""
-    # Of a union only the first type's error is chained, which is that of plain values; the text has them all.
-    told = re.findall(r"^  - (?!Expected an? )(.+)", str(error), re.MULTILINE)
-    if told and str(error).startswith("Does not validate against"):
-        cause = error.__cause__
-        return cause if cause and str(cause).startswith(told[0]) else ValueError(told[0])
-    while error.__cause__ and str(error).startswith(("Does not validate against", "Problem with given", "Parser key")):
-        error = error.__cause__
-    return error
+    wrappers = ("Does not validate against", "Problem with given", "Parser key")
+    if not str(error).startswith(wrappers):
+        return error
+    inner = _raised_by_class(error.__cause__) if error.__cause__ else error
+    if inner is not error and not str(inner).startswith("Expected a"):
+        return inner
+    # Of a union only what its first type said is chained, which may be a plain value; the text has all.
+    told = re.findall(r"^ +- (?!Expected an? |Does not validate)(.+)", str(error), re.MULTILINE)
+    return ValueError(told[0]) if told else inner
 
 
 def _unknown_key(key: str, error: BaseException) -> tuple[str, str]:

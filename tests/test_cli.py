@@ -305,6 +305,17 @@ def test_a_strategy_whose_package_is_missing_is_one_line(config, capsys):
     assert line.startswith("To use the `DeepSpeedStrategy`, you must have DeepSpeed installed")
 
 
+def test_what_a_part_of_the_module_says_is_one_line(config, capsys):
+    segmenter = "{class_path: lightning_sal.segmenters.EVFSAM2.from_pretrained, init_args: {source: no/such/folder}}"
+    text = CONFIG.replace(
+        "lightning.pytorch.demos.boring_classes.DemoModel", "lightning_sal.modules.SegmenterFineTuning"
+    )
+    path = config(text.replace("{out_dim: 4, learning_rate: 0.5}", f"{{segmenter: {segmenter}}}"))
+    line = fails(capsys, ["fit", "--config", path], 1)
+    assert line.startswith("segmenter 'no/such/folder': there is no such folder")
+    assert len(line) < 200
+
+
 def test_a_file_that_is_no_checkpoint_is_one_line(config, capsys):
     torch.save({"state_dict": {}}, "whole.ckpt")
     Path("part.ckpt").write_bytes(Path("whole.ckpt").read_bytes()[:200])
