@@ -237,8 +237,9 @@ class EVFSAM2(nn.Module):
         from safetensors.torch import save_file
 
         folder = Path(folder)
-        if (folder / "model.safetensors").exists():
-            raise FileExistsError(f"{folder} already holds a model.safetensors: name another folder")
+        for name in ("config.json", "model.safetensors"):
+            if (folder / name).exists():
+                raise FileExistsError(f"{folder} already holds a {name}: name another folder")
         folder.mkdir(parents=True, exist_ok=True)
         state = {k: v.detach().contiguous() for k, v in self.state_dict().items()}
         state |= {k: p.detach().to(dtype).contiguous() for k, p in self.named_parameters()}
@@ -259,7 +260,7 @@ class EVFSAM2(nn.Module):
 
         Raises:
             FileNotFoundError: If the folder, or one of its files, is not there.
-            ValueError: If the weights do not fit the configuration, or a published configuration is of unknown scale.
+            ValueError: If the configuration is of another model or of unknown scale, or the weights do not fit it.
         """
         from accelerate import init_empty_weights
 
@@ -272,8 +273,10 @@ class EVFSAM2(nn.Module):
         if config.get("model_type") == published.MODEL_TYPE:
             tokenizer, semantic = published.load_tokenizer(folder)
             arguments = published.constructor_arguments(config, semantic=semantic)
-        else:
+        elif "sam2_config" in config:
             tokenizer, arguments = _own_tokenizer(folder), config
+        else:
+            raise ValueError(f"{folder / 'config.json'} is not of an EVF-SAM2: give another folder or hub name")
         state = without_memory(read_folder(folder), _SAM2_PREFIX)
         with init_empty_weights():  # random weights of full size would take most of a minute, and their memory
             model = cls(**arguments, tokenizer=tokenizer)

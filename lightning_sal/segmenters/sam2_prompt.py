@@ -179,13 +179,26 @@ class SAM2Prompt(nn.Module):
         return torch.tensor(prompt.corners_and_points) / torch.tensor([width, height]) * self.image_size
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, dtype: torch.dtype = torch.float32, **sizes: Any) -> SAM2Prompt:
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        dtype: torch.dtype = torch.float32,
+        sam2_config: str = "sam2_hiera_l.yaml",
+        sam2_overrides: dict[str, Any] | None = None,
+        image_size: int = 1024,
+        multimask: bool | None = None,
+        max_batch: int = 32,
+    ) -> SAM2Prompt:
         """A segmenter in evaluation mode from weights under SAM2's own names; those of its memory are left out.
 
         Args:
             source: A .safetensors file, a .pt file as SAM2 is published, or a folder with one of them.
             dtype: Of the parameters; buffers are float32.
-            sizes: Arguments of the constructor.
+            sam2_config: As of the class, and so are the rest.
+            sam2_overrides: Values by dotted key of that YAML.
+            image_size: Pixels of a side of the square that SAM2 sees.
+            multimask: True the best of three masks, False the single one, null as the prompt asks for.
+            max_batch: Most images, and most prompts, in one forward pass of `segment`.
 
         Raises:
             FileNotFoundError: If there is no such file, or not exactly one in the folder.
@@ -196,6 +209,6 @@ class SAM2Prompt(nn.Module):
         file = find_file(source)
         state = without_memory(read_file(file))
         with init_empty_weights():
-            model = cls(**sizes)
+            model = cls(sam2_config, sam2_overrides, image_size, multimask, max_batch)
         fill(model.sam2, state, str(file), dtype)
         return model.eval()

@@ -216,6 +216,13 @@ def test_a_missing_file_is_an_error_of_one_line(small_scale, tmp_path, gone):
     assert "\n" not in str(error.value)
 
 
+def test_the_folder_of_another_model_is_an_error_of_one_line(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "sam2", "architectures": ["Sam2Model"]}))
+    with pytest.raises(ValueError, match=r"config\.json is not of an EVF-SAM2") as error:
+        EVFSAM2.from_pretrained(tmp_path)
+    assert "\n" not in str(error.value)
+
+
 @needs_fixtures
 def test_a_wrong_weight_is_an_error_of_one_line(small_scale, tmp_path):
     state = write_published(tmp_path, semantic=False)

@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightning_sal import segmenters
 from lightning_sal.segmenters import SAM2Prompt, VisualPrompt
 
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # in sam2's own transforms
 SIZE = 128
 SIZES = {
     "model.image_encoder.trunk.embed_dim": 16,
@@ -259,3 +261,18 @@ def test_weights_of_another_size_are_refused_in_one_line(model, tmp_path):
     with pytest.raises(ValueError, match=r"small\.pt does not fit this model: .* and \d+ more$") as error:
         SAM2Prompt.from_pretrained(tmp_path, sam2_config="sam2_hiera_t.yaml")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["EVFSAM2", "SAM2Prompt"])
+def test_a_config_can_name_weights_and_dtype(name):
+    """As `segmenter: {class_path: lightning_sal.segmenters.EVFSAM2.from_pretrained, init_args: ...}`."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--segmenter", type=getattr(segmenters, name))
+    init_args = {"source": "owner/name", "dtype": "torch.bfloat16"}
+    if name == "SAM2Prompt":
+        init_args |= {"sam2_config": "sam2.1_hiera_t.yaml", "multimask": True}
+    class_path = f"lightning_sal.segmenters.{name}.from_pretrained"
+    read = parser.parse_object({"segmenter": {"class_path": class_path, "init_args": init_args}})
+    assert read.segmenter.init_args.dtype == torch.bfloat16
