@@ -24,7 +24,7 @@ from functools import partial
 from typing import Any
 from unittest import mock
 
-from rl_step import Meter, build, groups_of, worth
+from rl_step import Meter, build, groups_of
 
 ROWS = ("sft", "cgpo", "grpo", "masks")
 NAMES = {"sft": "SFT", "cgpo": "CGPO", "grpo": "GRPO", "masks": "EVF-SAM2-L"}
@@ -35,25 +35,13 @@ def measure_steps(given: argparse.Namespace) -> dict[str, Any]:
     """Median seconds of a training step, and its peak of memory in bytes."""
     import lightning as L
     import torch
+    from free import NoSegmenter, Worth
     from torch.utils.data import DataLoader
 
     from lightning_sal import modules
     from lightning_sal.policy import LoRA, PolicyConfig
-    from lightning_sal.rewards import Reward, RewardTerm, Scores
+    from lightning_sal.rewards import Reward
     from lightning_sal.samples import Batch
-
-    class Worth(RewardTerm):
-        name = "worth"
-
-        def forward(self, judged: Any) -> Scores:
-            return Scores(torch.tensor([worth(item.text) for item in judged]), (None,) * len(judged))
-
-    class NoSegmenter:
-        def segment(self, images: Any, expressions: Any) -> list[torch.Tensor]:
-            return [
-                torch.zeros(len(texts), *image.shape[:2], dtype=torch.bool)
-                for image, texts in zip(images, expressions, strict=True)
-            ]
 
     meter = Meter(given.device)
 

@@ -176,14 +176,10 @@ def groups_of(given: argparse.Namespace) -> list[Any]:
     return [replace(part[0], task=task, images=tuple(one.images[0] for one in part), masks=None) for part in parts]
 
 
-def worth(text: str) -> float:
-    """A reward that costs nothing and differs within a group."""
-    return len(set(text)) / 100
-
-
 def run_trl(given: argparse.Namespace, meter: Meter) -> int:
     """Time TRL; returns the tokens of a prompt."""
     import datasets
+    from free import worth
     from PIL import Image
     from transformers import TrainerCallback
     from trl.trainer.grpo_config import GRPOConfig
@@ -266,25 +262,13 @@ def run_ours(given: argparse.Namespace, meter: Meter) -> int:
     """Time our GRPO or CGPO; returns the tokens of a prompt."""
     import lightning as L
     import torch
+    from free import NoSegmenter, Worth
     from torch.utils.data import DataLoader
 
     from lightning_sal import modules
     from lightning_sal.policy import LoRA, PolicyConfig
-    from lightning_sal.rewards import Reward, RewardTerm, Scores
+    from lightning_sal.rewards import Reward
     from lightning_sal.samples import Batch
-
-    class Worth(RewardTerm):
-        name = "worth"
-
-        def forward(self, judged: Any) -> Scores:
-            return Scores(torch.tensor([worth(item.text) for item in judged]), (None,) * len(judged))
-
-    class NoSegmenter:
-        def segment(self, images: Any, expressions: Any) -> list[torch.Tensor]:
-            return [
-                torch.zeros(len(texts), *image.shape[:2], dtype=torch.bool)
-                for image, texts in zip(images, expressions, strict=True)
-            ]
 
     class Steps(L.Callback):
         def on_fit_start(self, trainer: Any, module: Any) -> None:

@@ -1,0 +1,36 @@
+"""A reward and a segmenter that cost nothing, so that what is timed is the policy alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_sal.rewards import RewardTerm, Scores
+
+
+def worth(text: str) -> float:
+    """A reward that differs within a group."""
+    return len(set(text)) / 100
+
+
+class Worth(RewardTerm):
+    """`worth` of each response."""
+
+    name = "worth"
+
+    def forward(self, judged: Any) -> Scores:
+        return Scores(torch.tensor([worth(item.text) for item in judged]), (None,) * len(judged))
+
+
+class NoSegmenter:
+    """Empty masks."""
+
+    def segment(self, images: Sequence[Tensor], expressions: Sequence[Sequence[str]]) -> list[Tensor]:
+        """One (E, H, W) bool an image, False everywhere."""
+        return [
+            torch.zeros(len(texts), *image.shape[:2], dtype=torch.bool)
+            for image, texts in zip(images, expressions, strict=True)
+        ]
