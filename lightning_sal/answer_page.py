@@ -1,0 +1,141 @@
+"""An answer as a web page shows it: images, a layer a mask, the reasoning, and expressions in the colour of their masks.
+
+Pointing at an expression, or reaching it by the tab key, lights its mask and dims the others. CSS alone does that, so that a
+page needs no script, no network and nothing beside it.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import re
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate, max_pool2d
+
+from lightning_sal.drawing import colour
+from lightning_sal.samples import Prediction
+from lightning_sal.tasks import task_of
+
+LONGEST_SIDE = 480  # pixels of an image on the page
+FILL, OUTLINE = 105, 255  # opacity of a mask and of its border
+
+STYLE = """
+.answer { font: 15px/1.55 system-ui, sans-serif; display: grid; gap: .8rem; align-content: start; overflow-wrap: anywhere }
+.answer p { margin: 0 }
+.answer .images { display: grid; gap: .5rem; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)) }
+.answer .image { position: relative; margin: 0; border-radius: .5rem; overflow: hidden; align-self: start }
+.answer .image img { display: block; width: 100%; height: auto; margin: 0; transition: opacity .15s, filter .15s }
+.answer .mask { position: absolute; inset: 0 }
+.answer .expressions { display: flex; flex-wrap: wrap; gap: .4rem }
+.answer .expression { cursor: default; border-radius: .3rem; color: inherit; outline-offset: 2px;
+  background: color-mix(in srgb, var(--colour) 26%, transparent); print-color-adjust: exact;
+  -webkit-print-color-adjust: exact }
+.answer .expressions .expression { padding: .1rem .6rem; border-left: .3rem solid var(--colour); font-weight: 600 }
+.answer .think { white-space: pre-line; opacity: .85 }
+.answer .think .expression { padding: 0 .2em }
+.answer .sure { font-size: .85em; opacity: .75; font-variant-numeric: tabular-nums }
+.answer .malformed { border-left: .3rem solid #d33; padding-left: .6rem }
+.answer pre { margin: 0; white-space: pre-wrap; font: .9em/1.45 ui-monospace, monospace }
+.answer:has(.expression:is(:hover, :focus)) .mask { opacity: .06 }
+.answer:has(.expression:is(:hover, :focus)) .photograph { filter: grayscale(.7) brightness(.65) }
+"""
+
+
+def answer_html(prediction: Prediction, *, style: bool = True, longest_side: int = LONGEST_SIDE) -> str:
+    """One prediction as a fragment of HTML that needs nothing beside it.
+
+    Args:
+        prediction: What was said and found. All its texts are escaped.
+        style: Whether the fragment brings its style sheet; a page that holds many has it once, by `answer_style`.
+        longest_side: Pixels to which the longer side of an image is scaled down.
+
+    Returns:
+        One line.
+    """
+    answer = task_of(prediction.group).parse(prediction.text)
+    images = zip(prediction.group.images, prediction.drawn, strict=True)
+    parts = [
+        '<div class="images">',
+        *(_figure(image, masks, longest_side) for image, masks in images),
+        "</div>",
+        '<p class="expressions">',
+        *(_expression(number, words) for number, words in enumerate(prediction.expressions)),
+        "</p>",
+    ]
+    if prediction.reason is not None:
+        parts.append(f'<p class="malformed">Malformed: {_escaped(prediction.reason)}</p>')
+        parts.append(f"<pre>{_escaped(prediction.text)}</pre>")
+    elif answer.think:
+        parts.append(f'<p class="think">{_marked(answer.think, prediction.expressions)}</p>')
+    parts.append(f'<p class="sure">confidence {prediction.confidence:.2f}</p>')
+    head = f"<style>{answer_style(len(prediction.expressions))}</style>" if style else ""
+    return f'<article class="answer">{head}{"".join(parts)}</article>'
+
+
+def answer_style(expressions: int) -> str:
+    """The style sheet of answers with at most so many expressions, on one line."""
+    lit = (
+        f'.answer:has(.expression[data-mask="{i}"]:is(:hover, :focus)) .mask[data-mask="{i}"] {{ opacity: 1 }}'
+        for i in range(expressions)
+    )
+    return " ".join((STYLE + "".join(lit)).split())
+
+
+def data_uri(image: Image.Image, kind: str = "JPEG", **options: object) -> str:
+    """An image file inside an address."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _figure(image: Tensor, masks: Tensor, longest_side: int) -> str:
+    height, width = (max(1, round(side * min(1, longest_side / max(image.shape[:2])))) for side in image.shape[:2])
+    photograph = Image.fromarray(image.cpu().numpy()).resize((width, height), Image.Resampling.LANCZOS)
+    layers = [f'<img class="photograph" alt="" src="{data_uri(photograph, quality=88)}">']
+    if len(masks):
+        masks = interpolate(masks[None].cpu().float(), (height, width), mode="nearest-exact")[0] > 0
+    for number, mask in enumerate(masks):
+        layers.append(f'<img class="mask" data-mask="{number}" alt="" src="{data_uri(_layer(mask, number), "PNG")}">')
+    return f'<figure class="image">{"".join(layers)}</figure>'
+
+
+def _layer(mask: Tensor, number: int) -> Image.Image:
+    """A mask as a transparent picture: palette entry 0 outside, 1 inside, 2 along its border."""
+    radius = max(1, round(min(mask.shape) / 160))
+    outside = max_pool2d((~mask)[None].float(), 2 * radius + 1, stride=1, padding=radius)[0] > 0
+    layer = Image.fromarray((mask.to(torch.uint8) + (mask & outside).to(torch.uint8)).numpy())
+    layer.putpalette([0, 0, 0, *colour(number), *colour(number)])
+    layer.info["transparency"] = bytes((0, FILL, OUTLINE))
+    return layer
+
+
+def _escaped(text: str) -> str:
+    """Text as HTML on one line; its line ends stay what they are."""
+    return html.escape(text).replace("\r", "&#13;").replace("\n", "&#10;")
+
+
+def _expression(number: int, words: str, shown: str | None = None) -> str:
+    r, g, b = colour(number)
+    return (
+        f'<span class="expression" tabindex="0" data-mask="{number}" style="--colour: rgb({r} {g} {b})">'
+        f"{_escaped(words if shown is None else shown)}</span>"
+    )
+
+
+def _marked(text: str, expressions: Sequence[str]) -> str:
+    """Text in which the words of an expression, wherever they stand, are that expression."""
+    numbers = {" ".join(words.lower().split()): i for i, words in reversed(list(enumerate(expressions)))}
+    if not numbers:
+        return _escaped(text)
+    longest_first = sorted(numbers, key=len, reverse=True)
+    pattern = "|".join(r"\s+".join(map(re.escape, words.split())) for words in longest_first)
+    pieces = re.split(rf"(?i)(?<!\w)({pattern})(?!\w)", text)
+    return "".join(
+        _expression(numbers[" ".join(piece.lower().split())], "", piece) if at % 2 else _escaped(piece)
+        for at, piece in enumerate(pieces)
+    )
