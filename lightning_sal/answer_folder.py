@@ -73,7 +73,9 @@ class AnswerFolder:
         for fields in self._whole_lines():
             self._done.add((fields["task"], tuple(fields["images"])))
             self._taken.update(name for names in (*fields["masks"], fields["overlays"]) for name in names)
-        subtitle = ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
+        subtitle = " · ".join(
+            f"{name.replace('_', ' ')} {value}" for name, value in settings.items() if value is not None
+        )
         self.gallery = Gallery(folder, "What stands out", subtitle, len(self._done))
 
     def holds(self, task: str, files: Sequence[str]) -> bool:

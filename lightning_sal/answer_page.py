@@ -19,15 +19,17 @@ from torch.nn.functional import interpolate, max_pool2d
 
 from lightning_sal.drawing import colour
 from lightning_sal.samples import Prediction
-from lightning_sal.tasks import task_of
+from lightning_sal.tasks import SEMANTIC, task_of
 
 LONGEST_SIDE = 480  # pixels of an image on the page
-FILL, OUTLINE = 105, 255  # opacity of a mask and of its border
+FILL, OUTLINE = 64, 255  # opacity of a mask and of its border
+# The title of a step of the reasoning: a few capitalised words and a colon, at the start of a sentence
+STEP = re.compile(r"(?:^|(?<=[.!?\n])\s)\s*((?:[A-Z]\w*)(?: \w+){0,6}):")
 
 STYLE = """
 .answer { font: 15px/1.55 system-ui, sans-serif; display: grid; gap: .8rem; align-content: start; overflow-wrap: anywhere }
 .answer p { margin: 0 }
-.answer .images { display: grid; gap: .5rem; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)) }
+.answer .images { display: grid; gap: .5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 9rem), 1fr)) }
 .answer .image { position: relative; margin: 0; border-radius: .5rem; overflow: hidden; align-self: start }
 .answer .image img { display: block; width: 100%; height: auto; margin: 0; transition: opacity .15s, filter .15s }
 .answer .mask { position: absolute; inset: 0 }
@@ -36,9 +38,14 @@ STYLE = """
   background: color-mix(in srgb, var(--colour) 26%, transparent); print-color-adjust: exact;
   -webkit-print-color-adjust: exact }
 .answer .expressions .expression { padding: .1rem .6rem; border-left: .3rem solid var(--colour); font-weight: 600 }
-.answer .think { white-space: pre-line; opacity: .85 }
+.answer .expression small { font-weight: 400; opacity: .65 }
+.answer .think { white-space: pre-line }
+.answer .think b { display: block; margin-top: .35rem; font-size: .8em; letter-spacing: .04em; opacity: .6 }
 .answer .think .expression { padding: 0 .2em }
-.answer .sure { font-size: .85em; opacity: .75; font-variant-numeric: tabular-nums }
+.answer .sure { font-size: .8em; opacity: .7; font-variant-numeric: tabular-nums }
+.answer .sure i { display: inline-block; width: 4rem; height: .4rem; margin-left: .5rem; border-radius: .2rem;
+  background: linear-gradient(90deg, currentColor var(--sure), color-mix(in srgb, currentColor 20%, transparent) 0);
+  print-color-adjust: exact; -webkit-print-color-adjust: exact }
 .answer .malformed { border-left: .3rem solid #d33; padding-left: .6rem }
 .answer pre { margin: 0; white-space: pre-wrap; font: .9em/1.45 ui-monospace, monospace }
 .answer:has(.expression:is(:hover, :focus)) .mask { opacity: .06 }
@@ -71,8 +78,9 @@ def answer_html(prediction: Prediction, *, style: bool = True, longest_side: int
         parts.append(f'<p class="malformed">Malformed: {_escaped(prediction.reason)}</p>')
         parts.append(f"<pre>{_escaped(prediction.text)}</pre>")
     elif answer.think:
-        parts.append(f'<p class="think">{_marked(answer.think, prediction.expressions)}</p>')
-    parts.append(f'<p class="sure">confidence {prediction.confidence:.2f}</p>')
+        parts.append(f'<p class="think">{_reasoning(answer.think, prediction.expressions)}</p>')
+    sure = prediction.confidence
+    parts.append(f'<p class="sure">confidence {sure:.2f}<i style="--sure: {100 * sure:.0f}%"></i></p>')
     head = f"<style>{answer_style(len(prediction.expressions))}</style>" if style else ""
     return f'<article class="answer">{head}{"".join(parts)}</article>'
 
@@ -119,23 +127,32 @@ def _escaped(text: str) -> str:
     return html.escape(text).replace("\r", "&#13;").replace("\n", "&#10;")
 
 
-def _expression(number: int, words: str, shown: str | None = None) -> str:
+def _expression(number: int, words: str) -> str:
     r, g, b = colour(number)
+    shown = _escaped(words).replace(SEMANTIC, f"<small>{SEMANTIC}</small>", 1)
     return (
-        f'<span class="expression" tabindex="0" data-mask="{number}" style="--colour: rgb({r} {g} {b})">'
-        f"{_escaped(words if shown is None else shown)}</span>"
+        f'<span class="expression" tabindex="0" data-mask="{number}" style="--colour: rgb({r} {g} {b})">{shown}</span>'
+    )
+
+
+def _reasoning(text: str, expressions: Sequence[str]) -> str:
+    """Reasoning with the titles of its steps set apart."""
+    pieces = STEP.split(text)
+    return "".join(
+        f"<b>{_escaped(piece)}</b>" if at % 2 else _marked(piece.strip(), expressions)
+        for at, piece in enumerate(pieces)
     )
 
 
 def _marked(text: str, expressions: Sequence[str]) -> str:
     """Text in which the words of an expression, wherever they stand, are that expression."""
-    numbers = {" ".join(words.lower().split()): i for i, words in reversed(list(enumerate(expressions)))}
+    names = [" ".join(words.replace(SEMANTIC, "").split()) for words in expressions]
+    numbers = {name.lower(): i for i, name in reversed(list(enumerate(names))) if name}
     if not numbers:
         return _escaped(text)
     longest_first = sorted(numbers, key=len, reverse=True)
-    pattern = "|".join(r"\s+".join(map(re.escape, words.split())) for words in longest_first)
-    pieces = re.split(rf"(?i)(?<!\w)({pattern})(?!\w)", text)
+    pattern = "|".join(r"\s+".join(map(re.escape, name.split())) for name in longest_first)
     return "".join(
-        _expression(numbers[" ".join(piece.lower().split())], "", piece) if at % 2 else _escaped(piece)
-        for at, piece in enumerate(pieces)
+        _expression(numbers[" ".join(piece.lower().split())], piece) if at % 2 else _escaped(piece)
+        for at, piece in enumerate(re.split(rf"(?i)(?<!\w)({pattern})(?!\w)", text))
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from lightning_sal.answer_page import answer_html, answer_style
 from lightning_sal.prediction_files import append
 from lightning_sal.samples import Prediction
+from lightning_sal.tasks import get_task
 
 A_PAGE = 200  # answers
 MOST_EXPRESSIONS = 64  # whose masks light up
@@ -20,16 +21,18 @@ STYLE = """
 body { margin: 0 auto; max-width: 90rem; padding: 2.5rem clamp(1rem, 4vw, 3rem); background: var(--paper);
   color: var(--ink); font: 16px/1.5 system-ui, sans-serif }
 header h1 { margin: 0; font-size: 1.7rem; letter-spacing: -.015em }
-header p { margin: .2rem 0 1.8rem; opacity: .7 }
+header p { margin: .2rem 0 0; opacity: .7 }
+header { margin-bottom: 1.8rem }
 main { display: grid; gap: 1.2rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)) }
 .card { background: var(--card); border: 1px solid var(--rule); border-radius: .8rem; padding: 1rem; break-inside: avoid }
 .card.group { grid-column: 1 / -1 }
-.card h2 { display: flex; justify-content: space-between; gap: 1rem; margin: 0 0 .7rem; font-size: .95rem;
+.card.group .images { grid-template-columns: repeat(auto-fill, minmax(min(100%, 12rem), 1fr)) }
+.card h2 { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 1rem; margin: 0 0 .7rem; font-size: .95rem;
   font-weight: 600; overflow-wrap: anywhere }
-.card h2 small { font-weight: 400; opacity: .6; white-space: nowrap }
+.card h2 small { font-weight: 400; opacity: .6 }
 nav, .unanswered { grid-column: 1 / -1 }
 a { color: inherit }
-@media print { body { padding: 0 } .card { border-color: #999 } }
+@media print { body { padding: 0 } .card { border-color: #999 } .hint { display: none } }
 """
 
 
@@ -84,7 +87,9 @@ class Gallery:
         back = _link(self._page(number - 1), "previous page") if number else ""
         return (
             '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-            f"<title>{title}</title><style>{style}</style><header><h1>{title}</h1><p>{subtitle}</p></header><main>{back}\n"
+            f"<title>{title}</title><style>{style}</style><header><h1>{title}</h1><p>{subtitle}</p>"
+            '<p class="hint">Point at an expression, or reach it by the tab key, to see its mask alone.</p></header>'
+            f"<main>{back}\n"
         )
 
 
@@ -92,7 +97,7 @@ def _card(prediction: Prediction) -> str:
     group = prediction.group
     several = len(group.images) > 1
     name = f"{Path(group.paths[0]).parent.name}, {len(group.images)} images" if several else Path(group.key).name
-    title = f'<h2 title="{html.escape(group.key)}">{html.escape(name)}<small>{html.escape(group.task)}</small></h2>'
+    title = f'<h2 title="{html.escape(group.key)}">{html.escape(name)}<small>{get_task(group.task).title}</small></h2>'
     return f'<div class="card{" group" * several}">{title}{answer_html(prediction, style=False)}</div>'.replace(
         "\n", " "
     )
