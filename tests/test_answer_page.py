@@ -60,7 +60,7 @@ def picture(uri):
 def test_expressions_have_the_colours_of_their_masks():
     page = Read(answer_html(answer("Scene: red cat, and dog.", ["red cat", "dog"])))
     assert page.open == []
-    spans = [attrs for tag, attrs in page.tags if "expression" == attrs.get("class")]
+    spans = [attrs for tag, attrs in page.tags if attrs.get("class") == "expression"]
     assert [span["data-mask"] for span in spans] == ["0", "1", "0", "1"]  # in the answer, then in the reasoning
     for span in spans:
         assert span["style"] == "--colour: rgb({} {} {})".format(*colour(int(span["data-mask"])))

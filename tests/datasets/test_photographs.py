@@ -45,7 +45,10 @@ def test_each_file_is_a_sample(paths, found):
     [
         (["photos"], [("[1].png", "a.png", "b.jpg"), ("sub/c.JPG",), ("sub/deep/d.webp",)]),
         (["photos/b.jpg", "photos/sub/c.JPG"], [("b.jpg", "sub/c.JPG")]),
-        (["photos/sub", "photos/*.png", "photos/b.jpg"], [("[1].png", "a.png", "b.jpg"), ("sub/c.JPG",), ("sub/deep/d.webp",)]),
+        (
+            ["photos/sub", "photos/*.png", "photos/b.jpg"],
+            [("[1].png", "a.png", "b.jpg"), ("sub/c.JPG",), ("sub/deep/d.webp",)],
+        ),
     ],
 )  # fmt: skip
 def test_each_folder_is_a_group_and_so_are_the_files_named_together(paths, found):
