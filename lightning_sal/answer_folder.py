@@ -47,22 +47,25 @@ class AnswerFolder:
     def __init__(self, folder: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
         self.folder, self.list = folder, folder / "predictions.jsonl"
         stated = folder / "segment.json"
-        if not stated.is_file():
-            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-                raise FileExistsError(f"{folder} holds other things than answers of segment: name another folder")
-            folder.mkdir(parents=True, exist_ok=True)
-            stated.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-        self._lock = stated.open("r+", encoding="utf-8")
+        if not stated.is_file() and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise FileExistsError(f"{folder} holds other things than answers of segment: name another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = stated.open("a+", encoding="utf-8")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the process ends, or the file is closed
         except BlockingIOError:
             raise BlockingIOError(
                 f"{folder}: another process writes answers there; wait, or name another folder"
             ) from None
+        self._lock.seek(0)
+        there = self._lock.read()
         if overwrite:
             self._clear()
-            stated.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-        elif difference := _difference(json.loads(self._lock.read()), settings):
+        if overwrite or not there:
+            self._lock.truncate(0)
+            self._lock.write(json.dumps(settings, indent=1) + "\n")
+            self._lock.flush()
+        elif difference := _difference(json.loads(there), settings):
             raise FileExistsError(
                 f"{folder} holds answers with {difference}: name another folder, or say --overwrite to delete them"
             )

@@ -6,9 +6,7 @@ page needs no script, no network and nothing beside it.
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import re
 from collections.abc import Sequence
 
@@ -18,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d
 
 from lightning_sal.drawing import colour
+from lightning_sal.pages import data_uri
 from lightning_sal.samples import Prediction
 from lightning_sal.tasks import SEMANTIC, task_of
 
@@ -41,7 +40,7 @@ STYLE = """
 .answer .expression small { font-weight: 400; opacity: .65 }
 .answer .think { white-space: pre-line }
 .answer .think b { display: block; margin-top: .35rem; font-size: .8em; letter-spacing: .04em; opacity: .6 }
-.answer .think .expression { padding: 0 .2em }
+.answer .think .expression { padding: 0 .2em; box-decoration-break: clone; -webkit-box-decoration-break: clone }
 .answer .sure { font-size: .8em; opacity: .7; font-variant-numeric: tabular-nums }
 .answer .sure i { display: inline-block; width: 4rem; height: .4rem; margin-left: .5rem; border-radius: .2rem;
   background: linear-gradient(90deg, currentColor var(--sure), color-mix(in srgb, currentColor 20%, transparent) 0);
@@ -59,7 +58,7 @@ def answer_html(prediction: Prediction, *, style: bool = True, longest_side: int
     Args:
         prediction: What was said and found. All its texts are escaped.
         style: Whether the fragment brings its style sheet; a page that holds many has it once, by `answer_style`.
-        longest_side: Pixels to which the longer side of an image is scaled down.
+        longest_side: Pixels of the longer side of an image on the page; smaller ones are not enlarged, their masks are.
 
     Returns:
         One line.
@@ -94,27 +93,22 @@ def answer_style(expressions: int) -> str:
     return " ".join((STYLE + "".join(lit)).split())
 
 
-def data_uri(image: Image.Image, kind: str = "JPEG", **options: object) -> str:
-    """An image file inside an address."""
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
 def _figure(image: Tensor, masks: Tensor, longest_side: int) -> str:
-    height, width = (max(1, round(side * min(1, longest_side / max(image.shape[:2])))) for side in image.shape[:2])
-    photograph = Image.fromarray(image.cpu().numpy()).resize((width, height), Image.Resampling.LANCZOS)
+    height, width = image.shape[:2]
+    photograph = Image.fromarray(image.cpu().numpy())
+    photograph.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
     layers = [f'<img class="photograph" alt="" src="{data_uri(photograph, quality=88)}">']
-    if len(masks):
-        masks = interpolate(masks[None].cpu().float(), (height, width), mode="nearest-exact")[0] > 0
-    for number, mask in enumerate(masks):
-        layers.append(f'<img class="mask" data-mask="{number}" alt="" src="{data_uri(_layer(mask, number), "PNG")}">')
+    scale = longest_side / max(height, width)  # up too: the page enlarges small images, and outlines are to stay thin
+    size = (max(1, round(scale * height)), max(1, round(scale * width)))
+    for number, mask in enumerate(masks.cpu()):
+        drawn = interpolate(mask[None, None].float(), size, mode="bilinear", antialias=scale < 1)[0, 0] >= 0.5
+        layers.append(f'<img class="mask" data-mask="{number}" alt="" src="{data_uri(_layer(drawn, number), "PNG")}">')
     return f'<figure class="image">{"".join(layers)}</figure>'
 
 
 def _layer(mask: Tensor, number: int) -> Image.Image:
     """A mask as a transparent picture: palette entry 0 outside, 1 inside, 2 along its border."""
-    radius = max(1, round(min(mask.shape) / 160))
+    radius = max(1, round(max(mask.shape) / 220))
     outside = max_pool2d((~mask)[None].float(), 2 * radius + 1, stride=1, padding=radius)[0] > 0
     layer = Image.fromarray((mask.to(torch.uint8) + (mask & outside).to(torch.uint8)).numpy())
     layer.putpalette([0, 0, 0, *colour(number), *colour(number)])

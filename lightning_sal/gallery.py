@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_sal.answer_page import answer_html, answer_style
+from lightning_sal.pages import page_head
 from lightning_sal.prediction_files import append
 from lightning_sal.samples import Prediction
 from lightning_sal.tasks import get_task
@@ -15,24 +16,20 @@ A_PAGE = 200  # answers
 MOST_EXPRESSIONS = 64  # whose masks light up
 
 STYLE = """
-:root { color-scheme: light dark; --paper: #f6f6f4; --card: #fff; --ink: #1d2129; --rule: #dcdfe4 }
-@media (prefers-color-scheme: dark) { :root { --paper: #14161a; --card: #1d2026; --ink: #e8eaee; --rule: #343841 } }
-* { box-sizing: border-box }
-body { margin: 0 auto; max-width: 90rem; padding: 2.5rem clamp(1rem, 4vw, 3rem); background: var(--paper);
-  color: var(--ink); font: 16px/1.5 system-ui, sans-serif }
-header h1 { margin: 0; font-size: 1.7rem; letter-spacing: -.015em }
-header p { margin: .2rem 0 0; opacity: .7 }
 header { margin-bottom: 1.8rem }
+header p { margin: .2rem 0 0; opacity: .7 }
 main { display: grid; gap: 1.2rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)) }
-.card { background: var(--card); border: 1px solid var(--rule); border-radius: .8rem; padding: 1rem; break-inside: avoid }
-.card.group { grid-column: 1 / -1 }
-.card.group .images { grid-template-columns: repeat(auto-fill, minmax(min(100%, 12rem), 1fr)) }
-.card h2 { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 1rem; margin: 0 0 .7rem; font-size: .95rem;
-  font-weight: 600; overflow-wrap: anywhere }
+.card h2 { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 1rem; margin: 0 0 .7rem;
+  font-size: .95rem; font-weight: 600; overflow-wrap: anywhere }
 .card h2 small { font-weight: 400; opacity: .6 }
+.card.group { grid-column: 1 / -1 }
+.card.group .images { grid-template-columns: repeat(auto-fill, minmax(min(100%, 11rem), 1fr)) }
+@media (min-width: 60rem) {
+  .card.group .answer { grid-template-columns: 3fr 2fr; grid-template-rows: repeat(4, auto) 1fr; gap: .8rem 1.6rem }
+  .card.group .images { grid-row: 1 / -1 }
+}
 nav, .unanswered { grid-column: 1 / -1 }
-a { color: inherit }
-@media print { body { padding: 0 } .card { border-color: #999 } .hint { display: none } }
+@media print { .hint { display: none } }
 """
 
 
@@ -82,12 +79,10 @@ class Gallery:
         return self.folder / ("index.html" if not number else f"index-{number + 1}.html")
 
     def _head(self, number: int) -> str:
-        title, subtitle = html.escape(self.title), html.escape(self.subtitle)
-        style = " ".join(STYLE.split()) + answer_style(MOST_EXPRESSIONS)
         back = _link(self._page(number - 1), "previous page") if number else ""
         return (
-            '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-            f"<title>{title}</title><style>{style}</style><header><h1>{title}</h1><p>{subtitle}</p>"
+            f"{page_head(self.title, STYLE + answer_style(MOST_EXPRESSIONS))}"
+            f"<header><h1>{html.escape(self.title)}</h1><p>{html.escape(self.subtitle)}</p>"
             '<p class="hint">Point at an expression, or reach it by the tab key, to see its mask alone.</p></header>'
             f"<main>{back}\n"
         )

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from lightning_sal.answer_folder import AnswerFolder
+from lightning_sal.datasets.predictions import prediction_readers
 from lightning_sal.samples import ImageGroup, Prediction
 
 SETTINGS = {"task": "sod", "model": "tiny"}
@@ -52,6 +53,18 @@ def test_what_is_written(tmp_path):
     coco = json.loads((out / "instances.json").read_text())
     assert [image["file_name"] for image in coco["images"]] == ["x.tif"]
     assert [(shape["area"], shape["bbox"]) for shape in coco["annotations"]] == [(9, [0, 0, 9, 1]), (9, [0, 1, 9, 1])]
+
+
+def test_scoring_reads_the_folder(tmp_path):
+    folder = AnswerFolder(tmp_path, SETTINGS)
+    folder.add(prediction("a/x.jpg"))
+    folder.add(prediction("a/y.jpg", task="sis"))
+    folder.finish([])
+    readers = prediction_readers(tmp_path, "sod", "any", {})
+    assert {name: reader((8, 9))[0].sum(dim=(1, 2)).tolist() for name, reader in readers.items()} == {
+        "x": [18],
+        "y": [9, 9],
+    }
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path):

@@ -58,7 +58,7 @@ def picture(uri):
 
 
 def test_expressions_have_the_colours_of_their_masks():
-    page = Read(answer_html(answer("Scene: red cat, and dog.", ["red cat", "dog"])))
+    page = Read(answer_html(answer("Scene: red cat, and dog.", ["red cat", "dog"]), longest_side=60))
     assert page.open == []
     spans = [attrs for tag, attrs in page.tags if attrs.get("class") == "expression"]
     assert [span["data-mask"] for span in spans] == ["0", "1", "0", "1"]  # in the answer, then in the reasoning
@@ -104,12 +104,13 @@ def test_what_a_model_or_a_file_name_says_is_text():
     assert hostile.replace("\r", "\n") in "".join(read.texts).replace("\r", "\n")
 
 
-def test_large_images_are_scaled_and_small_ones_are_not():
+def test_large_images_are_scaled_down_and_masks_to_the_size_of_the_page():
     page = Read(answer_html(answer("t", ["a"], size=(300, 1200)), longest_side=400))
     photograph, layer = [picture(attrs["src"]) for tag, attrs in page.tags if tag == "img"]
     assert photograph.size == layer.size == (400, 100)
-    page = Read(answer_html(answer("t", ["a"])))
-    assert {picture(attrs["src"]).size for tag, attrs in page.tags if tag == "img"} == {(60, 40)}
+    page = Read(answer_html(answer("t", ["a"]), longest_side=400))
+    photograph, layer = [picture(attrs["src"]) for tag, attrs in page.tags if tag == "img"]
+    assert (photograph.size, layer.size) == ((60, 40), (400, 267))
 
 
 def test_an_answer_without_expressions_or_reasoning():

@@ -107,8 +107,12 @@ def _load(arguments: argparse.Namespace) -> Predictor:
 
 def answered(predictor: Predictor, groups: Sequence[ImageGroup], unanswered: list[str]) -> list[Prediction]:
     """The predictions for some groups; one that the policy cannot take adds its line and leaves the others be."""
+    import torch
+
     try:
         return predictor.predict(groups) if groups else []
+    except torch.OutOfMemoryError as error:
+        raise MemoryError("out of memory: set --batch-size or --max-pixels lower, or --dtype bfloat16") from error
     except ValueError as error:
         if len(groups) > 1:
             return [prediction for group in groups for prediction in answered(predictor, [group], unanswered)]
