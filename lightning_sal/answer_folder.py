@@ -46,31 +46,7 @@ class AnswerFolder:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
         self.folder, self.list = folder, folder / "predictions.jsonl"
-        stated = folder / "segment.json"
-        if not stated.is_file() and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise FileExistsError(f"{folder} holds other things than answers of segment: name another folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lock = stated.open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the process ends, or the file is closed
-        except BlockingIOError:
-            raise BlockingIOError(
-                f"{folder}: another process writes answers there; wait, or name another folder"
-            ) from None
-        self._lock.seek(0)
-        there = self._lock.read()
-        if overwrite:
-            self._clear()
-        if overwrite or not there:
-            self._lock.truncate(0)
-            self._lock.write(json.dumps(settings, indent=1) + "\n")
-            self._lock.flush()
-        elif difference := _difference(json.loads(there), settings):
-            raise FileExistsError(
-                f"{folder} holds answers with {difference}: name another folder, or say --overwrite to delete them"
-            )
-        for name in ("masks", "overlays"):
-            (folder / name).mkdir(exist_ok=True)
+        self._open(settings, overwrite)
         self._done: set[tuple[str, tuple[str, ...]]] = set()
         self._taken: set[str] = set()
         for fields in self._whole_lines():
@@ -80,6 +56,30 @@ class AnswerFolder:
             f"{name.replace('_', ' ')} {value}" for name, value in settings.items() if value is not None
         )
         self.gallery = Gallery(folder, "What stands out", subtitle, len(self._done))
+
+    def _open(self, settings: Mapping[str, Any], overwrite: bool) -> None:
+        folder, stated = self.folder, self.folder / "segment.json"
+        if not stated.is_file() and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise FileExistsError(f"{folder} holds other things than answers of segment: name another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = stated.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the process ends, or the file is closed
+        except BlockingIOError:
+            raise BlockingIOError(f"{folder}: another process writes there; wait, or name another folder") from None
+        answers = self.list.is_file() and self.list.stat().st_size > 0  # none where the model could not be loaded
+        difference = answers and _difference(json.loads(stated.read_text(encoding="utf-8")), settings)
+        if difference and not overwrite:
+            raise FileExistsError(
+                f"{folder} holds answers with {difference}: name another folder, or say --overwrite to delete them"
+            )
+        if overwrite or not answers:
+            self._clear()
+            self._lock.truncate(0)
+            self._lock.write(json.dumps(settings, indent=1) + "\n")
+            self._lock.flush()
+        for name in ("masks", "overlays"):
+            (folder / name).mkdir(exist_ok=True)
 
     def holds(self, task: str, files: Sequence[str]) -> bool:
         """Whether the group of these files is answered."""

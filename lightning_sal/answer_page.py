@@ -108,7 +108,7 @@ def _figure(image: Tensor, masks: Tensor, longest_side: int) -> str:
 
 def _layer(mask: Tensor, number: int) -> Image.Image:
     """A mask as a transparent picture: palette entry 0 outside, 1 inside, 2 along its border."""
-    radius = max(1, round(max(mask.shape) / 220))
+    radius = max(1, round(max(mask.shape) / 160))
     outside = max_pool2d((~mask)[None].float(), 2 * radius + 1, stride=1, padding=radius)[0] > 0
     layer = Image.fromarray((mask.to(torch.uint8) + (mask & outside).to(torch.uint8)).numpy())
     layer.putpalette([0, 0, 0, *colour(number), *colour(number)])

@@ -23,7 +23,8 @@ from lightning_sal.pages import data_uri, page_head
 WORST = 24  # images of a benchmark on the page of failures
 THUMBNAIL = 640  # pixels of its longer side
 STYLE = """
-figure { display: inline-block; margin: .6rem; max-width: 100%; vertical-align: top }
+figure { display: inline-block; margin: .6rem; padding: 1rem; max-width: 100%; vertical-align: top; break-inside: avoid;
+  background: var(--card); border: 1px solid var(--rule); border-radius: .8rem }
 figcaption { margin-top: .5rem; font-size: .9rem }
 img { display: block; max-width: 100% }
 """
@@ -179,7 +180,7 @@ def _figure(row: Mapping[str, Any], score: float, picture: Image.Image) -> str:
     name = html.escape(str(row["image"] or row["key"]))
     said = html.escape(" | ".join(str(row[key]) for key in ("expressions", "malformed") if row.get(key)))
     return (
-        f'<figure class="card"><img src="{data_uri(picture.convert("RGB"), quality=80)}" alt="{name}">'
+        f'<figure><img src="{data_uri(picture.convert("RGB"), quality=80)}" alt="{name}">'
         f"<figcaption>{score:.3f} {name}<br>{said}</figcaption></figure>"
     )
 

@@ -125,6 +125,7 @@ for wait in [*waits, None]:
 
 def test_other_settings_and_other_files_are_refused(tmp_path):
     out = tmp_path / "out"
+    AnswerFolder(out, SETTINGS | {"model": "mistyped"}).finish([])  # which left nothing that could be mixed up
     folder = AnswerFolder(out, SETTINGS)
     folder.add(prediction("a.jpg"))
     with pytest.raises(BlockingIOError, match="another process"):
