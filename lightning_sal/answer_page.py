@@ -31,7 +31,7 @@ STYLE = """
 .answer .images { display: grid; gap: .5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 9rem), 1fr)) }
 .answer .image { position: relative; margin: 0; border-radius: .5rem; overflow: hidden; align-self: start }
 .answer .image img { display: block; width: 100%; height: auto; margin: 0; transition: opacity .15s, filter .15s }
-.answer .mask { position: absolute; inset: 0 }
+.answer .image .mask { position: absolute; inset: 0; height: 100% }
 .answer .expressions { display: flex; flex-wrap: wrap; gap: .4rem }
 .answer .expression { cursor: default; border-radius: .3rem; color: inherit; outline-offset: 2px;
   background: color-mix(in srgb, var(--colour) 26%, transparent); print-color-adjust: exact;
@@ -65,19 +65,21 @@ def answer_html(prediction: Prediction, *, style: bool = True, longest_side: int
     """
     answer = task_of(prediction.group).parse(prediction.text)
     images = zip(prediction.group.images, prediction.drawn, strict=True)
+    last = max(0, len(prediction.drawn[0]) - 1)  # where only the union of the masks was kept, all expressions light it
+    numbered = [(min(number, last), words) for number, words in enumerate(prediction.expressions)]
     parts = [
         '<div class="images">',
         *(_figure(image, masks, longest_side) for image, masks in images),
         "</div>",
         '<p class="expressions">',
-        *(_expression(number, words) for number, words in enumerate(prediction.expressions)),
+        *(_expression(number, words) for number, words in numbered),
         "</p>",
     ]
     if prediction.reason is not None:
         parts.append(f'<p class="malformed">Malformed: {_escaped(prediction.reason)}</p>')
         parts.append(f"<pre>{_escaped(prediction.text)}</pre>")
     elif answer.think:
-        parts.append(f'<p class="think">{_reasoning(answer.think, prediction.expressions)}</p>')
+        parts.append(f'<p class="think">{_reasoning(answer.think, numbered)}</p>')
     sure = prediction.confidence
     parts.append(f'<p class="sure">confidence {sure:.2f}<i style="--sure: {100 * sure:.0f}%"></i></p>')
     head = f"<style>{answer_style(len(prediction.expressions))}</style>" if style else ""
@@ -129,19 +131,18 @@ def _expression(number: int, words: str) -> str:
     )
 
 
-def _reasoning(text: str, expressions: Sequence[str]) -> str:
+def _reasoning(text: str, numbered: Sequence[tuple[int, str]]) -> str:
     """Reasoning with the titles of its steps set apart."""
     pieces = STEP.split(text)
     return "".join(
-        f"<b>{_escaped(piece)}</b>" if at % 2 else _marked(piece.strip(), expressions)
-        for at, piece in enumerate(pieces)
+        f"<b>{_escaped(piece)}</b>" if at % 2 else _marked(piece.strip(), numbered) for at, piece in enumerate(pieces)
     )
 
 
-def _marked(text: str, expressions: Sequence[str]) -> str:
+def _marked(text: str, numbered: Sequence[tuple[int, str]]) -> str:
     """Text in which the words of an expression, wherever they stand, are that expression."""
-    names = [" ".join(words.replace(SEMANTIC, "").split()) for words in expressions]
-    numbers = {name.lower(): i for i, name in reversed(list(enumerate(names))) if name}
+    named = [(number, " ".join(words.replace(SEMANTIC, "").split())) for number, words in numbered]
+    numbers = {name.lower(): number for number, name in reversed(named) if name}
     if not numbers:
         return _escaped(text)
     longest_first = sorted(numbers, key=len, reverse=True)

@@ -13,7 +13,7 @@ from lightning_sal.samples import Prediction
 from lightning_sal.tasks import get_task
 
 A_PAGE = 200  # answers
-MOST_EXPRESSIONS = 64  # whose masks light up
+MOST_EXPRESSIONS = 128  # whose masks light up
 
 STYLE = """
 header { margin-bottom: 1.8rem }

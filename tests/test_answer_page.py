@@ -4,6 +4,7 @@ import base64
 import io
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -74,6 +75,13 @@ def test_expressions_have_the_colours_of_their_masks():
         inside[:, 10 * i : 10 * i + 5] = True
         assert ((pixels[..., 3] > 0) == inside).all()
         assert (pixels[inside][:, :3] == colour(i)).all()
+
+
+def test_where_only_the_union_was_kept_all_expressions_light_it():
+    kept = answer("Scene: red cat, and dog.", ["red cat", "dog"], task="sod")
+    union = replace(kept, masks=(kept.masks[0].any(0, keepdim=True),), expression_masks=None)
+    page = Read(answer_html(union))
+    assert {attrs["data-mask"] for _, attrs in page.tags if "data-mask" in attrs} == {"0"}
 
 
 def test_what_a_model_or_a_file_name_says_is_text():
