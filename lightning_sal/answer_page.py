@@ -33,9 +33,10 @@ STYLE = """
 .answer .image img { display: block; width: 100%; height: auto; margin: 0; transition: opacity .15s, filter .15s }
 .answer .image .mask { position: absolute; inset: 0; height: 100% }
 .answer .expressions { display: flex; flex-wrap: wrap; gap: .4rem }
-.answer .expression { cursor: default; border-radius: .3rem; color: inherit; outline-offset: 2px;
+.answer .expression { cursor: default; border-radius: .3rem; color: inherit; outline-offset: 1px;
   background: color-mix(in srgb, var(--colour) 26%, transparent); print-color-adjust: exact;
   -webkit-print-color-adjust: exact }
+.answer .expression:is(:hover, :focus) { outline: 2px solid var(--colour) }
 .answer .expressions .expression { padding: .1rem .6rem; border-left: .3rem solid var(--colour); font-weight: 600 }
 .answer .expression small { font-weight: 400; opacity: .65 }
 .answer .think { white-space: pre-line }
