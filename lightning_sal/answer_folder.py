@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from lightning_sal.datasets.coco_results import Instances, write_instances
+from lightning_sal.datasets.photographs import ANSWERS
 from lightning_sal.gallery import Gallery
 from lightning_sal.prediction_files import append, delete_listed, numbered, write
 from lightning_sal.samples import Prediction
@@ -58,7 +59,7 @@ class AnswerFolder:
         self.gallery = Gallery(folder, "What stands out", subtitle, len(self._done))
 
     def _open(self, settings: Mapping[str, Any], overwrite: bool) -> None:
-        folder, stated = self.folder, self.folder / "segment.json"
+        folder, stated = self.folder, self.folder / ANSWERS
         if not stated.is_file() and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise FileExistsError(f"{folder} holds other things than answers of segment: name another folder")
         folder.mkdir(parents=True, exist_ok=True)

@@ -13,13 +13,15 @@ from lightning_sal.datasets.jsonl import GROUP_TASKS
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import get_task
 
+ANSWERS = "segment.json"  # in a folder that `lightning-sal segment` writes to
+
 
 def find_groups(paths: Iterable[str], task: str) -> list[tuple[str, ...]]:
     """The files of each image group that some paths name, each file once.
 
     Args:
-        paths: Files; folders, whose images are taken with those of all folders below, hidden ones left out; and patterns
-            such as `photos/**/*.jpg`.
+        paths: Files; folders, whose images are taken with those of all folders below, but for hidden ones and for answers
+            of `lightning-sal segment`; and patterns such as `photos/**/*.jpg`.
         task: sod, sis or cosod. For CoSOD, each folder that holds images is a group, and so are all files named
             singly, or by patterns, together; otherwise each file is.
 
@@ -96,10 +98,12 @@ def _parent(file: Path) -> Path:
 
 
 def _below(folder: Path) -> list[Path]:
-    """The image files in a folder and all below it, folder by folder; what is hidden is left out."""
+    """The image files in a folder and all below it, folder by folder; what is hidden, and answers, are left out."""
     files = []
     for place, subfolders, names in os.walk(folder):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        subfolders[:] = sorted(
+            name for name in subfolders if not name.startswith(".") and not Path(place, name, ANSWERS).exists()
+        )
         files += [Path(place, name) for name in sorted(names) if _is_image(name)]
     return files
 

@@ -78,6 +78,12 @@ def test_a_second_call_goes_on_and_a_third_loads_nothing(photos, loaded, capsys)
     assert Path("runs/segment/index.html").read_text().count("<article") == 3
 
 
+def test_answers_are_no_photographs(photos, loaded, capsys):
+    assert main(["segment", "."]) == 0
+    assert main(["segment", "."]) == 0
+    assert capsys.readouterr().out.endswith("3 of 3 answered: open runs/segment/index.html\n")
+
+
 def test_bad_files_are_named_at_the_end_and_the_rest_is_done(photos, loaded, capsys):
     (photos / "text.png").write_text("no image")
     whole = (photos / "a.png").read_bytes()
