@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
     if waiting:
         with console.status(f"loading {arguments.model}"):
             predictor = _load(arguments)
-        with Progress(console=console, transient=True) as progress:
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             bar = progress.add_task("answers", total=len(waiting))
             for start in range(0, len(waiting), arguments.batch_size):
                 part = waiting[start : start + arguments.batch_size]
