@@ -71,7 +71,8 @@ def test_the_wheel_holds_the_whole_package_and_nothing_beside_it(wheel_files):
 @in_checkout
 def test_the_wheel_holds_the_licence_in_full(wheel_files):
     assert [name for name in wheel_files if name.endswith(".dist-info/licenses/LICENSE")]
-    published = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"  # of the foundation's LICENSE-2.0.txt
+    # The SHA-256 of the text that the Apache Software Foundation publishes.
+    published = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
     assert sha256((ROOT / "LICENSE").read_bytes()).hexdigest() == published
 
 

@@ -1,4 +1,4 @@
-"""the packaged configs, written into a folder of your own to be edited"""
+"""write the packaged configs into a folder of your own, to be edited"""
 
 from __future__ import annotations
 
