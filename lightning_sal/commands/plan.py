@@ -26,8 +26,8 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="lightning-sal plan",
         description="Estimate parameters, tokens of a prompt, and peak memory of a step, for the model and the batch of a "
-        "config of `lightning fit`. No weight is loaded. All other options are those of `lightning fit`, as --config FILE and "
-        "--data.init_args.batch_size 8.",
+        "config of `lightning fit`. No weight is loaded. All other options are those of `lightning fit`, as --config "
+        "FILE and --data.init_args.batch_size 8.",
         allow_abbrev=False,
     )
     parser.add_argument(
