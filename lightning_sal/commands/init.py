@@ -38,6 +38,9 @@ def write_configs(folder: Path) -> dict[Path, str]:
 
     Returns:
         Path of each config, in alphabetical order -> "written", "left, equal" or "left, differs".
+
+    Raises:
+        OSError: If a folder or file cannot be made; what was written before stays.
     """
     folder.mkdir(parents=True, exist_ok=True)
     outcomes: dict[Path, str] = {}
@@ -53,4 +56,6 @@ def write_configs(folder: Path) -> dict[Path, str]:
             except FileExistsError:
                 equal = path.is_file() and path.read_bytes() == packaged.read_bytes()
                 outcomes[path] = "left, equal" if equal else "left, differs"
+            except OSError as error:
+                raise OSError(f"{path}: {error.strerror}; choose a folder whose file system has hard links") from error
     return outcomes

@@ -111,6 +111,17 @@ def test_a_file_that_appears_meanwhile_is_left(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "conf/sft.yaml").read_text() == "theirs"
 
 
+def test_a_file_system_without_hard_links_is_one_line(tmp_path, monkeypatch, capsys):
+    def refuse(source, target):
+        raise PermissionError(1, "Operation not permitted", str(source), None, str(target))
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert main(["init", str(tmp_path)]) == 1
+    line = "README.md: Operation not permitted; choose a folder whose file system has hard links"
+    assert line in capsys.readouterr().err
+    assert not contents(tmp_path)
+
+
 def test_a_file_in_the_place_of_the_folder_is_one_line(tmp_path, capsys):
     (tmp_path / "conf").write_text("no folder")
     assert main(["init", str(tmp_path)]) == 1
