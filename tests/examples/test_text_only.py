@@ -1,0 +1,55 @@
+"""Three callbacks in a project without images, and what TensorBoard holds afterwards."""
+
+import io
+from importlib import import_module
+
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lightning_sal.callbacks import CollapseGuard
+
+
+@pytest.fixture
+def trained(project):
+    """The trainer of a whole run, and its event files."""
+    trainer = import_module("text_only").main(project / "runs")
+    events = EventAccumulator(trainer.log_dir, size_guidance={"scalars": 0, "images": 0, "tensors": 0})
+    events.Reload()
+    return trainer, events
+
+
+def test_it_learns_shows_words_and_is_watched(trained):
+    trainer, events = trained
+    rewards = [scalar.value for scalar in events.Scalars("rl/reward")]
+    assert sum(rewards[:10]) / 10 < 0.5
+    assert sum(rewards[-10:]) / 10 > 0.9
+
+    # Of 5 steps 4 are RL; those alone log a reward, and SFT steps alone their loss.
+    steps = [scalar.step for scalar in events.Scalars("rl/reward")]
+    assert steps == [step for step in range(trainer.global_step) if step % 5 != 4]
+    assert [scalar.step for scalar in events.Scalars("sft/loss")] == list(range(4, trainer.global_step, 5))
+
+    pictures = events.Images("rollouts/sort")
+    assert [picture.step for picture in pictures] == list(range(0, trainer.global_step, 50))
+    assert all(Image.open(io.BytesIO(p.encoded_image_string)).convert("L").getextrema()[0] < 64 for p in pictures)
+    text = events.Tensors("rollouts/sort/text_summary")[-1].tensor_proto.string_val[0].decode()
+    words = [line.split("**")[1].split(" ")[0] for line in text.splitlines() if line.startswith("**")]
+    answers = [line.strip() for line in text.splitlines() if line.startswith("    ")]
+    assert sum(a == "".join(sorted(word)) for word, a in zip(words, answers, strict=True)) >= 6  # of 8
+
+    (guard,) = (callback for callback in trainer.callbacks if isinstance(callback, CollapseGuard))
+    watched = [value for _, value in guard.windows["rl/reward"]]
+    assert watched == pytest.approx(rewards[-50:])
+    assert trainer.global_step == 300
+
+
+def test_a_policy_that_unlearns_is_stopped(project, monkeypatch):
+    example = import_module("text_only")
+
+    def uphill(module):
+        return torch.optim.SGD(module.parameters(), lr=1.0, maximize=True)
+
+    monkeypatch.setattr(example.Sorter, "configure_optimizers", uphill)
+    assert example.main(project / "runs").global_step < 300
