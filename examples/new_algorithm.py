@@ -63,7 +63,9 @@ class Reinforce(RolloutModule):
     def rl_step(self, batch: Batch) -> Tensor:
         loss = super().rl_step(batch)
         rewards = self.record.judged.total.to(self.device)
-        total, count = self.over_ranks(torch.stack([rewards.sum(), rewards.new_tensor(len(rewards))]))  # alike on all ranks
+        total, count = self.over_ranks(
+            torch.stack([rewards.sum(), rewards.new_tensor(len(rewards))])
+        )  # alike on all ranks
         self.baseline.lerp_(total / count, 1 - self.decay)
         self.log("train/baseline", self.baseline.clone())
         return loss

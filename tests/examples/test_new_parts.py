@@ -39,8 +39,10 @@ def test_new_reward_in_a_training(lightning):
 def test_new_segmenter_by_hand():
     image = torch.full((4, 6, 3), 245, dtype=torch.uint8)
     image[:2, :2], image[2:, 3:] = torch.tensor([210, 40, 45]).byte(), torch.tensor([50, 70, 225]).byte()
-    found, none = import_module("new_segmenter").ColourSegmenter().segment(
-        [image, image], [["red square", "[semantic] blue bar", "a grey dog"], []]
+    found, none = (
+        import_module("new_segmenter")
+        .ColourSegmenter()
+        .segment([image, image], [["red square", "[semantic] blue bar", "a grey dog"], []])
     )
     assert found.dtype == torch.bool
     assert [mask.nonzero().tolist() for mask in found] == [
@@ -110,8 +112,6 @@ def test_new_task_has_a_grammar_of_its_own():
     assert get_task("cod") is cod
     assert cod.format_reward(cod.response("still as a stone", ["owl in the bark"])) == 1
     assert cod.format_reward("<think></think><answer><rg>[semantic] owl</rg></answer>") == 0.5
-
-
 
 
 def test_new_task_predicts(camouflage):
