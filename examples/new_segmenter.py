@@ -38,7 +38,7 @@ class ColourSegmenter:
             pixels = rgb2lab(image.cpu().numpy())
             for mask, text in zip(found, texts, strict=True):
                 if named := [word for word in text.lower().split() if word in ImageColor.colormap]:
-                    colour = rgb2lab(np.uint8([[ImageColor.getrgb(named[0])]]))
+                    colour = rgb2lab(np.array([[ImageColor.getrgb(named[0])]], np.uint8))
                     mask.copy_(torch.from_numpy(deltaE_ciede2000(pixels, colour) < self.distance))
             masks.append(found)
         return masks

@@ -13,6 +13,7 @@ import random
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import lightning as L
 import torch
@@ -38,11 +39,11 @@ class Words(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         draw = random.Random(0)
-        self.words = ["".join(draw.sample(LETTERS, LENGTH)) for _ in range(6400)]
+        self.words: Any = ["".join(draw.sample(LETTERS, LENGTH)) for _ in range(6400)]
 
     def train_dataloader(self) -> dict[str, DataLoader]:
         # (1) InterleavedSFT takes two loaders, "rl" and "sft", and hands out the batch of the one whose turn it is.
-        annotated = [(word, "".join(sorted(word))) for word in self.words[:8]]
+        annotated: Any = [(word, "".join(sorted(word))) for word in self.words[:8]]
         return {"rl": DataLoader(self.words, batch_size=64), "sft": DataLoader(annotated, batch_size=8)}
 
 

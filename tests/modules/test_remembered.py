@@ -27,6 +27,7 @@ class Baseline(RolloutModule):
 
     def __init__(self, **options):
         super().__init__(**options)
+        self.baseline: torch.Tensor
         self.register_buffer("baseline", torch.zeros(()))
 
     def advantages(self, rewards, confidence):
