@@ -1,7 +1,7 @@
 """Three callbacks of lightning-sal in a project that has no images: a language model learns to sort letters.
 
     python examples/text_only.py            # about 20 s on one core; needs lightning and lightning-sal alone
-    tensorboard --logdir runs/text_only     # Scalars, Text and Images
+    tensorboard --logdir runs               # Scalars, Text and Images
 
 A GRU is asked `dbca>` and must answer `abcd`. It sees 8 right answers (SFT), and is told of all others only how many of
 their letters stand at the right place (REINFORCE). What it takes to use the callbacks is marked by (1), (2) and (3).
