@@ -50,9 +50,10 @@ def project(tmp_path, monkeypatch):
 def lightning(project):
     """Runs `lightning WORD`, small; returns the values of each scalar of its log, in the order of the steps."""
 
-    def run(word, *arguments):
+    def run(word, *configs, options=()):
         (project / "small.yaml").write_text(SMALL)
-        assert main([word, *map(str, arguments), "--config", "small.yaml"]) == 0
+        files = [argument for config in (*configs, "small.yaml") for argument in ("--config", str(config))]
+        assert main([word, *files, *options]) == 0
         values = defaultdict(list)
         with (project / "logs/metrics.csv").open() as file:
             for row in csv.DictReader(file):

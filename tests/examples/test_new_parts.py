@@ -15,7 +15,8 @@ from lightning_sal.tasks import get_task
 from lightning_sal.tiny.scenes import scene_group
 
 FOLDER = Path(__file__).parents[2] / "examples"
-QUICKSTART = ("--config", "conf/quickstart.yaml")
+QUICKSTART = "conf/quickstart.yaml"
+EVALUATION = "[{class_path: lightning_sal.callbacks.EvaluationResults, init_args: {folder: runs/cod, name: ours}}]"
 
 
 def test_new_reward_by_hand():
@@ -29,7 +30,7 @@ def test_new_reward_by_hand():
 
 
 def test_new_reward_in_a_training(lightning):
-    logged = lightning("fit", *QUICKSTART, "--config", FOLDER / "new_reward.yaml")
+    logged = lightning("fit", QUICKSTART, FOLDER / "new_reward.yaml")
     terms = zip(*(logged[f"train/reward/{name}"] for name in ("correctness", "format", "brevity")), strict=True)
     expected = [0.4 * correctness + 0.4 * form + 0.2 * brevity for correctness, form, brevity in terms]
     assert len(expected) == 2
@@ -64,20 +65,21 @@ def test_new_segmenter_finds_the_shapes_of_scenes():
 
 
 def test_new_segmenter_in_a_training(lightning):
-    logged = lightning("fit", *QUICKSTART, "--config", FOLDER / "new_segmenter.yaml")
+    logged = lightning("fit", QUICKSTART, FOLDER / "new_segmenter.yaml")
     assert len(logged["train/reward/correctness"]) == 2
     assert max(logged["train/reward/correctness"]) > 0.3  # the early policy names most colours rightly
 
 
 def test_new_algorithm_in_a_training(lightning):
-    logged = lightning("fit", *QUICKSTART, "--config", FOLDER / "new_algorithm.yaml", "--trainer.max_steps", "5")
-    rewards, before, after = logged["train/reward/mean"], 0.5, []
-    assert len(rewards) == 2
-    for reward, advantage in zip(rewards, logged["train/advantage/mean"], strict=True):
-        assert advantage == pytest.approx(reward - before, abs=1e-6)
-        before = 0.9 * before + 0.1 * reward
-        after.append(before)
-    assert logged["train/baseline"] == pytest.approx(after, abs=1e-6)
+    logged = lightning("fit", QUICKSTART, FOLDER / "new_algorithm.yaml", options=["--trainer.max_steps=5"])
+    names = ("train/reward/mean", "train/advantage/mean", "train/baseline")
+    baseline, steps = 0.5, list(zip(*(logged[name] for name in names), strict=True))
+    del steps[2]  # SFT, where the log repeats the step before
+    assert len(set(steps)) == len(steps) == 4
+    for reward, advantage, after in steps:
+        assert advantage == pytest.approx(reward - baseline, abs=1e-6)
+        baseline = 0.9 * baseline + 0.1 * reward
+        assert after == pytest.approx(baseline, abs=1e-6)
 
 
 @pytest.fixture
@@ -94,17 +96,22 @@ def camouflage(project):
         response = "<think>it has the colour of the ground</think><answer><rg>pale ring</rg></answer>"
         lines.append({"task": "cod", "images": [image], "masks": [mask], "response": response})
     (project / "cod.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    return ("--config", "conf/real/sod.yaml", "--config", FOLDER / "new_task.yaml", "--data.init_args.train", "COD")
 
 
-def test_new_task_trains_and_is_evaluated(lightning, camouflage):
-    logged = lightning("fit", *camouflage, "--data.init_args.sft", "cod.jsonl", "--trainer.max_steps", "3")
-    assert len(logged["train/cod/reward/mean"]) == 2
+def test_new_task_trains_and_is_evaluated(lightning, camouflage, capsys):
+    configs, folder = ("conf/real/sod.yaml", FOLDER / "new_task.yaml"), "--data.init_args.train=COD"
+    logged = lightning("fit", *configs, options=[folder, "--data.init_args.sft=cod.jsonl", "--trainer.max_steps=3"])
+    assert len(logged["train/cod/reward/mean"]) == 3
     assert logged["train/cod/reward/mean"] == logged["train/reward/mean"]
     assert not [name for name in logged if name.startswith(("train/sod", "train/sis", "train/cosod"))]
-    logged = lightning("test", *camouflage)
-    assert 0 <= logged["test/cod/s_measure"][0] <= 1
+
+    logged = lightning("test", *configs, options=[folder, "--trainer.callbacks", EVALUATION])
     assert not [name for name in logged if name.startswith("test/sod")]
+    capsys.readouterr()
+    assert main(["table", "runs/cod"]) == 0
+    head, _, row = capsys.readouterr().out.splitlines()
+    assert [cell.strip() for cell in head.split("|")[2:-1]] == ["cod S", "cod E max", "cod F max", "cod MAE"]
+    assert f"{logged['test/cod/s_measure'][0]:.3f}" in row
 
 
 def test_new_task_has_a_grammar_of_its_own():
