@@ -36,9 +36,9 @@ class BeforeAfter(L.Callback):
 
     `samples.jsonl` holds each held-out sample of each arm, for `lightning-sal compare`.
 
-    What it asks of others: the module is a `lightning_sal.modules` module (or offers its `judge` and `sft_losses`), the
-    datamodule gives annotated samples by `val_dataloader()` and, for the control, has
-    its SFT batches in `streams["sft"]`. One process only.
+    What it asks of others: the module is a `lightning_sal.modules` module (or offers its `judge` and, for a control, its
+    `sft_losses` and `configure_optimizers`), the datamodule gives annotated samples by `val_dataloader()` and, for a
+    control, has its SFT batches in `streams["sft"]`. One process only.
 
     Args:
         folder: Folder for `gallery.png` and `samples.jsonl`; a number is appended where it exists, so nothing is

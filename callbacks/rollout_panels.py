@@ -15,16 +15,19 @@ from lightning_sal.drawing import gallery, panel
 class RolloutPanels(L.Callback):
     """Every few steps, draw rollouts: image, ground truth, predicted mask, and the words with their reward and faults.
 
+    Where a project has no images, the words alone are drawn.
+
     Adds an image `rollouts/<task>` and a text of the same name to each TensorBoard logger. A step that sampled nothing
     (an SFT step) is passed over, and the next one that did is drawn in its place.
 
     What it asks of others, and nothing more: after a step the module's `record` is None, or has
 
-    - `groups`, B objects with `key`, `task`, `images` (K tensors (H, W, 3) uint8) and `masks` (K boolean tensors
-      (N, H, W), or None);
+    - `groups`, B objects with `key` and `task`;
     - `rollout.texts`, B responses;
-    - `judged.total`, (B,) rewards, and `judged.masks`, for each response the K predicted masks (N, H, W);
-    - `judged.reasons`, where there is one: name of a reward term -> B reasons, each a line or None.
+    - `judged.total`, (B,) rewards;
+    - `judged.reasons`, where there is one: name of a reward term -> B reasons, each a line or None;
+    - where there are images: in each of `groups` the `images` (K tensors (H, W, 3) uint8) and `masks` (K boolean tensors
+      (N, H, W), or None), and in `judged.masks` for each response the K predicted masks (N, H, W).
 
     Args:
         every_n_steps: Optimisation steps from one drawing to the next, >= 1.
@@ -56,9 +59,11 @@ class RolloutPanels(L.Callback):
                 board.add_text(f"rollouts/{task}", text, step)
 
     def _panel(self, record: Any, row: int) -> Any:
-        group, judged = record.groups[row], record.judged
+        group, judged, text = record.groups[row], record.judged, record.rollout.texts[row]
         title = " · ".join([_headline(record, row), *_reasons(judged, row)])
-        return panel(group.images, group.masks, judged.masks[row], record.rollout.texts[row], title=title)
+        if not (images := getattr(group, "images", ())):
+            return panel((), None, (), text, title=title)
+        return panel(images, group.masks, judged.masks[row], text, title=title)
 
     def _markdown(self, record: Any, row: int) -> str:
         lines = [f"**{_headline(record, row)}**", *_reasons(record.judged, row)]

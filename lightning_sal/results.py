@@ -28,7 +28,7 @@ figure { display: inline-block; margin: 1em; vertical-align: top }
 img { display: block }
 """
 LOWER_IS_BETTER = frozenset({"mae", "malformed", "ece"})
-PRIMARY = {"sod": "s_measure", "cosod": "s_measure", "sis": "iasm"}  # by which failures are ranked
+PRIMARY = ("iasm", "s_measure")  # by which failures are ranked: of instances, of regions
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class ResultsWriter:
             if new:
                 writer.writeheader()
             writer.writerow(row)
-        score = float(row[PRIMARY[self.tasks[benchmark]]])
+        score = next(float(row[name]) for name in PRIMARY if name in row)
         heap, self.images = self.worst.setdefault(benchmark, []), self.images + 1
         if len(heap) < WORST or -score > heap[0][0]:
             entry = (-score, -self.images, _figure(row, score, picture()))

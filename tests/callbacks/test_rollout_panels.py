@@ -1,9 +1,11 @@
 """Panels on a module that is not ours: what TensorBoard holds afterwards."""
 
 import io
+from itertools import pairwise
 from types import SimpleNamespace
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -47,13 +49,13 @@ class Foreign(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
-def fit(callback, samples, folder):
+def fit(callback, samples, folder, module=Foreign):
     logger = TensorBoardLogger(folder, name=None, version="")
     trainer = L.Trainer(
         max_steps=len(samples), accelerator="cpu", logger=logger, callbacks=[callback], log_every_n_steps=1,
         enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
     )  # fmt: skip
-    trainer.fit(Foreign(samples), torch.utils.data.DataLoader(torch.ones(len(samples), 1)))
+    trainer.fit(module(samples), torch.utils.data.DataLoader(torch.ones(len(samples), 1)))
     events = EventAccumulator(str(folder), size_guidance={"images": 0, "tensors": 0})
     events.Reload()
     return events
@@ -87,3 +89,24 @@ def test_no_more_groups_than_asked_for(tmp_path):
 def test_settings_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="at least 1"):
         RolloutPanels(every_n_steps=0)
+
+
+def test_a_project_without_images_shows_its_words(tmp_path):
+    class TextOnly(Foreign):
+        def training_step(self, batch, batch_idx):
+            self.record = SimpleNamespace(
+                groups=[SimpleNamespace(key=f"question {i}", task="words") for i in range(3)],
+                rollout=SimpleNamespace(texts=["one", "two", "three " * 60]),
+                judged=SimpleNamespace(total=torch.tensor([0.0, 0.5, 1.0])),
+            )
+            return self.layer(batch).sum()
+
+    events = fit(RolloutPanels(max_groups=3), [None], tmp_path, TextOnly)
+    (picture,) = events.Images("rollouts/words")
+    pixels = np.asarray(Image.open(io.BytesIO(picture.encoded_image_string)).convert("L"))
+    assert pixels.shape[1] < 400  # no columns for images
+    rows = (pixels < 100).any(1)
+    assert sum(now and not before for before, now in pairwise(rows)) > 3 + 3 + 4  # lines: titles, heads, words
+    text = events.Tensors("rollouts/words/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert "**question 1 · reward 0.500**" in text
+    assert "    two" in text
