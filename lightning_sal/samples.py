@@ -130,6 +130,8 @@ class Prediction:
         masks: K boolean tensors of shape (N, H, W), each as large as its image: N = 1 for SOD and CoSOD, one an
             expression for SIS.
         confidence: Mean probability of the response's tokens, in [0, 1].
+        expression_masks: K boolean tensors of shape (E, H, W), one mask an expression, of which `masks` is composed; None
+            where they were not kept.
     """
 
     group: ImageGroup
@@ -138,8 +140,18 @@ class Prediction:
     reason: str | None
     masks: tuple[Tensor, ...]
     confidence: float
+    expression_masks: tuple[Tensor, ...] | None = None
+
+    @property
+    def drawn(self) -> tuple[Tensor, ...]:
+        """What a picture shows: the mask of each expression, or the task's masks where those were not kept."""
+        return self.masks if self.expression_masks is None else self.expression_masks
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Prediction:
         """The same prediction with its masks, and those of its group, on `device`."""
-        masks = tuple(mask.to(device, non_blocking=non_blocking) for mask in self.masks)
-        return replace(self, group=self.group.to(device, non_blocking), masks=masks)
+
+        def moved(masks: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return tuple(mask.to(device, non_blocking=non_blocking) for mask in masks)
+
+        parts = None if self.expression_masks is None else moved(self.expression_masks)
+        return replace(self, group=self.group.to(device, non_blocking), masks=moved(self.masks), expression_masks=parts)

@@ -23,7 +23,8 @@ from lightning_sal.modules.evaluation import Evaluation
 from lightning_sal.objectives import sft_loss, token_confidence
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.policy import Policy
-from lightning_sal.rewards import Reward, RewardBatch, compose_answers
+from lightning_sal.predictor import Predictor
+from lightning_sal.rewards import Reward, RewardBatch
 from lightning_sal.samples import Batch, ImageGroup, Prediction, Rollout
 from lightning_sal.segmenters.base import Segmenter
 from lightning_sal.tiny.weights import embedded_segmenter
@@ -138,11 +139,7 @@ class PolicyModule(L.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
         """Greedy responses and their masks, one prediction a group."""
-        rollout = self.respond(batch.groups)
-        answers, masks = compose_answers(batch.groups, rollout.texts, self.segmenter)
-        confidence = token_confidence(rollout.logp, rollout.mask).tolist()
-        parts = zip(batch.groups, rollout.texts, answers, masks, confidence, strict=True)
-        return [Prediction(g, text, a.expressions, a.reason, found, c) for g, text, a, found, c in parts]
+        return Predictor(self.policy, self.segmenter, self.max_new_tokens).predict(batch.groups)
 
     def respond(self, groups: Sequence[ImageGroup]) -> Rollout:
         """Greedy responses."""

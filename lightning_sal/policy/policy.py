@@ -6,7 +6,7 @@ hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -24,7 +24,7 @@ from lightning_sal.policy.fused import FusedDecoder, can_fuse
 from lightning_sal.policy.loading import add_lora, freeze, fuse_norms, load_model
 from lightning_sal.policy.log_probs import chosen_log_probs
 from lightning_sal.policy.prompts import Prompts
-from lightning_sal.policy.sampling import PackedCache, grow, read_prompts
+from lightning_sal.policy.sampling import PackedCache, drain, grow, read_prompts
 from lightning_sal.policy.vision import batch_windows, flatten_patches
 from lightning_sal.samples import ImageGroup, Rollout
 
@@ -129,9 +129,10 @@ class Policy(nn.Module):
 
     def decode(self, tokens: Tensor, mask: Tensor) -> tuple[str, ...]:
         """The texts of (B, T) response tokens; the end-of-turn token is left out."""
-        tokenizer = self.processor.tokenizer
-        rows = [row[keep].tolist() for row, keep in zip(tokens.cpu(), mask.cpu(), strict=True)]
-        return tuple(tokenizer.decode([t for t in row if t not in self.eos_ids]) for row in rows)
+        return tuple(self._text(row[keep].tolist()) for row, keep in zip(tokens.cpu(), mask.cpu(), strict=True))
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        return self.processor.tokenizer.decode([token for token in tokens if token not in self.eos_ids])
 
     def logits(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
         """(..., V) logits over what may be said, at a temperature > 0, in float32 at least."""
@@ -217,21 +218,59 @@ class Policy(nn.Module):
             shape = (len(prompts) * responses, max_new_tokens)
             draws = torch.rand(shape, generator=generator, device=self.device)
         with self._sampling_mode():
-            fused = can_fuse(self._language_model) and not torch.is_autocast_enabled(self.device.type)
-            hidden, cache = read_prompts(prompts, self._read)
-            sampled = grow(
-                prompts,
-                hidden,
-                cache,
-                responses=responses,
-                max_new_tokens=max_new_tokens,
-                logits=lambda hidden: self.logits(hidden, temperature or 1.0),
-                embed=self._embed,
-                advance=FusedDecoder(self._language_model) if fused else self._advance,
-                stop=torch.tensor(self.eos_ids, device=self.device),
-                pad=self.pad_id,
-                draws=draws,
-            )
+            return drain(self._sampling(prompts, max_new_tokens, responses, temperature, draws))
+
+    def stream(self, prompts: Prompts, max_new_tokens: int) -> Generator[str, None, Rollout]:
+        """The likeliest response to one prompt, as it grows; `sample` at temperature 0 gives the same at once.
+
+        Between two steps the policy is as it was before, so that other work may go on with it.
+
+        Args:
+            prompts: One prompt.
+            max_new_tokens: Limit of response tokens.
+
+        Yields:
+            The text so far, whenever it has grown. A character of several tokens comes when it is whole.
+
+        Returns:
+            The response.
+        """
+        steps = self._sampling(prompts, max_new_tokens, 1, 0.0, None)
+        said: list[int] = []
+        before = ""
+        while True:
+            with torch.no_grad(), self._sampling_mode():
+                try:
+                    token = int(next(steps))
+                except StopIteration as end:
+                    return end.value
+            if said and said[-1] in self.eos_ids:
+                continue
+            said.append(token)
+            text = self._text(said).rstrip("\N{REPLACEMENT CHARACTER}")
+            if len(text) > len(before):
+                yield text
+                before = text
+
+    def _sampling(
+        self, prompts: Prompts, max_new_tokens: int, responses: int, temperature: float, draws: Tensor | None
+    ) -> Generator[Tensor, None, Rollout]:
+        """The steps of `sample`: (P, G) tokens after each, and the responses at the end."""
+        fused = can_fuse(self._language_model) and not torch.is_autocast_enabled(self.device.type)
+        hidden, cache = read_prompts(prompts, self._read)
+        sampled = yield from grow(
+            prompts,
+            hidden,
+            cache,
+            responses=responses,
+            max_new_tokens=max_new_tokens,
+            logits=lambda hidden: self.logits(hidden, temperature or 1.0),
+            embed=self._embed,
+            advance=FusedDecoder(self._language_model) if fused else self._advance,
+            stop=torch.tensor(self.eos_ids, device=self.device),
+            pad=self.pad_id,
+            draws=draws,
+        )
         texts = self.decode(sampled.tokens, sampled.mask)
         return Rollout(texts, sampled.tokens, sampled.mask, sampled.logp, sampled.truncated)
 

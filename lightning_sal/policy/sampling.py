@@ -9,9 +9,9 @@ key heads, D their width. P and G shrink while responses end.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ from lightning_sal.policy.prompts import Prompts
 
 # (embeds (P, S, C), additive mask (P, 1, S, keys), positions (3, P, S), cache) -> hidden states (P, S, C)
 Advance = Callable[[Tensor, Tensor, Tensor, "PackedCache"], Tensor]
+
+Result = TypeVar("Result")
 
 _BLOCK = 64  # Steps that the cache grows by at once
 _SHRINK = 0.75  # Rows are packed anew when no more than this share is left: packing copies the cache
@@ -133,8 +135,8 @@ def grow(
     stop: Tensor,
     pad: int,
     draws: Tensor | None,
-) -> Sampled:
-    """Grow G responses behind each prompt until all have ended.
+) -> Generator[Tensor, None, Sampled]:
+    """Grow G responses behind each prompt until all have ended; `drain` gives the result at once.
 
     Args:
         prompts: P prompts.
@@ -149,6 +151,9 @@ def grow(
         pad: Id that fills up ended responses.
         draws: (P G, max_new_tokens) uniform on [0, 1), one a token; None takes the likeliest token. Since each token has
             its own, a response does not depend on when others end.
+
+    Yields:
+        (P, G) tokens after each step, those of ended responses included; P and G shrink as rows are packed.
     """
     count, width, device = len(prompts), prompts.ids.shape[1], hidden.device
     cache.groups = responses
@@ -161,6 +166,7 @@ def grow(
     for step in range(max_new_tokens):
         token, logp = _choose(logits(hidden), None if draws is None else draws[..., step])
         written.add(token, logp, alive)
+        yield token
         alive = alive & (token[..., None] != stop).all(-1)
         if step + 1 == max_new_tokens:
             break
@@ -189,6 +195,15 @@ def grow(
     ended = (mask & torch.isin(tokens, stop)).any(1)
     length = int(mask.sum(1).max())
     return Sampled(tokens[:, :length], mask[:, :length], logps[:, :length], ~ended)
+
+
+def drain(steps: Generator[Any, None, Result]) -> Result:
+    """What a generator returns once it has ended."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 class _Written:

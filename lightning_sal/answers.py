@@ -15,7 +15,7 @@ from lightning_sal.tasks import Answer, task_of
 def compose_answers(
     groups: Sequence[ImageGroup], texts: Sequence[str], segmenter: Segmenter
 ) -> tuple[tuple[Answer, ...], tuple[tuple[Tensor, ...], ...]]:
-    """The answers of B responses, and the masks that a segmenter finds for them in one call.
+    """The answers of B responses, and the masks of their tasks that a segmenter finds for them in one call.
 
     Args:
         groups: B image groups, one a response; a group may come several times.
@@ -29,8 +29,15 @@ def compose_answers(
     Raises:
         ValueError: If a task is unknown, or the segmenter does not give one boolean mask an expression.
     """
-    tasks = [task_of(group) for group in groups]
-    answers = tuple(task.parse(text) for task, text in zip(tasks, texts, strict=True))
+    answers, found = segment_answers(groups, texts, segmenter)
+    return answers, tuple(compose(group, masks) for group, masks in zip(groups, found, strict=True))
+
+
+def segment_answers(
+    groups: Sequence[ImageGroup], texts: Sequence[str], segmenter: Segmenter
+) -> tuple[tuple[Answer, ...], tuple[tuple[Tensor, ...], ...]]:
+    """As `compose_answers`, with one mask an expression whatever the task: K tensors (E, H, W) bool a response."""
+    answers = tuple(task_of(group).parse(text) for group, text in zip(groups, texts, strict=True))
     images = [image for group in groups for image in group.images]
     expressions = [answer.expressions for group, answer in zip(groups, answers, strict=True) for _ in group.images]
     found = segmenter.segment(images, expressions) if images else []
@@ -38,10 +45,16 @@ def compose_answers(
         raise ValueError(f"the segmenter gave masks for {len(found)} images and was asked about {len(images)}")
     following = iter(found)
     masks = tuple(
-        tuple(task.compose(_checked(next(following), group, image, answer)) for image in group.images)
-        for task, group, answer in zip(tasks, groups, answers, strict=True)
+        tuple(_checked(next(following), group, image, answer) for image in group.images)
+        for group, answer in zip(groups, answers, strict=True)
     )
     return answers, masks
+
+
+def compose(group: ImageGroup, found: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The masks of a group's task, (N, H, W) an image, from those of the expressions, (E, H, W) an image."""
+    task = task_of(group)
+    return tuple(task.compose(masks) for masks in found)
 
 
 def _checked(mask: Tensor, group: ImageGroup, image: Tensor, answer: Answer) -> Tensor:
