@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -20,14 +21,15 @@ class Category(NamedTuple):
     Args:
         title: Heading on the tab.
         shown: Whether a run logs it: called with the trainer and the module.
-        charts: Title -> regular expressions of names, each matched from its beginning.
+        charts: Title -> regular expressions of names, each matched from its beginning. All lines of a run have one
+            colour, so that few in a chart are read best.
         margins: Title -> names of a mean, a lower and an upper end.
     """
 
     title: str
     shown: Callable[[Any, Any], bool]
     charts: Charts
-    margins: Charts = {}
+    margins: Charts = MappingProxyType({})
 
 
 def _samples(trainer: Any, module: Any) -> bool:
@@ -45,13 +47,25 @@ CATEGORIES = (
         {
             "Reward and its terms": [r"train/reward/(?!std$)\w+$"],
             "Confidence against reward": ["train/confidence$", "train/reward/mean$"],
-            "Confidence minus reward": [r"train/(\w+/)?confidence_minus_reward$"],
-            "Reward by task": [r"train/\w+/reward/mean$"],
+            "Confidence minus reward, calibration error": ["train/confidence_minus_reward$", "train/ece$"],
             "Malformed and truncated": [r"train/response/(malformed|truncated)$"],
-            "Response length": [r"train/(\w+/)?response/length$"],
+            "Response length": ["train/response/length$"],
+            "Reward by task": [r"train/\w+/reward/mean$"],
         },
     ),
-    Category("Loss", lambda trainer, module: True, {"Loss": ["train/loss$"]}),
+    Category("Response types", _by("ResponseTypes"), {"Shares": [r"train/type/\w+$"]}),
+    Category(
+        "Training",
+        _by("RolloutMonitor"),
+        {
+            "Loss": ["train/loss$"],
+            "Gradient norm": ["train/grad_norm$"],
+            "Share of SFT steps": ["train/phase/sft$"],
+            "Seconds a step": ["train/seconds/step$"],
+            "Peak memory, GB": ["train/memory_gb$"],
+        },
+    ),
+    Category("Loss", lambda trainer, module: not _by("RolloutMonitor")(trainer, module), {"Loss": ["train/loss$"]}),
     Category(
         "Policy update",
         _samples,
@@ -60,8 +74,22 @@ CATEGORIES = (
             "Advantage": [r"train/advantage/(mean|std)$"],
         },
         {
-            f"Ratio of {title}, least and largest": [f"train/{name}/{part}" for part in ("mean", "min", "max")]
-            for title, name in {"new to old policy": "ratio", "policy to sampler": "sampler_ratio"}.items()
+            "Ratio of new to old policy, from least to largest": [
+                f"train/ratio/{part}" for part in ("mean", "min", "max")
+            ]
+        },
+    ),
+    Category(
+        "Sampling",
+        _samples,
+        {
+            "Seconds a phase": [r"train/seconds/(?!step$)\w+$"],
+            "Response tokens a second": ["train/tokens_per_second$"],
+        },
+        {
+            "Ratio of policy to sampler, from least to largest": [
+                f"train/sampler_ratio/{part}" for part in ("mean", "min", "max")
+            ]
         },
     ),
     Category("Reference", lambda trainer, module: getattr(module, "beta", 0) > 0, {"KL divergence": ["train/kl$"]}),
@@ -70,30 +98,10 @@ CATEGORIES = (
         lambda trainer, module: hasattr(module, "prompts_per_step"),
         {"Rounds and groups": [r"train/dynamic_sampling/\w+$"]},
     ),
-    Category("Response types", _by("ResponseTypes"), {"Shares": [r"train/type/\w+$"]}),
-    Category("Calibration", _by("Reliability"), {"Expected calibration error": ["train/ece$"]}),
-    Category(
-        "Steps",
-        _by("RolloutMonitor"),
-        {
-            "Gradient norm": ["train/grad_norm$"],
-            "Seconds a step": ["train/seconds/step$"],
-            "Peak memory, GB": ["train/memory_gb$"],
-            "Share of SFT steps": ["train/phase/sft$"],
-        },
-    ),
-    Category(
-        "Phases",
-        _samples,
-        {
-            "Seconds a phase": [r"train/seconds/(?!step$)\w+$"],
-            "Response tokens a second": ["train/tokens_per_second$"],
-        },
-    ),
     Category(
         "Validation",
         lambda trainer, module: trainer.enable_validation,
-        {"Masks": [r"val/(\w+/)?(s_measure|iasm|giou|ap50)$"]},
+        {"S-measure and IASM": [r"val/(\w+/)?(s_measure|iasm)$"], "Overlap": [r"val/(\w+/)?(giou|ap50)$"]},
     ),
     Category(
         "Validation, responses",
@@ -116,8 +124,8 @@ class Dashboard(L.Callback):
 
     What it asks of others, and nothing more: the names of docs/tensorboard.md for what is logged. It takes a module with
     a `record` for one that samples responses, with a `beta` above 0 for one that logs `train/kl`, with `prompts_per_step`
-    for one that samples dynamically, and with `judge` for one that evaluates responses; what callbacks log is shown where
-    `RolloutMonitor`, `ResponseTypes` or `Reliability` is among them.
+    for one that samples dynamically, and with `judge` for one that evaluates responses; what `RolloutMonitor` and
+    `ResponseTypes` log is shown where they are among the callbacks.
 
     Args:
         charts: Category -> chart -> regular expressions of names, to come first, for scalars of your own.

@@ -12,9 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 NUMBERS = {
     "lr": "defaults.lr",
-    "weight_decay": "defaults.weight_decay",
     "batch_size": "data.batch_size",
-    "group_size": "data.group_size",
     "responses_per_prompt": "module.responses_per_prompt",
     "updates_per_rollout": "module.updates_per_rollout",
     "beta": "module.beta",
@@ -25,8 +23,6 @@ NUMBERS = {
     "sft_steps": "InterleavedSFT.sft_steps",
     "warmup_sft": "InterleavedSFT.warmup_sft",
     "max_steps": "trainer.max_steps",
-    "gradient_clip": "trainer.gradient_clip_val",
-    "processes": "trainer.world_size",
     "seed": "module.seed",
 }
 WORDS = {
@@ -35,22 +31,22 @@ WORDS = {
     "data": "data.__class__.__name__",
     "optimizer": "optimizer.__class__.__name__",
     "clip": "module.clip",
-    "precision": "trainer.precision",
 }
+# TensorBoard shows five columns until others are ticked, first those that are said to differ between runs.
+FIRST = ("algorithm", "lr", "responses_per_prompt", "batch_size", "seed")
 METRICS = (
-    "train/loss",
     "train/reward/mean",
-    "train/reward/correctness",
-    "train/response/malformed",
-    "train/confidence_minus_reward",
-    "train/seconds/step",
-    "before_after/start/exact",
     "before_after/end/exact",
     "before_after/end/correctness",
-    "val/s_measure",
+    "train/response/malformed",
+    "train/confidence_minus_reward",
+    "before_after/start/exact",
     "val/sod/s_measure",
     "val/sis/iasm",
     "val/cosod/s_measure",
+    "val/s_measure",
+    "train/seconds/step",
+    "train/loss",
 )
 
 
@@ -133,8 +129,8 @@ def _experiment(numbers: Mapping[str, str], words: Mapping[str, str], metrics: S
     """The columns of the table."""
     from tensorboard.plugins.hparams import api_pb2, metadata
 
-    columns = [api_pb2.HParamInfo(name=name, type=api_pb2.DATA_TYPE_STRING) for name in words]
-    columns += [api_pb2.HParamInfo(name=name, type=api_pb2.DATA_TYPE_FLOAT64) for name in numbers]
+    kinds = dict.fromkeys(words, api_pb2.DATA_TYPE_STRING) | dict.fromkeys(numbers, api_pb2.DATA_TYPE_FLOAT64)
+    columns = [api_pb2.HParamInfo(name=name, type=kind, differs=name in FIRST) for name, kind in kinds.items()]
     results = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=name)) for name in metrics]
     experiment = api_pb2.Experiment(hparam_infos=columns, metric_infos=results)
     return _summary(metadata.EXPERIMENT_TAG, experiment=experiment)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from textwrap import indent
+from textwrap import indent, wrap
 from typing import Any
 
 import lightning as L
@@ -62,12 +62,17 @@ class RolloutPanels(L.Callback):
 
     def _markdown(self, record: Any, row: int) -> str:
         lines = [f"**{_headline(record, row)}**", *_reasons(record.judged, row)]
-        # An indented block keeps the tags of the response as they are.
-        return "\n\n".join([*lines, indent(record.rollout.texts[row], "    ", lambda _: True)])
+        return "\n\n".join([*lines, _block(record.rollout.texts[row])])
 
 
 def _headline(record: Any, row: int) -> str:
     return f"{record.groups[row].key} · reward {float(record.judged.total[row]):.3f}"
+
+
+def _block(text: str) -> str:
+    """A response as an indented block, which keeps its tags, in lines of a length that TensorBoard shows whole."""
+    lines = text.replace("</think><answer>", "</think>\n<answer>").split("\n")
+    return indent("\n".join(part for line in lines for part in wrap(line, 110) or [""]), "    ", lambda _: True)
 
 
 def _reasons(judged: Any, row: int) -> list[str]:

@@ -119,7 +119,7 @@ class ConfidenceCalibration(Metric):
             if count:
                 colour, centre = ("#d55e00" if confidence > reward else "#009e73"), (number + 0.5) / self.bins
                 ax.bar(centre, confidence - reward, 0.92 / self.bins, bottom=reward, color=colour, alpha=0.3)
-                ax.text(centre, 0.01, f"{count:,.0f}", ha="center", va="bottom", fontsize=7, color="#707886")
+                ax.text(centre, 0.01, f"{count:,.0f}", ha="center", va="bottom", fontsize=8, color="#20242c")
         words = f"ECE {expected_calibration_error(curve).item():.3f}, {curve.count.sum().item():,.0f} responses"
         ax.set(xlabel="confidence", ylabel="reward", xlim=(0, 1), ylim=(0, 1), title=words)
         return ax.figure, ax
