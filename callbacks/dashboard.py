@@ -53,7 +53,6 @@ CATEGORIES = (
             "Reward by task": [r"train/\w+/reward/mean$"],
         },
     ),
-    Category("Response types", _by("ResponseTypes"), {"Shares": [r"train/type/\w+$"]}),
     Category(
         "Training",
         _by("RolloutMonitor"),
@@ -92,6 +91,7 @@ CATEGORIES = (
             ]
         },
     ),
+    Category("Response types", _by("ResponseTypes"), {"Shares": [r"train/type/\w+$"]}),
     Category("Reference", lambda trainer, module: getattr(module, "beta", 0) > 0, {"KL divergence": ["train/kl$"]}),
     Category(
         "Dynamic sampling",

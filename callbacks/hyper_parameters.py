@@ -9,6 +9,13 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.compat.proto import summary_pb2
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+
+# Protobuf makes the names in these modules as they load, which type checkers do not see.
+api: Any = api_pb2
+plugin: Any = plugin_data_pb2
+Summary: Any = summary_pb2.Summary  # type: ignore[attr-defined]
 
 NUMBERS = {
     "lr": "defaults.lr",
@@ -127,20 +134,16 @@ def _at(value: Any, path: str) -> Any:
 
 def _experiment(numbers: Mapping[str, str], words: Mapping[str, str], metrics: Sequence[str]) -> Any:
     """The columns of the table."""
-    from tensorboard.plugins.hparams import api_pb2, metadata
-
-    kinds = dict.fromkeys(words, api_pb2.DATA_TYPE_STRING) | dict.fromkeys(numbers, api_pb2.DATA_TYPE_FLOAT64)
-    columns = [api_pb2.HParamInfo(name=name, type=kind, differs=name in FIRST) for name, kind in kinds.items()]
-    results = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=name)) for name in metrics]
-    experiment = api_pb2.Experiment(hparam_infos=columns, metric_infos=results)
+    kinds = dict.fromkeys(words, api.DATA_TYPE_STRING) | dict.fromkeys(numbers, api.DATA_TYPE_FLOAT64)
+    columns = [api.HParamInfo(name=name, type=kind, differs=name in FIRST) for name, kind in kinds.items()]
+    results = [api.MetricInfo(name=api.MetricName(tag=name)) for name in metrics]
+    experiment = api.Experiment(hparam_infos=columns, metric_infos=results)
     return _summary(metadata.EXPERIMENT_TAG, experiment=experiment)
 
 
 def _session_start(values: Mapping[str, str | float]) -> Any:
     """The hyper-parameters of this run."""
-    from tensorboard.plugins.hparams import metadata, plugin_data_pb2
-
-    start = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
+    start = plugin.SessionStartInfo(start_time_secs=time.time())
     for name, value in values.items():
         setattr(start.hparams[name], "string_value" if isinstance(value, str) else "number_value", value)
     return _summary(metadata.SESSION_START_INFO_TAG, session_start_info=start)
@@ -148,23 +151,18 @@ def _session_start(values: Mapping[str, str | float]) -> Any:
 
 def _session_end(status: str) -> Any:
     """That this run has ended, and how."""
-    from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
-
-    end = plugin_data_pb2.SessionEndInfo(status=api_pb2.Status.Value(status), end_time_secs=time.time())
+    end = plugin.SessionEndInfo(status=api.Status.Value(status), end_time_secs=time.time())
     return _summary(metadata.SESSION_END_INFO_TAG, session_end_info=end)
 
 
 def _summary(tag: str, **content: Any) -> Any:
     """An event of the HParams plugin, in the form in which `SummaryWriter.add_hparams` writes one."""
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.plugins.hparams import metadata, plugin_data_pb2
-
-    about = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**content))
+    about = metadata.create_summary_metadata(plugin.HParamsPluginData(**content))
     return Summary(value=[Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)])
 
 
-def _write(trainer: L.Trainer, summary: Any) -> None:
+def _write(trainer: L.Trainer, event: Any) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             # Not by `add_hparams`, which would make a run of its own below this one.
-            logger.experiment._get_file_writer().add_summary(summary)
+            logger.experiment._get_file_writer().add_summary(event)

@@ -75,6 +75,17 @@ def test_a_panel_and_a_text_a_task_at_the_steps_that_are_due(tmp_path):
     assert "    <answer>key2</answer>" in text
 
 
+def test_of_several_responses_to_a_prompt_the_first_of_each_come_first(tmp_path, monkeypatch):
+    made = rollouts(("a",) * 6)
+    for row, group in enumerate(made.groups):
+        group.key = f"prompt{row // 3}"
+    monkeypatch.setitem(fit.__globals__, "rollouts", lambda tasks: made)
+    events = fit(RolloutPanels(max_groups=3), [("a",) * 6], tmp_path)
+    text = events.Tensors("rollouts/a/text_summary")[0].tensor_proto.string_val[0].decode()
+    headlines = [line for line in text.splitlines() if "reward" in line]
+    assert headlines == [f"**prompt{n} · reward {reward}**" for n, reward in ((0, "0.000"), (1, "0.375"), (0, "0.125"))]
+
+
 def test_a_long_response_is_shown_whole(tmp_path, monkeypatch):
     said = "<think>" + "word " * 60 + "</think><answer>" + "x" * 130 + "</answer>"
     monkeypatch.setitem(rollouts.__globals__, "ANSWER", said)
