@@ -25,7 +25,7 @@ from lightning_sal.callbacks import (
     RolloutPanels,
 )
 from lightning_sal.callbacks.dashboard import CATEGORIES
-from lightning_sal.modules import DAPO, GRPO
+from lightning_sal.modules import DAPO, GRPO, SegmenterFineTuning
 from tests.modules.parts import cgpo, scenes, sft, trainer
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "tensorboard.md"
@@ -126,14 +126,17 @@ def cgpo_options():
     return {"policy": made.policy_config, "segmenter": made.segmenter, "max_new_tokens": 4}
 
 
-def test_a_run_without_rollouts_has_no_charts_of_them(tmp_path):
-    fit = trainer(
-        tmp_path, max_steps=1, logger=board(tmp_path), log_every_n_steps=1, callbacks=[RolloutMonitor(), Dashboard()]
-    )
-    fit.fit(sft(), datamodule=scenes(streams=["sft"]))
+@pytest.mark.parametrize(
+    ("make", "validate", "categories"),
+    [(sft, 0, ["Training"]), (SegmenterFineTuning, 1, ["Training", "Validation"])],
+)
+def test_a_run_without_rollouts_has_no_charts_of_them(tmp_path, make, validate, categories):
+    options = {"logger": board(tmp_path), "log_every_n_steps": 1, "callbacks": [RolloutMonitor(), Dashboard()]}
+    fit = trainer(tmp_path, max_steps=1, limit_val_batches=validate, num_sanity_val_steps=0, **options)
+    fit.fit(make(), datamodule=scenes(streams=["sft"], batch_size=2, steps_per_epoch=1, val_size=2))
     read = events(tmp_path)
     shown = layout(read)
-    assert [*shown] == ["Training"]
+    assert [*shown] == categories
     assert all(
         any(re.match(name, tag) for tag in read.Tags()["scalars"])
         for charts in shown.values()
