@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from textwrap import indent
+from collections import Counter
+from collections.abc import Sequence
+from textwrap import indent, wrap
 from typing import Any
 
 import lightning as L
@@ -31,7 +33,8 @@ class RolloutPanels(L.Callback):
 
     Args:
         every_n_steps: Optimisation steps from one drawing to the next, >= 1.
-        max_groups: Most image groups of each task in one drawing, >= 1.
+        max_groups: Most responses of each task in one drawing, >= 1: one to each image group first, then, of algorithms
+            that sample several, the second to each, and so on.
     """
 
     def __init__(self, every_n_steps: int = 50, max_groups: int = 4) -> None:
@@ -48,7 +51,7 @@ class RolloutPanels(L.Callback):
         self._drawn = step // self.every_n_steps
         boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         for task in dict.fromkeys(group.task for group in record.groups) if boards else ():
-            rows = [row for row, group in enumerate(record.groups) if group.task == task][: self.max_groups]
+            rows = _in_turn(record.groups, task)[: self.max_groups]
             picture = gallery([self._panel(record, row) for row in rows])
             pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
             text = "\n\n".join(self._markdown(record, row) for row in rows)
@@ -67,12 +70,28 @@ class RolloutPanels(L.Callback):
 
     def _markdown(self, record: Any, row: int) -> str:
         lines = [f"**{_headline(record, row)}**", *_reasons(record.judged, row)]
-        # An indented block keeps the tags of the response as they are.
-        return "\n\n".join([*lines, indent(record.rollout.texts[row], "    ", lambda _: True)])
+        return "\n\n".join([*lines, _block(record.rollout.texts[row])])
+
+
+def _in_turn(groups: Sequence[Any], task: str) -> list[int]:
+    """Rows of a task: the first of each group, then the second of each, and so on."""
+    seen: Counter[str] = Counter()
+    turns: list[tuple[int, int]] = []
+    for row, group in enumerate(groups):
+        if group.task == task:
+            turns.append((seen[group.key], row))
+            seen[group.key] += 1
+    return [row for _, row in sorted(turns)]
 
 
 def _headline(record: Any, row: int) -> str:
     return f"{record.groups[row].key} · reward {float(record.judged.total[row]):.3f}"
+
+
+def _block(text: str) -> str:
+    """A response as an indented block, which keeps its tags, in lines of a length that TensorBoard shows whole."""
+    lines = text.replace("</think><answer>", "</think>\n<answer>").split("\n")
+    return indent("\n".join(part for line in lines for part in wrap(line, 110) or [""]), "    ", lambda _: True)
 
 
 def _reasons(judged: Any, row: int) -> list[str]:

@@ -15,6 +15,8 @@ from torch import nn
 
 from lightning_sal.callbacks.rollout_panels import RolloutPanels
 
+ANSWER = "<answer>{}</answer>\n"
+
 
 def rollouts(tasks):
     mask = torch.zeros(1, 30, 30, dtype=torch.bool)
@@ -24,7 +26,7 @@ def rollouts(tasks):
     ]
     return SimpleNamespace(
         groups=groups,
-        rollout=SimpleNamespace(texts=[f"<answer>{group.key}</answer>\n" for group in groups]),
+        rollout=SimpleNamespace(texts=[ANSWER.format(group.key) for group in groups]),
         judged=SimpleNamespace(
             total=torch.arange(len(groups)) / 8,
             masks=[(mask,) for _ in groups],
@@ -73,6 +75,28 @@ def test_a_panel_and_a_text_a_task_at_the_steps_that_are_due(tmp_path):
     assert "key2 · reward 0.250" in text
     assert "format: no think block" in text
     assert "    <answer>key2</answer>" in text
+
+
+def test_of_several_responses_to_a_prompt_the_first_of_each_come_first(tmp_path, monkeypatch):
+    made = rollouts(("a",) * 6)
+    for row, group in enumerate(made.groups):
+        group.key = f"prompt{row // 3}"
+    monkeypatch.setitem(fit.__globals__, "rollouts", lambda tasks: made)
+    events = fit(RolloutPanels(max_groups=3), [("a",) * 6], tmp_path)
+    text = events.Tensors("rollouts/a/text_summary")[0].tensor_proto.string_val[0].decode()
+    headlines = [line for line in text.splitlines() if "reward" in line]
+    assert headlines == [f"**prompt{n} · reward {reward}**" for n, reward in ((0, "0.000"), (1, "0.375"), (0, "0.125"))]
+
+
+def test_a_long_response_is_shown_whole(tmp_path, monkeypatch):
+    said = "<think>" + "word " * 60 + "</think><answer>" + "x" * 130 + "</answer>"
+    monkeypatch.setitem(rollouts.__globals__, "ANSWER", said)
+    events = fit(RolloutPanels(), [("a",)], tmp_path)
+    text = events.Tensors("rollouts/a/text_summary")[0].tensor_proto.string_val[0].decode()
+    block = text.partition("\n\n    ")[2]
+    assert max(len(line) for line in block.splitlines()) <= 114
+    assert "</think>\n    <answer>x" in block
+    assert "".join(block.split()) == "".join(said.split())
 
 
 def test_a_step_that_sampled_nothing_gives_way_to_the_next_one(tmp_path):
