@@ -119,8 +119,9 @@ def split(samples: Sequence[Sample], sizes: Mapping[str, Size], seed: int) -> Sp
     """
     asked = quotas(Counter(sample.task for sample in samples), sizes)
     groups = [[samples[i] for i in group] for group in components([sample.images for sample in samples])]
-    order = sorted(groups, key=lambda group: min(_hash(seed, image) for sample in group for image in sample.images))
-    room = {name: Counter(asked.get(name, {})) for name in SETS}
+    # One image speaks for its group: the least of many hashes would bring large groups to the front, and into one set.
+    order = sorted(groups, key=lambda group: _hash(seed, min(image for sample in group for image in sample.images)))
+    room = {name: Counter(asked[name]) for name in SETS}
     found: dict[str, list[Sample]] = {name: [] for name in (*SETS, "")}
     rest = "" if "sft" in sizes else "sft"
     for group in order:

@@ -122,7 +122,8 @@ def _faults(record: Record, seen: dict[Samples, str]) -> Iterator[str]:
         yield f"{record.source}: malformed response: {answer.reason}"
     if group is None:
         return
-    if TASKS[record.task].instances and group.masks and len(group.masks[0]) != len(answer.expressions):
+    counted = TASKS[record.task].instances and group.masks and not answer.reason
+    if counted and len(group.masks[0]) != len(answer.expressions):
         yield f"{record.source}: {len(answer.expressions)} expressions for {len(group.masks[0])} instances"
     images = sorted(digest(photograph.path) for photograph in record.photographs)
     first = seen.setdefault((record.task, *images), record.source)
