@@ -13,8 +13,13 @@ DEFAULT = {"rl": {"": 0.33}, "isr": {"": 0.22}, "val": {"": 0}}
 
 
 def sample(number, task, images, masks=True):
-    fields = {"task": task, "images": list(images), "response": f"said {number}"}
+    images = list(images)
+    fields = {"task": task, "images": images, "response": f"said {number}"}
     return Sample(Line(Path("x.jsonl"), number, fields | ({"masks": ["m"]} if masks else {})), frozenset(images))
+
+
+def samples_of(drawn):
+    return [sample(n, task, map(str, shown), masks) for n, (task, shown, masks) in enumerate(drawn)]
 
 
 def singles(numbers, task="sod"):
@@ -35,11 +40,7 @@ SAMPLES = st.lists(
     ),
     min_size=1,
     max_size=60,
-).map(
-    lambda drawn: [
-        sample(n, task, [str(image) for image in shown], masks) for n, (task, shown, masks) in enumerate(drawn)
-    ]
-)
+).map(samples_of)
 
 
 @settings(deadline=None)
