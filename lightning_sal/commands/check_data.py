@@ -122,9 +122,9 @@ def _faults(record: Record, seen: dict[Samples, str]) -> Iterator[str]:
         yield f"{record.source}: malformed response: {answer.reason}"
     if group is None:
         return
-    counted = TASKS[record.task].instances and group.masks and not answer.reason
-    if counted and len(group.masks[0]) != len(answer.expressions):
-        yield f"{record.source}: {len(answer.expressions)} expressions for {len(group.masks[0])} instances"
+    instances = len(group.masks[0]) if group.masks and TASKS[record.task].instances else None
+    if instances not in (None, len(answer.expressions)) and not answer.reason:
+        yield f"{record.source}: {len(answer.expressions)} expressions for {instances} instances"
     images = sorted(digest(photograph.path) for photograph in record.photographs)
     first = seen.setdefault((record.task, *images), record.source)
     if first != record.source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning_sal.splitting import Split
 
+ORDER = ("sft", "rl", "isr", "val")
 DESCRIPTION = """\
 Share the lines of a JSONL of annotated responses out, task by task, among sft.jsonl (supervised fine-tuning), rl.jsonl
 (reinforcement learning), isr.jsonl (the SFT steps that are interleaved with it) and val.jsonl. Every line goes into at
@@ -43,17 +45,16 @@ def main(argv: list[str]) -> int:
 
     from lightning_sal.splitting import read_lines_to_split, read_size, sample_of, split
 
-    given = {name: getattr(arguments, name) for name in ("rl", "isr", "val", "sft")}
+    given = {name: getattr(arguments, name) for name in ORDER}
     sizes = {name: read_size(text) for name, text in given.items() if text is not None}
     lines = read_lines_to_split(arguments.source)
     shown = track(lines, "images", console=Console(stderr=True), transient=True)
     found = split([sample_of(line) for line in shown], sizes, arguments.seed)
     _write(arguments.out, found, arguments.source.parent)
-    console = Console(width=120, soft_wrap=True)
-    console.print(_table(found))
+    Console(width=None if sys.stdout.isatty() else 120).print(_table(found))
     for note in _notes(found):
-        console.print(note)
-    console.print(f"{arguments.out}: {', '.join(f'{name}.jsonl' for name, samples in found.sets.items() if samples)}")
+        print(note)
+    print(f"{arguments.out}: {', '.join(f'{name}.jsonl' for name in ORDER if found.sets[name])}")
     return 0
 
 
@@ -79,7 +80,7 @@ def _table(found: Split) -> Any:
     grid = Table()
     for head in ("set", "task", "lines", "asked for", "images"):
         grid.add_column(head, justify="left" if head in ("set", "task") else "right")
-    for name in sorted(found.sets, key=("sft", "rl", "isr", "val").index):
+    for name in ORDER:
         for task, asked in sorted(found.asked[name].items()):
             samples = [sample for sample in found.sets[name] if sample.task == task]
             images = set[str]().union(*(sample.images for sample in samples))

@@ -6,13 +6,14 @@ import json
 import random
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from lightning_sal.cli import main
-from lightning_sal.datamodules import ImageGroupsDataModule
+from lightning_sal.datamodules import CoSODDataModule, ImageGroupsDataModule, SISDataModule
 from lightning_sal.datasets import jsonl_records
 from lightning_sal.datasets.jsonl import read_lines
 from lightning_sal.samples import Phased
@@ -31,8 +32,8 @@ def scenes(tmp_path_factory) -> Path:
     for task, count in COUNTS.items():
         for index in range(count):
             group = scene_group(3, task, index, group_size=2)
-            line = {"task": task, "images": [], "masks": [], "response": group.response}
-            for k, (image, masks) in enumerate(zip(group.images, group.masks, strict=True)):
+            line: dict[str, Any] = {"task": task, "images": [], "masks": [], "response": group.response}
+            for k, (image, masks) in enumerate(zip(group.images, group.masks or (), strict=True)):
                 line["images"].append(f"images/{task}{index}_{k}.png")
                 Image.fromarray(image.numpy()).save(root / line["images"][-1])
                 for number, mask in enumerate(masks):
@@ -205,3 +206,14 @@ def test_the_files_are_what_training_reads(scenes, tmp_path, shown, module, mode
     assert [float(row["train/loss"]) > 0 for row in rows if row["train/loss"]] == [True, True]
     scored = [name for row in rows for name, value in row.items() if re.fullmatch("val/.*s_measure", name) and value]
     assert bool(scored) == ("val" in phases)
+
+
+def test_a_jsonl_in_place_of_a_folder_gives_the_lines_of_its_task(scenes):
+    lines = [line.fields for line in read_lines(scenes / "sft.jsonl") if line.fields["task"] != "sis"]
+    path = str(write(scenes / "mixed.jsonl", [*lines, {"task": "sod"}]))
+    module = CoSODDataModule(train=path, val=path, group_size=2)
+    module.setup("fit")
+    assert [[group.task for group in batch] for batch in module.val_dataloader()] == [["cosod"]] * 8 + [[]]
+    assert "`response` is not a text" in list(module.val_dataloader())[-1].unreadable[0]
+    with pytest.raises(ValueError, match=r"mixed\.jsonl: holds no line of the task sis"):
+        SISDataModule(train=path).setup("fit")
