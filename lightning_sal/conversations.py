@@ -22,6 +22,7 @@ from lightning_sal.tasks import TASKS, get_task
 COLUMN = "lightning_sal"
 IMAGE = "<image>"
 PLACEHOLDERS = (IMAGE, "<video>", "<audio>")  # replaced by pixels and sound wherever they stand, in answers too
+TURN = ("from", "value", "role", "content")
 ROLES = {"human": "question", "user": "question", "gpt": "answer", "assistant": "answer", "system": "system"}
 
 
@@ -108,9 +109,10 @@ def from_conversation(item: Any, task: str | None = None) -> tuple[dict[str, Any
     """
     if not isinstance(item, dict):
         raise ValueError("not an object")
-    question, response, system = _turns(item)
-    images = item.get("images", item.get("image"))
-    images = [images] if isinstance(images, str) else images
+    spoken = "conversations" if "conversations" in item else "messages"
+    shown = "images" if "images" in item else "image"
+    question, response, system = _turns(item.get(spoken))
+    images = [item[shown]] if isinstance(item.get(shown), str) else item.get(shown)
     if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
         raise ValueError("`images` is not a list of paths")
     if remote := [image for image in images if "://" in image or image.startswith("data:")]:
@@ -124,8 +126,10 @@ def from_conversation(item: Any, task: str | None = None) -> tuple[dict[str, Any
     check_fields(fields)
     if ours is None and (reason := TASKS[fields["task"]].parse(response).reason):
         raise ValueError(f"no answer to the task {fields['task']}: {reason}")
-    known = {"conversations", "messages", "images", "image", COLUMN}
-    left = [f"`{key}`" for key, value in item.items() if key not in known and value is not None]
+    left = [f"`{key}`" for key in item if key not in (spoken, shown, COLUMN) and item[key] is not None]
+    left += [
+        f"`{key}` of a turn" for key in dict.fromkeys(key for turn in item[spoken] for key in turn) if key not in TURN
+    ]
     left += ["a system prompt"] if system else []
     asked = TASKS[fields["task"]].instruction
     left += ["a question in other words"] if question.replace(IMAGE, "").strip() != asked else []
@@ -149,9 +153,8 @@ def _items(path: Path) -> list[tuple[str, Any]]:
         raise ValueError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
 
 
-def _turns(item: dict[str, Any]) -> tuple[str, str, str]:
+def _turns(turns: Any) -> tuple[str, str, str]:
     """Question, answer, and the system prompt or an empty text."""
-    turns = item.get("conversations", item.get("messages"))
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise ValueError("neither `conversations` nor `messages` is a list of turns")
     said = [(ROLES.get(turn.get("from", turn.get("role"))), turn.get("value", turn.get("content"))) for turn in turns]

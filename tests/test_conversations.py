@@ -102,6 +102,13 @@ def test_conversations_from_elsewhere(item, line, left):
     assert from_conversation(item) == (line, left)
 
 
+def test_what_is_left_behind_is_named():
+    said = [{"role": "user", "content": "<image>x"}, {"role": "assistant", "content": ONE, "loss": True}]
+    item = {"messages": said, "images": ["a.jpg"], "image": "b.jpg", "tools": None, "source": "web"}
+    _, left = from_conversation(item)
+    assert left == ("`image`", "`source`", "`loss` of a turn", "a question in other words")
+
+
 def test_what_a_task_is_told_holds_against_the_tags_alone():
     item = {
         "messages": [{"role": "user", "content": "<image>x"}, {"role": "assistant", "content": ALL}],

@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     faults, bare = 0, 0
     seen: dict[Samples, str] = {}
     for number, record in enumerate(records, 1):
-        bare += record.response is not None and not any(photo.annotation for photo in record.photographs)
+        bare += record.response is not None and all(photo.annotation is None for photo in record.photographs)
         for fault in _faults(record, seen):
             faults += 1
             print(fault)
