@@ -1,0 +1,62 @@
+"""The server behind the page: one socket, one process, nothing asked of any other host."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI
+
+from lightning_sal.demo.page import CSS, EXAMPLES
+from lightning_sal.demo.uploads import MEBIBYTE, Bounds
+
+SYSTEM_FONTS = ("ui-sans-serif", "system-ui", "sans-serif")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there; port 0 takes any that is free.
+
+    Raises:
+        OSError: The port is taken, or the address none of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise OSError(f"port {port} of {host} is taken: stop what listens there, or name another by --port") from error
+        raise OSError(f"cannot listen on {host}, port {port}: {error.strerror}") from error
+
+
+def address(listener: socket.socket) -> str:
+    """Where a browser finds the page."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def is_loopback(listener: socket.socket) -> bool:
+    """Whether this machine alone reaches a socket."""
+    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
+
+
+def server_of(page: gr.Blocks, bounds: Bounds) -> uvicorn.Server:
+    """A server of the page; `run(sockets=[listener])` serves until it is interrupted."""
+    theme = gr.themes.Base(primary_hue="indigo", neutral_hue="slate", font=SYSTEM_FONTS, font_mono=("ui-monospace", "monospace"))
+    app = gr.mount_gradio_app(
+        FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
+        page,
+        "/",
+        theme=theme,
+        css=CSS.read_text(encoding="utf-8"),
+        allowed_paths=[str(EXAMPLES)],
+        max_file_size=bounds.megabytes * MEBIBYTE,
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        mcp_server=False,
+        enable_monitoring=False,
+    )
+    return uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3))
