@@ -23,7 +23,9 @@ def main(argv: list[str]) -> int:
         help="the policy: tiny (which knows procedural scenes alone), a folder, a hub name, a checkpoint file, or a folder "
         "of adapters",
     )
-    parser.add_argument("--compare", metavar="MODEL", help="a second one, whose answers stand beside those of the first")
+    parser.add_argument(
+        "--compare", metavar="MODEL", help="a second one, whose answers stand beside those of the first"
+    )
     parser.add_argument("--segmenter", help="an EVF-SAM2, folder or hub name; by default the embedded small one")
     parser.add_argument("--max-new-tokens", type=int, default=512, help="limit of a response; %(default)s")
     parser.add_argument("--max-pixels", type=int, help="most pixels of an image that the policy sees")

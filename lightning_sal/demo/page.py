@@ -87,12 +87,20 @@ def build(predictors: Mapping[str, Predictor], bounds: Bounds, note: str = "") -
                 go = gr.Button("Show what stands out", variant="primary")
                 download = gr.DownloadButton("Download the masks", interactive=False)
         example = gr.Dataset(
-            label="Or take an example", components=[gr.HTML(visible=False)], samples=cards, type="index", elem_id="examples"
+            label="Or take an example",
+            components=[gr.HTML(visible=False)],
+            samples=cards,
+            type="index",
+            elem_id="examples",
         )
         answers = gr.HTML(elem_id="answers", html_template=CARDS, apply_default_css=False)
         current = gr.HTML(elem_id="current", html_template=CARDS, apply_default_css=False)
         example.click(
-            lambda number: examples[number], example, [photographs, task], show_progress="hidden", api_visibility="private"
+            lambda number: examples[number],
+            example,
+            [photographs, task],
+            show_progress="hidden",
+            api_visibility="private",
         )
         photographs.change(
             check, photographs, [photographs, pictures], show_progress="hidden", api_visibility="private"

@@ -27,7 +27,9 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise OSError(f"port {port} of {host} is taken: stop what listens there, or name another by --port") from error
+            raise OSError(
+                f"port {port} of {host} is taken: stop what listens there, or name another by --port"
+            ) from error
         raise OSError(f"cannot listen on {host}, port {port}: {error.strerror}") from error
 
 
@@ -44,7 +46,9 @@ def is_loopback(listener: socket.socket) -> bool:
 
 def server_of(page: gr.Blocks, bounds: Bounds) -> uvicorn.Server:
     """A server of the page; `run(sockets=[listener])` serves until it is interrupted."""
-    theme = gr.themes.Base(primary_hue="indigo", neutral_hue="slate", font=SYSTEM_FONTS, font_mono=("ui-monospace", "monospace"))
+    theme = gr.themes.Base(
+        primary_hue="indigo", neutral_hue="slate", font=SYSTEM_FONTS, font_mono=("ui-monospace", "monospace")
+    )
     app = gr.mount_gradio_app(
         FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
         page,
