@@ -81,7 +81,7 @@ def _expanded(path: str) -> list[Path]:
         return [Path(path)]
     if not glob.has_magic(path):
         raise FileNotFoundError(f"{path}: there is no such file or folder")
-    found = sorted(glob.glob(path, recursive=True))
+    found = sorted(glob.glob(path, recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
     if not found:
         raise FileNotFoundError(f"{path}: no file or folder fits this pattern")
     return [Path(place) for place in found]

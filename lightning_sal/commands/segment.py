@@ -1,0 +1,148 @@
+"""answer photographs: masks, overlays, reasons and a gallery"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lightning_sal.predictor import Predictor
+    from lightning_sal.samples import ImageGroup, Prediction
+
+EXAMPLES = Path(__file__).parents[1] / "tiny" / "examples"
+Source = tuple[str, tuple[str, ...]]  # task, and the files of one group
+
+
+def main(argv: list[str]) -> int:
+    """Answer every photograph that the paths name, and write what comes out as it comes.
+
+    Returns:
+        0 where all are answered, 1 where some could not be.
+    """
+    parser = argparse.ArgumentParser(
+        prog="lightning-sal segment",
+        description="Say what stands out in photographs, and where: masks, overlays with each expression in the colour of "
+        "its mask, predictions.jsonl with the reasoning, and a gallery, index.html, that opens offline; for sis also COCO "
+        "json. The same call goes on where it was stopped. Without PATH it answers the scenes that the package ships.",
+    )
+    parser.add_argument(
+        "paths",
+        nargs="*",
+        metavar="PATH",
+        help="image files, folders (with all folders below), or quoted patterns as 'photos/**/*.jpg'; for cosod each "
+        "folder that holds images is a group, and files named singly are one group together",
+    )
+    parser.add_argument("--task", choices=("sod", "sis", "cosod"), help="sod by default; without PATH, all three")
+    parser.add_argument(
+        "--model",
+        default="tiny",
+        help="the policy: tiny (which knows the procedural scenes alone), a folder, a hub name, a checkpoint file, or a "
+        "folder of adapters",
+    )
+    parser.add_argument("--segmenter", help="an EVF-SAM2, folder or hub name; by default the embedded small one")
+    parser.add_argument("--out", type=Path, default=Path("runs/segment"), help="by default %(default)s")
+    parser.add_argument("--overwrite", action="store_true", help="delete the answers that are in the folder first")
+    parser.add_argument("--batch-size", type=_positive, default=4, help="groups answered together; %(default)s")
+    parser.add_argument("--max-new-tokens", type=_positive, default=512, help="limit of a response; %(default)s")
+    parser.add_argument("--max-pixels", type=_positive, help="most pixels of an image that the policy sees")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the policy's frozen weights")
+    parser.add_argument("--device", help="as torch names it, by default cuda where there is one")
+    arguments = parser.parse_args(argv)
+    sources = _sources(arguments.paths, arguments.task)
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from lightning_sal.answer_folder import AnswerFolder
+
+    settings = {
+        "task": ", ".join(dict.fromkeys(task for task, _ in sources)),
+        "model": arguments.model,
+        "segmenter": arguments.segmenter,
+        "max_new_tokens": arguments.max_new_tokens,
+        "max_pixels": arguments.max_pixels,
+        "dtype": arguments.dtype,
+    }
+    folder = AnswerFolder(arguments.out, settings, arguments.overwrite)
+    waiting = [source for source in sources if not folder.holds(*source)]
+    if len(waiting) < len(sources):
+        print(f"{len(sources) - len(waiting)} of {len(sources)} are answered there already: {arguments.out}")
+    unanswered: list[str] = []
+    console = Console(stderr=True)
+    if waiting:
+        with console.status(f"loading {arguments.model}"):
+            predictor = _load(arguments)
+        with Progress(console=console, transient=True) as progress:
+            bar = progress.add_task("answers", total=len(waiting))
+            for start in range(0, len(waiting), arguments.batch_size):
+                part = waiting[start : start + arguments.batch_size]
+                for prediction in answered(predictor, list(_read(part, unanswered)), unanswered):
+                    folder.add(prediction)
+                progress.advance(bar, len(part))
+    page = folder.finish(unanswered)
+    for line in unanswered:
+        print(f"not answered: {line}", file=sys.stderr)
+    print(f"{len(sources) - len(unanswered)} of {len(sources)} answered: open {page}")
+    return int(bool(unanswered))
+
+
+def _load(arguments: argparse.Namespace) -> Predictor:
+    from transformers.utils.logging import disable_progress_bar
+
+    from lightning_sal.predictor import Predictor
+
+    disable_progress_bar()  # there is one of ours
+    return Predictor.load(
+        arguments.model,
+        arguments.segmenter,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        max_new_tokens=arguments.max_new_tokens,
+        max_pixels=arguments.max_pixels,
+    )
+
+
+def answered(predictor: Predictor, groups: Sequence[ImageGroup], unanswered: list[str]) -> list[Prediction]:
+    """The predictions for some groups; one that the policy cannot take adds its line and leaves the others be."""
+    try:
+        return predictor.predict(groups) if groups else []
+    except ValueError as error:
+        if len(groups) > 1:
+            return [prediction for group in groups for prediction in answered(predictor, [group], unanswered)]
+        (group,), reason = groups, str(error)
+        unanswered.append(reason if reason.startswith(group.paths[0]) else f"{group.paths[0]}: {reason}")
+        return []
+
+
+def _sources(paths: Sequence[str], task: str | None) -> list[Source]:
+    """The groups that the paths name, or those that the package ships."""
+    from lightning_sal.cli import UsageError
+    from lightning_sal.datasets.photographs import find_groups
+    from lightning_sal.tasks import TASKS
+
+    tasks = [task] if task else ["sod"] if paths else list(TASKS)
+    try:
+        return [(name, group) for name in tasks for group in find_groups(paths or [str(EXAMPLES / name)], name)]
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+
+
+def _read(sources: Sequence[Source], unanswered: list[str]) -> Iterator[ImageGroup]:
+    """The groups whose files can be read; each other one adds its line."""
+    from lightning_sal.datasets.photographs import read_group
+
+    for task, files in sources:
+        try:
+            yield read_group(files, task)
+        except ValueError as error:
+            unanswered.append(str(error))
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number

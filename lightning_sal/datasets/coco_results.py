@@ -1,0 +1,98 @@
+"""Predicted instances as a COCO json, with run lengths that pycocotools reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Instances:
+    """The instances that were found on one image.
+
+    Args:
+        file_name: Of the image.
+        size: (H, W) of it.
+        masks: I arrays (H, W) bool.
+        expressions: One an instance.
+        score: Of all of them, in [0, 1].
+    """
+
+    file_name: str
+    size: tuple[int, int]
+    masks: list[np.ndarray]
+    expressions: list[str]
+    score: float
+
+
+def write_instances(path: Path, images: Iterable[Instances]) -> None:
+    """Write a COCO json whose `annotations` are COCO results at the same time: each has a `score`.
+
+    Only the masks of one image are in memory at a time; the file stands under its name once it is whole.
+
+    Args:
+        path: Where to write.
+        images: Drawn one by one; image ids count them from 1.
+    """
+    whole, annotations = path.with_suffix(".tmp"), path.with_suffix(".annotations.tmp")
+    numbers, listed = count(1), []
+    with annotations.open("w", encoding="utf-8") as file:
+        for image_id, image in enumerate(images, 1):
+            height, width = image.size
+            listed.append({"id": image_id, "file_name": image.file_name, "height": height, "width": width})
+            for mask, words in zip(image.masks, image.expressions, strict=True):
+                number = next(numbers)
+                about = {
+                    "id": number,
+                    "image_id": image_id,
+                    "category_id": 1,
+                    "score": image.score,
+                    "expression": words,
+                }
+                file.write((",\n" if number > 1 else "") + json.dumps(about | instance(mask)))
+    head = {"categories": [{"id": 1, "name": "salient instance"}], "images": listed}
+    with whole.open("w", encoding="utf-8") as file, annotations.open(encoding="utf-8") as lines:
+        file.write(json.dumps(head)[:-1] + ', "annotations": [\n')
+        file.writelines(lines)
+        file.write("\n]}\n")
+    annotations.unlink()
+    whole.replace(path)
+
+
+def instance(mask: np.ndarray) -> dict[str, Any]:
+    """The fields of an annotation that say where an (H, W) bool mask is; `bbox` is x, y, width, height in pixels."""
+    rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
+    box = [0, 0, 0, 0]
+    if len(rows):
+        x, y = int(columns[0]), int(rows[0])
+        box = [x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1]
+    segmentation = {"size": list(mask.shape), "counts": _encode_string(run_lengths(mask))}
+    return {"segmentation": segmentation, "area": int(mask.sum()), "bbox": box, "iscrowd": 0}
+
+
+def run_lengths(mask: np.ndarray) -> list[int]:
+    """Lengths of background and object by turns, down the columns of an (H, W) bool mask, from the background on."""
+    flat = mask.ravel(order="F")
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    ends = [*([0] if flat.size and flat[0] else []), *changes.tolist(), flat.size]
+    return np.diff([0, *ends]).tolist()
+
+
+def _encode_string(runs: list[int]) -> str:
+    """COCO's string: little-endian 5-bit groups from chr(48), bit 6 for "more follows"; from the fourth on, differences
+    to the run before the last."""
+    text = []
+    for at, run in enumerate(runs):
+        value = run - runs[at - 2] if at > 2 else run
+        more = True
+        while more:
+            group, value = value & 31, value >> 5
+            more = value != (-1 if group & 16 else 0)
+            text.append(chr(48 + group + 32 * more))
+    return "".join(text)

@@ -1,0 +1,106 @@
+"""Predictions as files: masks and overlays as PNG, and a JSONL that says what belongs together.
+
+A line of `predictions.jsonl`, one a group, with files relative to its folder:
+
+    {"task", "benchmark", "key", "images", "response", "expressions", "reason", "confidence", "masks", "overlays"}
+
+`images` are paths as they were given; `masks` is a list an image, of one file for a region or one an instance.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from lightning_sal.drawing import overlay
+from lightning_sal.samples import Prediction
+from lightning_sal.tasks import get_task
+
+LONGEST_STEM = 200  # bytes; file systems allow 255 for the whole name
+
+# (stem, endings of the masks) -> a file for each mask, and one for the overlay
+Claim = Callable[[str, Sequence[str]], tuple[list[Path], Path]]
+
+
+def write(folder: Path, prediction: Prediction, claim: Claim) -> dict[str, Any]:
+    """Write the masks (0 and 255) and overlays of one prediction, each as large as its image.
+
+    Args:
+        folder: To which the line is relative.
+        prediction: What to write; the overlay shows each expression in its colour where their masks were kept.
+        claim: Finds free files; a name is that of the photograph without its suffix, or the group's key.
+
+    Returns:
+        Its line of the JSONL.
+    """
+    group = prediction.group
+    masks, overlays = [], []
+    for number, (image, found, drawn) in enumerate(zip(group.images, prediction.masks, prediction.drawn, strict=True)):
+        endings = [f"_{i}.png" for i in range(len(found))] if get_task(group.task).instances else [".png"]
+        mask_files, overlay_file = claim(_stem(prediction, number), endings)
+        for file, mask in zip(mask_files, found, strict=True):
+            _save(mask.byte() * 255, file)
+        _save(overlay(image, drawn), overlay_file)
+        masks.append([file.relative_to(folder).as_posix() for file in mask_files])
+        overlays.append(overlay_file.relative_to(folder).as_posix())
+    return {
+        "task": group.task,
+        "benchmark": group.benchmark,
+        "key": group.key,
+        "images": list(group.paths),
+        "response": prediction.text,
+        "expressions": list(prediction.expressions),
+        "reason": prediction.reason,
+        "confidence": prediction.confidence,
+        "masks": masks,
+        "overlays": overlays,
+    }
+
+
+def append(path: Path, line: str) -> None:
+    """Add a line to a file in one piece; where that was cut off, it has no end."""
+    with path.open("a", encoding="utf-8", errors="replace", newline="\n") as file:
+        file.write(line + "\n")
+
+
+def numbered(stem: str) -> Iterator[str]:
+    """The stem, then the stem and a number from 2."""
+    yield stem
+    yield from (f"{stem}-{number}" for number in count(2))
+
+
+def delete_listed(path: Path) -> None:
+    """Delete a JSONL of predictions and the pictures in its folder that it lists."""
+    folder = path.parent.resolve()
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            fields = json.loads(line)
+            names = [name for names in (*fields["masks"], fields["overlays"]) for name in names]
+        except (ValueError, KeyError, TypeError):  # the last line of a run that was killed, or none of ours
+            continue
+        for name in names:
+            file = (folder / name).resolve()
+            if file.suffix == ".png" and file.is_relative_to(folder):  # whatever a list says, its folder is not left
+                file.unlink(missing_ok=True)
+    path.unlink()
+
+
+def _stem(prediction: Prediction, number: int) -> str:
+    group = prediction.group
+    if group.paths:
+        stem = Path(group.paths[number]).stem
+    else:
+        key = re.sub(r"[^\w.-]+", "_", group.key)
+        stem = f"{key}_image{number}" if len(group.images) > 1 else key
+    return stem.encode(errors="surrogateescape")[:LONGEST_STEM].decode(errors="ignore")
+
+
+def _save(pixels: Tensor, path: Path) -> None:
+    Image.fromarray(pixels.cpu().numpy()).save(path)
