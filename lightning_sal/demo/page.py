@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -12,7 +13,7 @@ import gradio as gr
 from lightning_sal.datasets.images import SUFFIXES
 from lightning_sal.datasets.photographs import find_groups
 from lightning_sal.demo.cards import finished, strip, unfinished
-from lightning_sal.demo.side_by_side import archive, stream
+from lightning_sal.demo.side_by_side import Archive, stream
 from lightning_sal.demo.uploads import Bounds, check_uploads, read_groups
 from lightning_sal.tasks import TASKS
 
@@ -49,23 +50,23 @@ def build(predictors: Mapping[str, Predictor], bounds: Bounds, note: str = "") -
 
     def run(paths: list[str] | None, task: str) -> Iterator[tuple[Any, Any, Any]]:
         try:
-            yield from answer(read_groups(paths or [], task, bounds))
+            with TemporaryDirectory() as place:
+                yield from answer(read_groups(paths or [], task, bounds), Archive(Path(place), list(predictors)))
         except ValueError as error:
             raise gr.Error(html.escape(str(error)), print_exception=False) from error
 
-    def answer(groups: list[ImageGroup]) -> Iterator[tuple[Any, Any, Any]]:
-        shown, predictions = "", []
+    def answer(groups: Iterator[ImageGroup], archive: Archive) -> Iterator[tuple[Any, Any, Any]]:
+        shown = ""
         yield shown, "", gr.DownloadButton(interactive=False)
         for group in groups:
-            for texts, found in stream(predictors, group):
-                if found is None:
+            for texts, predictions in stream(predictors, group):
+                if predictions is None:
                     yield gr.skip(), unfinished(group, texts), gr.skip()
                 else:
-                    predictions.append(found)
-                    shown += finished(group, found)
+                    archive.add(predictions)
+                    shown += finished(group, predictions)
                     yield shown, "", gr.skip()
-        with archive(predictions) as path:
-            yield gr.skip(), gr.skip(), gr.DownloadButton(value=path, interactive=True)
+        yield gr.skip(), gr.skip(), gr.DownloadButton(value=archive.close(), interactive=True)
 
     examples = [(list(files), name) for name in TASKS for files in find_groups([str(EXAMPLES / name)], name)]
     cards = [[strip(check_uploads(files, bounds)[0])] for files, _ in examples]
@@ -77,6 +78,13 @@ def build(predictors: Mapping[str, Predictor], bounds: Bounds, note: str = "") -
                     label="Photographs", file_count="multiple", file_types=sorted(SUFFIXES), height=212
                 )
                 pictures = gr.HTML(elem_id="pictures", apply_default_css=False)
+                example = gr.Dataset(
+                    label="Or take an example",
+                    components=[gr.HTML(visible=False)],
+                    samples=cards,
+                    type="index",
+                    elem_id="examples",
+                )
             with gr.Column(scale=2):
                 task = gr.Radio(
                     [(of.title.capitalize(), name) for name, of in TASKS.items()],
@@ -86,13 +94,6 @@ def build(predictors: Mapping[str, Predictor], bounds: Bounds, note: str = "") -
                 )
                 go = gr.Button("Show what stands out", variant="primary")
                 download = gr.DownloadButton("Download the masks", interactive=False)
-        example = gr.Dataset(
-            label="Or take an example",
-            components=[gr.HTML(visible=False)],
-            samples=cards,
-            type="index",
-            elem_id="examples",
-        )
         answers = gr.HTML(elem_id="answers", html_template=CARDS, apply_default_css=False)
         current = gr.HTML(elem_id="current", html_template=CARDS, apply_default_css=False)
         example.click(
@@ -113,6 +114,6 @@ def build(predictors: Mapping[str, Predictor], bounds: Bounds, note: str = "") -
 
 
 def _head(predictors: Mapping[str, Predictor], note: str) -> str:
-    models = " and ".join(f"<b>{html.escape(name)}</b>" for name in predictors)
+    models = " beside ".join(f"<b>{html.escape(name)}</b>" for name in predictors)
     told = f'<p class="note">{html.escape(note)}</p>' if note else ""
-    return f"<h1>{TITLE}</h1><p>{INTRODUCTION} Here: {models}.</p>{told}"
+    return f'<h1>{TITLE}</h1><p>{INTRODUCTION}</p><p class="models">{models}</p>{told}'

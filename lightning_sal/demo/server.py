@@ -13,24 +13,25 @@ from fastapi import FastAPI
 from lightning_sal.demo.page import CSS, EXAMPLES
 from lightning_sal.demo.uploads import MEBIBYTE, Bounds
 
-SYSTEM_FONTS = ("ui-sans-serif", "system-ui", "sans-serif")
+SANS, MONO = ("ui-sans-serif", "system-ui", "sans-serif"), ("ui-monospace", "monospace")  # the system's: none is loaded
 
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens there; port 0 takes any that is free.
 
     Raises:
-        OSError: The port is taken, or the address none of this machine.
+        OSError: The port is taken, or the host no address of this machine.
+        ValueError: There is no such port.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
+    except OverflowError:
+        raise ValueError(f"--port {port}: ports go from 0 to 65535") from None
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise OSError(
-                f"port {port} of {host} is taken: stop what listens there, or name another by --port"
-            ) from error
-        raise OSError(f"cannot listen on {host}, port {port}: {error.strerror}") from error
+        taken = error.errno == errno.EADDRINUSE
+        reason = "taken; stop what listens there, or name another" if taken else error.strerror
+        raise OSError(f"--port {port} of --host {host}: {reason}") from error
 
 
 def address(listener: socket.socket) -> str:
@@ -47,7 +48,7 @@ def is_loopback(listener: socket.socket) -> bool:
 def server_of(page: gr.Blocks, bounds: Bounds) -> uvicorn.Server:
     """A server of the page; `run(sockets=[listener])` serves until it is interrupted."""
     theme = gr.themes.Base(
-        primary_hue="indigo", neutral_hue="slate", font=SYSTEM_FONTS, font_mono=("ui-monospace", "monospace")
+        primary_hue="indigo", neutral_hue="slate", radius_size=gr.themes.sizes.radius_lg, font=SANS, font_mono=MONO
     )
     app = gr.mount_gradio_app(
         FastAPI(docs_url=None, redoc_url=None, openapi_url=None),

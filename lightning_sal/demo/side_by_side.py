@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from lightning_sal.answer_folder import AnswerFolder
@@ -15,8 +13,6 @@ from lightning_sal.samples import ImageGroup, Prediction
 
 if TYPE_CHECKING:
     from lightning_sal.predictor import Predictor
-
-ARCHIVE = "what-stands-out"
 
 
 def stream(
@@ -39,20 +35,29 @@ def stream(
     yield texts, {name: predictions[name] for name in predictors}
 
 
-@contextmanager
-def archive(predictions: Sequence[Mapping[str, Prediction]]) -> Iterator[str]:
-    """A zip of the folders that `lightning-sal segment` writes, one a model; it is there as long as the context is.
+class Archive:
+    """The answers of a run as `lightning-sal segment` writes them, a folder a model; written as they come.
 
     Args:
-        predictions: For each group, name of a model -> its prediction; at least one.
+        place: An empty folder to work in.
+        models: Names of the models.
     """
-    models = list(predictions[0])
-    with TemporaryDirectory() as place:
-        whole = Path(place, ARCHIVE)
-        for number, model in enumerate(models, 1):
-            part = whole / f"{number}-{re.sub(r'[^A-Za-z0-9.-]+', '_', model)}" if len(models) > 1 else whole
-            folder = AnswerFolder(part, {"model": model})
-            for found in predictions:
-                folder.add(found[model])
+
+    def __init__(self, place: Path, models: Sequence[str]) -> None:
+        self._whole = place / "what-stands-out"
+        names = [f"{number}-{re.sub(r'[^A-Za-z0-9.-]+', '_', model)}" for number, model in enumerate(models, 1)]
+        self._folders = {
+            model: AnswerFolder(self._whole / name if len(models) > 1 else self._whole, {"model": model})
+            for model, name in zip(models, names, strict=True)
+        }
+
+    def add(self, predictions: Mapping[str, Prediction]) -> None:
+        """Write what each model answered to one group."""
+        for model, prediction in predictions.items():
+            self._folders[model].add(prediction)
+
+    def close(self) -> str:
+        """Pack all into a zip beside it; returns the path."""
+        for folder in self._folders.values():
             folder.finish([])
-        yield shutil.make_archive(str(whole), "zip", whole)
+        return shutil.make_archive(str(self._whole), "zip", self._whole)

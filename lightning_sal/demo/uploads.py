@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from lightning_sal.datasets.images import DECODER_ERRORS, UnreadableSample, read_image
+from lightning_sal.datasets.jsonl import GROUP_TASKS
 from lightning_sal.samples import ImageGroup
 
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # Pillow hands some of the others to programs outside
@@ -81,8 +82,8 @@ def check_uploads(paths: Sequence[str], bounds: Bounds) -> tuple[dict[str, Image
     return pictures, reasons
 
 
-def read_groups(paths: Sequence[str], task: str, bounds: Bounds) -> list[ImageGroup]:
-    """Read photographs as image groups: all in one for CoSOD, each its own for SOD and SIS.
+def read_groups(paths: Sequence[str], task: str, bounds: Bounds) -> Iterator[ImageGroup]:
+    """Read photographs as image groups, each when its turn comes: all in one for CoSOD, each its own for SOD and SIS.
 
     Args:
         paths: The uploaded files; their names alone get into the groups.
@@ -94,15 +95,13 @@ def read_groups(paths: Sequence[str], task: str, bounds: Bounds) -> list[ImageGr
     """
     if not paths:
         raise ValueError("There is no photograph yet: drop one, or take an example.")
-    if task == "cosod" and len(paths) < 2:
+    if task in GROUP_TASKS and len(paths) < 2:
         raise ValueError("Co-salient objects are what several photographs share: add at least one more.")
     if len(paths) > bounds.images:
         raise ValueError(f"{len(paths)} photographs are more than the {bounds.images} that one run takes.")
-    names = tuple(Path(path).name for path in paths)
-    images = tuple(read_upload(path, bounds) for path in paths)
-    if task == "cosod":
-        return [ImageGroup(names[0], task, images, paths=names)]
-    return [ImageGroup(name, task, (image,), paths=(name,)) for name, image in zip(names, images, strict=True)]
+    for files in [paths] if task in GROUP_TASKS else [[path] for path in paths]:
+        names = tuple(Path(path).name for path in files)
+        yield ImageGroup(names[0], task, tuple(read_upload(path, bounds) for path in files), paths=names)
 
 
 def _pixels(file: Path) -> float:
