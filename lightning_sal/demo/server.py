@@ -9,6 +9,8 @@ import socket
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI
+from gradio.themes import Base
+from gradio.themes.utils.sizes import radius_lg
 
 from lightning_sal.demo.page import CSS, EXAMPLES
 from lightning_sal.demo.uploads import MEBIBYTE, Bounds
@@ -47,9 +49,7 @@ def is_loopback(listener: socket.socket) -> bool:
 
 def server_of(page: gr.Blocks, bounds: Bounds) -> uvicorn.Server:
     """A server of the page; `run(sockets=[listener])` serves until it is interrupted."""
-    theme = gr.themes.Base(
-        primary_hue="indigo", neutral_hue="slate", radius_size=gr.themes.sizes.radius_lg, font=SANS, font_mono=MONO
-    )
+    theme = Base(primary_hue="indigo", neutral_hue="slate", radius_size=radius_lg, font=SANS, font_mono=MONO)
     app = gr.mount_gradio_app(
         FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
         page,

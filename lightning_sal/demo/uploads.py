@@ -91,7 +91,8 @@ def read_groups(paths: Sequence[str], task: str, bounds: Bounds) -> Iterator[Ima
         bounds: What is taken at most.
 
     Raises:
-        ValueError: There are too few or too many photographs, or one cannot be used; the message is for the page.
+        ValueError: At once where there are too few or too many photographs, later where one cannot be used; the message
+            is for the page.
     """
     if not paths:
         raise ValueError("There is no photograph yet: drop one, or take an example.")
@@ -99,9 +100,13 @@ def read_groups(paths: Sequence[str], task: str, bounds: Bounds) -> Iterator[Ima
         raise ValueError("Co-salient objects are what several photographs share: add at least one more.")
     if len(paths) > bounds.images:
         raise ValueError(f"{len(paths)} photographs are more than the {bounds.images} that one run takes.")
-    for files in [paths] if task in GROUP_TASKS else [[path] for path in paths]:
-        names = tuple(Path(path).name for path in files)
-        yield ImageGroup(names[0], task, tuple(read_upload(path, bounds) for path in files), paths=names)
+    groups = [paths] if task in GROUP_TASKS else [[path] for path in paths]
+    return (_read_group(files, task, bounds) for files in groups)
+
+
+def _read_group(paths: Sequence[str], task: str, bounds: Bounds) -> ImageGroup:
+    names = tuple(Path(path).name for path in paths)
+    return ImageGroup(names[0], task, tuple(read_upload(path, bounds) for path in paths), paths=names)
 
 
 def _pixels(file: Path) -> float:
