@@ -39,7 +39,7 @@ class EvaluationResults(L.Callback):
         trainer.strategy.barrier("results prepared")
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self.tasks = {task: task for task in TASKS} | dict(getattr(data, "benchmarks", None) or {})
-        self.writer = ResultsWriter(self.folder, self.tasks, trainer.global_rank, trainer.world_size)
+        self.writer = ResultsWriter(self.folder, trainer.global_rank, trainer.world_size)
 
     def on_test_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any

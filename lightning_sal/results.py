@@ -98,7 +98,6 @@ class ResultsWriter:
 
     Args:
         folder: Where to write; it must not hold results yet.
-        tasks: Name of a benchmark -> its task.
         part: Number of this process among those that write at once, each with every `parts`-th sample.
         parts: How many they are; the first joins what they wrote by `finish`.
 
@@ -106,8 +105,8 @@ class ResultsWriter:
         FileExistsError: The folder holds results.
     """
 
-    def __init__(self, folder: Path, tasks: Mapping[str, str], part: int = 0, parts: int = 1) -> None:
-        self.folder, self.tasks, self.part, self.parts = folder, dict(tasks), part, parts
+    def __init__(self, folder: Path, part: int = 0, parts: int = 1) -> None:
+        self.folder, self.part, self.parts = folder, part, parts
         self.worst: dict[str, list[tuple[float, int, str]]] = {}
         self.images, self.samples, self.key = 0, -1, ""
 

@@ -44,13 +44,12 @@ def main(argv: list[str]) -> int:
     folder = arguments.out or Path("runs/score") / name / benchmark
     pairs = pair_up(arguments.preds, arguments.gt, arguments.task, benchmark)
     ResultsWriter.prepare(folder)
-    tasks = {benchmark: arguments.task}
-    writer = ResultsWriter(folder, tasks)
+    writer = ResultsWriter(folder)
     options = {"normalize": arguments.normalize, "weighted_f": arguments.weighted_f}
     shown = track(pairs, "images", console=Console(stderr=True), transient=True)
     metrics = score(shown, arguments.task, writer, benchmark, **options)
     writer.close()
-    results = Results(name, tasks, {benchmark: metrics})
+    results = Results(name, {benchmark: arguments.task}, {benchmark: metrics})
     writer.finish(results)
     print(markdown([results], list(metrics)), end="")
     print(f"{len(pairs)} images. Results: {folder}, failures: {folder / 'failures.html'}")

@@ -101,7 +101,7 @@ def camouflage(project):
 def test_new_task_trains_and_is_evaluated(lightning, camouflage, capsys):
     configs, folder = ("conf/real/sod.yaml", FOLDER / "new_task.yaml"), "--data.init_args.train=COD"
     logged = lightning("fit", *configs, options=[folder, "--data.init_args.sft=cod.jsonl", "--trainer.max_steps=3"])
-    assert len(logged["train/cod/reward/mean"]) == 3
+    assert [len(logged[f"train/{name}"]) for name in ("cod/reward/mean", "loss")] == [2, 3]  # two of RL, one of SFT
     assert logged["train/cod/reward/mean"] == logged["train/reward/mean"]
     assert not [name for name in logged if name.startswith(("train/sod", "train/sis", "train/cosod"))]
 
