@@ -28,8 +28,10 @@ STEP = re.compile(r"(?:^|(?<=[.!?\n])\s)\s*((?:[A-Z]\w*)(?: \w+){0,6}):")
 STYLE = """
 .answer { font: 15px/1.55 system-ui, sans-serif; display: grid; gap: .8rem; align-content: start; overflow-wrap: anywhere }
 .answer p { margin: 0 }
-.answer .images { display: grid; gap: .5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 9rem), 1fr)) }
-.answer .image { position: relative; margin: 0; border-radius: .5rem; overflow: hidden; align-self: start }
+.answer .images { display: grid; gap: .5rem; align-content: start;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 9rem), 1fr)) }
+.answer .image { position: relative; width: 100%; max-width: calc(24rem * var(--aspect)); margin: 0; border-radius: .5rem;
+  overflow: hidden; align-self: start; justify-self: center }
 .answer .image img { display: block; width: 100%; height: auto; margin: 0; transition: opacity .15s, filter .15s }
 .answer .image .mask { position: absolute; inset: 0; height: 100% }
 .answer .expressions { display: flex; flex-wrap: wrap; gap: .4rem }
@@ -47,7 +49,8 @@ STYLE = """
   background: linear-gradient(90deg, currentColor var(--sure), color-mix(in srgb, currentColor 20%, transparent) 0);
   print-color-adjust: exact; -webkit-print-color-adjust: exact }
 .answer .malformed { border-left: .3rem solid #d33; padding-left: .6rem }
-.answer pre { margin: 0; white-space: pre-wrap; font: .9em/1.45 ui-monospace, monospace }
+.answer pre { margin: 0; max-height: 16rem; overflow: auto; white-space: pre-wrap; font: .9em/1.45 ui-monospace, monospace }
+@media print { .answer pre { max-height: none } }
 .answer:has(.expression:is(:hover, :focus)) .mask { opacity: .06 }
 .answer:has(.expression:is(:hover, :focus)) .photograph { filter: grayscale(.7) brightness(.65) }
 """
@@ -106,7 +109,7 @@ def _figure(image: Tensor, masks: Tensor, longest_side: int) -> str:
     for number, mask in enumerate(masks.cpu()):
         drawn = interpolate(mask[None, None].float(), size, mode="bilinear", antialias=scale < 1)[0, 0] >= 0.5
         layers.append(f'<img class="mask" data-mask="{number}" alt="" src="{data_uri(_layer(drawn, number), "PNG")}">')
-    return f'<figure class="image">{"".join(layers)}</figure>'
+    return f'<figure class="image" style="--aspect: {width / height:.3f}">{"".join(layers)}</figure>'
 
 
 def _layer(mask: Tensor, number: int) -> Image.Image:
