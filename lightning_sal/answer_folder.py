@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from lightning_sal.datasets.coco_results import Instances, write_instances
+from lightning_sal.datasets.photographs import ANSWERS
 from lightning_sal.gallery import Gallery
 from lightning_sal.prediction_files import append, delete_listed, numbered, write
 from lightning_sal.samples import Prediction
@@ -46,35 +47,40 @@ class AnswerFolder:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
         self.folder, self.list = folder, folder / "predictions.jsonl"
-        stated = folder / "segment.json"
-        if not stated.is_file():
-            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-                raise FileExistsError(f"{folder} holds other things than answers of segment: name another folder")
-            folder.mkdir(parents=True, exist_ok=True)
-            stated.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-        self._lock = stated.open("r+", encoding="utf-8")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the process ends, or the file is closed
-        except BlockingIOError:
-            raise BlockingIOError(
-                f"{folder}: another process writes answers there; wait, or name another folder"
-            ) from None
-        if overwrite:
-            self._clear()
-            stated.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-        elif difference := _difference(json.loads(self._lock.read()), settings):
-            raise FileExistsError(
-                f"{folder} holds answers with {difference}: name another folder, or say --overwrite to delete them"
-            )
-        for name in ("masks", "overlays"):
-            (folder / name).mkdir(exist_ok=True)
+        self._open(settings, overwrite)
         self._done: set[tuple[str, tuple[str, ...]]] = set()
         self._taken: set[str] = set()
         for fields in self._whole_lines():
             self._done.add((fields["task"], tuple(fields["images"])))
             self._taken.update(name for names in (*fields["masks"], fields["overlays"]) for name in names)
-        subtitle = ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
+        subtitle = " · ".join(
+            f"{name.replace('_', ' ')} {value}" for name, value in settings.items() if value is not None
+        )
         self.gallery = Gallery(folder, "What stands out", subtitle, len(self._done))
+
+    def _open(self, settings: Mapping[str, Any], overwrite: bool) -> None:
+        folder, stated = self.folder, self.folder / ANSWERS
+        if not stated.is_file() and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise FileExistsError(f"{folder} holds other things than answers of segment: name another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = stated.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the process ends, or the file is closed
+        except BlockingIOError:
+            raise BlockingIOError(f"{folder}: another process writes there; wait, or name another folder") from None
+        answers = self.list.is_file() and self.list.stat().st_size > 0  # none where the model could not be loaded
+        difference = answers and _difference(json.loads(stated.read_text(encoding="utf-8")), settings)
+        if difference and not overwrite:
+            raise FileExistsError(
+                f"{folder} holds answers with {difference}: name another folder, or say --overwrite to delete them"
+            )
+        if overwrite or not answers:
+            self._clear()
+            self._lock.truncate(0)
+            self._lock.write(json.dumps(settings, indent=1) + "\n")
+            self._lock.flush()
+        for name in ("masks", "overlays"):
+            (folder / name).mkdir(exist_ok=True)
 
     def holds(self, task: str, files: Sequence[str]) -> bool:
         """Whether the group of these files is answered."""

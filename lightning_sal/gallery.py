@@ -7,29 +7,30 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_sal.answer_page import answer_html, answer_style
+from lightning_sal.pages import page_head
 from lightning_sal.prediction_files import append
 from lightning_sal.samples import Prediction
+from lightning_sal.tasks import get_task
 
 A_PAGE = 200  # answers
-MOST_EXPRESSIONS = 64  # whose masks light up
+MOST_EXPRESSIONS = 128  # whose masks light up
 
 STYLE = """
-:root { color-scheme: light dark; --paper: #f6f6f4; --card: #fff; --ink: #1d2129; --rule: #dcdfe4 }
-@media (prefers-color-scheme: dark) { :root { --paper: #14161a; --card: #1d2026; --ink: #e8eaee; --rule: #343841 } }
-* { box-sizing: border-box }
-body { margin: 0 auto; max-width: 90rem; padding: 2.5rem clamp(1rem, 4vw, 3rem); background: var(--paper);
-  color: var(--ink); font: 16px/1.5 system-ui, sans-serif }
-header h1 { margin: 0; font-size: 1.7rem; letter-spacing: -.015em }
-header p { margin: .2rem 0 1.8rem; opacity: .7 }
+header { margin-bottom: 1.8rem }
+header p { margin: .2rem 0 0; opacity: .7 }
 main { display: grid; gap: 1.2rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)) }
-.card { background: var(--card); border: 1px solid var(--rule); border-radius: .8rem; padding: 1rem; break-inside: avoid }
+.card h2 { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 1rem; margin: 0 0 .7rem;
+  font-size: .95rem; font-weight: 600; overflow-wrap: anywhere }
+.card h2 small { font-weight: 400; opacity: .6 }
 .card.group { grid-column: 1 / -1 }
-.card h2 { display: flex; justify-content: space-between; gap: 1rem; margin: 0 0 .7rem; font-size: .95rem;
-  font-weight: 600; overflow-wrap: anywhere }
-.card h2 small { font-weight: 400; opacity: .6; white-space: nowrap }
+.card.group .images { grid-template-columns: repeat(auto-fill, minmax(min(100%, 11rem), 1fr)) }
+@media (min-width: 60rem) {
+  .card.group .answer { grid-template: auto auto 1fr / 3fr 2fr; gap: .8rem 1.6rem }
+  .card.group .answer > * { grid-column: 2 }
+  .card.group .answer > .images { grid-area: 1 / 1 / span 3 }
+}
 nav, .unanswered { grid-column: 1 / -1 }
-a { color: inherit }
-@media print { body { padding: 0 } .card { border-color: #999 } }
+@media print { .hint { display: none } }
 """
 
 
@@ -79,12 +80,12 @@ class Gallery:
         return self.folder / ("index.html" if not number else f"index-{number + 1}.html")
 
     def _head(self, number: int) -> str:
-        title, subtitle = html.escape(self.title), html.escape(self.subtitle)
-        style = " ".join(STYLE.split()) + answer_style(MOST_EXPRESSIONS)
         back = _link(self._page(number - 1), "previous page") if number else ""
         return (
-            '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-            f"<title>{title}</title><style>{style}</style><header><h1>{title}</h1><p>{subtitle}</p></header><main>{back}\n"
+            f"{page_head(self.title, STYLE + answer_style(MOST_EXPRESSIONS))}"
+            f"<header><h1>{html.escape(self.title)}</h1><p>{html.escape(self.subtitle)}</p>"
+            '<p class="hint">Point at an expression, or reach it by the tab key, to see its mask alone.</p></header>'
+            f"<main>{back}\n"
         )
 
 
@@ -92,7 +93,7 @@ def _card(prediction: Prediction) -> str:
     group = prediction.group
     several = len(group.images) > 1
     name = f"{Path(group.paths[0]).parent.name}, {len(group.images)} images" if several else Path(group.key).name
-    title = f'<h2 title="{html.escape(group.key)}">{html.escape(name)}<small>{html.escape(group.task)}</small></h2>'
+    title = f'<h2 title="{html.escape(group.key)}">{html.escape(name)}<small>{get_task(group.task).title}</small></h2>'
     return f'<div class="card{" group" * several}">{title}{answer_html(prediction, style=False)}</div>'.replace(
         "\n", " "
     )

@@ -7,11 +7,9 @@ failures.html         the worst images of each benchmark with thumbnails; needs 
 
 from __future__ import annotations
 
-import base64
 import csv
 import heapq
 import html
-import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,12 +18,15 @@ from typing import Any
 
 from PIL import Image
 
+from lightning_sal.pages import data_uri, page_head
+
 WORST = 24  # images of a benchmark on the page of failures
 THUMBNAIL = 640  # pixels of its longer side
 STYLE = """
-body { font: 14px sans-serif; margin: 2em }
-figure { display: inline-block; margin: 1em; vertical-align: top }
-img { display: block }
+figure { display: inline-block; margin: .6rem; padding: 1rem; max-width: 100%; vertical-align: top; break-inside: avoid;
+  background: var(--card); border: 1px solid var(--rule); border-radius: .8rem }
+figcaption { margin-top: .5rem; font-size: .9rem }
+img { display: block; max-width: 100% }
 """
 LOWER_IS_BETTER = frozenset({"mae", "malformed", "ece"})
 PRIMARY = {"sod": "s_measure", "cosod": "s_measure", "sis": "iasm"}  # by which failures are ranked
@@ -176,22 +177,18 @@ class ResultsWriter:
 
 def _figure(row: Mapping[str, Any], score: float, picture: Image.Image) -> str:
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "JPEG", quality=80)
-    data = base64.b64encode(buffer.getvalue()).decode()
     name = html.escape(str(row["image"] or row["key"]))
     said = html.escape(" | ".join(str(row[key]) for key in ("expressions", "malformed") if row.get(key)))
     return (
-        f'<figure><img src="data:image/jpeg;base64,{data}" alt="{name}">'
+        f'<figure><img src="{data_uri(picture.convert("RGB"), quality=80)}" alt="{name}">'
         f"<figcaption>{score:.3f} {name}<br>{said}</figcaption></figure>"
     )
 
 
 def _page(name: str, worst: Mapping[str, Iterable[tuple[float, int, str]]]) -> str:
-    title = html.escape(f"{name}: worst first")
+    title = f"{name}: worst first"
     sections = [
         f"<h2>{html.escape(benchmark)}</h2>" + "".join(figure for *_, figure in entries)
         for benchmark, entries in worst.items()
     ]
-    head = f'<!doctype html><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style><h1>{title}</h1>'
-    return head + "".join(sections)
+    return "".join([page_head(title, STYLE), f"<h1>{html.escape(title)}</h1>", *sections])

@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
     if waiting:
         with console.status(f"loading {arguments.model}"):
             predictor = _load(arguments)
-        with Progress(console=console, transient=True) as progress:
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             bar = progress.add_task("answers", total=len(waiting))
             for start in range(0, len(waiting), arguments.batch_size):
                 part = waiting[start : start + arguments.batch_size]
@@ -107,8 +107,12 @@ def _load(arguments: argparse.Namespace) -> Predictor:
 
 def answered(predictor: Predictor, groups: Sequence[ImageGroup], unanswered: list[str]) -> list[Prediction]:
     """The predictions for some groups; one that the policy cannot take adds its line and leaves the others be."""
+    import torch
+
     try:
         return predictor.predict(groups) if groups else []
+    except torch.OutOfMemoryError as error:
+        raise MemoryError("out of memory: set --batch-size or --max-pixels lower, or --dtype bfloat16") from error
     except ValueError as error:
         if len(groups) > 1:
             return [prediction for group in groups for prediction in answered(predictor, [group], unanswered)]

@@ -67,7 +67,7 @@ def write_instances(path: Path, images: Iterable[Instances]) -> None:
 
 def instance(mask: np.ndarray) -> dict[str, Any]:
     """The fields of an annotation that say where an (H, W) bool mask is; `bbox` is x, y, width, height in pixels."""
-    rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     box = [0, 0, 0, 0]
     if len(rows):
         x, y = int(columns[0]), int(rows[0])

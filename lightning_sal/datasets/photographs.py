@@ -13,13 +13,15 @@ from lightning_sal.datasets.jsonl import GROUP_TASKS
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import get_task
 
+ANSWERS = "segment.json"  # in a folder that `lightning-sal segment` writes to
+
 
 def find_groups(paths: Iterable[str], task: str) -> list[tuple[str, ...]]:
     """The files of each image group that some paths name, each file once.
 
     Args:
-        paths: Files; folders, whose images are taken with those of all folders below, hidden ones left out; and patterns
-            such as `photos/**/*.jpg`.
+        paths: Files; folders, whose images are taken with those of all folders below, but for hidden ones and for answers
+            of `lightning-sal segment`; and patterns such as `photos/**/*.jpg`.
         task: sod, sis or cosod. For CoSOD, each folder that holds images is a group, and so are all files named
             singly, or by patterns, together; otherwise each file is.
 
@@ -29,24 +31,31 @@ def find_groups(paths: Iterable[str], task: str) -> list[tuple[str, ...]]:
     """
     get_task(task)
     paths = list(paths)
-    named, folders = [], []
-    for path in paths:
-        for place in _expanded(path):
-            if place.is_dir():
-                folders.append(_below(place))
-            else:
-                named.append(place)
-                folders.append([place])
+    places = [place for path in paths for place in _expanded(path)]
+    found = [(place.is_dir(), _below(place) if place.is_dir() else [place]) for place in places]
     if task in GROUP_TASKS:
-        groups = [tuple(dict.fromkeys(map(str, named)))] if named else []
-        for files in folders:
-            by_folder = groupby((file for file in files if file not in set(named)), key=lambda file: file.parent)
-            groups += [tuple(map(str, of_folder)) for _, of_folder in by_folder]
+        groups = [
+            list(of_folder) for is_folder, files in found if is_folder for _, of_folder in groupby(files, _parent)
+        ]
+        named = [file for is_folder, files in found if not is_folder for file in files]
+        groups = [named, *groups] if named else groups
     else:
-        groups = [(str(file),) for files in folders for file in files]
+        groups = [[file] for _, files in found for file in files]
     if not groups:
-        raise ValueError(f"{', '.join(paths)}: there is no image there ({', '.join(sorted(SUFFIXES))})")
-    return list(dict.fromkeys(groups))
+        raise ValueError(f"{', '.join(paths) or 'no path'}: there is no image there ({', '.join(sorted(SUFFIXES))})")
+    return list(dict.fromkeys(tuple(dict.fromkeys(map(str, group))) for group in groups))
+
+
+def check_group(files: Sequence[str], task: str) -> None:
+    """Check that a task is asked about as many images as it takes.
+
+    Raises:
+        ValueError: It is not, or the task is unknown.
+    """
+    get_task(task)
+    if (len(files) > 1) != (task in GROUP_TASKS):
+        wanted = "a group of at least 2 images" if task in GROUP_TASKS else "one image"
+        raise ValueError(f"{', '.join(files) or 'no file'}: {task} needs {wanted}, and {len(files)} given")
 
 
 def read_group(files: Sequence[str], task: str, key: str = "") -> ImageGroup:
@@ -61,10 +70,7 @@ def read_group(files: Sequence[str], task: str, key: str = "") -> ImageGroup:
         UnreadableSample: If files cannot be read, each of which is named in the one line.
         ValueError: If the task is unknown or asks for another number of images.
     """
-    get_task(task)
-    if (len(files) > 1) != (task in GROUP_TASKS):
-        wanted = "two or more images that belong together" if task in GROUP_TASKS else "one image"
-        raise ValueError(f"{', '.join(files) or 'no file'}: {task} asks for {wanted}, not {len(files)}")
+    check_group(files, task)
     images, faults = [], []
     for file in files:
         try:
@@ -80,18 +86,24 @@ def _expanded(path: str) -> list[Path]:
     if Path(path).exists():
         return [Path(path)]
     if not glob.has_magic(path):
-        raise FileNotFoundError(f"{path}: there is no such file or folder")
+        raise FileNotFoundError(f"{path}: there is no such image file or folder")
     found = sorted(glob.glob(path, recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
     if not found:
         raise FileNotFoundError(f"{path}: no file or folder fits this pattern")
     return [Path(place) for place in found]
 
 
+def _parent(file: Path) -> Path:
+    return file.parent
+
+
 def _below(folder: Path) -> list[Path]:
-    """The image files in a folder and all below it, folder by folder; what is hidden is left out."""
+    """The image files in a folder and all below it, folder by folder; what is hidden, and answers, are left out."""
     files = []
     for place, subfolders, names in os.walk(folder):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        subfolders[:] = sorted(
+            name for name in subfolders if not name.startswith(".") and not Path(place, name, ANSWERS).exists()
+        )
         files += [Path(place, name) for name in sorted(names) if _is_image(name)]
     return files
 

@@ -1,0 +1,41 @@
+"""What pages of HTML share that need nothing beside them: their look, their head, images inside addresses."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+
+from PIL import Image
+
+STYLE = """
+:root { color-scheme: light dark; --paper: #f6f6f4; --card: #fff; --ink: #1d2129; --rule: #dcdfe4 }
+@media (prefers-color-scheme: dark) { :root { --paper: #14161a; --card: #1d2026; --ink: #e8eaee; --rule: #343841 } }
+* { box-sizing: border-box }
+body { margin: 0 auto; max-width: 90rem; padding: 2.5rem clamp(1rem, 4vw, 3rem); background: var(--paper);
+  color: var(--ink); font: 16px/1.5 system-ui, sans-serif }
+h1 { margin: 0; font-size: 1.7rem; letter-spacing: -.015em }
+a { color: inherit }
+.card { background: var(--card); border: 1px solid var(--rule); border-radius: .8rem; padding: 1rem; break-inside: avoid }
+@media print { body { padding: 0 } .card { border-color: #999 } }
+"""
+
+
+def page_head(title: str, style: str = "") -> str:
+    """The beginning of a page, on one line; the title is escaped.
+
+    Args:
+        title: Of the page.
+        style: Rules beside those that all pages share.
+    """
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{html.escape(title)}</title><style>{' '.join((STYLE + style).split())}</style>"
+    )
+
+
+def data_uri(image: Image.Image, kind: str = "JPEG", **options: object) -> str:
+    """An image file inside an address; `options` are those of PIL's `save`."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
