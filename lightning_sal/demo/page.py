@@ -100,6 +100,7 @@ def build(predictors: Mapping[str, Predictor], bounds: Bounds, note: str = "") -
             lambda number: examples[number],
             example,
             [photographs, task],
+            queue=False,
             show_progress="hidden",
             api_visibility="private",
         )

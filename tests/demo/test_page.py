@@ -160,9 +160,9 @@ def assert_masks(folder, predictions):
             assert any(mask.any() for mask in found)
 
 
-def opacities(page, number):
-    """Opacity of each mask of the first answer, once that of mask `number` is 1 and the transition is over."""
-    page.wait_for_timeout(300)
+def opacities(page):
+    """Opacity of each mask of the first answer, once they change no more."""
+    page.wait_for_function("document.getAnimations().every(animation => animation.playState == 'finished')")
     masks = page.locator(".answer").first.locator(".mask")
     return [float(mask.evaluate("mask => getComputedStyle(mask).opacity")) for mask in masks.all()]
 
@@ -179,14 +179,14 @@ def test_photographs_are_answered_and_an_expression_lights_its_mask(open_page, t
         assert card.locator(".expressions .expression").all_inner_texts() == list(prediction.expressions)
     numbers = range(len(expected[0].expressions))
     assert len(numbers) > 1, "the first scene of SIS shows several instances"
-    assert opacities(page, None) == [1 for _ in numbers]
+    assert opacities(page) == [1 for _ in numbers]
     for number in numbers:
         page.locator(".answer").first.locator(".expressions .expression").nth(number).hover()
-        found = opacities(page, number)
+        found = opacities(page)
         assert found[number] == 1
         assert all(found[other] < 0.1 for other in numbers if other != number)
     page.locator("h1").hover()
-    assert opacities(page, None) == [1 for _ in numbers]
+    assert opacities(page) == [1 for _ in numbers]
     assert_masks(download(page, tmp_path), expected)
 
 
@@ -237,7 +237,7 @@ def test_whatever_cannot_be_used_is_told_and_the_next_photograph_works(open_page
     page.get_by_label("Co-salient object detection").check()
     page.get_by_role("button", name="Show what stands out").click()
     page.get_by_text("add at least one more").wait_for()
-    page.get_by_label("Salient object detection").check()
+    page.get_by_label("Salient object detection", exact=True).check()
     run(page, 1)
 
 
@@ -253,21 +253,21 @@ def test_what_the_server_is_sent_past_the_page_is_bounded_too(pages, uploads):
 
 
 def test_runs_wait_their_turn_and_the_words_of_a_model_are_words(open_page, says):
-    says.go.clear()
-    first, second, third = (open_page("slow") for _ in range(3))
-    for page in (first, second, third):
+    pages = [open_page("slow") for _ in range(3)]
+    for page in pages:
         upload(page, SOD[0])
         page.locator("#pictures img").wait_for()
-    first.get_by_role("button", name="Show what stands out").click()
-    first.get_by_text(HOSTILE).wait_for()
-    second.get_by_role("button", name="Show what stands out").click()
-    second.get_by_text("queue: 1/1").wait_for()
-    third.get_by_role("button", name="Show what stands out").click()
-    third.get_by_text("Queue is full").wait_for()
-    says.go.set()
-    for page in (first, second):
+    told = (HOSTILE, "queue: 1/1", "This application is currently busy. Please try again.")
+    says.go.clear()
+    try:
+        for page, said in zip(pages, told, strict=True):
+            page.get_by_role("button", name="Show what stands out").click()
+            page.get_by_text(said).wait_for()
+    finally:
+        says.go.set()
+    for page in pages[:2]:
         page.locator("#answers .answer").wait_for()
-        page.get_by_text(HOSTILE).wait_for()
+        assert HOSTILE in page.inner_text("#answers .think")
         assert page.evaluate("window.ran") is None
         assert "<b>says</b>" in page.inner_text("#head")
 
