@@ -47,9 +47,11 @@ def canonical(
     """
     plain = _TAG.sub(lambda tag: f"<{tag[1]}{tag[2].lower()}>", _FENCE.sub("", text))
     before, opened, behind = plain.rpartition("<answer>")
-    body, closed, _ = behind.partition("</answer>")
-    if not opened:
-        raise ValueError("malformed: there is no <answer> block")
+    body, closed, after = behind.partition("</answer>")
+    if not opened or "</think>" in after:
+        raise ValueError("malformed: there is no <answer> block behind the reasoning")
+    if "<answer>" in before.rpartition("</think>")[2]:
+        raise ValueError("malformed: there are several <answer> blocks")
     if not closed:
         raise ValueError("malformed: the <answer> block has no end")
     think = _reasoning(before, titles)
