@@ -1,7 +1,8 @@
 """Models behind an API: OpenAI-compatible servers by `openai`, Gemini by `google-genai`.
 
 Keys come from the environment, go into the client, and nowhere else: whatever a server or a library says of a failure is
-rid of them before anyone sees it, and of a reply too. Retrying is left to the runner, which must count every attempt.
+rid of them before anyone sees it, and of a reply too. Limits of time and retrying are left to the runner, which must count
+every attempt.
 """
 
 from __future__ import annotations
@@ -95,16 +96,15 @@ class OpenAIClient:
         model: Its name there.
         base_url: Address of another server than OpenAI's.
         max_tokens: Most tokens of an answer.
-        timeout: Seconds that an answer may take.
     """
 
-    def __init__(self, model: str, base_url: str | None, max_tokens: int, timeout: float) -> None:
+    def __init__(self, model: str, base_url: str | None, max_tokens: int) -> None:
         _require("openai", "openai")
         import openai
 
         self.key = _key("OPENAI_API_KEY", optional=base_url is not None)
         self.model, self.max_tokens = model, max_tokens
-        self._client = openai.AsyncOpenAI(api_key=self.key or "none", base_url=base_url, max_retries=0, timeout=timeout)
+        self._client = openai.AsyncOpenAI(api_key=self.key or "none", base_url=base_url, max_retries=0, timeout=None)
 
     async def ask(self, request: Request) -> Reply:
         """See `Client.ask`."""
@@ -140,10 +140,9 @@ class GeminiClient:
         model: Its name there.
         base_url: Address of another server than Google's.
         max_tokens: Most tokens of an answer, thoughts included.
-        timeout: Seconds that an answer may take.
     """
 
-    def __init__(self, model: str, base_url: str | None, max_tokens: int, timeout: float) -> None:
+    def __init__(self, model: str, base_url: str | None, max_tokens: int) -> None:
         _require("google.genai", "google-genai")
         from google import genai
         from google.genai import types
@@ -151,10 +150,11 @@ class GeminiClient:
         self.key = _key("GEMINI_API_KEY", "GOOGLE_API_KEY")
         self.model, self._types = model, types
         self._config = types.GenerateContentConfig(max_output_tokens=max_tokens)
-        self._client = genai.Client(
-            api_key=self.key,
-            http_options=types.HttpOptions(base_url=base_url, timeout=round(1000 * timeout)),
+        options = types.HttpOptions(
+            base_url=base_url,
+            retry_options=types.HttpRetryOptions(attempts=1),  # unset, a broken connection is tried again, uncounted
         )
+        self._client = genai.Client(api_key=self.key, http_options=options)
 
     async def ask(self, request: Request) -> Reply:
         """See `Client.ask`."""
@@ -192,7 +192,7 @@ _ENDS = (None, "STOP", "MAX_TOKENS")
 _PROVIDERS: dict[str, Callable[..., Client]] = {"gemini": GeminiClient}
 
 
-def make_client(model: str, base_url: str | None, max_tokens: int, timeout: float) -> Client:
+def make_client(model: str, base_url: str | None, max_tokens: int) -> Client:
     """The client of a model: `gemini:NAME` by Gemini's API, any other name by OpenAI's.
 
     Raises:
@@ -200,8 +200,8 @@ def make_client(model: str, base_url: str | None, max_tokens: int, timeout: floa
     """
     prefix, _, name = model.partition(":")
     if prefix in _PROVIDERS and name:
-        return _PROVIDERS[prefix](name, base_url, max_tokens, timeout)
-    return OpenAIClient(model, base_url, max_tokens, timeout)
+        return _PROVIDERS[prefix](name, base_url, max_tokens)
+    return OpenAIClient(model, base_url, max_tokens)
 
 
 def scrub(text: str, key: str | None) -> str:
@@ -227,7 +227,7 @@ def _failure(error: Exception, status: Any, key: str | None) -> Failure:
     said = scrub(" ".join(str(error).split()), key)[:300]
     headers = getattr(getattr(error, "response", None), "headers", {})
     status = status if isinstance(status, int) else None
-    return Failure(f"{type(error).__name__}: {said}", status, wait_asked_for(headers, str(error)))
+    return Failure(f"{type(error).__name__}: {said}".rstrip(": "), status, wait_asked_for(headers, str(error)))
 
 
 def _key(*names: str, optional: bool = False) -> str | None:

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,11 @@ class Output:
     def __init__(self, path: Path, *, retry_rejected: bool = False) -> None:
         self.path, self.rejected_path = path, rejected_path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._file = path.open("ab", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            os.close(self._file)
+            self._file.close()
             raise BlockingIOError(f"{path}: another run is writing to it; wait for its end") from error
         files = (self.path, self.rejected_path)
         self.accepted, self.rejected = (set(_read(file)) for file in files)
@@ -59,17 +60,14 @@ class Output:
             reason: `kind: detail`.
             answers: All that the model wrote about it.
         """
-        file = os.open(self.rejected_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
+        with self.rejected_path.open("ab", buffering=0) as file:
             _append(file, sample.fields | {"reason": reason, "answers": answers})
-        finally:
-            os.close(file)
         self.rejected.add(sample.key)
 
     def close(self) -> None:
         """Lets others write; of samples that were asked again the new line alone remains."""
         self._compact()
-        os.close(self._file)
+        self._file.close()
 
     def _compact(self) -> None:
         """Leaves of the rejected lines the last one of a sample, and none of a sample that is accepted."""
@@ -138,8 +136,8 @@ def _key(line: bytes, place: str) -> str:
     return key_of(fields)
 
 
-def _append(file: int, fields: Mapping[str, Any]) -> None:
+def _append(file: FileIO, fields: Mapping[str, Any]) -> None:
     line = json.dumps(fields).encode() + b"\n"
-    if os.write(file, line) != len(line):
+    if file.write(line) != len(line):
         raise OSError("the disk is full: the last line is cut off when the same command is run again")
-    os.fsync(file)
+    os.fsync(file.fileno())

