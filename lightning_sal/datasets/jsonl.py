@@ -22,11 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_sal.datasets.coco import draw_instances
+from lightning_sal.datasets.coco import Segmentations
 from lightning_sal.datasets.images import UnreadableSample, read_mask
 from lightning_sal.datasets.records import Annotation, Photograph, Record
-from lightning_sal.datasets.sis import coloured_annotation
-from lightning_sal.datasets.sod import mask_annotation
+from lightning_sal.datasets.sis import ColouredFile
+from lightning_sal.datasets.sod import MaskFile
 from lightning_sal.tasks import TASKS
 
 FIELDS = {"task", "images", "masks", "annotation", "response"}
@@ -177,13 +177,13 @@ def _photographs(folder: Path, fields: dict[str, Any]) -> tuple[Photograph, ...]
     annotation = fields.get("annotation")
     annotations: list[Annotation | None] = [None] * len(images)
     if isinstance(annotation, str):
-        annotations = [coloured_annotation(folder / annotation)]
+        annotations = [ColouredFile(folder / annotation)]
     elif annotation is not None:
         drawings = [(f"instance {i}", segmentation) for i, segmentation in enumerate(annotation)]
-        annotations = [partial(draw_instances, drawings, None)]
+        annotations = [Segmentations(drawings)]
     elif "masks" in fields:
         per_instance = TASKS[fields["task"]].instances
-        annotations = [partial(_read_masks, masks)] if per_instance else [mask_annotation(mask) for mask in masks]
+        annotations = [partial(_read_masks, masks)] if per_instance else [MaskFile(mask) for mask in masks]
     return tuple(Photograph(image, annotate) for image, annotate in zip(images, annotations, strict=True))
 
 
