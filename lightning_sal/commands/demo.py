@@ -1,0 +1,84 @@
+"""a web page to try a model on photographs, or two models side by side"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from contextlib import suppress
+from importlib.util import find_spec
+from tempfile import TemporaryDirectory
+
+
+def main(argv: list[str]) -> int:
+    """Serve the page until it is interrupted."""
+    parser = argparse.ArgumentParser(
+        prog="lightning-sal demo",
+        description="Serve a web page: drop photographs, read the reasoning as it comes, point at an expression to see its "
+        "mask, take the masks home. The page asks nothing of any other host, and what is uploaded goes when it ends.",
+    )
+    parser.add_argument(
+        "--model",
+        default="tiny",
+        help="the policy: tiny (which knows procedural scenes alone), a folder, a hub name, a checkpoint file, or a folder "
+        "of adapters",
+    )
+    parser.add_argument(
+        "--compare", metavar="MODEL", help="a second one, whose answers stand beside those of the first"
+    )
+    parser.add_argument("--segmenter", help="an EVF-SAM2, folder or hub name; by default the embedded small one")
+    parser.add_argument("--max-new-tokens", type=int, default=512, help="limit of a response; %(default)s")
+    parser.add_argument("--max-pixels", type=int, help="most pixels of an image that the policy sees")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the policy's frozen weights")
+    parser.add_argument("--device", help="as torch names it, by default cuda where there is one")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; %(default)s, this machine alone")
+    parser.add_argument("--port", type=int, default=7860, help="%(default)s; 0 takes any that is free")
+    parser.add_argument("--max-megabytes", type=int, default=20, help="limit of a file that is uploaded; %(default)s")
+    parser.add_argument("--max-images", type=int, default=12, help="limit of photographs in a run; %(default)s")
+    parser.add_argument("--max-megapixels", type=int, default=25, help="limit of a photograph; %(default)s")
+    parser.add_argument("--max-waiting", type=int, default=8, help="runs that wait, more are refused; %(default)s")
+    arguments = parser.parse_args(argv)
+
+    from lightning_sal.cli import UsageError
+
+    if find_spec("gradio") is None:
+        raise UsageError("the page needs gradio: pip install 'lightning-sal[demo]'")
+    if arguments.compare == arguments.model:
+        raise UsageError(f"--compare {arguments.compare} is the model itself: name another")
+    with TemporaryDirectory(prefix="lightning-sal-demo-") as uploads:
+        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": uploads}
+        _serve(arguments)
+    return 0
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    from lightning_sal.demo.page import KNOWS_SCENES, build
+    from lightning_sal.demo.server import address, is_loopback, listen, server_of
+    from lightning_sal.demo.uploads import Bounds
+    from lightning_sal.predictor import Predictor
+    from lightning_sal.tiny.weights import EMBEDDED_POLICIES
+
+    bounds = Bounds(arguments.max_megabytes, arguments.max_images, arguments.max_megapixels, arguments.max_waiting)
+    with listen(arguments.host, arguments.port) as listener:
+        if not is_loopback(listener):
+            print(
+                f"warning: anyone who reaches {address(listener)} can use the GPU and the models of this machine",
+                file=sys.stderr,
+            )
+        predictors = {
+            model: Predictor.load(
+                model,
+                arguments.segmenter,
+                device=arguments.device,
+                dtype=arguments.dtype,
+                max_new_tokens=arguments.max_new_tokens,
+                max_pixels=arguments.max_pixels,
+            )
+            for model in (arguments.model, arguments.compare)
+            if model is not None
+        }
+        note = KNOWS_SCENES if predictors.keys() & EMBEDDED_POLICIES.keys() else ""
+        server = server_of(build(predictors, bounds, note), bounds)
+        print(f"The page is at {address(listener)} (Ctrl-C ends it)", flush=True)
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])

@@ -1,0 +1,46 @@
+"""What the page shows of photographs and answers: HTML in which every foreign word is escaped."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from PIL import Image
+
+from lightning_sal.answer_page import answer_html
+from lightning_sal.pages import data_uri
+from lightning_sal.samples import ImageGroup, Prediction
+
+TAG = re.compile("</?(?:think|answer|rg|ins)>|<[/a-z]*$")  # the last where an unfinished text ends within one
+
+
+def strip(pictures: Mapping[str, Image.Image]) -> str:
+    """Small pictures of files in a row."""
+    names = {path: html.escape(Path(path).name) for path in pictures}
+    images = (
+        f'<img src="{data_uri(picture)}" alt="{names[path]}" title="{names[path]}">'
+        for path, picture in pictures.items()
+    )
+    return f'<div class="strip">{"".join(images)}</div>'
+
+
+def unfinished(group: ImageGroup, texts: Mapping[str, str]) -> str:
+    """What the models have said of a group so far, a card each."""
+    words = {name: f'<p class="so-far">{html.escape(TAG.sub(" ", text))}</p>' for name, text in texts.items()}
+    return _cards(group, words)
+
+
+def finished(group: ImageGroup, predictions: Mapping[str, Prediction]) -> str:
+    """The answers of the models to a group, a card each."""
+    return _cards(group, {name: answer_html(prediction) for name, prediction in predictions.items()})
+
+
+def _cards(group: ImageGroup, contents: Mapping[str, str]) -> str:
+    """A card a model: under its name where there are several, else under that of the photograph."""
+    several = len(group.paths) > 1
+    photograph = f"{len(group.paths)} photographs" if several else group.key
+    heads = {name: html.escape(name if len(contents) > 1 else photograph) for name in contents}
+    cards = (f'<section class="card"><h2>{heads[name]}</h2>{content}</section>' for name, content in contents.items())
+    return "".join(cards)

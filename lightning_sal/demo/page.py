@@ -1,0 +1,120 @@
+"""The page itself: what stands where, and what happens on a click."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from lightning_sal.datasets.images import SUFFIXES
+from lightning_sal.datasets.photographs import find_groups
+from lightning_sal.demo.cards import finished, strip, unfinished
+from lightning_sal.demo.side_by_side import Archive, stream
+from lightning_sal.demo.uploads import Bounds, check_uploads, read_groups
+from lightning_sal.tasks import TASKS
+
+if TYPE_CHECKING:
+    from lightning_sal.predictor import Predictor
+    from lightning_sal.samples import ImageGroup
+
+TITLE = "What stands out?"
+INTRODUCTION = "Drop photographs: the model reasons about what catches the eye, names it, and draws its mask."
+KNOWS_SCENES = (
+    "The embedded model knows scenes of coloured shapes alone and is wrong on photographs: take an example, or start the "
+    "page with a model of your own."
+)
+TASK_INFO = "The first two take each photograph by itself, the last takes all of them as one group."
+EXAMPLES = Path(__file__).parents[1] / "tiny" / "examples"
+CARDS = '<div class="cards">${value}</div>'
+CSS = Path(__file__).with_name("page.css")
+
+
+def build(predictors: Mapping[str, Predictor], bounds: Bounds, note: str = "") -> gr.Blocks:
+    """The page, which answers one run after the other.
+
+    Args:
+        predictors: Name of a model as the page shows it -> the model; a column each.
+        bounds: What is taken at most.
+        note: A sentence under the introduction, or none.
+    """
+
+    def check(paths: list[str] | None) -> tuple[Any, str]:
+        pictures, reasons = check_uploads(paths or [], bounds)
+        for reason in reasons:
+            gr.Warning(html.escape(reason))
+        return list(pictures) if reasons else gr.skip(), strip(pictures)
+
+    def run(paths: list[str] | None, task: str) -> Iterator[tuple[Any, Any, Any]]:
+        try:
+            with TemporaryDirectory() as place:
+                yield from answer(read_groups(paths or [], task, bounds), Archive(Path(place), list(predictors)))
+        except ValueError as error:
+            raise gr.Error(html.escape(str(error)), print_exception=False) from error
+
+    def answer(groups: Iterator[ImageGroup], archive: Archive) -> Iterator[tuple[Any, Any, Any]]:
+        shown = ""
+        yield shown, "", gr.DownloadButton(interactive=False)
+        for group in groups:
+            for texts, predictions in stream(predictors, group):
+                if predictions is None:
+                    yield gr.skip(), unfinished(group, texts), gr.skip()
+                else:
+                    archive.add(predictions)
+                    shown += finished(group, predictions)
+                    yield shown, "", gr.skip()
+        yield gr.skip(), gr.skip(), gr.DownloadButton(value=archive.close(), interactive=True)
+
+    examples = [(list(files), name) for name in TASKS for files in find_groups([str(EXAMPLES / name)], name)]
+    cards = [[strip(check_uploads(files, bounds)[0])] for files, _ in examples]
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        gr.HTML(_head(predictors, note), elem_id="head", apply_default_css=False)
+        with gr.Row():
+            with gr.Column(scale=3):
+                photographs = gr.File(
+                    label="Photographs", file_count="multiple", file_types=sorted(SUFFIXES), height=212
+                )
+                pictures = gr.HTML(elem_id="pictures", apply_default_css=False)
+                example = gr.Dataset(
+                    label="Or take an example",
+                    components=[gr.HTML(visible=False)],
+                    samples=cards,
+                    type="index",
+                    elem_id="examples",
+                )
+            with gr.Column(scale=2):
+                task = gr.Radio(
+                    [(of.title.capitalize(), name) for name, of in TASKS.items()],
+                    value="sod",
+                    label="Task",
+                    info=TASK_INFO,
+                )
+                go = gr.Button("Show what stands out", variant="primary")
+                download = gr.DownloadButton("Download the masks", interactive=False)
+        answers = gr.HTML(elem_id="answers", html_template=CARDS, apply_default_css=False)
+        current = gr.HTML(elem_id="current", html_template=CARDS, apply_default_css=False)
+        example.click(
+            lambda number: examples[number],
+            example,
+            [photographs, task],
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        photographs.change(
+            check, photographs, [photographs, pictures], show_progress="hidden", api_visibility="private"
+        )
+        go.click(
+            run, [photographs, task], [answers, current, download], show_progress_on=current, concurrency_limit=1,
+            api_visibility="private",
+        )  # fmt: skip
+    return page.queue(max_size=bounds.waiting)
+
+
+def _head(predictors: Mapping[str, Predictor], note: str) -> str:
+    models = " beside ".join(f"<b>{html.escape(name)}</b>" for name in predictors)
+    told = f'<p class="note">{html.escape(note)}</p>' if note else ""
+    return f'<h1>{TITLE}</h1><p>{INTRODUCTION}</p><p class="models">{models}</p>{told}'

@@ -1,0 +1,122 @@
+"""What people upload, bounded before it is decoded: a line for whatever cannot be used."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from lightning_sal.datasets.images import DECODER_ERRORS, UnreadableSample, read_image
+from lightning_sal.datasets.jsonl import GROUP_TASKS
+from lightning_sal.samples import ImageGroup
+
+FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # Pillow hands some of the others to programs outside
+MEBIBYTE = 2**20
+THUMBNAIL = 176  # pixels of its longer side
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the page takes at most.
+
+    Args:
+        megabytes: Size of a file, in 2^20 bytes.
+        images: Photographs of a run.
+        megapixels: Size of a photograph, in 10^6 pixels.
+        waiting: Runs that wait for their turn.
+    """
+
+    megabytes: int = 20
+    images: int = 12
+    megapixels: int = 25
+    waiting: int = 8
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value < 1:
+                raise ValueError(f"--max-{name} is {value}: give 1 or more")
+
+
+def read_upload(path: str, bounds: Bounds) -> Tensor:
+    """A photograph as it is displayed; its size is read from the header before it is decoded.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: It cannot be used; the message names the file without its folder, and says why.
+    """
+    file = Path(path)
+    if file.stat().st_size > bounds.megabytes * MEBIBYTE:
+        raise ValueError(f"{file.name} is larger than the {bounds.megabytes} MB that this page takes.")
+    if _pixels(file) > bounds.megapixels * 10**6:
+        raise ValueError(f"{file.name} has more than the {bounds.megapixels} million pixels that this page takes.")
+    try:
+        return read_image(path)
+    except UnreadableSample as error:
+        raise ValueError(str(error).replace(path, file.name, 1)) from error
+
+
+def check_uploads(paths: Sequence[str], bounds: Bounds) -> tuple[dict[str, Image.Image], list[str]]:
+    """Sort out which files can be used.
+
+    Returns:
+        The path of each file that can -> a small picture of it; and a line for each other.
+    """
+    pictures: dict[str, Image.Image] = {}
+    reasons: list[str] = []
+    for path in paths:
+        try:
+            if len(pictures) == bounds.images:
+                raise ValueError(f"{Path(path).name} is one more than the {bounds.images} that one run takes.")
+            picture = Image.fromarray(read_upload(path, bounds).numpy())
+        except ValueError as error:
+            reasons.append(str(error))
+        else:
+            picture.thumbnail((THUMBNAIL, THUMBNAIL))
+            pictures[path] = picture
+    return pictures, reasons
+
+
+def read_groups(paths: Sequence[str], task: str, bounds: Bounds) -> Iterator[ImageGroup]:
+    """Read photographs as image groups, each when its turn comes: all in one for CoSOD, each its own for SOD and SIS.
+
+    Args:
+        paths: The uploaded files; their names alone get into the groups.
+        task: sod, sis or cosod.
+        bounds: What is taken at most.
+
+    Raises:
+        ValueError: At once where there are too few or too many photographs, later where one cannot be used; the message
+            is for the page.
+    """
+    if not paths:
+        raise ValueError("There is no photograph yet: drop one, or take an example.")
+    if task in GROUP_TASKS and len(paths) < 2:
+        raise ValueError("Co-salient objects are what several photographs share: add at least one more.")
+    if len(paths) > bounds.images:
+        raise ValueError(f"{len(paths)} photographs are more than the {bounds.images} that one run takes.")
+    groups = [paths] if task in GROUP_TASKS else [[path] for path in paths]
+    return (_read_group(files, task, bounds) for files in groups)
+
+
+def _read_group(paths: Sequence[str], task: str, bounds: Bounds) -> ImageGroup:
+    names = tuple(Path(path).name for path in paths)
+    return ImageGroup(names[0], task, tuple(read_upload(path, bounds) for path in paths), paths=names)
+
+
+def _pixels(file: Path) -> float:
+    """Width times height as the header has it; infinite where Pillow itself takes the file for a bomb."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(file, formats=FORMATS) as image:
+                return image.width * image.height
+    except Image.DecompressionBombError:
+        return float("inf")
+    except DECODER_ERRORS as error:
+        raise ValueError(f"{file.name} is no photograph, or cut off; {', '.join(FORMATS)} can be read.") from error

@@ -1,0 +1,42 @@
+"""Uploads that a page must refuse, and a model whose words are set."""
+
+import struct
+import threading
+import zlib
+
+import torch
+
+from lightning_sal.samples import Prediction
+
+
+def png(width: int, height: int) -> bytes:
+    """A PNG of a few bytes whose header states a size and whose pixels end early."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 64)) + chunk(b"IEND", b"")
+    )
+
+
+class Says:
+    """A model that says these texts one after the other, then finds the left half of every image.
+
+    Between the first and the second it waits for `go`.
+    """
+
+    def __init__(self, *texts: str) -> None:
+        self.texts, self.go = texts, threading.Event()
+        self.go.set()
+
+    def stream(self, group):
+        for number, text in enumerate(self.texts):
+            if number == 1:
+                assert self.go.wait(60)
+            yield text
+        masks = tuple(torch.zeros(1, *image.shape[:2], dtype=torch.bool) for image in group.images)
+        for mask in masks:
+            mask[:, :, : mask.shape[2] // 2] = True
+        return Prediction(group, self.texts[-1], ("left half",), None, masks, 0.5, masks)

@@ -1,0 +1,277 @@
+"""The page in a browser: upload, run, masks that light, two models, downloads, and what it refuses."""
+
+import json
+import os
+import shutil
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+from zipfile import ZipFile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("gradio", reason="the page needs the extra: pip install 'lightning-sal[demo]'")
+sync_api = pytest.importorskip("playwright.sync_api", reason="the page is tested in a browser, by playwright")
+CHROMIUM = shutil.which("chromium")
+if CHROMIUM is None:
+    pytest.skip("the page is tested in a browser, and there is no chromium on PATH", allow_module_level=True)
+
+from lightning_sal.demo.page import EXAMPLES, KNOWS_SCENES, build  # noqa: E402
+from lightning_sal.demo.server import address, listen, server_of  # noqa: E402
+from lightning_sal.demo.uploads import Bounds  # noqa: E402
+from lightning_sal.predictor import Predictor  # noqa: E402
+from tests.demo.parts import Says, png  # noqa: E402
+
+QUIET = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+BOUNDS = Bounds(megabytes=1, images=4, megapixels=2, waiting=1)
+SOD = sorted(map(str, (EXAMPLES / "sod").iterdir()))[:2]
+SIS = sorted(map(str, (EXAMPLES / "sis").iterdir()))[:2]
+HOSTILE = "<img src=x onerror='window.ran=1'>${window.ran=2}{{7*7}}"
+
+
+@contextmanager
+def served(predictors, note=""):
+    """The address of a page that is served in this process."""
+    with listen("127.0.0.1", 0) as listener:
+        server = server_of(build(predictors, BOUNDS, note), BOUNDS)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        yield address(listener)
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def uploads(tmp_path_factory):
+    """The folder for uploads; nothing is told to anyone about the use of the page."""
+    folder = tmp_path_factory.mktemp("uploads")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder))
+        patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def connections():
+    """Where this process connects to."""
+    found = []
+
+    def note(event, arguments):
+        if event in ("socket.connect", "socket.getaddrinfo"):
+            found.append(
+                str(arguments[1][0] if event == "socket.connect" and isinstance(arguments[1], tuple) else arguments[0])
+            )
+
+    sys.addaudithook(note)
+    return found
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return Predictor.load("tiny", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def says():
+    return Says(f"<think>{HOSTILE}", f"<think>{HOSTILE}</think><answer><rg>left half</rg></answer>")
+
+
+@pytest.fixture(scope="module")
+def pages(uploads, connections, tiny, says):
+    """Name -> address: one model, two side by side, and one that waits until it is told to go on."""
+    early = Predictor(Predictor.load("tiny-early", device="cpu").policy, tiny.segmenter)
+    with (
+        served({"tiny": tiny}, KNOWS_SCENES) as one,
+        served({"tiny": tiny, "tiny-early": early}, KNOWS_SCENES) as two,
+        served({"<b>says</b>": says}) as slow,
+    ):
+        yield {"one": one, "two": two, "slow": slow}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser, pages):
+    """Name of a page -> the page in a new tab; no tab asks anything of any other host."""
+    context, asked = browser.new_context(), []
+    context.on("request", lambda request: asked.append(request.url))
+
+    def open_tab(name):
+        page = context.new_page()
+        page.goto(pages[name])
+        page.get_by_role("button", name="Show what stands out").wait_for()
+        return page
+
+    yield open_tab
+    context.close()
+    hosts = {urlsplit(url).hostname for url in asked if urlsplit(url).scheme not in ("data", "blob")}
+    assert hosts == {"127.0.0.1"}
+
+
+def upload(page, *files):
+    page.locator("input[type=file]").first.set_input_files(list(files))
+
+
+def run(page, answers):
+    """Start, and wait for so many answers and the archive."""
+    page.get_by_role("button", name="Show what stands out").click()
+    page.wait_for_function("n => document.querySelectorAll('#answers .answer').length == n", arg=answers)
+    page.locator("button:not([disabled])", has_text="Download the masks").wait_for()
+
+
+def download(page, tmp_path):
+    with page.expect_download() as started:
+        page.get_by_role("button", name="Download the masks").click()
+    started.value.save_as(tmp_path / "masks.zip")
+    with ZipFile(tmp_path / "masks.zip") as files:
+        assert files.testzip() is None
+        files.extractall(tmp_path / "masks")
+    return tmp_path / "masks"
+
+
+def predicted(predictor, files, task="sod"):
+    return [predictor(file, task) for file in files]
+
+
+def assert_masks(folder, predictions):
+    """A folder of the archive holds the masks and words of predictions."""
+    lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert [line["response"] for line in lines] == [prediction.text for prediction in predictions]
+    for line, prediction in zip(lines, predictions, strict=True):
+        assert line["images"] == [Path(path).name for path in prediction.group.paths]
+        for files, masks in zip(line["masks"], prediction.masks, strict=True):
+            found = [np.asarray(Image.open(folder / file)) > 0 for file in files]
+            assert torch.equal(torch.from_numpy(np.stack(found)), masks)
+            assert any(mask.any() for mask in found)
+
+
+def opacities(page):
+    """Opacity of each mask of the first answer, once they change no more."""
+    page.wait_for_function("document.getAnimations().every(animation => animation.playState == 'finished')")
+    masks = page.locator(".answer").first.locator(".mask")
+    return [float(mask.evaluate("mask => getComputedStyle(mask).opacity")) for mask in masks.all()]
+
+
+def test_photographs_are_answered_and_an_expression_lights_its_mask(open_page, tiny, tmp_path):
+    page = open_page("one")
+    assert KNOWS_SCENES in page.inner_text("#head")
+    upload(page, *SIS)
+    page.get_by_label("Salient instance segmentation").check()
+    run(page, 2)
+    expected = predicted(tiny, SIS, "sis")
+    for card, prediction in zip(page.locator("#answers .card").all(), expected, strict=True):
+        assert card.locator("h2").inner_text() == Path(prediction.group.paths[0]).name
+        assert card.locator(".expressions .expression").all_inner_texts() == list(prediction.expressions)
+    numbers = range(len(expected[0].expressions))
+    assert len(numbers) > 1, "the first scene of SIS shows several instances"
+    assert opacities(page) == [1 for _ in numbers]
+    for number in numbers:
+        page.locator(".answer").first.locator(".expressions .expression").nth(number).hover()
+        found = opacities(page)
+        assert found[number] == 1
+        assert all(found[other] < 0.1 for other in numbers if other != number)
+    page.locator("h1").hover()
+    assert opacities(page) == [1 for _ in numbers]
+    assert_masks(download(page, tmp_path), expected)
+
+
+def test_two_models_answer_side_by_side(open_page, tiny, tmp_path):
+    page = open_page("two")
+    upload(page, *SOD)
+    run(page, 4)
+    cards = page.locator("#answers .card")
+    assert cards.locator("h2").all_inner_texts() == ["tiny", "tiny-early"] * 2
+    boxes = [card.bounding_box() for card in cards.all()]
+    assert boxes[0]["y"] == boxes[1]["y"]
+    assert boxes[0]["x"] + boxes[0]["width"] < boxes[1]["x"]
+    assert boxes[2]["y"] > boxes[0]["y"]
+    folder = download(page, tmp_path)
+    assert sorted(part.name for part in folder.iterdir()) == ["1-tiny", "2-tiny-early"]
+    assert_masks(folder / "1-tiny", predicted(tiny, SOD))
+    assert len((folder / "2-tiny-early" / "predictions.jsonl").read_text().splitlines()) == 2
+
+
+def test_an_example_sets_photographs_and_task(open_page, tiny, tmp_path):
+    page = open_page("one")
+    page.locator("#examples .strip").last.click()
+    page.locator("#pictures img").nth(1).wait_for()
+    assert page.get_by_label("Co-salient object detection").is_checked()
+    run(page, 1)
+    group = sorted(map(str, sorted((EXAMPLES / "cosod").iterdir())[-1].iterdir()))
+    assert page.locator(".answer .photograph").count() == len(group)
+    assert_masks(download(page, tmp_path), [tiny(group, "cosod")])
+
+
+def test_whatever_cannot_be_used_is_told_and_the_next_photograph_works(open_page, tmp_path):
+    page = open_page("one")
+    bad = {
+        "text.png": (b"hello", "text.png is no photograph"),
+        "empty.png": (b"", "empty.png is no photograph"),
+        "bomb.png": (png(60_000, 60_000), "bomb.png has more than the 2 million pixels"),
+        "wide.png": (png(20_000, 101), "wide.png has more than the 2 million pixels"),
+        "large.png": (bytes(2**20 + 1), 'exceed the maximum allowed size of 1.0 Mb: "large.png"'),
+    }
+    page.get_by_role("button", name="Show what stands out").click()
+    page.get_by_text("There is no photograph yet").wait_for()
+    for name, (content, said) in bad.items():
+        (tmp_path / name).write_bytes(content)
+        upload(page, tmp_path / name)
+        page.get_by_text(said).wait_for()
+    upload(page, SOD[0])
+    page.locator("#pictures img").wait_for()
+    page.get_by_label("Co-salient object detection").check()
+    page.get_by_role("button", name="Show what stands out").click()
+    page.get_by_text("add at least one more").wait_for()
+    page.get_by_label("Salient object detection", exact=True).check()
+    run(page, 1)
+
+
+def test_what_the_server_is_sent_past_the_page_is_bounded_too(pages, uploads):
+    """Whoever leaves out the page's own check of the size is stopped by the server, which keeps nothing of it."""
+    import httpx
+
+    with httpx.Client(base_url=pages["one"], trust_env=False) as client:
+        answer = client.post("/gradio_api/upload", files={"files": ("large.png", bytes(2**20 + 1))})
+        assert answer.status_code == 413
+        assert client.get("/").status_code == 200
+    assert not [file for file in uploads.rglob("*") if file.is_file() and file.stat().st_size > 2**20]
+
+
+def test_runs_wait_their_turn_and_the_words_of_a_model_are_words(open_page, says):
+    pages = [open_page("slow") for _ in range(3)]
+    for page in pages:
+        upload(page, SOD[0])
+        page.locator("#pictures img").wait_for()
+    told = (HOSTILE, "queue: 1/1", "This application is currently busy. Please try again.")
+    says.go.clear()
+    try:
+        for page, said in zip(pages, told, strict=True):
+            page.get_by_role("button", name="Show what stands out").click()
+            page.get_by_text(said).wait_for()
+    finally:
+        says.go.set()
+    for page in pages[:2]:
+        page.locator("#answers .answer").wait_for()
+        assert HOSTILE in page.inner_text("#answers .think")
+        assert page.evaluate("window.ran") is None
+        assert "<b>says</b>" in page.inner_text("#head")
+
+
+def test_the_server_asks_nothing_of_any_other_host(pages, connections):
+    assert {host for host in connections if not host.startswith(("127.", "::1", "localhost"))} <= {"None", ""}
+    assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
