@@ -52,12 +52,15 @@ def main(argv: list[str]) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
+    from transformers.utils.logging import disable_progress_bar
+
     from lightning_sal.demo.page import KNOWS_SCENES, build
     from lightning_sal.demo.server import address, is_loopback, listen, server_of
     from lightning_sal.demo.uploads import Bounds
     from lightning_sal.predictor import Predictor
     from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 
+    disable_progress_bar()
     bounds = Bounds(arguments.max_megabytes, arguments.max_images, arguments.max_megapixels, arguments.max_waiting)
     with listen(arguments.host, arguments.port) as listener:
         if not is_loopback(listener):

@@ -38,9 +38,8 @@ def finished(group: ImageGroup, predictions: Mapping[str, Prediction]) -> str:
 
 
 def _cards(group: ImageGroup, contents: Mapping[str, str]) -> str:
-    """A card a model: under its name where there are several, else under that of the photograph."""
-    several = len(group.paths) > 1
-    photograph = f"{len(group.paths)} photographs" if several else group.key
-    heads = {name: html.escape(name if len(contents) > 1 else photograph) for name in contents}
+    """A card a model, under the name of the photograph; behind its own where there are several."""
+    photograph = group.key if len(group.paths) == 1 else f"{len(group.paths)} photographs"
+    heads = {name: html.escape(photograph if len(contents) == 1 else f"{name} · {photograph}") for name in contents}
     cards = (f'<section class="card"><h2>{heads[name]}</h2>{content}</section>' for name, content in contents.items())
     return "".join(cards)

@@ -116,5 +116,6 @@ def build(predictors: Mapping[str, Predictor], bounds: Bounds, note: str = "") -
 
 def _head(predictors: Mapping[str, Predictor], note: str) -> str:
     models = " beside ".join(f"<b>{html.escape(name)}</b>" for name in predictors)
+    kind = "Model" if len(predictors) == 1 else "Models"
     told = f'<p class="note">{html.escape(note)}</p>' if note else ""
-    return f'<h1>{TITLE}</h1><p>{INTRODUCTION}</p><p class="models">{models}</p>{told}'
+    return f'<h1>{TITLE}</h1><p>{INTRODUCTION}</p><p class="models">{kind}: {models}</p>{told}'

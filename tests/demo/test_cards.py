@@ -27,13 +27,13 @@ def test_foreign_words_are_escaped():
     assert 'title="&quot;&gt;&lt;b&gt;.png"' in strip({'/tmp/x/"><b>.png': Image.new("RGB", (2, 2))})
 
 
-def test_cards_are_named_by_photograph_or_by_model_where_there_are_several():
+def test_cards_are_named_by_photograph_and_by_model_where_there_are_several():
     def heads(shown):
         return [part.partition("</h2>")[0] for part in shown.split("<h2>")[1:]]
 
     assert heads(unfinished(ONE, {"m": ""})) == ["a&lt;b&gt;.png"]
     assert heads(unfinished(TWO, {"m": ""})) == ["2 photographs"]
-    assert heads(unfinished(TWO, {"m": "", "n": ""})) == ["m", "n"]
+    assert heads(unfinished(TWO, {"m": "", "n": ""})) == ["m · 2 photographs", "n · 2 photographs"]
     masks = (torch.ones(1, 4, 6, dtype=torch.bool),)
     answer = Prediction(ONE, "<think></think><answer><rg>red</rg></answer>", ("red",), None, masks, 0.5, masks)
-    assert heads(finished(ONE, {"m": answer, "n": answer})) == ["m", "n"]
+    assert heads(finished(ONE, {"m": answer, "n": answer})) == ["m · a&lt;b&gt;.png", "n · a&lt;b&gt;.png"]

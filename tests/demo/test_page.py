@@ -27,6 +27,7 @@ from lightning_sal.demo.uploads import Bounds  # noqa: E402
 from lightning_sal.predictor import Predictor  # noqa: E402
 from tests.demo.parts import Says, png  # noqa: E402
 
+pytestmark = pytest.mark.filterwarnings("ignore:::gradio")
 QUIET = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -195,7 +196,8 @@ def test_two_models_answer_side_by_side(open_page, tiny, tmp_path):
     upload(page, *SOD)
     run(page, 4)
     cards = page.locator("#answers .card")
-    assert cards.locator("h2").all_inner_texts() == ["tiny", "tiny-early"] * 2
+    heads = [f"{model} · {Path(path).name}" for path in SOD for model in ("tiny", "tiny-early")]
+    assert cards.locator("h2").all_inner_texts() == heads
     boxes = [card.bounding_box() for card in cards.all()]
     assert boxes[0]["y"] == boxes[1]["y"]
     assert boxes[0]["x"] + boxes[0]["width"] < boxes[1]["x"]
