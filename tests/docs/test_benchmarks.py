@@ -25,7 +25,7 @@ def run(monkeypatch, script, *arguments):
 @pytest.mark.parametrize(
     ("script", "arguments", "rows"),
     [
-        ("metrics.py", "--images 2 --instance-images 2 --rounds 1 --batch 2", ["SaliencySuite", "weighted F"]),
+        ("metrics.py", "--images 2 --instance-images 2 --rounds 1 --batch 2", ["PySODMetrics", "torchmetrics"]),
         (
             "rl_step.py",
             "--systems cgpo --images 1 --prompts 1 --tokens 2 --rounds 1 --steps 1 --warmup 1",
