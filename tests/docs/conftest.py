@@ -50,9 +50,6 @@ def shorten(cli: LightningCLI) -> None:
     config = cli.config[cli.subcommand]
     lessen(config)
     config.trainer.accelerator, config.trainer.devices, config.trainer.strategy = "cpu", 1, "auto"
-    config.trainer.enable_progress_bar = config.trainer.enable_model_summary = False
-    if "limit" in config.data.init_args:
-        config.data.init_args.limit = 1
 
 
 @pytest.fixture(scope="session")

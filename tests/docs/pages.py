@@ -41,6 +41,11 @@ def blocks(page: str) -> list[Block]:
     ]
 
 
+def prose(page: str) -> str:
+    """A page without its fenced blocks."""
+    return FENCE.sub("", page)
+
+
 def commands(block: Block) -> Iterator[tuple[int, list[str]]]:
     """The commands of a block with the numbers of their lines: each in `bash`, those behind `$ ` in `console`."""
     begun, start = "", 0

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 import pytest
 from markdown.extensions.toc import slugify
 
-from tests.docs.pages import PAGES, ROOT, blocks, name
+from tests.docs.pages import PAGES, ROOT, name, prose
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
@@ -15,16 +15,8 @@ OUTSIDE_THE_SITE = [page for page in PAGES if not page.is_relative_to(ROOT / "do
 in_checkout = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="the pages are in the repository only")
 
 
-def prose(page):
-    """A page without its fenced blocks."""
-    text = page.read_text()
-    for block in blocks(text):
-        text = text.replace(block.text, "")
-    return text
-
-
 def links(page):
-    return LINK.findall(prose(page))
+    return LINK.findall(prose(page.read_text()))
 
 
 @in_checkout
@@ -37,7 +29,7 @@ def test_links_to_files_and_headings_lead_somewhere(page):
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), f"{name(page)}: {link}"
         if anchor:
-            headings = {slugify(heading, "-") for heading in HEADING.findall(prose(target))}
+            headings = {slugify(heading, "-") for heading in HEADING.findall(prose(target.read_text()))}
             assert anchor in headings, f"{name(page)}: {link}: the headings there are {sorted(headings)}"
 
 

@@ -13,7 +13,7 @@ import yaml
 
 from lightning_sal.cli import main
 from tests.docs.elsewhere import ELSEWHERE, elsewhere
-from tests.docs.pages import PAGES, ROOT, Block, blocks, commands, name
+from tests.docs.pages import PAGES, ROOT, Block, blocks, commands, name, prose
 
 LANGUAGES = {"bash", "console", "python", "yaml", "json", "text", ""}  # "" and text are shown, and never commands
 VARIABLE = re.compile(r"([A-Z_]+)=(.*)")
@@ -89,9 +89,7 @@ def test_no_command_hides_from_the_test_above(page):
     text = page.read_text()
     languages = {block.language for block in blocks(text)}
     assert languages <= LANGUAGES, f"{name(page)}: blocks of {languages - LANGUAGES}; known are {LANGUAGES}"
-    for block in blocks(text):
-        text = text.replace(block.text, "")
-    hidden = COMMAND.search(text)
+    hidden = COMMAND.search(prose(text))
     assert hidden is None, f"{name(page)}: put {hidden[0].strip()!r} and what follows into a fenced block"
 
 
