@@ -22,9 +22,9 @@ def section(name: str) -> str:
 
 
 def help_of(name: str) -> str:
-    """What a command prints, as on a terminal of 96 columns."""
+    """What a command prints, as on a terminal of 92 columns."""
     shown = io.StringIO()
-    with patch.dict(os.environ, {"COLUMNS": "96", "NO_COLOR": "1"}), redirect_stdout(shown):
+    with patch.dict(os.environ, {"COLUMNS": "92", "NO_COLOR": "1"}), redirect_stdout(shown):
         try:
             main([name, "--help"])
         except SystemExit as stop:

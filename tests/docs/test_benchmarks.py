@@ -8,9 +8,7 @@ from contextlib import redirect_stdout
 
 import pytest
 
-from tests.docs.pages import ROOT
-
-pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="benchmarks are in the repository only")
+from tests.docs.pages import ROOT, in_checkout
 
 
 def run(monkeypatch, script, *arguments):
@@ -21,6 +19,7 @@ def run(monkeypatch, script, *arguments):
     return shown.getvalue()
 
 
+@in_checkout
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("script", "arguments", "rows"),

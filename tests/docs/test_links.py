@@ -6,13 +6,11 @@ from urllib.parse import urlsplit
 import pytest
 from markdown.extensions.toc import slugify
 
-from tests.docs.pages import PAGES, ROOT, name, prose
+from tests.docs.pages import PAGES, ROOT, in_checkout, name, prose
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 OUTSIDE_THE_SITE = [page for page in PAGES if not page.is_relative_to(ROOT / "docs")]
-
-in_checkout = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="the pages are in the repository only")
 
 
 def links(page):

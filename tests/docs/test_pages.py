@@ -13,13 +13,11 @@ import yaml
 
 from lightning_sal.cli import main
 from tests.docs.elsewhere import ELSEWHERE, elsewhere
-from tests.docs.pages import PAGES, ROOT, Block, blocks, commands, name, prose
+from tests.docs.pages import PAGES, ROOT, Block, blocks, commands, in_checkout, name, prose
 
 LANGUAGES = {"bash", "console", "python", "yaml", "json", "text", ""}  # "" and text are shown, and never commands
 VARIABLE = re.compile(r"([A-Z_]+)=(.*)")
 COMMAND = re.compile(r"^( {4,}|\t)(uv run |\$ )?(lightning(-sal)?|python|pip|uv) ", re.MULTILINE)
-
-in_checkout = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="the pages are in the repository only")
 
 
 @in_checkout

@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 from urllib.request import urlopen
 
+from tests.docs.pages import in_checkout
 
+
+@in_checkout
 def test_tensorboard_finds_the_runs(workspace):
     command = [Path(sys.executable).with_name("tensorboard"), "--logdir", "runs", "--host", "127.0.0.1", "--port", "0"]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
