@@ -24,6 +24,8 @@ ELSEWHERE = [
     (r"(uv run )?lightning(-sal)? annotate .*", "tests/commands/test_annotate.py", "annotate"),
     (r"export (OPENAI|GEMINI|GOOGLE)_API_KEY=.*", "tests/commands/test_annotate.py", "API_KEY"),
     (r"(uv )?pip install ['\"]?lightning-sal\[\w+\]['\"]?", "pyproject.toml", "[project.optional-dependencies]"),
+    # Needs weights of real size: the same command runs there with the embedded ones.
+    (r"(uv run )?lightning(-sal)? segment .*YxZhang/.*", "tests/commands/test_segment.py", "segment"),
     # Needs several GPUs or machines: the same strategies run there, on processes of a CPU that find each other as under
     # torchrun.
     (r"(uv run )?(torchrun|srun) .*", "tests/distributed/processes.py", "torchrun"),

@@ -35,8 +35,8 @@ def make_workspace(folder: Path) -> None:
     for number, letter in enumerate("abc"):
         _save(folder / f"photographs/{letter}.jpg", scene_group(SEED, "sod", number).images[0])
     for number, name in enumerate(("cows", "cars")):
-        for i, image in enumerate(scene_group(SEED, "cosod", number).images):
-            _save(folder / f"groups/{name}/{i}.jpg", image)
+        for letter, image in zip("abc", scene_group(SEED, "cosod", number).images, strict=True):
+            _save(folder / f"groups/{name}/{letter}.jpg", image)
     _write_benchmarks(folder / "data")
     for number, name in enumerate(("sft", "isr")):
         _write_responses(folder / "data", name, first=100 * (number + 1))
