@@ -72,7 +72,7 @@ def _write_benchmarks(data: Path) -> None:
     for name in COSOD:
         for index in range(2):
             group = scene_group(SEED, "cosod", index)
-            for i, (image, masks) in enumerate(zip(group.images, group.masks, strict=True)):
+            for i, (image, masks) in enumerate(zip(group.images, group.masks or (), strict=True)):
                 _save(data / name / f"image/group{index}/{i}.jpg", image)
                 _save(data / name / f"binary/group{index}/{i}.png", 255 * masks[0].byte())
 
@@ -84,7 +84,7 @@ def _write_responses(data: Path, name: str, first: int) -> None:
             group = scene_group(SEED, task, index)
             images = [f"{name}/{task}-{index}-{i}.jpg" for i in range(len(group.images))]
             files = []
-            for i, (image, masks) in enumerate(zip(group.images, group.masks, strict=True)):
+            for i, (image, masks) in enumerate(zip(group.images, group.masks or (), strict=True)):
                 _save(data / images[i], image)
                 for j, mask in enumerate(masks):
                     files.append(f"{name}/{task}-{index}-{i}-{j}.png")
