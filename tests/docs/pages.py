@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "conf/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 in_checkout = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="the pages are in the repository only")
-FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[\w-]*)[^\n`]*\n(?P<text>.*?)^(?P=indent)```$", re.M | re.S)
+FENCE = re.compile(r"^(?P<indent> *)``` *{?\.?(?P<language>[\w-]*)[^\n`]*\n(?P<text>.*?)^(?P=indent)```$", re.M | re.S)
 
 
 @dataclass(frozen=True)
