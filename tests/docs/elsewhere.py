@@ -1,0 +1,42 @@
+"""Where the commands of the pages are run that no test of the pages runs itself.
+
+A command that is neither run in a page's test nor listed here fails that test.
+"""
+
+from __future__ import annotations
+
+import re
+
+# What a whole command matches -> the file that runs it or what it starts, and what that file says of it.
+ELSEWHERE = [
+    (r"uv run pytest( .*)?", ".ci/run", "uv run pytest"),
+    (r"uv run mkdocs build --strict", ".ci/run", "uv run mkdocs build --strict"),
+    (r"uv run mkdocs serve", ".ci/run", "uv run mkdocs build --strict"),  # the same site, shown
+    (r"uv sync( .*)?", ".ci/run", "uv run"),  # which syncs first
+    (r"uv build", ".ci/release", "uv build"),
+    (r"python3? -m venv \S+|source \S+/activate|pip install .*\.whl\S*", ".ci/release", ".whl"),
+    (r"(uv run )?tensorboard --logdir runs", "tests/docs/test_tensorboard.py", "tensorboard"),
+    (r"uv run python benchmarks/\w+\.py", "tests/docs/test_benchmarks.py", "benchmarks"),
+    (r"(uv run )?python examples/text_only\.py.*", "tests/examples", "text_only"),
+    (r"(uv run )?lightning(-sal)? ablate .*", "tests/test_ablation.py", "ablate"),
+    (r"(uv run )?lightning(-sal)? replay .*", "tests/commands/test_replay.py", "replay"),
+    (r"(uv run )?lightning(-sal)? demo.*", "tests/commands/test_demo.py", "demo"),
+    (r"(uv run )?lightning(-sal)? annotate .*", "tests/commands/test_annotate.py", "annotate"),
+    (r"export (OPENAI|GEMINI|GOOGLE)_API_KEY=.*", "tests/commands/test_annotate.py", "API_KEY"),
+    (r"(uv )?pip install ['\"]?lightning-sal\[\w+\]['\"]?", "pyproject.toml", "[project.optional-dependencies]"),
+    # Needs more lines than fit into a test: its sizes are shared out there.
+    (r"lightning-sal split .*sod=2640.*", "tests/test_splitting.py", "sod=2640,sis=2467,cosod=1262"),
+    # Needs weights of real size: the same command runs there with the embedded ones.
+    (r"(uv run )?lightning(-sal)? segment .*YxZhang/.*", "tests/commands/test_segment.py", "segment"),
+    # Needs several GPUs or machines: the same strategies run there, on processes of a CPU that find each other as under
+    # torchrun.
+    (r"(uv run )?(torchrun|srun) .*", "tests/distributed/processes.py", "torchrun"),
+    # The server is another project's: it is played by one on loopback.
+    (r"(uv venv|uv pip install --python) vllm-server.*|.*vllm serve .*", "tests/samplers/test_vllm.py", "server"),
+]
+
+
+def elsewhere(words: list[str]) -> tuple[str, str] | None:
+    """The file that runs a command and what it says of it, or None where none is known."""
+    command = " ".join(words)
+    return next(((file, said) for pattern, file, said in ELSEWHERE if re.fullmatch(pattern, command)), None)

@@ -1,0 +1,100 @@
+"""The folder that the commands of the pages run in: photographs, benchmarks, responses and a run, all of scenes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from lightning_sal.cli import main
+from lightning_sal.tasks import TASKS
+from lightning_sal.tiny.scenes import scene_group
+from lightning_sal.tiny.weights import WEIGHTS
+from tests.docs.pages import ROOT
+
+# Folders of images and of masks, named as distributed.
+SOD = {
+    "DUTS-TR": ("DUTS-TR-Image", "DUTS-TR-Mask"),
+    "ECSSD": ("images", "ground_truth_mask"),
+    "DUT-OMRON": ("DUT-OMRON-image", "pixelwiseGT-new-PNG"),
+    "PASCAL-S": ("Imgs", "Imgs"),
+}
+SIS = ("ILSO", "SIS10K", "SOC")
+COSOD = ("CoCO-SEG", "CoSOD3k", "CoCA", "CoSal2015")
+PATHS = {"data": "data", "policy": "tiny", "segmenter": str(WEIGHTS / "segmenter"), "runs": "runs"}
+SAMPLES = 4  # of each dataset
+SEED = 11
+
+
+def make_workspace(folder: Path) -> None:
+    """Everything but what a run makes."""
+    for number, letter in enumerate("abc"):
+        _save(folder / f"photographs/{letter}.jpg", scene_group(SEED, "sod", number).images[0])
+    for number, name in enumerate(("cows", "cars")):
+        for letter, image in zip("abc", scene_group(SEED, "cosod", number).images, strict=True):
+            _save(folder / f"groups/{name}/{letter}.jpg", image)
+    _write_benchmarks(folder / "data")
+    for number, name in enumerate(("sft", "isr")):
+        _write_responses(folder / "data", name, first=100 * (number + 1))
+    shutil.copytree(ROOT / "conf", folder / "conf")
+    # As a user says it who has them; JSON is YAML.
+    (folder / "conf/paths.yaml").write_text(json.dumps(PATHS))
+    shutil.copytree(ROOT / "examples", folder / "examples")
+
+
+def make_run() -> None:
+    """In the workspace: a checkpoint of SFT with its adapters, and the policy that they make."""
+    assert main(["fit", "--config", "conf/sft.yaml"]) == 0
+    assert main(["export", "runs/sft/version_0/checkpoints/last.adapter", "--out", "model"]) == 0
+
+
+def _write_benchmarks(data: Path) -> None:
+    for name, (images, masks) in SOD.items():
+        for index in range(SAMPLES):
+            group = scene_group(SEED, "sod", index)
+            _save(data / name / images / f"{index:04}.jpg", group.images[0])
+            _save(data / name / masks / f"{index:04}.png", 255 * group.masks[0][0].byte())
+    for index in range(SAMPLES):  # maps of another method: the truth at half its size
+        mask = scene_group(SEED, "sod", index).masks[0][0]
+        _save(data.parent / f"maps/{index:04}.png", 255 * mask[::2, ::2].byte())
+    for name in SIS:
+        for index in range(SAMPLES):
+            group = scene_group(SEED, "sis", index)
+            codes = torch.zeros(*group.images[0].shape, dtype=torch.uint8)
+            for number, mask in enumerate(group.masks[0], 1):
+                codes[mask] = torch.tensor([80 * number, 0, 255 - 80 * number], dtype=torch.uint8)
+            _save(data / name / f"image/{index:04}.jpg", group.images[0])
+            _save(data / name / f"gt/{index:04}.png", codes)
+    for name in COSOD:
+        for index in range(2):
+            group = scene_group(SEED, "cosod", index)
+            for i, (image, masks) in enumerate(zip(group.images, group.masks or (), strict=True)):
+                _save(data / name / f"image/group{index}/{i}.jpg", image)
+                _save(data / name / f"binary/group{index}/{i}.png", 255 * masks[0].byte())
+
+
+def _write_responses(data: Path, name: str, first: int) -> None:
+    lines = []
+    for task in TASKS:
+        for index in range(first, first + 2 * SAMPLES):
+            group = scene_group(SEED, task, index)
+            images = [f"{name}/{task}-{index}-{i}.jpg" for i in range(len(group.images))]
+            files = []
+            for i, (image, masks) in enumerate(zip(group.images, group.masks or (), strict=True)):
+                _save(data / images[i], image)
+                for j, mask in enumerate(masks):
+                    files.append(f"{name}/{task}-{index}-{i}-{j}.png")
+                    _save(data / files[-1], 255 * mask.byte())
+            lines.append({"task": task, "images": images, "masks": files, "response": group.response})
+    (data / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _save(path: Path, pixels: torch.Tensor) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.ascontiguousarray(pixels.numpy())).save(
+        path, **({"quality": 95} if path.suffix == ".jpg" else {})
+    )
