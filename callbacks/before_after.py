@@ -34,11 +34,12 @@ class BeforeAfter(L.Callback):
     on the same batches, with an optimiser of its own; then the start's weights come back. With `equal_time`, a second
     control follows the run: SFT alone for as long as the run took. Either leaves the run as it would be without it.
 
-    `samples.jsonl` holds each held-out sample of each arm, for `lightning-sal compare`.
+    `samples.jsonl` holds each held-out sample of each arm, for `lightning-sal compare`; loggers get the means of each as
+    `before_after/<arm>/...`, where the arm is `start`, `end`, or the name of a control.
 
-    What it asks of others: the module is a `lightning_sal.modules` module (or offers its `judge` and `sft_losses`), the
-    datamodule gives annotated samples by `val_dataloader()` and, for the control, has
-    its SFT batches in `streams["sft"]`. One process only.
+    What it asks of others: the module is a `lightning_sal.modules` module (or offers its `judge` and, for a control, its
+    `sft_losses` and `configure_optimizers`), the datamodule gives annotated samples by `val_dataloader()` and, for a
+    control, has its SFT batches in `streams["sft"]`. One process only.
 
     Args:
         folder: Folder for `gallery.png` and `samples.jsonl`; a number is appended where it exists, so nothing is
@@ -84,7 +85,8 @@ class BeforeAfter(L.Callback):
         self._draw(after)
         write_arms(self.arms, self.folder / "samples.jsonl")
         for name, samples in self.arms.items():
-            arm = re.sub(r"\W+", "_", name)
+            # "end" whatever the algorithm, so that runs of several lie in one chart and one column.
+            arm = "end" if name == type(pl_module).__name__ else re.sub(r"\W+", "_", name)
             values = {f"before_after/{arm}/{key}": value for key, value in summary(samples).items()}
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=trainer.global_step)

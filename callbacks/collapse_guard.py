@@ -41,7 +41,8 @@ class CollapseGuard(L.Callback):
     checkpoints: a run that goes on decides as it would have decided.
 
     What it asks of others, and nothing more: the module logs the scalars by `log` or `log_dict`, per step; a batch of
-    interleaved training is a `Phased`, whose SFT steps need not log them. It adds `train/rollbacks`, their number so far.
+    interleaved training is a `Phased`, whose SFT steps need not log them. For rollback, checkpoints hold tensors and plain
+    values alone, as `torch.load(weights_only=True)` reads them. It then adds `train/rollbacks`, their number so far.
 
     Args:
         limits: Name of a logged scalar -> (lowest, highest) mean that is fine; null for no such limit.

@@ -19,7 +19,12 @@ class EvaluationResults(L.Callback):
 
     `<benchmark>.csv` has a row an image, `summary.json` the metrics over all images of all ranks, and `failures.html` the
     worst images of each benchmark with truth, prediction and words. A folder that holds results is refused before any
-    work. What it asks of the module: `test_step` returns rows of values and predictions, as `PolicyModule` does.
+    work.
+
+    What it asks of others, and nothing more: `test_step` returns a row of values an image (with `benchmark`, `key` and
+    `image`) and a list of `lightning_sal.samples.Prediction`, whose images with masks are those rows in their order; the
+    module logs `test/<name>/<metric>` by the end of the epoch. A name is that of a task, or of a benchmark in the
+    datamodule's `benchmarks`, name -> task, where it has them.
 
     Args:
         folder: Where to write.
@@ -34,7 +39,7 @@ class EvaluationResults(L.Callback):
         trainer.strategy.barrier("results prepared")
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self.tasks = {task: task for task in TASKS} | dict(getattr(data, "benchmarks", None) or {})
-        self.writer = ResultsWriter(self.folder, self.tasks, trainer.global_rank, trainer.world_size)
+        self.writer = ResultsWriter(self.folder, trainer.global_rank, trainer.world_size)
 
     def on_test_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import wraps
+from itertools import count
 from typing import Any
 
 import lightning as L
+from lightning.fabric.utilities.data import sized_len
 
 from lightning_sal.samples import Phased
 
@@ -19,12 +21,14 @@ class InterleavedSFT(L.Callback):
 
     What it asks of others, and nothing more:
 
-    - the datamodule's (or the module's) `train_dataloader()` returns `{"rl": loader, "sft": loader}`;
-    - the module's `training_step` takes `Phased(phase, batch)`, phase "rl" or "sft", in place of a batch.
+    - the datamodule's (or the module's) `train_dataloader()` returns `{"rl": loader, "sft": loader}`, iterables of batches;
+    - the module's `training_step` takes `Phased(phase, batch)`, a tuple whose phase is "rl" or "sft", in place of a batch;
+    - with several processes, each loader gives each of them samples of its own: Lightning, which sees one loader around
+      both, puts no `DistributedSampler` into them.
 
     Only the loader whose turn it is is asked for a batch: the other one costs no data and no loading, and a loader that
     never has its turn is never started. A loader that ends is started again. An epoch has as many steps as the RL loader
-    has batches. The position in the schedule is saved in checkpoints.
+    has batches, and no end where that loader has no length. The position in the schedule is saved in checkpoints.
 
     Args:
         period: P >= 2, or null.
@@ -103,8 +107,8 @@ class _InterleavedLoader:
         return len(self.loaders["rl"])  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Phased]:
-        start = self.callback.step
-        for step in range(start, start + len(self)):
+        start, length = self.callback.step, sized_len(self)
+        for step in count(start) if length is None else range(start, start + length):
             phase = self.callback.phase(step)
             yield Phased(phase, self._next(phase))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from textwrap import indent
+from collections import Counter
+from collections.abc import Sequence
+from textwrap import indent, wrap
 from typing import Any
 
 import lightning as L
@@ -15,20 +17,24 @@ from lightning_sal.drawing import gallery, panel
 class RolloutPanels(L.Callback):
     """Every few steps, draw rollouts: image, ground truth, predicted mask, and the words with their reward and faults.
 
+    Where a project has no images, the words alone are drawn.
+
     Adds an image `rollouts/<task>` and a text of the same name to each TensorBoard logger. A step that sampled nothing
     (an SFT step) is passed over, and the next one that did is drawn in its place.
 
     What it asks of others, and nothing more: after a step the module's `record` is None, or has
 
-    - `groups`, B objects with `key`, `task`, `images` (K tensors (H, W, 3) uint8) and `masks` (K boolean tensors
-      (N, H, W), or None);
+    - `groups`, B objects with `key` and `task`;
     - `rollout.texts`, B responses;
-    - `judged.total`, (B,) rewards, and `judged.masks`, for each response the K predicted masks (N, H, W);
-    - `judged.reasons`, where there is one: name of a reward term -> B reasons, each a line or None.
+    - `judged.total`, (B,) rewards;
+    - `judged.reasons`, where there is one: name of a reward term -> B reasons, each a line or None;
+    - where there are images: in each of `groups` the `images` (K tensors (H, W, 3) uint8) and `masks` (K boolean tensors
+      (N, H, W), or None), and in `judged.masks` for each response the K predicted masks (N, H, W).
 
     Args:
         every_n_steps: Optimisation steps from one drawing to the next, >= 1.
-        max_groups: Most image groups of each task in one drawing, >= 1.
+        max_groups: Most responses of each task in one drawing, >= 1: one to each image group first, then, of algorithms
+            that sample several, the second to each, and so on.
     """
 
     def __init__(self, every_n_steps: int = 50, max_groups: int = 4) -> None:
@@ -45,7 +51,7 @@ class RolloutPanels(L.Callback):
         self._drawn = step // self.every_n_steps
         boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         for task in dict.fromkeys(group.task for group in record.groups) if boards else ():
-            rows = [row for row, group in enumerate(record.groups) if group.task == task][: self.max_groups]
+            rows = _in_turn(record.groups, task)[: self.max_groups]
             picture = gallery([self._panel(record, row) for row in rows])
             pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
             text = "\n\n".join(self._markdown(record, row) for row in rows)
@@ -56,18 +62,36 @@ class RolloutPanels(L.Callback):
                 board.add_text(f"rollouts/{task}", text, step)
 
     def _panel(self, record: Any, row: int) -> Any:
-        group, judged = record.groups[row], record.judged
+        group, judged, text = record.groups[row], record.judged, record.rollout.texts[row]
         title = " · ".join([_headline(record, row), *_reasons(judged, row)])
-        return panel(group.images, group.masks, judged.masks[row], record.rollout.texts[row], title=title)
+        if not (images := getattr(group, "images", ())):
+            return panel((), None, (), text, title=title)
+        return panel(images, group.masks, judged.masks[row], text, title=title)
 
     def _markdown(self, record: Any, row: int) -> str:
         lines = [f"**{_headline(record, row)}**", *_reasons(record.judged, row)]
-        # An indented block keeps the tags of the response as they are.
-        return "\n\n".join([*lines, indent(record.rollout.texts[row], "    ", lambda _: True)])
+        return "\n\n".join([*lines, _block(record.rollout.texts[row])])
+
+
+def _in_turn(groups: Sequence[Any], task: str) -> list[int]:
+    """Rows of a task: the first of each group, then the second of each, and so on."""
+    seen: Counter[str] = Counter()
+    turns: list[tuple[int, int]] = []
+    for row, group in enumerate(groups):
+        if group.task == task:
+            turns.append((seen[group.key], row))
+            seen[group.key] += 1
+    return [row for _, row in sorted(turns)]
 
 
 def _headline(record: Any, row: int) -> str:
     return f"{record.groups[row].key} · reward {float(record.judged.total[row]):.3f}"
+
+
+def _block(text: str) -> str:
+    """A response as an indented block, which keeps its tags, in lines of a length that TensorBoard shows whole."""
+    lines = text.replace("</think><answer>", "</think>\n<answer>").split("\n")
+    return indent("\n".join(part for line in lines for part in wrap(line, 110) or [""]), "    ", lambda _: True)
 
 
 def _reasons(judged: Any, row: int) -> list[str]:

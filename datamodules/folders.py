@@ -17,8 +17,9 @@ Folders = dict[str, str | list[str]]
 class UnifiedDataModule(ImageGroupsDataModule):
     """Several tasks in one stream, drawn by weight; with annotated responses beside it for interleaved SFT.
 
-    A folder may hold the splits train, val and test, of which the one that is wanted is taken, or a single dataset. In
-    training, a CoSOD sample is K random images of its group; in evaluation each group is cut into parts of at most K.
+    A folder may hold the splits train, val and test, of which the one that is wanted is taken, or a single dataset. In its
+    place may stand a JSONL of annotated responses, of which the lines of the task are taken. In training, a CoSOD sample
+    is K random images of its group; in evaluation each group is cut into parts of at most K.
 
     Args:
         train: Task (sod, sis, cosod) -> folder to train on, or a list of them; for sis each may be a COCO json.
@@ -69,7 +70,9 @@ class UnifiedDataModule(ImageGroupsDataModule):
         folders = [named] if isinstance(named, str) else named
         found: list[Record] = []
         for folder in folders:
-            records = LAYOUTS[task].records(folder, split)
+            records = (
+                _annotated(folder, task) if Path(folder).suffix == ".jsonl" else LAYOUTS[task].records(folder, split)
+            )
             records = (chunks(records, self.group_size) if chunked else records)[: self.limit]
             # A key is unique within its folder alone.
             within = [task] * (len(self.folders[split]) > 1) + [Path(folder).name] * (len(folders) > 1)
@@ -130,6 +133,14 @@ class CoSODDataModule(UnifiedDataModule):
     ) -> None:
         folders = _of("cosod", train), _of("cosod", val), _of("cosod", test)
         super().__init__(*folders, weights=None, group_size=group_size, **kwargs)
+
+
+def _annotated(path: str, task: str) -> list[Record]:
+    """The samples of one task in a JSONL; its malformed lines too, so that they are counted as unreadable."""
+    records = [record for record in jsonl_records(path) if record.task in (task, "")]
+    if not any(record.task for record in records):
+        raise ValueError(f"{path}: holds no line of the task {task}")
+    return records
 
 
 def _of(task: str, folder: str | None) -> Folders | None:

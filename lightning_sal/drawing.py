@@ -70,7 +70,7 @@ def panel(
     """One response: a row an image with the image, the true and the predicted masks over it, and beside them the words.
 
     Args:
-        images: K tensors (H, W, 3) uint8; sizes may differ.
+        images: K tensors (H, W, 3) uint8; sizes may differ. With K = 0 there are the words alone.
         truth: K tensors (N, H, W) bool; None leaves the column out.
         predicted: K tensors (N, H, W) bool.
         text: The whole response.
@@ -79,7 +79,7 @@ def panel(
             whole factor that keeps within it.
     """
     named = [("image", [None] * len(images)), ("truth", truth), ("predicted", predicted)]
-    columns = [(name, masks) for name, masks in named if masks is not None]
+    columns = [(name, masks) for name, masks in named if masks is not None and images]
     rows = []
     for row, image in enumerate(images):
         drawn = (_scaled(image, masks[row], size) for _, masks in columns)

@@ -25,9 +25,9 @@ main { display: grid; gap: 1.2rem; grid-template-columns: repeat(auto-fill, minm
 .card.group { grid-column: 1 / -1 }
 .card.group .images { grid-template-columns: repeat(auto-fill, minmax(min(100%, 11rem), 1fr)) }
 @media (min-width: 60rem) {
-  .card.group .answer { grid-template: auto auto 1fr / 3fr 2fr; gap: .8rem 1.6rem }
+  .card.group .answer { grid-template: auto auto auto 1fr / 3fr 2fr; gap: .8rem 1.6rem }
   .card.group .answer > * { grid-column: 2 }
-  .card.group .answer > .images { grid-area: 1 / 1 / span 3 }
+  .card.group .answer > .images { grid-area: 1 / 1 / span 4 }
 }
 nav, .unanswered { grid-column: 1 / -1 }
 @media print { .hint { display: none } }

@@ -117,7 +117,7 @@ def figure(
     reward_threshold: float,
     confidence_threshold: float,
 ) -> Figure:
-    """Reward against confidence with the share of each type, and beside it the mean advantages by type.
+    """Reward against confidence with the share of each type, and below it the mean advantages by type.
 
     Args:
         rewards: (B,) rewards, B >= 1.
@@ -133,15 +133,15 @@ def figure(
     from matplotlib.figure import Figure  # not by pyplot, which would keep every figure of a training
 
     types = classify(rewards, confidence, reward_threshold, confidence_threshold)
-    whole = Figure(figsize=(11, 4.6), layout="constrained")
-    left, right = whole.subplots(1, 2)
-    _scatter(left, rewards, confidence, types)
-    left.set(xlabel="confidence", xlim=_limits(confidence, confidence_threshold))
-    left.set(ylabel="reward", ylim=_limits(rewards, reward_threshold))
-    left.axvline(confidence_threshold, color="#707886", linewidth=1, linestyle="--")
-    left.axhline(reward_threshold, color="#707886", linewidth=1, linestyle="--")
-    left.set_title(heading(len(types), reward_threshold, confidence_threshold))
-    _bars(right, advantages, types)
+    whole = Figure(figsize=(5.6, 8.4), layout="constrained")  # upright, for TensorBoard's narrow columns
+    upper, lower = whole.subplots(2, 1)
+    _scatter(upper, rewards, confidence, types)
+    upper.set(xlabel="confidence", xlim=_limits(confidence, confidence_threshold))
+    upper.set(ylabel="reward", ylim=_limits(rewards, reward_threshold))
+    upper.axvline(confidence_threshold, color="#707886", linewidth=1, linestyle="--")
+    upper.axhline(reward_threshold, color="#707886", linewidth=1, linestyle="--")
+    upper.set_title(heading(len(types), reward_threshold, confidence_threshold), fontsize=10)
+    _bars(lower, advantages, types)
     return whole
 
 

@@ -29,7 +29,7 @@ figcaption { margin-top: .5rem; font-size: .9rem }
 img { display: block; max-width: 100% }
 """
 LOWER_IS_BETTER = frozenset({"mae", "malformed", "ece"})
-PRIMARY = {"sod": "s_measure", "cosod": "s_measure", "sis": "iasm"}  # by which failures are ranked
+PRIMARY = ("iasm", "s_measure")  # by which failures are ranked: of instances, of regions
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,6 @@ class ResultsWriter:
 
     Args:
         folder: Where to write; it must not hold results yet.
-        tasks: Name of a benchmark -> its task.
         part: Number of this process among those that write at once, each with every `parts`-th sample.
         parts: How many they are; the first joins what they wrote by `finish`.
 
@@ -106,8 +105,8 @@ class ResultsWriter:
         FileExistsError: The folder holds results.
     """
 
-    def __init__(self, folder: Path, tasks: Mapping[str, str], part: int = 0, parts: int = 1) -> None:
-        self.folder, self.tasks, self.part, self.parts = folder, dict(tasks), part, parts
+    def __init__(self, folder: Path, part: int = 0, parts: int = 1) -> None:
+        self.folder, self.part, self.parts = folder, part, parts
         self.worst: dict[str, list[tuple[float, int, str]]] = {}
         self.images, self.samples, self.key = 0, -1, ""
 
@@ -130,7 +129,7 @@ class ResultsWriter:
             if new:
                 writer.writeheader()
             writer.writerow(row)
-        score = float(row[PRIMARY[self.tasks[benchmark]]])
+        score = next(float(row[name]) for name in PRIMARY if name in row)
         heap, self.images = self.worst.setdefault(benchmark, []), self.images + 1
         if len(heap) < WORST or -score > heap[0][0]:
             entry = (-score, -self.images, _figure(row, score, picture()))

@@ -12,12 +12,7 @@ import numpy as np
 
 from lightning_sal.results import LOWER_IS_BETTER, Results, read_images, read_summary
 
-# What papers on the task report, where no metrics are asked for.
-COLUMNS = {
-    "sod": ("s_measure", "e_max", "f_max", "mae"),
-    "cosod": ("s_measure", "e_max", "f_max", "mae"),
-    "sis": ("ap50", "ap70", "iasm"),
-}
+# What papers report, where no metrics are asked for: the first four of regions, the others of instances.
 HEADS = {
     "s_measure": "S",
     "e_max": "E max",
@@ -42,12 +37,12 @@ def columns(results: Sequence[Results], metrics: Sequence[str] = ()) -> list[tup
     Raises:
         ValueError: No method has one of `metrics` on any benchmark.
     """
-    tasks = {benchmark: task for result in results for benchmark, task in result.tasks.items()}
+    benchmarks = dict.fromkeys(benchmark for result in results for benchmark in result.tasks)
     known = {(benchmark, metric) for r in results for benchmark, values in r.metrics.items() for metric in values}
     names = sorted({metric for _, metric in known})
     if unknown := [metric for metric in metrics if metric not in names]:
         raise ValueError(f"no results have the metric {unknown[0]!r}; there are {', '.join(names)}")
-    wanted = [(benchmark, metric) for benchmark, task in tasks.items() for metric in metrics or COLUMNS[task]]
+    wanted = [(benchmark, metric) for benchmark in benchmarks for metric in metrics or HEADS]
     return [column for column in wanted if column in known]
 
 

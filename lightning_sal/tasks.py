@@ -62,7 +62,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A saliency task: a new one is one more object in `TASKS`.
+    """A saliency task: a new one is one more object, which `register` makes known.
 
     Args:
         name: Key of the task in data and configs.
@@ -285,6 +285,24 @@ TASKS: dict[str, Task] = {
 }
 
 
+def register(task: Task) -> Task:
+    """Make a task of your own known by its name; call it where the task is defined, beside its datamodule.
+
+    A config that names anything of that file by a class_path then imports the file, and so knows the task.
+
+    Returns:
+        The task.
+
+    Raises:
+        ValueError: If another task has that name, or the name is not of letters, digits and _.
+    """
+    if not re.fullmatch(r"\w+", task.name):  # it becomes part of the names of metrics and files
+        raise ValueError(f"task {task.name!r}: a name is of letters, digits and _ alone")
+    if TASKS.setdefault(task.name, task) != task:
+        raise ValueError(f"task {task.name!r}: there is another one of that name; take a name of your own")
+    return task
+
+
 def task_of(group: ImageGroup) -> Task:
     """The task that an image group asks for, with or without reasoning."""
     task = get_task(group.task)
@@ -298,7 +316,7 @@ def get_task(name: str) -> Task:
         ValueError: If there is none.
     """
     if name not in TASKS:
-        raise ValueError(f"unknown task {name!r}: use one of {', '.join(TASKS)}")
+        raise ValueError(f"unknown task {name!r}: use one of {', '.join(TASKS)}, or register your own")
     return TASKS[name]
 
 

@@ -90,3 +90,11 @@ def test_a_gallery_holds_all_panels():
     assert drawn.width == max(part.width for part in panels)
     assert (np.array(drawn)[-panels[1].height + 1 :] == np.array(panels[1])[1:]).all()
     assert gallery([]).getpixel((0, 0)) == PAPER
+
+
+def test_without_images_a_panel_is_its_words():
+    empty, said = (panel((), None, (), text, title="question") for text in ("", "an answer of a few words"))
+    assert empty.size == said.size
+    assert empty.width < panel([GREY], None, [square()], "").width
+    assert np.asarray(said).tobytes() != np.asarray(empty).tobytes()
+    assert panel((), None, (), "word " * 400).height > 2 * said.height

@@ -5,12 +5,16 @@ import re
 import shlex
 import shutil
 import subprocess
+import tomllib
+from hashlib import sha256
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+import yaml
 from lightning.pytorch.cli import LightningCLI
 
+import lightning_sal
 from lightning_sal.ablation import read_ablation
 from lightning_sal.cli import main
 
@@ -62,6 +66,22 @@ def test_the_wheel_holds_the_whole_package_and_nothing_beside_it(wheel_files):
     assert {name for name in wheel_files if ".dist-info/" not in name} == package
     for name in LINKED:
         assert any(file.startswith(f"lightning_sal/{name}/") for file in wheel_files)
+
+
+@in_checkout
+def test_the_wheel_holds_the_licence_in_full(wheel_files):
+    assert [name for name in wheel_files if name.endswith(".dist-info/licenses/LICENSE")]
+    # The SHA-256 of the text that the Apache Software Foundation publishes.
+    published = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
+    assert sha256((ROOT / "LICENSE").read_bytes()).hexdigest() == published
+
+
+@in_checkout
+def test_the_version_is_the_same_wherever_it_stands():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {project["version"], citation["version"], lightning_sal.__version__} == {lightning_sal.__version__}
+    assert project["license"] == citation["license"] == "Apache-2.0"
 
 
 def test_there_are_configs():

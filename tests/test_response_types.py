@@ -98,16 +98,16 @@ def test_values_that_have_no_type_are_refused():
 def test_the_figure_says_the_shares_and_draws_the_means():
     advantages = {"CGPO": REWARDS - CONFIDENCE, "GRPO": torch.full((5,), math.nan)}
     drawn = figure(REWARDS, CONFIDENCE, advantages, 0.5, 0.7)
-    left, right = drawn.axes
-    assert sorted(text.get_text() for text in left.texts) == [
+    upper, lower = drawn.axes
+    assert sorted(text.get_text() for text in upper.texts) == [
         "HrHc 20.0 %",
         "HrLc 40.0 %",
         "LrHc 20.0 %",
         "LrLc 20.0 %",
     ]
-    points = torch.cat([torch.tensor(part.get_offsets()) for part in left.collections])
+    points = torch.cat([torch.tensor(part.get_offsets()) for part in upper.collections])
     assert sorted(points.tolist()) == sorted(torch.stack([CONFIDENCE, REWARDS], 1).tolist())
-    (bars,) = right.containers  # none for an algorithm of which nothing is known
+    (bars,) = lower.containers  # none for an algorithm of which nothing is known
     heights = dict(zip(TYPES, [bar.get_height() for bar in bars], strict=True))
     assert heights == pytest.approx({"HrLc": 0.25, "LrHc": -0.6, "HrHc": 0.1, "LrLc": -0.1})
-    assert [text.get_text() for text in right.get_legend().get_texts()] == ["CGPO"]
+    assert [text.get_text() for text in lower.get_legend().get_texts()] == ["CGPO"]

@@ -27,14 +27,13 @@ def picture(number: int) -> Image.Image:
 
 def written(folder: Path, scores: list[float], name: str = "A", parts: int = 1) -> Path:
     ResultsWriter.prepare(folder)
-    tasks = {"ECSSD": "sod"}
     for part in range(parts):
-        writer = ResultsWriter(folder, tasks, part, parts)
+        writer = ResultsWriter(folder, part, parts)
         for number in range(part, len(scores), parts):
             writer.add(row(number, scores[number]), lambda number=number: picture(number))
         writer.close()
-    results = Results(name, tasks, {"ECSSD": {"s_measure": float(np.mean(scores))}})
-    ResultsWriter(folder, tasks, parts=parts).finish(results)
+    results = Results(name, {"ECSSD": "sod"}, {"ECSSD": {"s_measure": float(np.mean(scores))}})
+    ResultsWriter(folder, parts=parts).finish(results)
     return folder
 
 
@@ -61,7 +60,7 @@ def test_failures_are_the_worst_first_and_bounded(tmp_path: Path) -> None:
 def test_names_cannot_break_the_page(tmp_path: Path) -> None:
     folder = tmp_path / "r"
     ResultsWriter.prepare(folder)
-    writer = ResultsWriter(folder, {"ECSSD": "sod"})
+    writer = ResultsWriter(folder)
     writer.add(row(1, 0.5) | {"image": "<script>.jpg", "expressions": "<b>"}, lambda: picture(1))
     writer.close()
     writer.finish(Results("<x>", {"ECSSD": "sod"}))
@@ -128,7 +127,7 @@ def test_bootstrap_agrees_with_scipy() -> None:
 def test_what_an_unfinished_run_left_is_written_over(tmp_path: Path) -> None:
     folder = tmp_path / "r"
     ResultsWriter.prepare(folder)
-    ResultsWriter(folder, {"ECSSD": "sod"}).add(row(7, 0.1), lambda: picture(7))  # and then it is killed
+    ResultsWriter(folder).add(row(7, 0.1), lambda: picture(7))  # and then it is killed
     assert [r["image"] for r in read_images(written(folder, [0.5, 0.6]), "ECSSD")] == ["0.jpg", "1.jpg"]
 
 

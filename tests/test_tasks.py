@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_sal.tasks import TASKS, get_task
+from lightning_sal.tasks import TASKS, Task, get_task, instructions, register
 
 THINK = "<think>a dog; it is vivid; the dog</think>"
 DOG = "<rg>the dog</rg>"
@@ -314,3 +315,25 @@ def test_without_reasoning_the_answer_block_alone_is_right(name):
     assert task.format_reward(task.instruction.splitlines()[-1]) == 1.0
     with pytest.raises(ValueError, match="<think>"):
         task.response("because", expressions)
+
+
+@pytest.fixture
+def cod(monkeypatch):
+    """A task of one's own, known for one test."""
+    monkeypatch.setattr("lightning_sal.tasks.TASKS", dict(TASKS))
+    return Task("cod", "camouflage", "What hides?", tag="rg", semantic="forbidden", brief="Name it.")
+
+
+def test_a_registered_task_is_known(cod):
+    assert register(cod) is cod
+    register(replace(cod))  # as of a file that is imported twice
+    assert get_task("cod") == cod
+    assert instructions()["cod"] == "What hides?"
+    assert instructions()["cod without reasoning"] == "Name it."
+
+
+@pytest.mark.parametrize("changes", [dict(name="sod"), dict(title="another"), dict(name="c.o.d"), dict(name="")])
+def test_a_name_that_is_taken_or_cannot_be_is_refused(cod, changes):
+    register(cod)
+    with pytest.raises(ValueError, match="task '"):
+        register(replace(cod, **changes))

@@ -23,8 +23,8 @@ def main(argv: list[str]) -> int:
         "of its own. A run that is whole is not run again, so a command that was stopped goes on. The table has means over "
         "seeds with standard errors, and what a step cost; the plot has reward against wall time.",
     )
-    parser.add_argument("--config", required=True, help="an ablation, as conf/ablation/quick.yaml")
-    parser.add_argument("--processes", type=int, help="runs at a time; by default as the file says")
+    parser.add_argument("--config", required=True, metavar="FILE", help="an ablation, such as conf/ablation/quick.yaml")
+    parser.add_argument("--processes", type=int, metavar="N", help="runs at a time; by default as the file says")
     parser.add_argument("--table-only", action="store_true", help="run nothing: table and plot of what is there")
     arguments = parser.parse_args(argv)
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 PEEKED_MASKS = 8
 
+Samples = tuple[str, ...]  # a task, and the digests of the images
+
 
 def main(argv: list[str]) -> int:
     """Reads every sample of a folder or a JSONL and prints a line for each fault.
@@ -26,7 +28,8 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="lightning-sal check-data",
         description="Name every missing, truncated or undecodable file, every image without mask and mask without "
-        "image, and every malformed line or response. Exits with 1 where there is any.",
+        "image, and, by file and line, every malformed line or response, every response with another number of instances "
+        "than there are, and every line that repeats the task and images of another. Exits with 1 where there is any.",
     )
     parser.add_argument("path", type=Path, help="folder of a benchmark, COCO json, or JSONL of annotated responses")
     parser.add_argument("--task", help="sod, sis or cosod, where the folder alone does not tell")
@@ -36,16 +39,19 @@ def main(argv: list[str]) -> int:
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    faults = 0
+    faults, bare = 0, 0
+    seen: dict[Samples, str] = {}
     for number, record in enumerate(records, 1):
-        for fault in _faults(record):
+        bare += record.response is not None and all(photo.annotation is None for photo in record.photographs)
+        for fault in _faults(record, seen):
             faults += 1
             print(fault)
         if sys.stderr.isatty():
             print(f"\r{number} of {len(records)}", end="\n" if number == len(records) else "", file=sys.stderr)
     tasks = ", ".join(sorted({record.task for record in records if record.task})) or "no task"
     images = sum(len(record.photographs) for record in records)
-    print(f"{arguments.path}: {len(records)} samples ({tasks}), {images} images, {faults or 'no'} faults")
+    samples = f"{len(records)} samples ({tasks})" + (f", {bare} without masks" if bare else "")
+    print(f"{arguments.path}: {samples}, {images} images, {faults or 'no'} faults")
     return int(faults > 0)
 
 
@@ -93,9 +99,33 @@ def _coloured(mask: Path) -> bool:
         return False
 
 
-def _faults(record: Record) -> Iterator[str]:
+def _faults(record: Record, seen: dict[Samples, str]) -> Iterator[str]:
+    """One line for each fault of a sample.
+
+    Args:
+        record: The sample.
+        seen: Task and images -> where they stood first, of the annotated samples before this one, which is added.
+    """
+    from lightning_sal.datasets import UnreadableSample
+    from lightning_sal.splitting import digest
     from lightning_sal.tasks import TASKS
 
-    yield from record.problems()
-    if record.response is not None and (reason := TASKS[record.task].parse(record.response).reason):
-        yield f"{record.source}: malformed response: {reason}"
+    try:
+        group = record.read()
+    except UnreadableSample:
+        group = None
+        yield from record.problems()
+    if record.response is None:
+        return
+    answer = TASKS[record.task].parse(record.response)
+    if answer.reason:
+        yield f"{record.source}: malformed response: {answer.reason}"
+    if group is None:
+        return
+    instances = len(group.masks[0]) if group.masks and TASKS[record.task].instances else None
+    if instances not in (None, len(answer.expressions)) and not answer.reason:
+        yield f"{record.source}: {len(answer.expressions)} expressions for {instances} instances"
+    images = sorted(digest(photograph.path) for photograph in record.photographs)
+    first = seen.setdefault((record.task, *images), record.source)
+    if first != record.source:
+        yield f"{record.source}: the same task and images as {first}"

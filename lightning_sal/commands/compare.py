@@ -10,12 +10,16 @@ from pathlib import Path
 def main(argv: list[str]) -> int:
     """Print the arms of one or more `samples.jsonl`, which `BeforeAfter` writes, and the paired differences."""
     parser = argparse.ArgumentParser(
-        prog="lightning compare",
+        prog="lightning-sal compare",
         description="Compare the arms of runs that lightning_sal.callbacks.BeforeAfter has recorded. Differences are "
         "taken sample by sample, averaged over the runs, and given with their standard error over samples.",
     )
-    parser.add_argument("files", nargs="+", type=Path, help="samples.jsonl of each run, one a seed")
-    parser.add_argument("--arm", help="the arm that the others are compared with; by default the last but controls")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="samples.jsonl of each run, one a seed")
+    parser.add_argument(
+        "--arm",
+        metavar="NAME",
+        help="the arm that the others are compared with; by default the last that is no control",
+    )
     arguments = parser.parse_args(argv)
 
     from rich.console import Console

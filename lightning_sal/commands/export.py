@@ -1,4 +1,4 @@
-"""a trained policy as a plain transformers folder, with its adapters merged into the base model"""
+"""write a trained policy as a plain transformers folder, its adapters merged into the base model"""
 
 from __future__ import annotations
 
@@ -22,16 +22,23 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument(
         "--model",
+        metavar="NAME",
         help="the base model, a folder or hub name; by default the one that adapters, checkpoint or config name",
     )
     parser.add_argument(
         "--config",
         type=Path,
+        metavar="FILE",
         help="the config.yaml that a run writes beside its logs, of which model.init_args.policy is used: for a "
         "checkpoint that does not say what its policy was",
     )
-    parser.add_argument("--out", type=Path, required=True, help="the folder to write, new or empty")
-    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float16", "float32"))
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the folder to write, new or empty")
+    parser.add_argument(
+        "--dtype",
+        default="bfloat16",
+        choices=("bfloat16", "float16", "float32"),
+        help="of the weights that are written; by default bfloat16",
+    )
     arguments = parser.parse_args(argv)
     policy = None if arguments.config is None else read_policy(arguments.config)
 

@@ -1,4 +1,4 @@
-"""parameters, tokens and peak memory of a config, before anything is downloaded or trained"""
+"""estimate parameters, tokens and peak memory of a config, before anything is downloaded or trained"""
 
 from __future__ import annotations
 
@@ -25,13 +25,20 @@ def main(argv: list[str]) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="lightning-sal plan",
-        description="Parameters, tokens of a prompt, and peak memory of a step, for the model and the batch of a config of "
-        "`lightning fit`. No weight is loaded. All other options are those of `lightning fit`, as --config FILE and "
-        "--data.init_args.batch_size 8.",
+        description="Estimate parameters, tokens of a prompt, and peak memory of a step, for the model and the batch of a "
+        "config of `lightning fit`. No weight is loaded. All other options are those of `lightning fit`, as --config "
+        "FILE and --data.init_args.batch_size 8.",
         allow_abbrev=False,
     )
-    parser.add_argument("--image-size", default="1024x768", help="width x height of the photographs, in pixels")
-    parser.add_argument("--responses", type=int, default=8, help="G, responses to a prompt in GRPO")
+    parser.add_argument(
+        "--image-size",
+        default="1024x768",
+        metavar="WxH",
+        help="width x height of the photographs, in pixels; by default 1024x768",
+    )
+    parser.add_argument(
+        "--responses", type=int, default=8, metavar="G", help="responses to a prompt in GRPO; by default 8"
+    )
     arguments, rest = parser.parse_known_args(argv)
     sides = arguments.image_size.split("x")
     if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):

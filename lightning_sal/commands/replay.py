@@ -27,15 +27,24 @@ def main(argv: list[str]) -> int:
         "in it count from the folder where the run was started.",
     )
     parser.add_argument(
-        "file", type=Path, help="step=<n>-rank=<r>.replay, which lightning_sal.callbacks.FiniteGuard wrote"
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="step=<n>-rank=<r>.replay, which lightning_sal.callbacks.FiniteGuard wrote",
     )
     parser.add_argument(
         "--config",
         type=Path,
+        metavar="FILE",
         help="the config.yaml that a run writes beside its logs, of which `model` is used: for a file that holds none, "
         "or to try other settings on the same step",
     )
-    parser.add_argument("--accelerator", default="auto", help="as for trainer.accelerator: cpu, gpu, auto")
+    parser.add_argument(
+        "--accelerator",
+        default="auto",
+        metavar="NAME",
+        help="as trainer.accelerator: cpu, gpu or auto; by default auto",
+    )
     arguments = parser.parse_args(argv)
 
     import lightning as L

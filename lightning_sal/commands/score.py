@@ -14,16 +14,20 @@ def main(argv: list[str]) -> int:
         "in one folder a group), colour-coded instances or COCO results for SIS, or a folder that PredictionWriter has "
         "written. Every image must have one.",
     )
-    parser.add_argument("--preds", type=Path, required=True, help="folder of predictions, or COCO results json")
-    parser.add_argument("--gt", type=Path, required=True, help="the benchmark, as distributed")
+    parser.add_argument(
+        "--preds", type=Path, required=True, metavar="PATH", help="folder of predictions, or COCO results json"
+    )
+    parser.add_argument("--gt", type=Path, required=True, metavar="FOLDER", help="the benchmark, as distributed")
     parser.add_argument("--task", required=True, help="sod, sis or cosod")
-    parser.add_argument("--name", help="of the method, in tables; by default that of the folder of predictions")
-    parser.add_argument("--benchmark", help="name of the benchmark; by default that of its folder")
-    parser.add_argument("--out", type=Path, help="folder for the results; by default runs/score/<name>/<benchmark>")
+    parser.add_argument("--name", help="name of the method, in tables; by default that of the folder of predictions")
+    parser.add_argument("--benchmark", metavar="NAME", help="name of the benchmark; by default that of its folder")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="folder for the results; by default runs/score/<name>/<benchmark>"
+    )
     parser.add_argument(
         "--normalize", action="store_true", help="stretch each map to [0, 1] first, as some toolboxes do"
     )
-    parser.add_argument("--weighted-f", action="store_true", help="the weighted F-measure too, which takes a while")
+    parser.add_argument("--weighted-f", action="store_true", help="add the weighted F-measure, which takes a while")
     arguments = parser.parse_args(argv)
 
     from rich.console import Console
@@ -40,13 +44,12 @@ def main(argv: list[str]) -> int:
     folder = arguments.out or Path("runs/score") / name / benchmark
     pairs = pair_up(arguments.preds, arguments.gt, arguments.task, benchmark)
     ResultsWriter.prepare(folder)
-    tasks = {benchmark: arguments.task}
-    writer = ResultsWriter(folder, tasks)
+    writer = ResultsWriter(folder)
     options = {"normalize": arguments.normalize, "weighted_f": arguments.weighted_f}
     shown = track(pairs, "images", console=Console(stderr=True), transient=True)
     metrics = score(shown, arguments.task, writer, benchmark, **options)
     writer.close()
-    results = Results(name, tasks, {benchmark: metrics})
+    results = Results(name, {benchmark: arguments.task}, {benchmark: metrics})
     writer.finish(results)
     print(markdown([results], list(metrics)), end="")
     print(f"{len(pairs)} images. Results: {folder}, failures: {folder / 'failures.html'}")

@@ -1,4 +1,4 @@
-"""tables of results in Markdown, CSV or LaTeX, and what two methods differ by"""
+"""print a table of results in Markdown, CSV or LaTeX, or what two methods differ by"""
 
 from __future__ import annotations
 
@@ -10,13 +10,23 @@ def main(argv: list[str]) -> int:
     """Print a table of results, or the paired bootstrap intervals of two."""
     parser = argparse.ArgumentParser(
         prog="lightning-sal table",
-        description="A table with a row for each method and the best of each column in bold; folders of one method are "
-        "joined. With --difference, two folders are compared image by image: the mean difference of each metric that "
+        description="Print a table with a row for each method and the best of each column in bold; folders of one method "
+        "are joined. With --difference, two folders are compared image by image: the mean difference of each metric that "
         "every image has, and its 95 % interval over 10,000 bootstrap resamples of the images.",
     )
-    parser.add_argument("folders", nargs="+", type=Path, help="what `lightning test` or `score` has written")
-    parser.add_argument("--format", choices=("markdown", "csv", "latex"), default="markdown")
-    parser.add_argument("--metrics", nargs="+", default=(), help="by default those that papers on the task report")
+    parser.add_argument(
+        "folders", nargs="+", type=Path, metavar="FOLDER", help="what `lightning test` or `score` has written"
+    )
+    parser.add_argument(
+        "--format", choices=("markdown", "csv", "latex"), default="markdown", help="by default markdown"
+    )
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        default=(),
+        metavar="NAME",
+        help="columns, such as s_measure; by default what papers on the task report",
+    )
     parser.add_argument("--difference", action="store_true", help="compare the first folder with the second")
     arguments = parser.parse_args(argv)
 

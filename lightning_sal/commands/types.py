@@ -1,4 +1,4 @@
-"""shares of the response types in saved rollouts, and each algorithm's advantage by type"""
+"""count the response types in saved rollouts, with each algorithm's advantage by type"""
 
 from __future__ import annotations
 
@@ -25,16 +25,27 @@ def main(argv: list[str]) -> int:
         "advantage of each type: that of the training, of CGPO, and of GRPO, Dr.GRPO and RLOO over the responses to the "
         "same prompt at the same step, where there are several.",
     )
-    parser.add_argument("files", nargs="+", type=Path, help="rollouts*.jsonl that RolloutWriter has written")
+    parser.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="rollouts*.jsonl that RolloutWriter has written"
+    )
     parser.add_argument(
         "--reward-threshold",
         type=float,
+        metavar="REWARD",
         help="where a high reward begins; by default the mean of all responses, which leaves some on both sides "
         "wherever any two differ",
     )
-    parser.add_argument("--confidence-threshold", type=float, help="where high confidence begins; the mean likewise")
     parser.add_argument(
-        "--figure", type=Path, help="draw them too, to a file that does not exist yet (.png, .pdf, .svg)"
+        "--confidence-threshold",
+        type=float,
+        metavar="CONFIDENCE",
+        help="where high confidence begins, in [0, 1]; by default the mean likewise",
+    )
+    parser.add_argument(
+        "--figure",
+        type=Path,
+        metavar="FILE",
+        help="draw them too, to a file that does not exist yet (.png, .pdf, .svg)",
     )
     arguments = parser.parse_args(argv)
     if arguments.figure is not None and arguments.figure.exists():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +55,20 @@ def coco_records(path: Path, folders: Sequence[Path]) -> list[Record]:
             photo = Photograph(path, fault=f"{found[0][0]}: belongs to image {key}, which the file does not list")
             records.append(Record(f"missing-{key}", "sis", (photo,)))
             continue
-        photo = Photograph(folder / names[key], partial(draw_instances, found, frames[key]))
+        photo = Photograph(folder / names[key], Segmentations(found, frames[key]))
         records.append(Record(names[key].with_suffix("").as_posix(), "sis", (photo,)))
     return records
+
+
+@dataclass(frozen=True, slots=True)
+class Segmentations:
+    """Segmentations of one photograph, read as (I, H, W); see `draw_instances`."""
+
+    drawings: Sequence[Drawing]
+    frame: tuple[int, int] | None = None
+
+    def __call__(self, size: tuple[int, int] | None, orientation: int) -> Tensor:
+        return draw_instances(self.drawings, self.frame, size, orientation)
 
 
 def draw_instances(

@@ -20,7 +20,7 @@ from lightning_sal.datasets.layouts import (
     subfolders,
 )
 from lightning_sal.datasets.records import Record
-from lightning_sal.datasets.sod import mask_annotation
+from lightning_sal.datasets.sod import MaskFile
 from lightning_sal.samples import ImageGroup
 
 
@@ -95,7 +95,7 @@ def _nested(groups: list[tuple[Path, Path]]) -> list[Record]:
 
 
 def _record(name: str, images: Path, masks: Path) -> Record:
-    photographs = match_stems(image_files(images), image_files(masks), mask_annotation)
+    photographs = match_stems(image_files(images), image_files(masks), MaskFile)
     return Record(name, "cosod", tuple(photographs.values()))
 
 

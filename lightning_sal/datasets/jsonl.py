@@ -12,6 +12,9 @@ Paths are relative to the JSONL.
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,15 +22,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_sal.datasets.coco import draw_instances
+from lightning_sal.datasets.coco import Segmentations
 from lightning_sal.datasets.images import UnreadableSample, read_mask
 from lightning_sal.datasets.records import Annotation, Photograph, Record
-from lightning_sal.datasets.sis import coloured_annotation
-from lightning_sal.datasets.sod import mask_annotation
+from lightning_sal.datasets.sis import ColouredFile
+from lightning_sal.datasets.sod import MaskFile
 from lightning_sal.tasks import TASKS
 
 FIELDS = {"task", "images", "masks", "annotation", "response"}
 GROUP_TASKS = {"cosod"}  # several images a sample
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of an SFT JSONL.
+
+    Args:
+        path: The file.
+        number: Of the line, from 1.
+        fields: What it holds; empty where it has a fault.
+        fault: Why it is not as the head of this file says, or None.
+    """
+
+    path: Path
+    number: int
+    fields: dict[str, Any] = field(default_factory=dict)
+    fault: str | None = None
+
+    @property
+    def source(self) -> str:
+        """`file:line`, as messages name it."""
+        return f"{self.path}:{self.number}"
 
 
 def jsonl_records(path: str | Path) -> list[Record]:
@@ -37,35 +62,89 @@ def jsonl_records(path: str | Path) -> list[Record]:
         FileNotFoundError: There is no such file.
         ValueError: It holds no line, or is not UTF-8.
     """
+    return [_record(line) for line in read_lines(path)]
+
+
+def read_lines(path: str | Path) -> list[Line]:
+    """The lines of an SFT JSONL as they stand; empty ones are left out.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It holds no line, or is not UTF-8.
+    """
     path = Path(path)
+    texts = read_text(path).split("\n")
+    return [_line(path, number, text) for number, text in enumerate(texts, 1) if text.strip()]
+
+
+def read_text(path: Path) -> str:
+    """What a file of JSON holds, which is something.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It holds no line, or is not UTF-8.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 at byte {error.start}") from error
-    records = [_record(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    if not records:
+    if not text.strip():
         raise ValueError(f"{path}: holds no line")
-    return records
+    return text
 
 
-def _record(path: Path, number: int, line: str) -> Record:
-    key, source = f"{path.stem}/{number}", f"{path}:{number}"
+def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
+    """Write a new file with a JSON object on each line.
+
+    Raises:
+        FileExistsError: There is such a file already.
+    """
+    with path.open("x", encoding="utf-8") as file:
+        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+
+def moved(fields: dict[str, Any], source: Path, target: Path) -> dict[str, Any]:
+    """The fields of a line with paths that hold in another folder.
+
+    Args:
+        fields: Of a line that keeps the format.
+        source: The folder that its paths are relative to; absolute ones stay.
+        target: The folder that they shall be relative to.
+    """
+    source, target = source.resolve(), target.resolve()
+
+    def path(name: str) -> str:
+        same = source == target or Path(name).is_absolute()
+        return name if same else Path(os.path.relpath(source / name, target)).as_posix()
+
+    fields = fields | {key: [path(name) for name in fields[key]] for key in ("images", "masks") if key in fields}
+    if isinstance(fields.get("annotation"), str):
+        fields["annotation"] = path(fields["annotation"])
+    return fields
+
+
+def _line(path: Path, number: int, text: str) -> Line:
     try:
-        fields = json.loads(line)
-        _check(fields)
-        photographs = _photographs(path.parent, fields)
+        fields = json.loads(text)
+        check_fields(fields)
     except json.JSONDecodeError as error:
-        return Record(
-            key, "", (Photograph(path, fault=f"not JSON: {error.msg} at column {error.colno}"),), source=source
-        )
+        return Line(path, number, fault=f"not JSON: {error.msg} at column {error.colno}")
     except ValueError as error:
-        return Record(key, "", (Photograph(path, fault=str(error)),), source=source)
-    return Record(key, fields["task"], photographs, fields["response"], source)
+        return Line(path, number, fault=str(error))
+    return Line(path, number, fields)
 
 
-def _check(fields: Any) -> None:
+def _record(line: Line) -> Record:
+    key = f"{line.path.stem}/{line.number}"
+    if line.fault is not None:
+        return Record(key, "", (Photograph(line.path, fault=line.fault),), source=line.source)
+    photographs = _photographs(line.path.parent, line.fields)
+    return Record(key, line.fields["task"], photographs, line.fields["response"], line.source)
+
+
+def check_fields(fields: Any) -> None:
     """Raises ValueError with the reason where a line is not as the head of this file says."""
     if not isinstance(fields, dict):
         raise ValueError("not an object")
@@ -98,13 +177,13 @@ def _photographs(folder: Path, fields: dict[str, Any]) -> tuple[Photograph, ...]
     annotation = fields.get("annotation")
     annotations: list[Annotation | None] = [None] * len(images)
     if isinstance(annotation, str):
-        annotations = [coloured_annotation(folder / annotation)]
+        annotations = [ColouredFile(folder / annotation)]
     elif annotation is not None:
         drawings = [(f"instance {i}", segmentation) for i, segmentation in enumerate(annotation)]
-        annotations = [partial(draw_instances, drawings, None)]
+        annotations = [Segmentations(drawings)]
     elif "masks" in fields:
         per_instance = TASKS[fields["task"]].instances
-        annotations = [partial(_read_masks, masks)] if per_instance else [mask_annotation(mask) for mask in masks]
+        annotations = [partial(_read_masks, masks)] if per_instance else [MaskFile(mask) for mask in masks]
     return tuple(Photograph(image, annotate) for image, annotate in zip(images, annotations, strict=True))
 
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+from torch import Tensor
 
 from lightning_sal.datasets.coco import coco_records
 from lightning_sal.datasets.images import read_instances_png
 from lightning_sal.datasets.layouts import IMAGE_FOLDER, Candidate, Layout, flat_pairs, split_of, subfolders
-from lightning_sal.datasets.records import Annotation
 
 
-def coloured_annotation(path: Path) -> Annotation:
-    """Reads a colour-coded mask file as (I, H, W)."""
-    return partial(read_instances_png, path)
+@dataclass(frozen=True, slots=True)
+class ColouredFile:
+    """One colour-coded mask file, read as (I, H, W)."""
+
+    path: Path
+
+    def __call__(self, size: tuple[int, int] | None, orientation: int) -> Tensor:
+        return read_instances_png(self.path, size, orientation)
 
 
 def _match(place: Path) -> list[Candidate]:
@@ -21,7 +28,7 @@ def _match(place: Path) -> list[Candidate]:
         return [Candidate(".", partial(coco_records, place, _photograph_folders(place)))] if _is_coco(place) else []
     lists = [file for file in sorted(place.glob("*.json")) if _is_coco(file)]
     found = [Candidate(file.name, partial(coco_records, file, _photograph_folders(file))) for file in lists]
-    return found or flat_pairs(place, "sis", coloured_annotation)
+    return found or flat_pairs(place, "sis", ColouredFile)
 
 
 def _is_coco(file: Path) -> bool:

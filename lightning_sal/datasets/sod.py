@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from lightning_sal.datasets.images import read_mask
 from lightning_sal.datasets.layouts import Candidate, Layout, flat_pairs
-from lightning_sal.datasets.records import Annotation
 
 
-def mask_annotation(path: Path) -> Annotation:
-    """Reads one mask file as (1, H, W)."""
-    return partial(_read_one, path)
+@dataclass(frozen=True, slots=True)
+class MaskFile:
+    """One mask file, read as (1, H, W)."""
 
+    path: Path
 
-def _read_one(path: Path, size: tuple[int, int] | None, orientation: int) -> Tensor:
-    return read_mask(path, size, orientation)[None]
+    def __call__(self, size: tuple[int, int] | None, orientation: int) -> Tensor:
+        return read_mask(self.path, size, orientation)[None]
 
 
 def _match(folder: Path) -> list[Candidate]:
-    return flat_pairs(folder, "sod", mask_annotation, shared_folder=True)
+    return flat_pairs(folder, "sod", MaskFile, shared_folder=True)
 
 
 LAYOUT = Layout(

@@ -101,17 +101,27 @@ class ConfidenceCalibration(Metric):
         return ReliabilityCurve(self.confidence_sums / count, self.reward_sums / count, count)
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Draw reward over confidence by bin, or values that `compute` gave; returns figure and axes."""
+        """Draw reward over confidence by bin, or values that `compute` gave; returns figure and axes.
+
+        The line goes through mean confidence and mean reward of each bin; a bar reaches from one to the other, red where
+        confidence is above reward and green where it is below; at the foot stands the number of responses.
+        """
         if val is not None:
             return self._plot(val, ax)
         import matplotlib.pyplot as plt
 
         if ax is None:
-            ax = plt.subplots(figsize=(4, 4), layout="constrained")[1]
-        curve = self.curve()
-        ax.plot([0, 1], [0, 1], color="grey", linewidth=1)
-        ax.plot(curve.confidence.cpu().numpy(), curve.reward.cpu().numpy(), marker="o")
-        ax.set(xlabel="confidence", ylabel="reward", xlim=(0, 1), ylim=(0, 1))
+            ax = plt.subplots(figsize=(5, 5), layout="constrained")[1]
+        curve = ReliabilityCurve(*(values.cpu() for values in self.curve()))
+        ax.plot([0, 1], [0, 1], color="#707886", linewidth=1, linestyle="--")
+        ax.plot(curve.confidence.numpy(), curve.reward.numpy(), color="#0072b2", marker="o")
+        for number, (confidence, reward, count) in enumerate(zip(*(part.tolist() for part in curve), strict=True)):
+            if count:
+                colour, centre = ("#d55e00" if confidence > reward else "#009e73"), (number + 0.5) / self.bins
+                ax.bar(centre, confidence - reward, 0.92 / self.bins, bottom=reward, color=colour, alpha=0.3)
+                ax.text(centre, 0.01, f"{count:,.0f}", ha="center", va="bottom", fontsize=8, color="#20242c")
+        words = f"ECE {expected_calibration_error(curve).item():.3f}, {curve.count.sum().item():,.0f} responses"
+        ax.set(xlabel="confidence", ylabel="reward", xlim=(0, 1), ylim=(0, 1), title=words)
         return ax.figure, ax
 
 

@@ -2,7 +2,8 @@
 
 from lightning_sal.modules.cgpo import CGPO
 from lightning_sal.modules.groups import CISPO, DAPO, GRPO, GSPO, RLOO, DrGRPO
+from lightning_sal.modules.rollout import RolloutModule
 from lightning_sal.modules.segmenter import SegmenterFineTuning
 from lightning_sal.modules.sft import SFT
 
-__all__ = ["CGPO", "CISPO", "DAPO", "GRPO", "GSPO", "RLOO", "SFT", "DrGRPO", "SegmenterFineTuning"]
+__all__ = ["CGPO", "CISPO", "DAPO", "GRPO", "GSPO", "RLOO", "SFT", "DrGRPO", "RolloutModule", "SegmenterFineTuning"]

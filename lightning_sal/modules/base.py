@@ -319,6 +319,7 @@ class PolicyModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["policy"] = asdict(self.policy_config)  # plain values, of which `lightning-sal export` makes a model
+        checkpoint["buffers"] = self._remembered()
         checkpoint["trained"] = self.trainable_names()
         keep = set(checkpoint["trained"])
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in keep}
@@ -334,6 +335,15 @@ class PolicyModule(L.LightningModule):
                 f"(first: {missing[:1]}), {len(extra)} are not in the policy (first: {extra[:1]}); use the policy "
                 "settings it was trained with"
             )
+        kept = checkpoint.get("buffers", {})
+        for name, buffer in self._remembered().items():
+            if name in kept:  # a checkpoint of another algorithm or reward has none of these, and they start anew
+                buffer.copy_(kept[name])
+
+    def _remembered(self) -> dict[str, Tensor]:
+        """What algorithm and reward remember from step to step: the buffers of this module itself and of the reward."""
+        own = dict(self.named_buffers(recurse=False))
+        return own | {f"reward.{name}": buffer for name, buffer in self.reward.named_buffers()}
 
 
 def check_strategy(trainer: L.Trainer, policy: PolicyConfig) -> None:

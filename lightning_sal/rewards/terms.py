@@ -52,7 +52,7 @@ class Scores:
 class RewardTerm(nn.Module, ABC):
     """A criterion of the reward; a new one is a subclass that YAML names by its class_path.
 
-    It is a module so that a term with state keeps it where the checkpoint finds it: in buffers.
+    It is a module so that a term with state keeps it where the checkpoint finds it: in buffers, whose shapes stay.
     """
 
     name: ClassVar[str]

@@ -9,7 +9,11 @@ from torch import Tensor
 
 
 class Segmenter(Protocol):
-    """Turns referring expressions into masks."""
+    """Turns referring expressions into masks.
+
+    Any class with this method is one, and YAML names it by its class_path; there the method has these very parameters and
+    annotations. One that is a `torch.nn.Module` is frozen and moved to the device of the policy.
+    """
 
     def segment(self, images: Sequence[Tensor], expressions: Sequence[Sequence[str]]) -> list[Tensor]:
         """One mask an expression, in the frame of its image.

@@ -128,3 +128,15 @@ def test_a_loader_without_streams_is_refused(tmp_path):
 
     with pytest.raises(ValueError, match=r"'rl'.*'sft'"):
         fit(InterleavedSFT(period=2), One(), 2, tmp_path)
+
+
+def test_a_loader_without_length_has_an_epoch_without_end(tmp_path):
+    class Endless(Counted):
+        def __len__(self):
+            raise TypeError
+
+    data = Streams()
+    data.rl = Endless("rl", 3)
+    module, trainer = fit(InterleavedSFT(rl_steps=2, sft_steps=1), data, 10, tmp_path)
+    assert "".join(phase[0] for phase in module.phases) == "rrsrrsrrsr"
+    assert (trainer.current_epoch, data.rl.started) == (1, 3)  # one epoch, which max_steps ended

@@ -1,9 +1,11 @@
 """Panels on a module that is not ours: what TensorBoard holds afterwards."""
 
 import io
+from itertools import pairwise
 from types import SimpleNamespace
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -12,6 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from lightning_sal.callbacks.rollout_panels import RolloutPanels
+
+ANSWER = "<answer>{}</answer>\n"
 
 
 def rollouts(tasks):
@@ -22,7 +26,7 @@ def rollouts(tasks):
     ]
     return SimpleNamespace(
         groups=groups,
-        rollout=SimpleNamespace(texts=[f"<answer>{group.key}</answer>\n" for group in groups]),
+        rollout=SimpleNamespace(texts=[ANSWER.format(group.key) for group in groups]),
         judged=SimpleNamespace(
             total=torch.arange(len(groups)) / 8,
             masks=[(mask,) for _ in groups],
@@ -47,13 +51,13 @@ class Foreign(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
-def fit(callback, samples, folder):
+def fit(callback, samples, folder, module=Foreign):
     logger = TensorBoardLogger(folder, name=None, version="")
     trainer = L.Trainer(
         max_steps=len(samples), accelerator="cpu", logger=logger, callbacks=[callback], log_every_n_steps=1,
         enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
     )  # fmt: skip
-    trainer.fit(Foreign(samples), torch.utils.data.DataLoader(torch.ones(len(samples), 1)))
+    trainer.fit(module(samples), torch.utils.data.DataLoader(torch.ones(len(samples), 1)))
     events = EventAccumulator(str(folder), size_guidance={"images": 0, "tensors": 0})
     events.Reload()
     return events
@@ -73,6 +77,28 @@ def test_a_panel_and_a_text_a_task_at_the_steps_that_are_due(tmp_path):
     assert "    <answer>key2</answer>" in text
 
 
+def test_of_several_responses_to_a_prompt_the_first_of_each_come_first(tmp_path, monkeypatch):
+    made = rollouts(("a",) * 6)
+    for row, group in enumerate(made.groups):
+        group.key = f"prompt{row // 3}"
+    monkeypatch.setitem(fit.__globals__, "rollouts", lambda tasks: made)
+    events = fit(RolloutPanels(max_groups=3), [("a",) * 6], tmp_path)
+    text = events.Tensors("rollouts/a/text_summary")[0].tensor_proto.string_val[0].decode()
+    headlines = [line for line in text.splitlines() if "reward" in line]
+    assert headlines == [f"**prompt{n} · reward {reward}**" for n, reward in ((0, "0.000"), (1, "0.375"), (0, "0.125"))]
+
+
+def test_a_long_response_is_shown_whole(tmp_path, monkeypatch):
+    said = "<think>" + "word " * 60 + "</think><answer>" + "x" * 130 + "</answer>"
+    monkeypatch.setitem(rollouts.__globals__, "ANSWER", said)
+    events = fit(RolloutPanels(), [("a",)], tmp_path)
+    text = events.Tensors("rollouts/a/text_summary")[0].tensor_proto.string_val[0].decode()
+    block = text.partition("\n\n    ")[2]
+    assert max(len(line) for line in block.splitlines()) <= 114
+    assert "</think>\n    <answer>x" in block
+    assert "".join(block.split()) == "".join(said.split())
+
+
 def test_a_step_that_sampled_nothing_gives_way_to_the_next_one(tmp_path):
     events = fit(RolloutPanels(every_n_steps=3), [None, ("a",), ("a",), None, None, ("a",), None], tmp_path)
     assert [image.step for image in events.Images("rollouts/a")] == [1, 5]
@@ -87,3 +113,24 @@ def test_no_more_groups_than_asked_for(tmp_path):
 def test_settings_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="at least 1"):
         RolloutPanels(every_n_steps=0)
+
+
+def test_a_project_without_images_shows_its_words(tmp_path):
+    class TextOnly(Foreign):
+        def training_step(self, batch, batch_idx):
+            self.record = SimpleNamespace(
+                groups=[SimpleNamespace(key=f"question {i}", task="words") for i in range(3)],
+                rollout=SimpleNamespace(texts=["one", "two", "three " * 60]),
+                judged=SimpleNamespace(total=torch.tensor([0.0, 0.5, 1.0])),
+            )
+            return self.layer(batch).sum()
+
+    events = fit(RolloutPanels(max_groups=3), [None], tmp_path, TextOnly)
+    (picture,) = events.Images("rollouts/words")
+    pixels = np.asarray(Image.open(io.BytesIO(picture.encoded_image_string)).convert("L"))
+    assert pixels.shape[1] < 400  # no columns for images
+    rows = (pixels < 100).any(1)
+    assert sum(now and not before for before, now in pairwise(rows)) > 3 + 3 + 4  # lines: titles, heads, words
+    text = events.Tensors("rollouts/words/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert "**question 1 · reward 0.500**" in text
+    assert "    two" in text

@@ -56,7 +56,7 @@ def test_every_fault_of_a_jsonl_is_named_by_line(tmp_path, capsys):
     cut(tmp_path / "images/1.png")
     lines = [
         good,
-        good | {"response": "the disc"},
+        good | {"images": ["images/2.png"], "response": "the disc"},
         good | {"images": ["images/1.png"]},
         good | {"masks": ["masks/none.png"], "response": SAID + SAID},
         good | {"task": "depth"},
@@ -70,6 +70,45 @@ def test_every_fault_of_a_jsonl_is_named_by_line(tmp_path, capsys):
         printed, ["malformed response", "1.png", "none.png", "malformed response", "depth", "not JSON"], strict=False
     ):
         assert reason in line
+
+
+def test_what_annotation_gets_wrong_is_named_by_line(tmp_path, capsys):
+    """Duplicates by what the files hold, in any order of a group; instances against expressions; what has no masks."""
+    pairs(tmp_path)
+    (tmp_path / "copy.png").write_bytes((tmp_path / "images/0.png").read_bytes())
+    codes = np.zeros((9, 12, 3), np.uint8)
+    codes[:4, :4], codes[6:, 6:] = (0, 200, 0), (200, 0, 0)
+    save(tmp_path / "two.png", codes)
+    one, two, three = (f"<think>t</think><answer>{n * '<ins>x</ins>'}</answer>" for n in (1, 2, 3))
+    said = "<think>t</think><answer><rg>[semantic] disc</rg></answer>"
+    sod = {"task": "sod", "images": ["images/0.png"], "response": SAID}
+    sis = {"task": "sis", "images": ["images/0.png"], "annotation": "two.png"}
+    cosod = {"task": "cosod", "response": said}
+    lines = [
+        sod,
+        sod | {"images": ["copy.png"]},
+        sis | {"response": two},
+        sis | {"images": ["images/1.png"], "response": one},
+        sis | {"images": ["images/2.png"], "response": three},
+        sis | {"images": ["images/3.png"], "response": "nothing"},
+        cosod | {"images": ["images/1.png", "images/2.png"]},
+        cosod | {"images": ["images/2.png", "images/1.png"]},
+        {"task": "sis", "images": ["copy.png"], "masks": [], "response": two},
+    ]
+    path = tmp_path / "sft.jsonl"
+    path.write_text("\n".join(json.dumps(line) for line in lines))
+    assert main([str(path)]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        f"{path}:2: the same task and images as {path}:1",
+        f"{path}:4: 1 expressions for 2 instances",
+        f"{path}:5: 3 expressions for 2 instances",
+        f"{path}:6: malformed response: found 0 <think>, 0 </think>, 0 <answer>, 0 </answer> where one each of <think> "
+        "</think> <answer> </answer> must stand",
+        f"{path}:8: the same task and images as {path}:7",
+        f"{path}:9: 2 expressions for 0 instances",
+        f"{path}:9: the same task and images as {path}:3",
+        f"{path}: 9 samples (cosod, sis, sod), 4 without masks, 11 images, 7 faults",
+    ]
 
 
 def test_the_task_is_told_from_the_folder(tmp_path, capsys):

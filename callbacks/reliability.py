@@ -1,0 +1,83 @@
+"""Whether the policy is as sure of its responses as they are good, as a figure in TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lightning_sal.metrics import ConfidenceCalibration
+from lightning_sal.metrics.functional.calibration import expected_calibration_error
+
+
+class Reliability(L.Callback):
+    """Draw reward over confidence, with the gap and the number of responses by bin: of rollouts, and of validation.
+
+    | name | what |
+    |---|---|
+    | `rollouts/reliability` | of the responses since the last figure (TensorBoard only) |
+    | `train/ece` | their expected calibration error |
+    | `val/<name>/reliability` | of the greedy responses of a validation (TensorBoard only) |
+
+    All numbers are those of `ConfidenceCalibration`, over the responses of all processes; rewards are clamped to [0, 1].
+    A figure of rollouts is due every `every_n_steps`; one that no response came before is left out.
+
+    What it asks of others, and nothing more: after a step the module's `record`, where it has one, is None or has
+    `judged.total` and `confidence`, both (B,). In validation, `evaluation.answers`, where the module has it, maps a name
+    to a mapping whose `calibration` is a `ConfidenceCalibration` that is not reset before callbacks have seen the end of
+    the epoch.
+
+    Args:
+        every_n_steps: Optimisation steps from one figure of rollouts to the next, >= 1.
+        bins: Confidence bins of it, > 0.
+    """
+
+    def __init__(self, every_n_steps: int = 50, bins: int = 10) -> None:
+        if every_n_steps < 1:
+            raise ValueError("Reliability: every_n_steps must be at least 1")
+        self.every_n_steps = every_n_steps
+        self.rollouts = ConfidenceCalibration(bins=bins)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.rollouts.to(pl_module.device)
+        self._figures = trainer.global_step // self.every_n_steps
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        record: Any = getattr(pl_module, "record", None)
+        if record is not None:
+            columns = (record.confidence, record.judged.total)
+            self.rollouts.update(*(values.detach().to(pl_module.device).clamp(0, 1) for values in columns))
+        number = trainer.global_step // self.every_n_steps
+        if number == self._figures:
+            return
+        self._figures = number
+        with self.rollouts.sync_context():  # by every process, whether or not it has any
+            curve = self.rollouts.curve()
+            if curve.count.sum() and trainer.is_global_zero:
+                step = trainer.global_step - 1  # as the scalars of this step are counted
+                for logger in trainer.loggers:
+                    logger.log_metrics({"train/ece": expected_calibration_error(curve).item()}, step=step)
+                _draw(trainer, "rollouts/reliability", self.rollouts, step)
+        self.rollouts.reset()
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        answers: Mapping[str, Any] = getattr(getattr(pl_module, "evaluation", None), "answers", {})
+        for name, metrics in answers.items():
+            metric = metrics["calibration"]
+            with metric.sync_context():
+                if metric.response_counts.sum() and trainer.is_global_zero:
+                    _draw(trainer, f"val/{name}/reliability", metric, trainer.global_step)
+
+
+def _draw(trainer: L.Trainer, name: str, metric: ConfidenceCalibration, step: int) -> None:
+    from matplotlib.figure import Figure  # not by pyplot, which would keep every figure of a training
+
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            figure = Figure(figsize=(5, 5), layout="constrained")
+            metric.plot(ax=figure.subplots())
+            logger.experiment.add_figure(name, figure, step)

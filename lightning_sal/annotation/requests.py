@@ -1,0 +1,98 @@
+"""What a model is asked about a sample: photographs, ground truth and text, as plain values."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from lightning_sal.annotation.samples import Sample
+from lightning_sal.annotation.wording import Wording
+from lightning_sal.drawing import overlay
+from lightning_sal.samples import ImageGroup
+from lightning_sal.tasks import get_task
+
+QUALITY = 90  # of JPEG
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A conversation that waits for its next answer.
+
+    Args:
+        images: JPEG files, shown before the first turn's text.
+        turns: What the user and the model said by turns, beginning and ending with the user.
+    """
+
+    images: tuple[bytes, ...]
+    turns: tuple[str, ...]
+
+    def corrected(self, answer: str, correction: str) -> Request:
+        """The conversation after an answer that cannot be used."""
+        return replace(
+            self, turns=(*self.turns, answer.strip() or "(nothing)", correction)
+        )  # no API takes an empty turn
+
+
+def shown_images(photographs: int) -> int:
+    """How many images a request for so many photographs shows: a group alone, a single one with its truth beside it."""
+    return photographs if photographs > 1 else 2
+
+
+def text_of(sample: Sample, wording: Wording, values: Mapping[str, object]) -> str:
+    """The question about a sample; $ signs of the file that name nothing stay."""
+    known = {"images": len(sample.record.photographs), "category": sample.category.replace("_", " ")}
+    return wording.question.safe_substitute(known | dict(values))
+
+
+def build(sample: Sample, group: ImageGroup, wording: Wording, side: int) -> Request:
+    """The first request about a sample.
+
+    A single photograph is followed by itself with the ground truth drawn over it, each mask in a colour of its own; of
+    the photographs of a group the text names the category, and those that do not show it.
+
+    Args:
+        sample: The sample.
+        group: Its images and masks.
+        wording: What is asked.
+        side: Longest side of an image in pixels; larger ones are scaled down.
+
+    Raises:
+        ValueError: There is nothing to explain, since the ground truth is unknown or empty, or a group has one image.
+    """
+    if group.masks is None or not any(mask.any() for mask in group.masks):
+        raise ValueError("no ground truth: there is no salient pixel to explain")
+    if get_task(group.task).single and len(group.images) < 2:
+        raise ValueError("no group: a single photograph shares nothing")
+    empty = [f"image{i}" for i, mask in enumerate(group.masks, 1) if not mask.any()]
+    noise = f" It does not occur in {', '.join(empty)}." if empty else ""
+    text = text_of(sample, wording, {"instances": len(group.masks[0]), "noise": noise})
+    images = [picture(image, side) for image in group.images]
+    if len(images) == 1:
+        images.append(picture(group.images[0], side, group.masks[0]))
+    return Request(tuple(images), (text,))
+
+
+def picture(image: Tensor, side: int, masks: Tensor | None = None) -> bytes:
+    """An image as JPEG, scaled down to a longest side, with masks drawn over it.
+
+    Args:
+        image: (H, W, 3) uint8.
+        side: Pixels.
+        masks: (N, H, W) bool, or None.
+    """
+    shown = Image.fromarray(image.numpy())
+    shown.thumbnail((side, side), Image.Resampling.LANCZOS)
+    if masks is not None:
+        pixels = torch.from_numpy(np.array(shown))
+        fitted = interpolate(masks[None].float(), pixels.shape[:2], mode="nearest-exact")[0] > 0
+        shown = Image.fromarray(overlay(pixels, fitted).numpy())
+    file = io.BytesIO()
+    shown.save(file, "JPEG", quality=QUALITY)
+    return file.getvalue()

@@ -1,0 +1,243 @@
+"""Asking for all samples: so many at once, at a rate, again where it may help, and each ends in one of two files.
+
+A sample is asked up to `answers` times: an answer that cannot be used is followed by a turn that says why. Each of these
+requests is sent again up to `retries` times where it failed on the way, after a random wait (full jitter) below
+backoff x 2^n seconds, and never before the time that the server asks for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from lightning_sal.annotation.answers import canonical
+from lightning_sal.annotation.budget import Budget, Stopped
+from lightning_sal.annotation.clients import Client, Failure, Reply
+from lightning_sal.annotation.output import Output
+from lightning_sal.annotation.pictures import PictureCheck
+from lightning_sal.annotation.requests import Request, build
+from lightning_sal.annotation.samples import Sample
+from lightning_sal.annotation.wording import Wording
+from lightning_sal.datasets import UnreadableSample
+from lightning_sal.samples import ImageGroup
+from lightning_sal.tasks import get_task
+
+LONGEST_WAIT = 60.0  # seconds, of the runner's own accord
+LONGEST_ASKED = 600.0  # seconds that a server may ask to wait
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How hard a model is asked.
+
+    Args:
+        concurrency: Samples that are under way at once, >= 1.
+        per_minute: Requests sent in a minute, or None for no limit.
+        timeout: Seconds until a request counts as failed, or None.
+        answers: Times that a sample is answered before it is rejected, >= 1.
+        retries: Times that a request is sent again after a failure that may pass, >= 0.
+        backoff: Seconds that the first wait is at most.
+        failures: Samples in a row without any answer after which the run stops, >= 1.
+        side: Longest side of an image in pixels.
+    """
+
+    concurrency: int = 8
+    per_minute: float | None = None
+    timeout: float | None = 120.0
+    answers: int = 3
+    retries: int = 5
+    backoff: float = 1.0
+    failures: int = 10
+    side: int = 768
+
+
+@dataclass(slots=True)
+class Tally:
+    """How a run went.
+
+    Args:
+        accepted: Lines in the SFT JSONL.
+        rejected: Kind of reason -> lines among the rejected.
+        stopped: Why the run ended before its time, or None.
+    """
+
+    accepted: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    stopped: str | None = None
+
+
+class Runner:
+    """Asks for samples.
+
+    Args:
+        client: The model.
+        wording: What it is asked.
+        output: Where lines go.
+        budget: What it may cost.
+        limits: How hard it is asked.
+        pictures: Keeps only answers whose masks agree with the ground truth; None keeps all.
+        watch: Called whenever a sample has ended.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        wording: Wording,
+        output: Output,
+        budget: Budget,
+        limits: Limits,
+        pictures: PictureCheck | None = None,
+        watch: Callable[[Tally], None] = lambda _: None,
+    ) -> None:
+        self.client, self.wording, self.output, self.budget = client, wording, output, budget
+        self.limits, self.pictures, self.watch = limits, pictures, watch
+        self.tally = Tally()
+        self._jitter = wait_random_exponential(multiplier=limits.backoff, max=LONGEST_WAIT)
+        self._segmenter = ThreadPoolExecutor(1)  # one picture at a time, beside the requests
+        self._next_request = 0.0
+        self._unanswered: list[tuple[Sample, str, list[str]]] = []
+
+    async def run(self, samples: Sequence[Sample]) -> Tally:
+        """Asks for all of them that are not done."""
+        waiting = iter([sample for sample in samples if sample.key not in self.output.done])
+        try:
+            await asyncio.gather(*(self._work(waiting) for _ in range(self.limits.concurrency)))
+            if self.tally.stopped is None:
+                self._answered()
+        finally:
+            self._segmenter.shutdown(wait=False, cancel_futures=True)
+            await self.client.close()
+        return self.tally
+
+    async def _work(self, waiting: Iterator[Sample]) -> None:
+        """Takes samples as long as there are any; one that is under way when the run stops is brought to its end."""
+        for sample in waiting:
+            try:
+                await self._annotate(sample)
+            except Stopped as stop:
+                self.tally.stopped = self.tally.stopped or str(stop)
+            self.watch(self.tally)
+            if self.tally.stopped:
+                return
+
+    async def _annotate(self, sample: Sample) -> None:
+        try:
+            group = await asyncio.to_thread(sample.record.read)
+            request = await asyncio.to_thread(build, sample, group, self.wording, self.limits.side)
+        except UnreadableSample as error:
+            return self._reject(sample, f"unreadable: {error}", [])
+        except ValueError as error:
+            return self._reject(sample, str(error), [])
+        reason, said = "", []
+        for _ in range(self.limits.answers):
+            try:
+                reply = await self._ask(request)
+            except Failure as failure:
+                return self._fail(sample, failure, said)
+            self._answered()
+            said.append(reply.text)
+            if reply.refusal:
+                return self._reject(sample, f"refused: {reply.refusal}", said)
+            try:
+                response = self._read(reply, group)
+            except ValueError as fault:
+                reason = str(fault)
+                request = request.corrected(reply.text, self.wording.correction.safe_substitute(fault=reason))
+                continue
+            if self.pictures is not None:
+                loop = asyncio.get_running_loop()
+                fault = await loop.run_in_executor(self._segmenter, self.pictures.fault, group, response)
+                if fault is not None:
+                    return self._reject(sample, fault, said)
+            self.output.accept(sample, response)
+            self.tally.accepted += 1
+            return None
+        return self._reject(sample, reason, said)
+
+    def _read(self, reply: Reply, group: ImageGroup) -> str:
+        task = get_task(group.task)
+        instances = len(group.masks[0]) if task.instances and group.masks else None
+        try:
+            return canonical(
+                reply.text,
+                task,
+                titles=self.wording.titles,
+                forbidden=self.wording.forbidden,
+                instances=instances,
+            )
+        except ValueError as error:
+            if reply.truncated:
+                raise ValueError(f"cut off at the limit of tokens: {error}") from error
+            raise
+
+    async def _ask(self, request: Request) -> Reply:
+        """An answer, after as many attempts as it takes and is allowed.
+
+        Raises:
+            Failure: There was none.
+            Stopped: Nothing more is to be asked.
+        """
+        attempts = AsyncRetrying(
+            stop=stop_after_attempt(self.limits.retries + 1),
+            wait=self._wait,
+            retry=retry_if_exception(_worth_repeating),
+            reraise=True,
+        )
+        return await attempts(self._send, request)
+
+    async def _send(self, request: Request) -> Reply:
+        await self._turn()
+        async with self.budget.charged(request) as charge:
+            try:
+                async with asyncio.timeout(self.limits.timeout):
+                    charge.reply = await self.client.ask(request)
+            except TimeoutError:
+                raise Failure(f"no answer in {self.limits.timeout:g} s") from None
+            except Failure as failure:
+                charge.free = failure.free
+                raise
+        return charge.reply
+
+    async def _turn(self) -> None:
+        """Waits until the next request may be sent: they are evenly spread over each minute."""
+        if self.limits.per_minute is None:
+            return
+        loop = asyncio.get_running_loop()
+        start = max(loop.time(), self._next_request)
+        self._next_request = start + 60 / self.limits.per_minute
+        await asyncio.sleep(start - loop.time())
+
+    def _wait(self, state: RetryCallState) -> float:
+        failure = state.outcome.exception() if state.outcome else None
+        asked = failure.retry_after if isinstance(failure, Failure) and failure.retry_after else 0.0
+        return asked + self._jitter(state)
+
+    def _reject(self, sample: Sample, reason: str, said: list[str]) -> None:
+        self.output.reject(sample, reason, said)
+        self.tally.rejected[reason.partition(":")[0]] += 1
+
+    def _fail(self, sample: Sample, failure: Failure, said: list[str]) -> None:
+        """Notes a sample without an answer; it is rejected once it is clear that the fault lies with it.
+
+        Raises:
+            Stopped: It lies with all of them; the samples of this streak are not written, so they are asked again.
+        """
+        self._unanswered.append((sample, f"no answer: {failure}", said))
+        if failure.fatal or len(self._unanswered) >= self.limits.failures:
+            count = len(self._unanswered)
+            raise Stopped(f"{count} sample{'s' * (count > 1)} in a row without an answer, the last: {failure}")
+
+    def _answered(self) -> None:
+        """The model answers: samples that failed before it did so failed on their own account."""
+        unanswered, self._unanswered = self._unanswered, []
+        for sample, reason, said in unanswered:
+            self._reject(sample, reason, said)
+
+
+def _worth_repeating(error: BaseException) -> bool:
+    return isinstance(error, Failure) and error.passing and (error.retry_after or 0.0) <= LONGEST_ASKED

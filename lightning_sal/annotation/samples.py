@@ -1,0 +1,116 @@
+"""What is to be annotated: the samples of a dataset, each as the line of an SFT JSONL that will name it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from lightning_sal.datasets import LAYOUTS, Photograph, Record
+from lightning_sal.datasets.coco import Segmentations
+from lightning_sal.datasets.cosod import chunks
+from lightning_sal.datasets.images import DECODER_ERRORS, read_orientation
+from lightning_sal.datasets.sis import ColouredFile
+from lightning_sal.datasets.sod import MaskFile
+
+IDENTITY = ("task", "images", "masks", "annotation")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A record of a dataset and how an SFT JSONL names it.
+
+    Args:
+        record: The files.
+        category: Name of the group that it belongs to; of the photograph where it belongs to none.
+        fields: `task`, `images`, and `masks` or `annotation`, as `lightning_sal.datasets.jsonl` reads them.
+    """
+
+    record: Record
+    category: str
+    fields: dict[str, Any]
+
+    @cached_property
+    def key(self) -> str:
+        """The same for the same task, images and annotation."""
+        return key_of(self.fields)
+
+
+def list_samples(task: str, data: Path, folder: Path, *, split: str | None, group_size: int) -> list[Sample]:
+    """The samples of a dataset, each once.
+
+    Args:
+        task: Name of the task.
+        data: A folder of any known layout, or COCO json.
+        folder: Where the JSONL lies, to which paths are relative.
+        split: "train", "val" or "test" where `data` holds several.
+        group_size: Most images of a sample, >= 2; larger groups are cut into parts of nearly equal size.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: There is no known layout, or more than one fits.
+    """
+    samples = [
+        Sample(part, record.key, fields_of(part, folder))
+        for record in LAYOUTS[task].records(data, split)
+        for part in chunks([record], group_size)
+    ]
+    return list({sample.key: sample for sample in samples}.values())
+
+
+def key_of(fields: Mapping[str, Any]) -> str:
+    """What tells a line of a JSONL from the lines of other samples; a response or a reason does not count."""
+    identity = {name: fields[name] for name in IDENTITY if name in fields}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def fields_of(record: Record, folder: Path) -> dict[str, Any]:
+    """The line of an SFT JSONL in `folder` that names the files of a record, without its response."""
+
+    def relative(path: Path) -> str:
+        return Path(os.path.relpath(path, folder)).as_posix()
+
+    fields: dict[str, Any] = {
+        "task": record.task,
+        "images": [relative(photograph.path) for photograph in record.photographs],
+    }
+    readers = [photograph.annotation for photograph in record.photographs]
+    match readers:
+        case [ColouredFile(path)]:
+            fields["annotation"] = relative(path)
+        case [Segmentations()]:
+            fields["annotation"] = _segmentations(record.photographs[0], readers[0])
+        case _:
+            masks = [relative(reader.path) for reader in readers if isinstance(reader, MaskFile)]
+            fields |= {"masks": masks} if masks else {}
+    return fields
+
+
+def _segmentations(photograph: Photograph, drawn: Segmentations) -> list[Any]:
+    """The segmentations in the frame of the photograph as it is displayed, which is that of a JSONL."""
+    given = [segmentation for _, segmentation in drawn.drawings]
+    try:
+        with Image.open(photograph.path) as image:
+            width, height = image.size
+        if drawn.frame in (None, (width, height) if read_orientation(photograph.path) > 4 else (height, width)):
+            return given
+        masks = photograph.read()[1]
+    except DECODER_ERRORS:  # the sample is refused where it is read, which says why
+        return given
+    return given if masks is None else [_run_lengths(mask.numpy()) for mask in masks]
+
+
+def _run_lengths(mask: np.ndarray) -> dict[str, Any]:
+    """A mask as COCO's run lengths: of background and object by turns, down the columns."""
+    flat = mask.T.ravel()
+    edges = [0, *(np.flatnonzero(flat[1:] != flat[:-1]) + 1).tolist(), len(flat)]
+    runs = np.diff(edges).tolist()
+    return {"size": list(mask.shape), "counts": [0, *runs] if flat[0] else runs}

@@ -1,0 +1,78 @@
+"""annotated responses to and from the ShareGPT-style JSON of LLaMA-Factory and ms-swift"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+SUFFIXES = {"sharegpt": (".json", ".jsonl"), "jsonl": (".jsonl",)}
+DESCRIPTION = """\
+Convert a JSONL of annotated responses to conversations that LLaMA-Factory and ms-swift read, or such conversations to
+the JSONL. Paths are brought to the folder of the target. Task and masks travel in a column of their own, so that there
+and back nothing is lost. Where a line cannot be converted, it is named with the reason and nothing is written.
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Convert a file; prints a line for each line that cannot be converted.
+
+    Returns:
+        0 where the target was written, 1 where lines stood against it.
+    """
+    parser = argparse.ArgumentParser(prog="lightning-sal convert", description=DESCRIPTION)
+    parser.add_argument("source", type=Path, help="the file to read")
+    parser.add_argument(
+        "target", type=Path, help="the new file; conversations are an array in a .json and one a line in a .jsonl"
+    )
+    parser.add_argument("--to", required=True, choices=tuple(SUFFIXES), help="what the target shall be")
+    parser.add_argument(
+        "--task", help="of conversations from elsewhere; by default told from the tags of each answer and its images"
+    )
+    parser.add_argument("--skip", action="store_true", help="write the other lines where some cannot be converted")
+    arguments = parser.parse_args(argv)
+    source, target = arguments.source, arguments.target
+    if target.suffix not in SUFFIXES[arguments.to]:
+        raise ValueError(f"{target}: name a file that ends in {' or '.join(SUFFIXES[arguments.to])}")
+    if target.exists():
+        raise FileExistsError(f"{target}: there is such a file already, and it is not overwritten")
+
+    from lightning_sal.conversations import dataset_info, from_conversations, to_conversations
+    from lightning_sal.tasks import get_task
+
+    if arguments.to == "sharegpt":
+        lines = list(to_conversations(source, target.parent))
+    else:
+        task = arguments.task and get_task(arguments.task).name
+        lines = list(from_conversations(source, target.parent, task))
+    results = [line.result for line in lines if line.result is not None]
+    refused = [line for line in lines if line.fault]
+    for line in refused:
+        print(f"{line.source}: {line.fault}", file=sys.stderr)
+    if not results or (refused and not arguments.skip):
+        hint = "--skip writes the others" if results else "none is left"
+        print(f"{source}: {len(refused)} of {len(lines)} lines cannot be converted; {hint}", file=sys.stderr)
+        return 1
+    _write(target, results)
+    print(f"{target}: {len(results)} lines" + (f", {len(refused)} refused" if refused else ""))
+    for what, count in Counter(what for line in lines for what in line.left).items():
+        print(f"{count} lines had {what}, which has no place there")
+    if arguments.to == "sharegpt":
+        print(f"For LLaMA-Factory, in dataset_info.json: {json.dumps(dataset_info(target))}")
+    elif bare := sum("masks" not in result and "annotation" not in result for result in results):
+        print(f"{bare} lines have no masks: they serve SFT of the policy, not RL, nor the segmenter")
+    return 0
+
+
+def _write(target: Path, lines: list[dict]) -> None:
+    """The file, whole once it stands under its name."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    texts = [json.dumps(line, ensure_ascii=False) for line in lines]
+    whole = "[\n" + ",\n".join(texts) + "\n]\n" if target.suffix == ".json" else "\n".join(texts) + "\n"
+    with TemporaryDirectory(prefix=".convert-", dir=target.parent) as held:
+        part = Path(held) / target.name
+        part.write_text(whole, encoding="utf-8")
+        part.rename(target)

@@ -1,0 +1,116 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lightning_sal.annotation.requests import build, picture, shown_images, text_of
+from lightning_sal.annotation.samples import list_samples
+from lightning_sal.annotation.wording import Wording
+from lightning_sal.drawing import colour
+from tests.annotation.parts import write_cosod, write_sis, write_sod
+
+
+def request(task: str, data, side: int = 768, wording: Wording | None = None, at: int = 0):
+    sample = list_samples(task, data, data, split=None, group_size=8)[at]
+    return build(sample, sample.record.read(), wording or Wording.read(task), side)
+
+
+def pixels(jpeg: bytes) -> np.ndarray:
+    image = Image.open(io.BytesIO(jpeg))
+    assert image.format == "JPEG"
+    return np.asarray(image).astype(int)
+
+
+def test_a_photograph_is_followed_by_itself_with_the_region_tinted(tmp_path):
+    shown = request("sod", write_sod(tmp_path, 3), at=2)
+    plain, tinted = map(pixels, shown.images)
+    assert abs(plain[5, 5] - 20).max() < 4
+    assert abs(plain[30, 40] - (250, 200, 30)).max() < 12
+    assert abs(tinted[5, 5] - 20).max() < 4
+    assert abs(tinted[30, 40] - (np.array([250, 200, 30]) + colour(0)) / 2).max() < 16
+    assert len(shown.turns) == 1
+    assert "twice" in shown.turns[0]
+    assert "$" not in shown.turns[0]
+
+
+def test_instances_are_tinted_in_colours_of_their_own(tmp_path):
+    shown = request("sis", write_sis(tmp_path, [3]))
+    tinted = pixels(shown.images[1])
+    centres = [tinted[30, 12 + 8 * i] for i in range(3)]
+    for i, centre in enumerate(centres):
+        assert min(range(3), key=lambda j: abs(centre - colour(j)).sum()) == i
+    assert "with 3 objects" in shown.turns[0]
+
+
+def test_a_group_is_shown_with_its_category_and_what_does_not_show_it(tmp_path):
+    shown = request("cosod", write_cosod(tmp_path, {"alarm_clock": [1, 2, 3]}, empty=(2,)))
+    assert [round(pixels(image)[5, 5].mean() / 10) for image in shown.images] == [1, 2, 3]
+    assert "image1 to image3" in shown.turns[0]
+    assert '"alarm clock"' in shown.turns[0]
+    assert "It does not occur in image2." in shown.turns[0]
+    assert "does not occur" not in request("cosod", write_cosod(tmp_path / "b", {"a": [1, 2]})).turns[0]
+
+
+@pytest.mark.parametrize(
+    ("task", "write", "reason"),
+    [
+        ("sis", lambda root: write_sis(root, [0]), "no ground truth"),
+        ("cosod", lambda root: write_cosod(root, {"a": [1, 2]}, empty=(1, 2)), "no ground truth"),
+        ("cosod", lambda root: write_cosod(root, {"a": [1]}), "no group"),
+    ],
+)
+def test_where_nothing_is_to_be_explained_nothing_is_asked(tmp_path, task, write, reason):
+    with pytest.raises(ValueError, match=f"^{reason}: "):
+        request(task, write(tmp_path))
+
+
+def test_images_are_bounded_in_size_and_keep_their_shape():
+    image = torch.zeros(200, 400, 3, dtype=torch.uint8)
+    assert pixels(picture(image, 100)).shape == (50, 100, 3)
+    assert pixels(picture(image, 100, torch.ones(1, 200, 400, dtype=torch.bool))).shape == (50, 100, 3)
+    assert pixels(picture(image, 1000)).shape == (200, 400, 3)
+
+
+def test_as_many_images_are_counted_as_are_shown(tmp_path):
+    assert len(request("sod", write_sod(tmp_path / "a", 1)).images) == shown_images(1)
+    assert len(request("cosod", write_cosod(tmp_path / "b", {"a": [1, 2, 3]})).images) == shown_images(3)
+
+
+def test_a_correction_follows_the_answer(tmp_path):
+    first = request("sod", write_sod(tmp_path, 1))
+    assert first.corrected("so", "no").turns == (first.turns[0], "so", "no")
+    assert first.corrected("", "no").turns[1]  # an empty turn is refused by servers
+
+
+def test_prompts_are_files_that_a_user_replaces(tmp_path):
+    data, own = write_sod(tmp_path / "data", 1), tmp_path / "own"
+    own.mkdir()
+    (own / "sod.md").write_text("What of $category, $5?\n## One\n##  Two parts \n")
+    wording = Wording.read("sod", own)
+    assert wording.titles == ("One", "Two parts")
+    assert request("sod", data, wording=wording).turns[0].startswith("What of 0, $5?")
+    packaged = Wording.read("sod")
+    assert wording.forbidden == packaged.forbidden
+    assert Wording.read("sis", own).question.template == Wording.read("sis").question.template
+    with pytest.raises(FileNotFoundError, match=r"holds none of sod\.md"):
+        Wording.read("sod", data)
+
+
+@pytest.mark.parametrize(
+    ("task", "titles"),
+    [
+        ("sod", ("Scene Description", "Salient Area Identification and Explanation", "Final Conclusion")),
+        ("sis", ("Scene Description", "Identify Salient Instances", "Final Conclusion")),
+        ("cosod", ("Object Identification", "Co-salience Deduction", "Final Conclusion")),
+    ],
+)
+def test_the_packaged_questions_ask_for_three_titled_steps(task, titles):
+    assert Wording.read(task).titles == titles
+
+
+def test_every_placeholder_is_filled(tmp_path):
+    for task, data in (("sod", write_sod(tmp_path / "a", 1)), ("cosod", write_cosod(tmp_path / "b", {"a": [1, 2]}))):
+        (sample,) = list_samples(task, data, data, split=None, group_size=8)
+        assert "$" not in text_of(sample, Wording.read(task), {"instances": 2, "noise": ""})
