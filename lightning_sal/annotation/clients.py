@@ -105,6 +105,7 @@ class OpenAIClient:
         self.key = _key("OPENAI_API_KEY", optional=base_url is not None)
         self.model, self.max_tokens = model, max_tokens
         self._client = openai.AsyncOpenAI(api_key=self.key or "none", base_url=base_url, max_retries=0, timeout=None)
+        self._completions = self._client.chat.completions  # which takes a second to load: no request should wait for it
 
     async def ask(self, request: Request) -> Reply:
         """See `Client.ask`."""
@@ -113,7 +114,7 @@ class OpenAIClient:
         messages: list[Any] = [{"role": "user", "content": [*images, {"type": "text", "text": first}]}]
         messages += [{"role": ("assistant", "user")[i % 2], "content": text} for i, text in enumerate(rest)]
         try:
-            answer = await self._client.chat.completions.create(
+            answer = await self._completions.create(
                 model=self.model, messages=messages, max_completion_tokens=self.max_tokens
             )
             (choice, *_), usage = answer.choices, answer.usage

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ def main(argv: list[str]) -> int:
     """
     arguments = _parser().parse_args(argv)
     _check(arguments)
+    if find_spec("tenacity") is None:
+        raise UsageError("annotate needs its libraries: uv sync --extra annotate")
 
     import asyncio
 

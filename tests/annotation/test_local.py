@@ -1,6 +1,7 @@
 """A model on this machine is asked in batches, in words of ours, and answers as it does alone."""
 
 import asyncio
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ def scenes():
     return [dataset[i] for i in range(5)]
 
 
-def asked(client: LocalClient, requests: list[Request]):
+def asked(client: LocalClient, requests: list[Request]) -> list[Any]:
     async def together():
         try:
             return await asyncio.gather(*(client.ask(request) for request in requests), return_exceptions=True)
