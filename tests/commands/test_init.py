@@ -47,7 +47,9 @@ def parsed(monkeypatch):
 
 def test_every_packaged_file_is_written_and_nothing_else(tmp_path, capsys):
     assert main(["init", str(tmp_path / "new/folder")]) == 0
-    assert contents(tmp_path / "new/folder") == {f"conf/{name}": data for name, data in contents(PACKAGED).items()}
+    packaged = {"conf": PACKAGED, "prompts": PACKAGED.parent / "annotation/prompts"}
+    wanted = {f"{name}/{file}": data for name, folder in packaged.items() for file, data in contents(folder).items()}
+    assert contents(tmp_path / "new/folder") == wanted
     assert outcomes(capsys) == dict.fromkeys(contents(PACKAGED), "written")
 
 
