@@ -17,7 +17,7 @@ from typing import Any
 from lightning_sal.datamodules import ImageGroupsDataModule, PredictDataModule
 from lightning_sal.datasets import ImageGroups, Layout, jsonl_records
 from lightning_sal.datasets.layouts import flat_pairs
-from lightning_sal.datasets.sod import mask_annotation
+from lightning_sal.datasets.sod import MaskFile
 from lightning_sal.tasks import Task, register
 
 FORM = "<answer><rg>phrase</rg></answer>"
@@ -34,7 +34,7 @@ COD = register(
 LAYOUT = Layout(
     task=COD.name,
     looked_for="a folder Imgs beside a folder GT",  # as CAMO, COD10K and NC4K have them
-    match=partial(flat_pairs, task=COD.name, annotate=mask_annotation),
+    match=partial(flat_pairs, task=COD.name, annotate=MaskFile),
 )
 
 
