@@ -158,7 +158,9 @@ def test_killed_at_ten_moments_and_resumed_it_is_as_if_undisturbed(tmp_path):
         assert annotate("sod", data, whole, server.url) == 0
     # Forked from a process that has the libraries already, so that ten starts are quick; killed for good all the same.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lightning_sal.annotation.runner", "openai", "rich.progress"])
+    context.set_forkserver_preload(
+        ["lightning_sal.annotation.runner", "openai.resources.chat.completions", "rich.progress"]
+    )
     argv = [
         "annotate",
         "--task",
