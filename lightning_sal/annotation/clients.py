@@ -244,7 +244,7 @@ def _require(module: str, package: str) -> None:
     except ModuleNotFoundError:
         found = None
     if found is None:
-        raise UsageError(f"this model needs the package {package}: uv sync --extra annotate")
+        raise UsageError(f"this model needs the package {package}: pip install 'lightning-sal[annotate]'")
 
 
 def _data_url(image: bytes) -> str:

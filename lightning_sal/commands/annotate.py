@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     _check(arguments)
     if find_spec("tenacity") is None:
-        raise UsageError("annotate needs its libraries: uv sync --extra annotate")
+        raise UsageError("annotate needs its libraries: pip install 'lightning-sal[annotate]'")
 
     import asyncio
 

@@ -77,7 +77,7 @@ def read_instructions(folder: Path) -> dict[str, str]:
 def _four_bits(dtype: torch.dtype) -> Any:
     """NF4 for the linear layers of the language model; the vision tower and the head keep `dtype`."""
     if find_spec("bitsandbytes") is None:
-        raise ValueError("policy.load_in_4bit needs bitsandbytes: uv sync --extra quantization")
+        raise ValueError("policy.load_in_4bit needs bitsandbytes: pip install 'lightning-sal[quantization]'")
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
