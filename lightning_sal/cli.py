@@ -21,6 +21,7 @@ from zipfile import is_zipfile
 
 import lightning_sal
 from lightning_sal.commands import available
+from lightning_sal.errors import UsageError
 
 TRAINER_COMMANDS = {
     "fit": "train what the config describes",
@@ -60,10 +61,6 @@ EXPECTED = re.compile(r"Expected an? .+?\. Got value: (?P<given>.*)")
 EXPECTED_TYPE = re.compile(r"Expected an? (?:<class '(?:\w+\.)*|typing\.)?(.+?)(?:'>)?(?=\. Got value|$)", re.MULTILINE)
 SUBCLASS = re.compile(r".*(?:subclass of|protocol) (?P<base>\w+)\. Got value: (?P<given>.*) Subclass types expect")
 REQUIRED = re.compile(r"the following arguments are required: (?P<keys>(?P<command>\w+\.).+)")
-
-
-class UsageError(Exception):
-    """What was typed or configured cannot be run; the message is the one line that the user sees."""
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from typing import Any, Protocol
 
 from lightning_sal.annotation.requests import Request
-from lightning_sal.cli import UsageError
+from lightning_sal.errors import UsageError
 
 FATAL = frozenset({401, 402, 404})  # no key, no money, no such model: the next request would fare no better
 PASSING = frozenset({408, 409, 425, 429})

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_sal.cli import UsageError
+from lightning_sal.errors import UsageError
 
 if TYPE_CHECKING:
     from lightning_sal.annotation.budget import Budget

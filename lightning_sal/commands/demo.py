@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--max-waiting", type=int, default=8, help="runs that wait, more are refused; %(default)s")
     arguments = parser.parse_args(argv)
 
-    from lightning_sal.cli import UsageError
+    from lightning_sal.errors import UsageError
 
     if find_spec("gradio") is None:
         raise UsageError("the page needs gradio: pip install 'lightning-sal[demo]'")
@@ -57,7 +57,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     from lightning_sal.demo.page import KNOWS_SCENES, build
     from lightning_sal.demo.server import address, is_loopback, listen, server_of
     from lightning_sal.demo.uploads import Bounds
-    from lightning_sal.predictor import Predictor
+    from lightning_sal.prediction.predictor import Predictor
     from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 
     disable_progress_bar()

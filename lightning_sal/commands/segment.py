@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lightning_sal.predictor import Predictor
+    from lightning_sal.prediction.predictor import Predictor
     from lightning_sal.samples import ImageGroup, Prediction
 
 EXAMPLES = Path(__file__).parents[1] / "tiny" / "examples"
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    from lightning_sal.answer_folder import AnswerFolder
+    from lightning_sal.prediction.folder import AnswerFolder
 
     settings = {
         "task": ", ".join(dict.fromkeys(task for task, _ in sources)),
@@ -92,7 +92,7 @@ def main(argv: list[str]) -> int:
 def _load(arguments: argparse.Namespace) -> Predictor:
     from transformers.utils.logging import disable_progress_bar
 
-    from lightning_sal.predictor import Predictor
+    from lightning_sal.prediction.predictor import Predictor
 
     disable_progress_bar()  # there is one of ours
     return Predictor.load(
@@ -123,8 +123,8 @@ def answered(predictor: Predictor, groups: Sequence[ImageGroup], unanswered: lis
 
 def _sources(paths: Sequence[str], task: str | None) -> list[Source]:
     """The groups that the paths name, or those that the package ships."""
-    from lightning_sal.cli import UsageError
     from lightning_sal.datasets.photographs import find_groups
+    from lightning_sal.errors import UsageError
     from lightning_sal.tasks import TASKS
 
     tasks = [task] if task else ["sod"] if paths else list(TASKS)

@@ -18,7 +18,7 @@ from lightning_sal.demo.uploads import Bounds, check_uploads, read_groups
 from lightning_sal.tasks import TASKS
 
 if TYPE_CHECKING:
-    from lightning_sal.predictor import Predictor
+    from lightning_sal.prediction.predictor import Predictor
     from lightning_sal.samples import ImageGroup
 
 TITLE = "What stands out?"

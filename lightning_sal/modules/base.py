@@ -23,7 +23,7 @@ from lightning_sal.modules.evaluation import Evaluation
 from lightning_sal.objectives import sft_loss, token_confidence
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.policy import Policy
-from lightning_sal.predictor import Predictor
+from lightning_sal.prediction.predictor import Predictor
 from lightning_sal.rewards import Reward, RewardBatch
 from lightning_sal.samples import Batch, ImageGroup, Prediction, Rollout
 from lightning_sal.segmenters.base import Segmenter

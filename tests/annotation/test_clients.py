@@ -8,7 +8,7 @@ import pytest
 
 from lightning_sal.annotation.clients import Failure, make_client, wait_asked_for
 from lightning_sal.annotation.requests import Request, picture
-from lightning_sal.cli import UsageError
+from lightning_sal.errors import UsageError
 from tests.annotation.parts import photograph
 from tests.annotation.server import INPUT, OUTPUT, Model, Server
 

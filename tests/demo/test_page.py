@@ -24,7 +24,7 @@ if CHROMIUM is None:
 from lightning_sal.demo.page import EXAMPLES, KNOWS_SCENES, build  # noqa: E402
 from lightning_sal.demo.server import address, listen, server_of  # noqa: E402
 from lightning_sal.demo.uploads import Bounds  # noqa: E402
-from lightning_sal.predictor import Predictor  # noqa: E402
+from lightning_sal.prediction.predictor import Predictor  # noqa: E402
 from tests.demo.parts import Says, png  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:::gradio")

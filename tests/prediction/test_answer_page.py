@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_sal.answer_page import answer_html
 from lightning_sal.drawing import colour
-from lightning_sal.gallery import Gallery
+from lightning_sal.prediction.answer_page import answer_html
+from lightning_sal.prediction.gallery import Gallery
 from lightning_sal.samples import ImageGroup, Prediction
 from lightning_sal.tasks import TASKS
 
@@ -129,7 +129,7 @@ def test_an_answer_without_expressions_or_reasoning():
 
 
 def test_the_gallery_grows_by_lines_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr("lightning_sal.gallery.A_PAGE", 2)
+    monkeypatch.setattr("lightning_sal.prediction.gallery.A_PAGE", 2)
     gallery = Gallery(tmp_path, "T", "s")
     for name in "abcde":
         gallery.add(answer(f"About: {name}", [f"thing-{name}"]))

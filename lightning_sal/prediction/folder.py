@@ -1,7 +1,7 @@
 """A folder that answers are written to as they come, and that a later call goes on with.
 
 segment.json          the settings of the answers
-predictions.jsonl     a line a group, see `lightning_sal.prediction_files`
+predictions.jsonl     a line a group, see `lightning_sal.prediction.files`
 masks/, overlays/     what the lines list
 index.html            the gallery
 instances.json        salient instances as COCO json, once all is done
@@ -20,8 +20,8 @@ from PIL import Image
 
 from lightning_sal.datasets.coco_results import Instances, write_instances
 from lightning_sal.datasets.photographs import ANSWERS
-from lightning_sal.gallery import Gallery
-from lightning_sal.prediction_files import append, delete_listed, numbered, write
+from lightning_sal.prediction.files import append, delete_listed, numbered, write
+from lightning_sal.prediction.gallery import Gallery
 from lightning_sal.samples import Prediction
 from lightning_sal.tasks import get_task
 

@@ -13,7 +13,7 @@ from lightning_sal import Predictor
 from lightning_sal.modules import SFT
 from lightning_sal.policy import LoRA, PolicyConfig
 from lightning_sal.policy.policy import Policy
-from lightning_sal.predictor import load_policy
+from lightning_sal.prediction.predictor import load_policy
 from lightning_sal.samples import Batch
 from lightning_sal.tasks import TASKS, task_of
 from lightning_sal.tiny.scenes import scene_group

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_sal.answer_folder import AnswerFolder
 from lightning_sal.datasets.predictions import prediction_readers
+from lightning_sal.prediction.folder import AnswerFolder
 from lightning_sal.samples import ImageGroup, Prediction
 
 SETTINGS = {"task": "sod", "model": "tiny"}
@@ -99,7 +99,7 @@ def test_killed_at_any_moment_each_answer_is_there_once(tmp_path):
 import os, sys, threading
 sys.path.insert(0, {str(__file__).rpartition("/")[0]!r})
 from pathlib import Path
-from test_answer_folder import SETTINGS, AnswerFolder, prediction
+from test_folder import SETTINGS, AnswerFolder, prediction
 waits = [float(wait) for wait in sys.argv[2:]]
 for wait in [*waits, None]:
     child = os.fork()

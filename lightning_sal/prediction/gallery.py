@@ -6,9 +6,9 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_sal.answer_page import answer_html, answer_style
 from lightning_sal.pages import page_head
-from lightning_sal.prediction_files import append
+from lightning_sal.prediction.answer_page import answer_html, answer_style
+from lightning_sal.prediction.files import append
 from lightning_sal.samples import Prediction
 from lightning_sal.tasks import get_task
 
