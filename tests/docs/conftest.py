@@ -1,7 +1,6 @@
 """Short runs, and a workspace for each page."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,18 +52,12 @@ def shorten(cli: LightningCLI) -> None:
 
 
 @pytest.fixture(scope="session")
-def short_runs() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LightningCLI, "before_instantiate_classes", shorten)
-        yield
-
-
-@pytest.fixture(scope="session")
-def filled(short_runs: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace that stays as it is."""
     folder = tmp_path_factory.mktemp("workspace")
     make_workspace(folder)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LightningCLI, "before_instantiate_classes", shorten)
         patch.chdir(folder)
         make_run()
     return folder
@@ -72,7 +65,8 @@ def filled(short_runs: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def workspace(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it, as the current folder."""
+    """A copy of it, as the current folder, in which runs are short."""
+    monkeypatch.setattr(LightningCLI, "before_instantiate_classes", shorten)
     folder = tmp_path / "workspace"
     shutil.copytree(filled, folder)
     monkeypatch.chdir(folder)
