@@ -82,7 +82,7 @@ class FakeVLLM(BaseHTTPRequestHandler):
         certain = [int(token) for token, bias in question["logit_bias"].items() if bias > 0]
         if certain:
             return 200, {"choices": [choice(certain, [state.certainty])]}
-        with state.lock:
+        with ACTING:
             return 200, state.spoil(respond(state, question))
 
     def log_message(self, *_):
@@ -118,6 +118,10 @@ def respond(state, question):
     return {"prompt_token_ids": prompts.ids[0].tolist(), "choices": choices[::-1]}
 
 
+# Of all servers: one that its test has done with may still be at work on what nobody waits for.
+ACTING = threading.Lock()
+
+
 @cache
 def actor():
     """The policy that the server answers by."""
@@ -128,7 +132,7 @@ def actor():
 def serving(**behaviour):
     """A server that knows the weights that adapters start from, and no adapters."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), FakeVLLM)
-    server.policy, server.lock, server.adapters, server.asked = actor(), threading.Lock(), {}, []
+    server.policy, server.adapters, server.asked = actor(), {}, []
     server.refuse, server.spoil, server.drift, server.certainty = lambda path: None, lambda answer: answer, zero, 0.0
     for name, value in behaviour.items():
         setattr(server, name, value)
