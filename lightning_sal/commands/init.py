@@ -45,6 +45,8 @@ def write_parts(folder: Path) -> dict[Path, str]:
     Raises:
         OSError: If a folder or file cannot be made; what was written before stays.
     """
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file: name a folder")
     folder.mkdir(parents=True, exist_ok=True)
     outcomes: dict[Path, str] = {}
     with as_file(files("lightning_sal")) as package, TemporaryDirectory(dir=folder, prefix=".init-") as staging:

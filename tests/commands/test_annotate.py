@@ -354,7 +354,7 @@ def test_photographs_of_all_tasks_end_to_end_then_sft(tmp_path):
     config = tmp_path / "sft.yaml"
     config.write_text(SFT.format(out=out, folder=tmp_path))
     assert main(["fit", "--config", str(config)]) == 0
-    assert torch.load(tmp_path / "last.ckpt", weights_only=False)["global_step"] == 3
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 3
 
 
 def test_a_model_on_this_machine_with_the_check_by_pictures(tmp_path, monkeypatch):

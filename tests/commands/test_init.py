@@ -152,3 +152,10 @@ def test_the_quickstart_runs_from_the_edited_file(initialised):
     assert (initialised / "runs/quickstart/gallery/gallery.png").is_file()
     saved = yaml.safe_load((initialised / "runs/quickstart/version_0/config.yaml").read_text())
     assert (saved["trainer"]["max_steps"], saved["data"]["init_args"]["val_size"]) == (2, 3)
+
+
+def test_a_file_in_place_of_the_folder_is_named(tmp_path, capsys):
+    (tmp_path / "mine").write_text("mine")
+    assert main(["init", str(tmp_path / "mine")]) == 1
+    assert f"{tmp_path / 'mine'} is a file: name a folder" in capsys.readouterr().err
+    assert (tmp_path / "mine").read_text() == "mine"
