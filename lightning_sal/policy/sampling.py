@@ -39,7 +39,7 @@ class PackedCache:
     values: dict[int, Tensor] = field(default_factory=dict)
     used: dict[int, int] = field(default_factory=dict)
 
-    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any) -> tuple[Tensor, Tensor]:
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Append what a layer computed for new tokens; all its keys and values."""
         start = self.used.get(layer, 0)
         end = self.used[layer] = start + keys.shape[2]
