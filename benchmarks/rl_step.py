@@ -186,7 +186,8 @@ def run_trl(given: argparse.Namespace, meter: Meter) -> int:
     from trl.trainer.grpo_trainer import GRPOTrainer
 
     from lightning_sal.policy import LoRA
-    from lightning_sal.policy.loading import add_lora, freeze
+    from lightning_sal.policy.adapters import add_lora
+    from lightning_sal.policy.loading import freeze
 
     model, processor, instructions = build(given)
     freeze(model, train_vision=False)

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sal import tasks
+from lightning_sal.policy.adapters import add_lora
 from lightning_sal.policy.config import LoRA, PolicyConfig
-from lightning_sal.policy.loading import add_lora, freeze, load_model
+from lightning_sal.policy.loading import freeze, load_model
 
 POLICY = "policy.net."  # What the names of a policy's weights begin with in checkpoints of `lightning_sal.modules`
 ADAPTED = "base_model.model."  # What peft puts before the names of the model itself

@@ -1,30 +1,71 @@
-"""Attention of the responses that share a prompt: each sees the prompt and itself, and nothing else is computed.
+"""What each token sees: alone behind its prompt, beside others that share the prompt, or behind what is in a cache.
 
-One sequence of a prompt and its G responses under a block mask has (L + G T)^2 scores, nearly all of them masked. Here the
-prompt sees itself, and each response the prompt and itself: L^2 + G T (L + T).
+One sequence of a prompt and its G responses under a block mask has (L + G T)^2 scores, nearly all of them masked. In
+`SharedPrompt` the prompt sees itself, and each response the prompt and itself: L^2 + G T (L + T).
 
-Legend: P prompts, G responses a prompt, L prompt tokens (padded left), T response tokens (padded right), H heads, K key
-heads, D their width.
+Legend: P prompts, G responses a prompt, L prompt tokens (padded left), T response tokens (padded right), S tokens of a
+sequence, H heads, K key heads, D their width.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
-SHARED_PROMPT = "shared_prompt"
+from lightning_sal.policy.cache import PackedCache
+
+
+class View(Protocol):
+    """What tokens see in a forward pass."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+        """Attention of one layer.
+
+        Args:
+            layer: Its number, from 0.
+            query: (P, H, S, D).
+            key: (P, K, S, D).
+            value: (P, K, S, D).
+            scale: What scores are multiplied by; None takes 1 / sqrt(D).
+
+        Returns:
+            (P, S, H, D).
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """Each sequence sees itself, causally.
+
+    Args:
+        mask: (P, 1, S, S) additive; None where no sequence is padded on the left.
+    """
+
+    mask: Tensor | None
+
+    @classmethod
+    def of(cls, real: Tensor, following: int, dtype: torch.dtype, *, padded: bool) -> Alone:
+        """Of prompts with a (P, L) bool mask of `real` tokens, each before so many tokens `following`.
+
+        Padding of what follows needs no mask: it comes last, so no token sees it.
+        """
+        if not padded:
+            return cls(None)
+        real = F.pad(real, (0, following), value=True)
+        return cls(additive(_causal(real.shape[1], real.device) & real[:, None, None], dtype))
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+        return _attend(query, key, value, self.mask, scale)
 
 
 @dataclass(frozen=True, slots=True)
 class SharedPrompt:
-    """What tokens see of P prompts, each followed by its G responses.
+    """P prompts, each followed by its G responses: S = L + G T.
 
     Args:
         prompt: (P, 1, L, L) additive, what prompt tokens see; None where no prompt is padded.
@@ -41,15 +82,55 @@ class SharedPrompt:
     ) -> SharedPrompt:
         """Of prompts with a (P, L) bool mask of `real` tokens, where `shared` = H / K query heads share a key head."""
         count, length = real.shape
-
-        def causal(size: int) -> Tensor:
-            return torch.ones(size, size, dtype=torch.bool, device=real.device).tril()
-
-        own = causal(steps).repeat(shared, 1).expand(count, -1, -1)
+        own = _causal(steps, real.device).repeat(shared, 1).expand(count, -1, -1)
         before = real[:, None].expand(-1, shared * steps, -1)
         said = torch.cat([before, own], dim=2).repeat_interleave(responses, dim=0)
-        prompt = additive(causal(length) & real[:, None, None], dtype) if padded else None
+        prompt = additive(_causal(length, real.device) & real[:, None, None], dtype) if padded else None
         return cls(prompt, additive(said[:, None], dtype))
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+        count, heads, size, depth = query.shape
+        rows, _, asked, seen = self.said.shape
+        steps = asked * key.shape[1] // heads
+        length, responses = seen - steps, rows // count
+        # Copies, so that what the gradient keeps of a prompt is not the whole sequence.
+        first, keys, values = (part[:, :, :length].contiguous() for part in (query, key, value))
+        prompt = _attend(first, keys, values, self.prompt, scale)
+
+        def behind(states: Tensor) -> Tensor:
+            """(P, K, L + G T, D) -> (P G, K, L + T, D): a copy of the prompt before each response."""
+            once = states[:, None, :, :length].expand(-1, responses, -1, -1, -1)
+            return torch.cat([once, _apart(states[:, :, length:], responses)], dim=3).flatten(0, 1)
+
+        # Query heads that share a key head stand among the queries, so that keys are never repeated.
+        asking = _apart(query[:, :, length:], responses).reshape(rows, -1, asked, depth)
+        said = F.scaled_dot_product_attention(asking, behind(key), behind(value), attn_mask=self.said, scale=scale)
+        said = said.view(count, responses, heads, steps, depth).transpose(2, 3)
+        return torch.cat([prompt, said.reshape(count, size - length, heads, depth)], dim=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """New tokens see what is in a cache, to which they are added, and themselves.
+
+    Args:
+        cache: Of what came before.
+        mask: (P, 1, S, keys) additive, over what is in the cache once the new tokens are.
+    """
+
+    cache: PackedCache
+    mask: Tensor
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+        keys, values = self.cache.update(layer, key, value)
+        if keys.shape[2] == query.shape[2]:  # a prompt, whose mask is large
+            return _attend(query, keys, values, self.mask, scale)
+        count, heads, size, depth = query.shape
+        shared = heads // keys.shape[1]
+        asking = query.reshape(count, -1, shared * size, depth)
+        mask = self.mask.expand(count, 1, size, -1).repeat(1, 1, shared, 1)
+        seen = F.scaled_dot_product_attention(asking, keys, values, attn_mask=mask, scale=scale)
+        return seen.view(count, heads, size, depth).transpose(1, 2)
 
 
 def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
@@ -57,59 +138,20 @@ def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
 
 
-def shared_prompt_attention(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    shared_prompt: SharedPrompt | None = None,
-    **options: Any,
-) -> tuple[Tensor, None]:
-    """An attention function of transformers: sdpa, which takes a `SharedPrompt` too.
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
+    """(P, S, H, D): causal where there is no mask."""
+    if mask is None:
+        seen = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=True)
+    else:  # kernels that take a mask take no shared key heads
+        key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], dim=1) for part in (key, value))
+        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
+    return seen.transpose(1, 2)
 
-    Args:
-        module: The attention layer.
-        query: (P, H, S, D).
-        key: (P, K, S, D).
-        value: (P, K, S, D).
-        attention_mask: As for sdpa; not looked at where there is a `shared_prompt`.
-        scaling: What scores are multiplied by.
-        shared_prompt: What sees what, where S = L + G T; an argument of the model's forward that reaches each layer.
-        **options: What sdpa takes.
 
-    Returns:
-        (P, S, H, D), and no weights.
-    """
-    if shared_prompt is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
-    count, heads, size, depth = query.shape
-    rows, _, asked, seen = shared_prompt.said.shape
-    steps = asked * key.shape[1] // heads
-    length, responses = seen - steps, rows // count
-    # Copies, so that what the gradient keeps of a prompt is not the whole sequence.
-    asking, keys, values = (part[:, :, :length].contiguous() for part in (query, key, value))
-    prompt, _ = sdpa_attention_forward(module, asking, keys, values, shared_prompt.prompt, scaling=scaling, **options)
-
-    def behind(states: Tensor) -> Tensor:
-        """(P, K, L + G T, D) -> (P G, K, L + T, D): a copy of the prompt before each response."""
-        once = states[:, None, :, :length].expand(-1, responses, -1, -1, -1)
-        return torch.cat([once, _apart(states[:, :, length:], responses)], dim=3).flatten(0, 1)
-
-    # Query heads that share a key head stand among the queries, so that keys are never repeated.
-    asking = _apart(query[:, :, length:], responses).reshape(rows, -1, asked, depth)
-    said = F.scaled_dot_product_attention(
-        asking, behind(key), behind(value), attn_mask=shared_prompt.said, scale=scaling
-    )
-    said = said.view(count, responses, heads, steps, depth).transpose(2, 3).reshape(count, size - length, heads, depth)
-    return torch.cat([prompt, said], dim=1), None
+def _causal(size: int, device: torch.device) -> Tensor:
+    return torch.ones(size, size, dtype=torch.bool, device=device).tril()
 
 
 def _apart(states: Tensor, responses: int) -> Tensor:
     """(P, H, G T, D) -> (P, G, H, T, D)."""
     return states.unflatten(2, (responses, -1)).transpose(1, 2)
-
-
-AttentionInterface.register(SHARED_PROMPT, shared_prompt_attention)
-AttentionMaskInterface.register(SHARED_PROMPT, sdpa_mask)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_VISION = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+from lightning_sal.policy.backbone import VISION_TOKENS
 
 
 def banned_ids(tokenizer: Any, config: Any, eos: Collection[int]) -> Tensor:
@@ -27,6 +27,6 @@ def banned_ids(tokenizer: Any, config: Any, eos: Collection[int]) -> Tensor:
     """
     banned = torch.zeros(config.text_config.vocab_size, dtype=torch.bool)
     banned[[i for i in tokenizer.all_special_ids if i not in eos]] = True
-    banned[[i for name in _VISION if (i := getattr(config, name, None)) is not None]] = True
+    banned[[i for name in VISION_TOKENS if (i := getattr(config, name, None)) is not None]] = True
     banned[len(tokenizer) :] = True
     return banned

@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_sal.policy.sampling import PackedCache
+from lightning_sal.policy.adapters import merged_weight
+from lightning_sal.policy.backbone import DecoderLayer, plain_decoder
+from lightning_sal.policy.cache import PackedCache
 
 _MOST_PARAMETERS = 100_000_000  # Beyond, arithmetic outweighs the calls, and the copy costs memory
 
@@ -24,11 +26,9 @@ def can_fuse(language_model: Any) -> bool:
     """Whether it is a small, dense Qwen2.5-VL in float32 whose weights are here as plain tensors, not shards."""
     weights = list(language_model.parameters())
     return (
-        type(language_model).__name__ == "Qwen2_5_VLTextModel"
+        plain_decoder(language_model) is not None
         and all(type(w) is nn.Parameter and w.dtype == torch.float32 and w.numel() for w in weights)
         and sum(w.numel() for w in weights) <= _MOST_PARAMETERS
-        and not getattr(language_model, "has_sliding_layers", False)
-        and language_model.rotary_emb.rope_type == "default"
     )
 
 
@@ -51,13 +51,15 @@ class FusedDecoder:
     """
 
     def __init__(self, language_model: Any) -> None:
-        config, width = language_model.config, language_model.config.hidden_size
-        self.frequencies = language_model.rotary_emb.inv_freq
-        self.heads, self.key_heads = config.num_attention_heads, config.num_key_value_heads
+        plain = plain_decoder(language_model)
+        if plain is None:
+            raise ValueError(f"{type(language_model).__name__} cannot be fused: ask can_fuse first")
+        self.frequencies, self.heads, self.key_heads = plain.frequencies, plain.heads, plain.key_heads
+        width = plain.norm.shape[0]
         # RMS norm of x in C dimensions: w x / sqrt(|x|^2 / C + eps) = (sqrt(C) w) x / hypot(|x|, sqrt(C eps)).
-        self.least = self.frequencies.new_tensor(width * config.rms_norm_eps).sqrt()
-        self.norm = width**0.5 * language_model.norm.weight
-        self.layers = [_fuse(layer, width**0.5) for layer in language_model.layers]
+        self.least = self.frequencies.new_tensor(width * plain.eps).sqrt()
+        self.norm = width**0.5 * plain.norm
+        self.layers = [_fuse(layer, width**0.5) for layer in plain.layers]
 
     def __call__(self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: PackedCache) -> Tensor:
         """`sampling.Advance`: (P, S, C) embeddings -> (P, S, C) hidden states."""
@@ -76,7 +78,7 @@ class FusedDecoder:
             first, second = turning.chunk(2, dim=-1)
             turned = torch.addcmul(turning * cos, torch.cat([-second, first], dim=-1), sin)
             query, key = turned.split([self.heads, self.key_heads], dim=1)
-            keys, values = cache.update(key, value, number)
+            keys, values = cache.update(number, key, value)
             query = query.reshape(count, self.key_heads, shared * new, depth)
             seen_by = F.scaled_dot_product_attention(query, keys, values, attn_mask=seen)
             mixed = seen_by.view(count, self.heads, new, depth).transpose(1, 2).reshape(count * new, -1)
@@ -90,20 +92,15 @@ class FusedDecoder:
         return x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), self.least)
 
 
-def _fuse(layer: Any, scale: float) -> _Layer:
-    attention, mlp = layer.self_attn, layer.mlp
-    queries_keys_values = (attention.q_proj, attention.k_proj, attention.v_proj)
+def _fuse(layer: DecoderLayer, scale: float) -> _Layer:
     return _Layer(
-        torch.cat([_merged(part) for part in queries_keys_values]) * (scale * layer.input_layernorm.weight),
-        torch.cat([part.bias for part in queries_keys_values]),
-        _merged(attention.o_proj),
-        torch.cat([_merged(mlp.gate_proj), _merged(mlp.up_proj)]) * (scale * layer.post_attention_layernorm.weight),
-        _merged(mlp.down_proj),
+        torch.cat([merged_weight(part) for part in layer.queries_keys_values]) * (scale * layer.attention_norm),
+        torch.cat([_bias(part) for part in layer.queries_keys_values]),
+        merged_weight(layer.out),
+        torch.cat([merged_weight(part) for part in layer.gate_up]) * (scale * layer.mlp_norm),
+        merged_weight(layer.down),
     )
 
 
-def _merged(linear: Any) -> Tensor:
-    """A linear layer's weight with its adapters added, where it has some."""
-    if not hasattr(linear, "get_delta_weight"):
-        return linear.weight
-    return linear.base_layer.weight + sum(linear.get_delta_weight(name) for name in linear.active_adapters)
+def _bias(linear: Any) -> Tensor:
+    return linear.bias

@@ -1,4 +1,4 @@
-"""Load a Qwen2.5-VL or Qwen3-VL, freeze what is not trained, and put LoRA on its language model."""
+"""Load a Qwen2.5-VL or Qwen3-VL, and freeze what is not trained."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from lightning_sal.policy.config import LoRA, PolicyConfig
+from lightning_sal.policy.backbone import MODEL_TYPES, VISION_LAYERS, vision_tower
+from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 
-MODEL_TYPES = ("qwen2_5_vl", "qwen3_vl")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -85,41 +85,10 @@ def _four_bits(dtype: torch.dtype) -> Any:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=[r".*\.visual", "lm_head"],
+        llm_int8_skip_modules=[VISION_LAYERS, "lm_head"],
     )
-
-
-def fuse_norms(model: Any) -> None:
-    """Put torch's RMS norm, one kernel, in place of transformers', which keeps several float32 copies for the gradient.
-
-    Same weights under the same names; the numbers differ by rounding alone.
-    """
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if type(child).__name__ in ("Qwen2_5_VLRMSNorm", "Qwen3VLTextRMSNorm"):
-                norm = torch.nn.RMSNorm(child.weight.shape[0], child.variance_epsilon, device="meta")
-                norm.weight = child.weight
-                setattr(parent, name, norm.train(child.training))
 
 
 def freeze(model: Any, *, train_vision: bool) -> None:
     """Freeze the vision tower, its projection included, unless it is to be trained."""
-    model.model.visual.requires_grad_(train_vision)
-
-
-def add_lora(model: Any, lora: LoRA) -> Any:
-    """`model` with adapters in float32 on its language model; everything else is frozen.
-
-    Returns:
-        The `peft.PeftModel`; the layers of `model` itself are replaced in place.
-    """
-    from peft import LoraConfig, get_peft_model
-
-    targets = "|".join(lora.targets)
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType]  any number scales
-        lora_dropout=lora.dropout,
-        target_modules=rf".*\.language_model\..*\.({targets})",
-    )
-    return get_peft_model(model, config)
+    vision_tower(model).requires_grad_(train_vision)

@@ -12,20 +12,23 @@ from functools import cached_property
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_sal import tasks
-from lightning_sal.policy.attention import SHARED_PROMPT, SharedPrompt
+from lightning_sal.policy.adapters import add_lora
+from lightning_sal.policy.attention import Alone, Cached, SharedPrompt, View
+from lightning_sal.policy.backbone import Backbone
 from lightning_sal.policy.banned import banned_ids
+from lightning_sal.policy.cache import PackedCache
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.features import FeatureCache, ImageFeatures, arithmetic, vision_fingerprint
 from lightning_sal.policy.fused import FusedDecoder, can_fuse
-from lightning_sal.policy.loading import add_lora, freeze, fuse_norms, load_model
+from lightning_sal.policy.loading import freeze, load_model
 from lightning_sal.policy.log_probs import chosen_log_probs
+from lightning_sal.policy.positions import mrope_positions
 from lightning_sal.policy.prompts import Prompts
-from lightning_sal.policy.sampling import PackedCache, drain, grow, read_prompts
-from lightning_sal.policy.vision import batch_windows, flatten_patches
+from lightning_sal.policy.sampling import drain, grow, read_prompts
+from lightning_sal.policy.selfcheck import check
 from lightning_sal.samples import ImageGroup, Rollout
 
 _MOST_LOGITS = 2**26  # Float32 logits that stand in memory at once: 256 MiB
@@ -36,7 +39,7 @@ class Policy(nn.Module):
 
     Both use the same visual features, explicit M-RoPE positions and the same banned ids, so that the log-probability of
     a token is the same number wherever it is computed. All reads of the model go through its language model directly:
-    the position cache that transformers keeps in `rope_deltas` is never used.
+    the caches that transformers keeps, of keys and values and of positions, are never used.
 
     Args:
         config: What to load and what to train.
@@ -46,17 +49,13 @@ class Policy(nn.Module):
         super().__init__()
         self.config = config
         model, self.processor, instructions = load_model(config)
-        fuse_norms(model)
-        flatten_patches(model)
-        if config.attention == "sdpa":
-            batch_windows(model)
-            model.config.text_config._attn_implementation = SHARED_PROMPT
+        check(model.config.model_type)
+        self.backbone = Backbone(model, config.attention)
         freeze(model, train_vision=config.train_vision)
         self.net = model if config.lora is None else add_lora(model, config.lora)
         self.instructions = tasks.instructions() | instructions
         if config.gradient_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            model.enable_input_require_grads()
+            self.backbone.checkpoint_activations()
         tokenizer = self.processor.tokenizer
         eos = model.generation_config.eos_token_id
         self.eos_ids = tuple(eos) if isinstance(eos, (list, tuple)) else (int(eos),)
@@ -100,25 +99,18 @@ class Policy(nn.Module):
                     f"{', '.join(group.paths) or group.key}: the prompt has {length} tokens, more than max_prompt_tokens "
                     f"{self.config.max_prompt_tokens}: lower max_pixels or the group size, or raise the limit"
                 )
-        core, on = self.qwen.model, self.device
-        positions, _ = core.get_rope_index(
-            inputs["input_ids"],
-            (inputs["input_ids"] == self.qwen.config.image_token_id).long(),
-            image_grid_thw=grid,
-            attention_mask=inputs["attention_mask"],
-        )
+        on, lengths = self.device, tuple(mask.sum(1).tolist())
+        positions = mrope_positions(self.backbone.is_image(inputs["input_ids"]), lengths, grid, self.backbone.merge)
         following = positions.amax(dim=(0, 2)) + 1
         if new:
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.train_vision):
-                output = core.get_image_features(patches["pixel_values"].to(on), patches["image_grid_thw"].to(on))
-            levels = (output.pooler_output, *(getattr(output, "deepstack_features", None) or ()))
-            for key, *features in zip(new, *levels, strict=True):
-                seen[key] = ImageFeatures(torch.cat(features, dim=1), grids[key])
+                found = self.backbone.features(patches["pixel_values"].to(on), patches["image_grid_thw"].to(on))
+            for key, features in zip(new, found, strict=True):
+                seen[key] = ImageFeatures(features, grids[key])
                 if cache is not None:
                     cache.write(key, seen[key])
         per_image = iter([seen[key].features.to(on) for key in keys])
         visual = tuple(torch.cat([next(per_image) for _ in group.images]) for group in groups)
-        lengths = tuple(mask.sum(1).tolist())
         return Prompts(inputs["input_ids"].to(on), mask.to(on), positions.to(on), following.to(on), visual, lengths)
 
     def encode_responses(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -136,7 +128,7 @@ class Policy(nn.Module):
 
     def logits(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
         """(..., V) logits over what may be said, at a temperature > 0, in float32 at least."""
-        logits = self.qwen.lm_head(hidden)
+        logits = self.backbone.head(hidden)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).masked_fill_(self.banned, float("-inf"))
         return logits if temperature == 1 else logits / temperature
 
@@ -156,26 +148,26 @@ class Policy(nn.Module):
             (P G, T) float32 log-probabilities in nats, exactly 0 where `mask` is False.
         """
         responses, steps = len(tokens) // len(prompts), tokens.shape[1]
-        if responses > 1 and self.config.attention != "sdpa":
+        if responses > 1 and not self.backbone.shares_prompts:
             prompts, responses = prompts.select([row for row in range(len(prompts)) for _ in range(responses)]), 1
         count, width = prompts.ids.shape
-        said = self._embed(tokens).view(count, responses * steps, -1)
+        said = self.backbone.embed(tokens).view(count, responses * steps, -1)
+        padded = min(prompts.lengths) < width
+        sees: View | Tensor
         if responses > 1:
-            padded = min(prompts.lengths) < width
-            text = self.qwen.config.text_config
-            heads = text.num_attention_heads // text.num_key_value_heads
-            shared = SharedPrompt.of(prompts.mask, responses, steps, said.dtype, padded=padded, shared=heads)
-            attention: dict[str, Any] = {"attention_mask": None, "shared_prompt": shared}
+            shared = self.backbone.heads_a_key
+            sees = SharedPrompt.of(prompts.mask, responses, steps, said.dtype, padded=padded, shared=shared)
+        elif self.backbone.shares_prompts:
+            sees = Alone.of(prompts.mask, steps, said.dtype, padded=padded)
         else:
-            attention = {"attention_mask": torch.cat([prompts.mask, mask], dim=1)}
+            sees = torch.cat([prompts.mask, mask], dim=1)
         at = (prompts.following[:, None] + torch.arange(steps, device=tokens.device)).repeat(1, responses)
-        hidden = self._language_model(
-            inputs_embeds=torch.cat([self._prompt_embeds(prompts), said], dim=1),
-            **attention,
-            **self._deep_features(prompts, responses * steps),
-            position_ids=torch.cat([prompts.positions, at.expand(3, -1, -1)], dim=2),
-            use_cache=False,
-        ).last_hidden_state
+        hidden = self.backbone.read(
+            torch.cat([self.backbone.prompt_embeds(prompts), said], dim=1),
+            torch.cat([prompts.positions, at.expand(3, -1, -1)], dim=2),
+            sees,
+            **self.backbone.deep_features(prompts, responses * steps),
+        )
         before = hidden[:, width - 1, None, None].expand(-1, responses, -1, -1)
         after = hidden[:, width:].unflatten(1, (responses, steps))[:, :, :-1]
         predicting = torch.cat([before, after], dim=2).view(count * responses, steps, -1)
@@ -256,7 +248,8 @@ class Policy(nn.Module):
         self, prompts: Prompts, max_new_tokens: int, responses: int, temperature: float, draws: Tensor | None
     ) -> Generator[Tensor, None, Rollout]:
         """The steps of `sample`: (P, G) tokens after each, and the responses at the end."""
-        fused = can_fuse(self._language_model) and not torch.is_autocast_enabled(self.device.type)
+        language_model = self.backbone.language_model
+        fused = can_fuse(language_model) and not torch.is_autocast_enabled(self.device.type)
         hidden, cache = read_prompts(prompts, self._read)
         sampled = yield from grow(
             prompts,
@@ -265,8 +258,8 @@ class Policy(nn.Module):
             responses=responses,
             max_new_tokens=max_new_tokens,
             logits=lambda hidden: self.logits(hidden, temperature or 1.0),
-            embed=self._embed,
-            advance=FusedDecoder(self._language_model) if fused else self._advance,
+            embed=self.backbone.embed,
+            advance=FusedDecoder(language_model) if fused else self._advance,
             stop=torch.tensor(self.eos_ids, device=self.device),
             pad=self.pad_id,
             draws=draws,
@@ -276,18 +269,12 @@ class Policy(nn.Module):
 
     def _read(self, prompts: Prompts, mask: Tensor, cache: PackedCache) -> Tensor:
         """Hidden states (P, L, C) of prompts, under an additive mask (P, 1, L, L)."""
-        embeds = self._prompt_embeds(prompts)
-        return self._advance(embeds, mask.to(embeds.dtype), prompts.positions, cache, **self._deep_features(prompts))
+        embeds = self.backbone.prompt_embeds(prompts)
+        features = self.backbone.deep_features(prompts)
+        return self._advance(embeds, mask.to(embeds.dtype), prompts.positions, cache, **features)
 
     def _advance(self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: PackedCache, **features: Any) -> Tensor:
-        return self._language_model(
-            inputs_embeds=embeds,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            **features,
-        ).last_hidden_state
+        return self.backbone.read(embeds, positions, Cached(cache, mask), **features)
 
     def instruction(self, group: ImageGroup) -> str:
         """The user text that follows the images of a group."""
@@ -303,7 +290,7 @@ class Policy(nn.Module):
 
         The processor would do it too, but only together with resizing all images, those whose features are known as well.
         """
-        tokens = grid.prod(1) // self.qwen.config.vision_config.spatial_merge_size**2
+        tokens = grid.prod(1) // self.backbone.merge**2
         texts = []
         for group, counts in zip(groups, tokens.split([len(group.images) for group in groups]), strict=True):
             first, *rest = self._prompt_text(group).split(self.processor.image_token)
@@ -314,52 +301,25 @@ class Policy(nn.Module):
     def _feature_cache(self) -> FeatureCache | None:
         if self.config.feature_cache is None:
             return None
-        now = arithmetic(next(self.qwen.model.visual.parameters()))
+        now = arithmetic(next(self.backbone.vision.parameters()))
         return FeatureCache(self.config.feature_cache, f"{self._vision_fingerprint}, {now}")
 
     @cached_property
     def _vision_fingerprint(self) -> str:
-        vision = self.qwen.model.visual
+        vision = self.backbone.vision
         return vision_fingerprint(vision, vision.config, self.processor.image_processor, self.config.attention)
-
-    def _embed(self, ids: Tensor) -> Tensor:
-        return self.qwen.get_input_embeddings()(ids)
-
-    def _prompt_embeds(self, prompts: Prompts) -> Tensor:
-        embeds = self._embed(prompts.ids)
-        at = (prompts.ids == self.qwen.config.image_token_id)[..., None].expand_as(embeds)
-        return embeds.masked_scatter(at, torch.cat(prompts.visual)[:, : embeds.shape[-1]].to(embeds.dtype))
-
-    def _deep_features(self, prompts: Prompts, following: int = 0) -> dict[str, Any]:
-        """What Qwen3-VL adds to its first layers at visual tokens of prompts, before so many tokens `following`."""
-        width = self.qwen.config.text_config.hidden_size
-        _, *deep = torch.cat(prompts.visual).split(width, dim=1)
-        if not deep:
-            return {}
-        at = F.pad(prompts.ids == self.qwen.config.image_token_id, (0, following))
-        return {"visual_pos_masks": at, "deepstack_visual_embeds": deep}
-
-    @property
-    def _language_model(self) -> Any:
-        return self.qwen.model.language_model
 
     @contextmanager
     def _sampling_mode(self) -> Iterator[None]:
-        """Evaluation mode and no gradient checkpointing, which would switch the cache off; both come back after."""
-        model, training = self.qwen, self.training
-        checkpointing = self.config.gradient_checkpointing
-        text = self._language_model.config
-        attention, text._attn_implementation = text._attn_implementation, "sdpa"  # the only one with packed masks
+        """Evaluation mode, in which nothing is checkpointed either, and attention that takes any mask; both come back."""
+        training = self.training
         self.eval()
-        if checkpointing:
-            model.gradient_checkpointing_disable()
+        self.backbone.sampling_attention(on=True)
         try:
             yield
         finally:
             self.train(training)
-            text._attn_implementation = attention
-            if checkpointing:
-                model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            self.backbone.sampling_attention(on=False)
 
 
 def pad_right(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:

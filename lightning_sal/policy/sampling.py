@@ -10,61 +10,25 @@ key heads, D their width. P and G shrink while responses end.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from lightning_sal.policy.attention import additive
+from lightning_sal.policy.cache import PackedCache
 from lightning_sal.policy.prompts import Prompts
 
 # (embeds (P, S, C), additive mask (P, 1, S, keys), positions (3, P, S), cache) -> hidden states (P, S, C)
-Advance = Callable[[Tensor, Tensor, Tensor, "PackedCache"], Tensor]
+Advance = Callable[[Tensor, Tensor, Tensor, PackedCache], Tensor]
 
 Result = TypeVar("Result")
 
-_BLOCK = 64  # Steps that the cache grows by at once
+_BLOCK = 64  # Steps that masks are made for at once
 _SHRINK = 0.75  # Rows are packed anew when no more than this share is left: packing copies the cache
 _CHECK_EVERY = {"cpu": 1}  # Steps between looks at what has ended; on an accelerator each look waits for it
 _BUCKET = 1.25  # Prompts are read together up to this ratio of the longest to the shortest
-
-
-@dataclass(slots=True)
-class PackedCache:
-    """Keys and values, per layer (P, H, L + t G, D); what `update` of a transformers cache offers, and packing."""
-
-    groups: int
-    keys: dict[int, Tensor] = field(default_factory=dict)
-    values: dict[int, Tensor] = field(default_factory=dict)
-    used: dict[int, int] = field(default_factory=dict)
-
-    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Append what a layer computed for new tokens; all its keys and values."""
-        start = self.used.get(layer, 0)
-        end = self.used[layer] = start + keys.shape[2]
-        if not start:
-            self.keys[layer], self.values[layer] = keys, values
-        elif end > self.keys[layer].shape[2]:
-            room = keys.new_empty(*keys.shape[:2], end - start + _BLOCK * self.groups, keys.shape[3])
-            self.keys[layer] = torch.cat([self.keys[layer][:, :, :start], room], dim=2)
-            self.values[layer] = torch.cat([self.values[layer][:, :, :start], room], dim=2)
-        if start:
-            self.keys[layer][:, :, start:end] = keys
-            self.values[layer][:, :, start:end] = values
-        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
-
-    def pack(self, length: int, prompts: Tensor, slots: Tensor) -> None:
-        """Keep (P',) prompts and, of each, the responses in (P', G') slots, behind `length` prompt tokens."""
-        for held in (self.keys, self.values):
-            for layer, states in held.items():
-                kept = states[prompts, :, : self.used[layer]]
-                grown = kept[:, :, length:].unflatten(2, (-1, self.groups))  # (P', H, t, G, D)
-                index = slots[:, None, None, :, None].expand(*grown.shape[:3], -1, grown.shape[4])
-                held[layer] = torch.cat([kept[:, :, :length], grown.gather(3, index).flatten(2, 3)], dim=2)
-        for layer in self.used:
-            self.used[layer] = self.keys[layer].shape[2]
-        self.groups = slots.shape[1]
 
 
 @dataclass(frozen=True, slots=True)

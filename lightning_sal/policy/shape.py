@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from lightning_sal import tasks
+from lightning_sal.policy.adapters import add_lora
 from lightning_sal.policy.config import PolicyConfig
-from lightning_sal.policy.loading import add_lora, freeze, load_processor, read_instructions
+from lightning_sal.policy.loading import freeze, load_processor, read_instructions
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 
 

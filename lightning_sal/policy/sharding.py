@@ -20,6 +20,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
+from lightning_sal.policy.adapters import adapters_off
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.policy import Policy
 from lightning_sal.samples import Rollout
@@ -42,11 +43,11 @@ class ShardedPolicy(Policy):
 
     def __init__(self, config: PolicyConfig, mesh: DeviceMesh) -> None:
         super().__init__(config)
-        vision = self.qwen.model.visual
+        vision = self.backbone.vision
         whole = {p for p in self.parameters() if p.requires_grad} if config.lora is not None else set()
         if config.lora is not None or not config.train_vision:
             whole |= set(vision.parameters())
-        for block in (*vision.blocks, *self._language_model.layers):
+        for block in (*vision.blocks, *self.backbone.language_model.layers):
             if not whole.issuperset(block.parameters()):
                 fully_shard(block, mesh=mesh, ignored_params=whole)
         # What is left (embeddings, output layer, norms) is gathered around whole methods, in which it is called freely.
@@ -57,7 +58,7 @@ class ShardedPolicy(Policy):
     @torch.no_grad()
     def sample(self, *args: Any, **kwargs: Any) -> Rollout:
         """As `Policy.sample`, on whole layers."""
-        layers = [layer for layer in self._language_model.layers if isinstance(layer, FSDPModule)]
+        layers = [layer for layer in self.backbone.language_model.layers if isinstance(layer, FSDPModule)]
         for layer in layers:
             layer.set_reshard_after_forward(False, recurse=False)
         try:
@@ -88,7 +89,7 @@ class PartitionedPolicy(Policy):
             )
         for parent, name in (
             (self.qwen, "lm_head"),
-            (self._language_model, "embed_tokens"),
+            (self.backbone.language_model, "embed_tokens"),
             (self.qwen.model, "visual"),
         ):
             if not any(p.requires_grad for p in getattr(parent, name).parameters()):
@@ -99,23 +100,15 @@ class PartitionedPolicy(Policy):
         """As `Policy.sample`, on whole layers."""
         import deepspeed  # pyright: ignore[reportMissingImports]  optional
 
-        layers = self._language_model
+        layers = self.backbone.language_model
         with deepspeed.zero.GatheredParameters(list(layers.parameters())), without_hooks(layers):
             return super().sample(*args, **kwargs)
 
     @contextmanager
     def reference(self) -> Iterator[None]:
         """As `Policy.reference`; peft's own way reads weights at a point where DeepSpeed would keep them gathered."""
-        from peft.tuners.tuners_utils import BaseTunerLayer
-
-        adapters = [module for module in self.modules() if isinstance(module, BaseTunerLayer)]
-        for layer in adapters:
-            layer.enable_adapters(False)
-        try:
+        with adapters_off(self):
             yield
-        finally:
-            for layer in adapters:
-                layer.enable_adapters(True)
 
 
 def hide(parent: nn.Module, name: str, device: torch.device) -> None:

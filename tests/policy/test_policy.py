@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lightning_sal.datasets.scenes import SceneGroups
+from lightning_sal.policy.backbone import fuse_norms
 from lightning_sal.policy.config import LoRA, PolicyConfig
-from lightning_sal.policy.loading import fuse_norms
 from lightning_sal.policy.policy import Policy, pad_right
 from lightning_sal.tiny.policy import scratch_policy
 

@@ -93,7 +93,7 @@ def test_features_of_early_blocks_matter(policy, monkeypatch):
     prompts = policy.encode(GROUPS)
     with torch.no_grad():
         whole = policy.score(prompts, tokens, mask)
-        monkeypatch.setattr(policy, "_deep_features", lambda *_: {})
+        monkeypatch.setattr(policy.backbone, "deep_features", lambda *_: {})
         assert (policy.score(prompts, tokens, mask) - whole).abs().max() > 1e-2
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from lightning_sal.policy.vision import batch_windows, flatten_patches
+from lightning_sal.policy.backbone import Backbone
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +24,7 @@ def model():
 
 def test_features_and_gradients_are_those_of_transformers(model):
     """Images whose borders cut windows: 14 x 10, 6 x 8 and 4 x 4 patches."""
-    batched = copy.deepcopy(model)
-    batch_windows(batched)
-    flatten_patches(batched)
+    batched = Backbone(copy.deepcopy(model)).model
     assert list(batched.state_dict()) == list(model.state_dict())
     grid = torch.tensor([[1, 14, 10], [1, 6, 8], [1, 4, 4]])
     pixels = torch.randn(int(grid.prod(1).sum()), 3 * 2 * 14 * 14, generator=torch.Generator().manual_seed(0))
@@ -42,8 +40,7 @@ def test_features_and_gradients_are_those_of_transformers(model):
 
 
 def test_windows_of_one_size_take_one_call(model, monkeypatch):
-    batched = copy.deepcopy(model)
-    batch_windows(batched)
+    batched = Backbone(copy.deepcopy(model)).model
     calls = []
     attend = torch.nn.functional.scaled_dot_product_attention
     monkeypatch.setattr(

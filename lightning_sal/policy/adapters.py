@@ -1,0 +1,52 @@
+"""LoRA by peft: the one file that touches what peft does not promise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from lightning_sal.policy.backbone import LANGUAGE_LAYERS
+from lightning_sal.policy.config import LoRA
+
+
+def add_lora(model: Any, lora: LoRA) -> Any:
+    """`model` with adapters in float32 on its language model; everything else is frozen.
+
+    Returns:
+        The `peft.PeftModel`; the layers of `model` itself are replaced in place.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    targets = "|".join(lora.targets)
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType]  any number scales
+        lora_dropout=lora.dropout,
+        target_modules=rf"{LANGUAGE_LAYERS}\.({targets})",
+    )
+    return get_peft_model(model, config)
+
+
+def merged_weight(linear: Any) -> Tensor:
+    """A linear layer's weight with its adapters added, where it has some."""
+    if not hasattr(linear, "get_delta_weight"):
+        return linear.weight
+    return linear.base_layer.weight + sum(linear.get_delta_weight(name) for name in linear.active_adapters)
+
+
+@contextmanager
+def adapters_off(model: nn.Module) -> Iterator[None]:
+    """Inside, adapters do nothing; unlike `PeftModel.disable_adapter` it reads no weight, which ZeRO would gather."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)

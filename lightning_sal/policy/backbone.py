@@ -1,0 +1,280 @@
+"""Qwen2.5-VL and Qwen3-VL as transformers has them: the one file that touches what transformers does not promise.
+
+What is relied on: where the parts of a model are and what they are called, what its vision blocks are given, that a
+keyword of a forward pass reaches the attention function of each layer, and `layer_idx` there. `selfcheck` compares what
+comes of it with the model's own public forward pass, so that a release that changes it is refused and not believed.
+
+Legend: P prompts, L their tokens, S tokens of a sequence, C hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_sal.policy.attention import View
+from lightning_sal.policy.prompts import Prompts
+from lightning_sal.policy.vision import rotate, windowed_attention
+
+MODEL_TYPES = ("qwen2_5_vl", "qwen3_vl")
+VISION_TOKENS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+VISION_LAYERS = r".*\.visual"  # regular expressions of names
+LANGUAGE_LAYERS = r".*\.language_model\..*"
+_OWN = "lightning_sal"  # The attention function below, among those of transformers
+_NORMS = ("Qwen2_5_VLRMSNorm", "Qwen3VLTextRMSNorm")
+
+
+class Backbone:
+    """A model of transformers, its slow parts replaced, as the policy calls it.
+
+    Weights keep their names; numbers differ from the model's own by rounding alone.
+
+    Args:
+        model: `Qwen2_5_VLForConditionalGeneration` or `Qwen3VLForConditionalGeneration`; changed in place.
+        attention: Back end of attention: `sdpa`, or another of transformers, which then sees one response a prompt.
+    """
+
+    def __init__(self, model: Any, attention: str = "sdpa") -> None:
+        self.model, self.attention = model, attention
+        self.shares_prompts = attention == "sdpa"
+        fuse_norms(model)
+        tower = vision_tower(model)
+        tower.patch_embed = _FlatPatches(tower.patch_embed)
+        if self.shares_prompts:
+            for block in tower.blocks:
+                block.attn = _BatchedWindows(block.attn)
+        _register()
+        self._attend_by(_OWN if self.shares_prompts else attention)
+
+    @property
+    def text_config(self) -> Any:
+        return self.model.config.text_config
+
+    @property
+    def heads_a_key(self) -> int:
+        """Query heads that share a key head."""
+        return self.text_config.num_attention_heads // self.text_config.num_key_value_heads
+
+    @property
+    def merge(self) -> int:
+        """Patches of a side of the square that becomes a visual token."""
+        return self.model.config.vision_config.spatial_merge_size
+
+    @property
+    def vision(self) -> Any:
+        return vision_tower(self.model)
+
+    @property
+    def language_model(self) -> Any:
+        return language_model(self.model)
+
+    def is_image(self, ids: Tensor) -> Tensor:
+        """True where an id stands for a visual token."""
+        return ids == self.model.config.image_token_id
+
+    def features(self, patches: Tensor, grids: Tensor) -> list[Tensor]:
+        """(visual tokens, C) features of each image; for Qwen3-VL those of earlier blocks beside them.
+
+        Args:
+            patches: (patches, values) of all images, as the image processor gives them.
+            grids: (images, 3) patches in time, height and width.
+        """
+        output = self.model.model.get_image_features(patches, grids)
+        deep = getattr(output, "deepstack_features", None) or ()
+        return [torch.cat(levels, dim=1) for levels in zip(output.pooler_output, *deep, strict=True)]
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Ids -> (..., C)."""
+        return self.model.get_input_embeddings()(ids)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """(..., C) -> (..., V) logits."""
+        return self.model.lm_head(hidden)
+
+    def prompt_embeds(self, prompts: Prompts) -> Tensor:
+        """(P, L, C): words, and the features of images at their places."""
+        embeds = self.embed(prompts.ids)
+        at = self.is_image(prompts.ids)[..., None].expand_as(embeds)
+        return embeds.masked_scatter(at, torch.cat(prompts.visual)[:, : embeds.shape[-1]].to(embeds.dtype))
+
+    def deep_features(self, prompts: Prompts, following: int = 0) -> dict[str, Any]:
+        """What Qwen3-VL adds to its first layers at visual tokens of prompts, before so many tokens `following`."""
+        _, *deep = torch.cat(prompts.visual).split(self.text_config.hidden_size, dim=1)
+        if not deep:
+            return {}
+        at = F.pad(self.is_image(prompts.ids), (0, following))
+        return {"visual_pos_masks": at, "deepstack_visual_embeds": deep}
+
+    def read(self, embeds: Tensor, positions: Tensor, sees: View | Tensor, **features: Any) -> Tensor:
+        """The language model.
+
+        Args:
+            embeds: (P, S, C).
+            positions: (3, P, S) M-RoPE positions.
+            sees: What tokens see; a (P, S) bool mask of real tokens where the back end of attention is not ours.
+            **features: As `deep_features` gives them.
+
+        Returns:
+            (P, S, C) hidden states behind the last norm.
+        """
+        seen = {"attention_mask": sees} if isinstance(sees, Tensor) else {"attention_mask": None, "view": sees}
+        output = self.language_model(inputs_embeds=embeds, position_ids=positions, use_cache=False, **seen, **features)
+        return output.last_hidden_state
+
+    def checkpoint_activations(self) -> None:
+        """Recompute activations in the backward pass, while the model is in training mode."""
+        model = self.model
+        # The name from 5.24 on; the older one warns there.
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+        model.enable_input_require_grads()
+
+    def sampling_attention(self, on: bool) -> None:
+        """Whether what follows samples, for which another back end gives way: it has no masks of packed responses."""
+        if not self.shares_prompts:
+            self._attend_by(_OWN if on else self.attention)
+
+    def _attend_by(self, name: str) -> None:
+        self.text_config._attn_implementation = name
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderLayer:
+    """Linear layers and norm weights of a decoder layer, adapters in place."""
+
+    queries_keys_values: tuple[nn.Module, nn.Module, nn.Module]
+    out: nn.Module
+    gate_up: tuple[nn.Module, nn.Module]
+    down: nn.Module
+    attention_norm: Tensor
+    mlp_norm: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class PlainDecoder:
+    """A language model of dense layers with biased queries, keys and values and plain rotary frequencies.
+
+    Args:
+        layers: Its layers.
+        norm: (C,) weight of the last norm.
+        eps: Of the norms.
+        frequencies: (D / 2,) of the rotary embedding.
+        heads: Query heads.
+        key_heads: Heads of keys and values.
+    """
+
+    layers: tuple[DecoderLayer, ...]
+    norm: Tensor
+    eps: float
+    frequencies: Tensor
+    heads: int
+    key_heads: int
+
+
+def plain_decoder(model: Any) -> PlainDecoder | None:
+    """A language model taken apart; None where it is of another kind."""
+    if (
+        type(model).__name__ != "Qwen2_5_VLTextModel"
+        or getattr(model, "has_sliding_layers", False)
+        or model.rotary_emb.rope_type != "default"
+    ):
+        return None
+    config = model.config
+    layers = [
+        DecoderLayer(
+            (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj),
+            layer.self_attn.o_proj,
+            (layer.mlp.gate_proj, layer.mlp.up_proj),
+            layer.mlp.down_proj,
+            layer.input_layernorm.weight,
+            layer.post_attention_layernorm.weight,
+        )
+        for layer in model.layers
+    ]
+    heads, key_heads = config.num_attention_heads, config.num_key_value_heads
+    return PlainDecoder(
+        tuple(layers), model.norm.weight, config.rms_norm_eps, model.rotary_emb.inv_freq, heads, key_heads
+    )
+
+
+def vision_tower(model: Any) -> Any:
+    """The vision tower of a model, its projection included."""
+    return model.model.visual
+
+
+def language_model(model: Any) -> Any:
+    """Embeddings, decoder layers and last norm of a model."""
+    return model.model.language_model
+
+
+def fuse_norms(model: Any) -> None:
+    """Put torch's RMS norm, one kernel, in place of transformers', which keeps several float32 copies for the gradient.
+
+    Same weights under the same names; the numbers differ by rounding alone.
+    """
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if type(child).__name__ in _NORMS:
+                norm = nn.RMSNorm(child.weight.shape[0], child.variance_epsilon, device="meta")
+                norm.weight = child.weight
+                setattr(parent, name, norm.train(child.training))
+
+
+class _FlatPatches(nn.Module):
+    """The patch embedding as a matrix product: its convolution sees each patch once, and 3-D convolutions are slow."""
+
+    def __init__(self, embedding: Any) -> None:
+        super().__init__()
+        self.proj = embedding.proj
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """(S, 3 x 2 x 14 x 14) pixels of each patch -> (S, C)."""
+        weight = self.proj.weight.flatten(1)
+        return F.linear(patches.to(weight.dtype), weight, self.proj.bias)
+
+
+class _BatchedWindows(nn.Module):
+    """The attention of a vision block, all its windows of one size in one call."""
+
+    def __init__(self, attention: Any) -> None:
+        super().__init__()
+        self.qkv, self.proj, self.heads = attention.qkv, attention.proj, attention.num_heads
+
+    def forward(
+        self, hidden_states: Tensor, cu_seqlens: Tensor, position_embeddings: tuple[Tensor, Tensor], **_: Any
+    ) -> Tensor:
+        """(S, C) -> (S, C); `cu_seqlens` are the borders of the windows, 0 and S included."""
+        query, key, value = self.qkv(hidden_states).unflatten(1, (3, self.heads, -1)).unbind(1)  # (S, H, D)
+        query, key = (rotate(part, *position_embeddings) for part in (query, key))
+        return self.proj(windowed_attention(query, key, value, cu_seqlens).flatten(1))
+
+
+def _register() -> None:
+    """Make our attention function known to transformers, with the masks of its sdpa for calls without a view."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(_OWN, _attend)
+    AttentionMaskInterface.register(_OWN, sdpa_mask)
+
+
+def _attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    view: View | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """An attention function of transformers: what a view says, or else its own sdpa."""
+    if view is not None:
+        return view.attend(module.layer_idx, query, key, value, scaling), None
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
