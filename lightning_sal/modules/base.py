@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, Literal
 
 import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.plugins.precision import HalfPrecision
-from lightning.pytorch.strategies import (
-    DDPStrategy,
-    DeepSpeedStrategy,
-    ModelParallelStrategy,
-    SingleDeviceStrategy,
-)
 from torch import Tensor
 
 from lightning_sal.modules.evaluation import Evaluation
+from lightning_sal.modules.strategies import OneDevice, average_gradients, strategy_of, whole
 from lightning_sal.objectives import sft_loss, token_confidence
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.policy import Policy
@@ -30,7 +24,6 @@ from lightning_sal.segmenters.base import Segmenter
 from lightning_sal.tiny.weights import embedded_segmenter
 
 _NOTHING = ImageGroup("nothing", "sod", (torch.zeros(112, 112, 3, dtype=torch.uint8),))
-_DEEPSPEED_DTYPES = {"32": "float32", "bf16": "bfloat16", "16": "float16"}
 
 
 class PolicyModule(L.LightningModule):
@@ -73,14 +66,8 @@ class PolicyModule(L.LightningModule):
         self._averages_after_backward = True
 
     def setup(self, stage: str) -> None:
-        check_strategy(self.trainer, self.policy_config)
-        strategy = self.trainer.strategy
-        if isinstance(strategy, DeepSpeedStrategy):
-            from lightning_sal.policy.sharding import hide
-
-            self.configure_model()  # now, since stage 3 cuts up what is made later, and leaves nothing to load into
-            for name in ("segmenter", "reward", "evaluation"):  # of no concern to it, and in precisions of their own
-                hide(self, name, strategy.root_device)
+        self.strategy.check(self.policy_config)
+        self.strategy.before_setup(self, ("segmenter", "reward", "evaluation"))
 
     def configure_model(self) -> None:
         if not hasattr(self, "policy"):
@@ -91,17 +78,14 @@ class PolicyModule(L.LightningModule):
             self.evaluation = Evaluation()
 
     def _make_policy(self) -> Policy:
-        mesh = self.device_mesh
-        strategy = None if self._trainer is None else self.trainer.strategy
-        if mesh is not None:
-            from lightning_sal.policy.sharding import ShardedPolicy
+        if self._trainer is None:  # made without one, in Python
+            return Policy(self.policy_config)
+        return self.strategy.make_policy(self.policy_config, self.device_mesh)
 
-            return ShardedPolicy(self.policy_config, mesh["data_parallel"])
-        if isinstance(strategy, DeepSpeedStrategy) and strategy.zero_stage_3:
-            from lightning_sal.policy.sharding import PartitionedPolicy
-
-            return PartitionedPolicy(self.policy_config, strategy.root_device)
-        return Policy(self.policy_config)
+    @property
+    def strategy(self) -> OneDevice:
+        """What the trainer's strategy asks of the policy."""
+        return strategy_of(self.trainer)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
@@ -116,7 +100,7 @@ class PolicyModule(L.LightningModule):
                 "accumulate_grad_batches must be 1: token counts would be averaged wrongly over unequal batches; raise "
                 "data.batch_size and set model.micro_batch_size, which gives the exact gradient"
             )
-        if isinstance(self.trainer.strategy, ModelParallelStrategy):  # the others do so themselves
+        if self.strategy.averages_by_hand:  # the others do so themselves
             for parameter in self._whole_trainable():
                 torch.distributed.broadcast(parameter.detach(), src=0)
 
@@ -207,10 +191,9 @@ class PolicyModule(L.LightningModule):
         """
         for optimizer in self.trainer.optimizers:
             optimizer.zero_grad()
-        world, done, pending = self.trainer.world_size, 0.0, None
+        world, strategy, done, pending = self.trainer.world_size, self.strategy, 0.0, None
         for number, loss in enumerate(losses, 1):
-            if isinstance(self.trainer.strategy, DeepSpeedStrategy):  # it expects a forward pass of its own before each
-                self.trainer.strategy.deepspeed_engine.optimizer.clear_backward_seen_flag()
+            strategy.before_backward()
             if number < count:  # at once, so that no two micro-batches hold their activations
                 self._backward_locally(loss * world)
                 done = done + loss.detach() * world
@@ -269,49 +252,38 @@ class PolicyModule(L.LightningModule):
         Args:
             loss: What `accumulate` returned.
         """
-        strategy = self.trainer.strategy
 
         def closure() -> Tensor:
-            if isinstance(strategy, DeepSpeedStrategy):
-                strategy.backward(loss, None)
-            else:  # DDP synchronises nothing before the training step returns
-                self._backward_locally(loss)
-                self._average_gradients()
+            with self._averaging_put_off():
+                self.strategy.last_backward(loss, self._average_gradients)
             return loss  # without a loss, 16-mixed precision and DeepSpeed would take the step for skipped
 
         self.optimizers().step(closure)  # type: ignore[union-attr]
 
     def on_after_backward(self) -> None:
         """Average gradients of weights that FSDP2 left whole, since no one else does, before anyone looks at them."""
-        if self._averages_after_backward and isinstance(self.trainer.strategy, ModelParallelStrategy):
+        if self._averages_after_backward and self.strategy.averages_by_hand:
             self._average_gradients()
 
     def _backward_locally(self, loss: Tensor) -> None:
         """Back-propagate a loss that is not the last of an update: what can be averaged later is not averaged now."""
-        strategy = self.trainer.strategy
-        with ExitStack() as inside:
-            if isinstance(strategy, DeepSpeedStrategy):
-                strategy.deepspeed_engine.set_gradient_accumulation_boundary(False)
-                inside.callback(strategy.deepspeed_engine.set_gradient_accumulation_boundary, True)
-            elif isinstance(strategy, DDPStrategy):
-                inside.enter_context(strategy.block_backward_sync())
-            self._averages_after_backward = False
-            inside.callback(setattr, self, "_averages_after_backward", True)
-            strategy.backward(loss, None)
+        with self._averaging_put_off(), self.strategy.unsynchronised():
+            self.trainer.strategy.backward(loss, None)
+
+    @contextmanager
+    def _averaging_put_off(self) -> Iterator[None]:
+        self._averages_after_backward = False
+        try:
+            yield
+        finally:
+            self._averages_after_backward = True
 
     def _average_gradients(self) -> None:
-        """What DDP does in the last backward pass, by hand."""
-        gradients = [p.grad for p in self._whole_trainable() if p.grad is not None]
-        if not gradients:
-            return
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        mean = self.trainer.strategy.reduce(flat, reduce_op="mean")
-        for gradient, part in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
+        average_gradients(self._whole_trainable(), self.trainer.strategy)
 
     def _whole_trainable(self) -> list[Tensor]:
         """What is trained and stands on each rank as a whole, not in shards, whose gradients FSDP2 averages itself."""
-        return [p for p in self.parameters() if p.requires_grad and type(p) is torch.nn.Parameter]
+        return whole([p for p in self.parameters() if p.requires_grad])
 
     def trainable_names(self) -> list[str]:
         """Names of the parameters that are trained, which are those that a checkpoint holds."""
@@ -344,39 +316,3 @@ class PolicyModule(L.LightningModule):
         """What algorithm and reward remember from step to step: the buffers of this module itself and of the reward."""
         own = dict(self.named_buffers(recurse=False))
         return own | {f"reward.{name}": buffer for name, buffer in self.reward.named_buffers()}
-
-
-def check_strategy(trainer: L.Trainer, policy: PolicyConfig) -> None:
-    """Refuse what would train something else than what is configured.
-
-    Raises:
-        ValueError: Of the strategy or the precision; the line says what to take instead.
-    """
-    strategy, precision = trainer.strategy, trainer.precision
-    if isinstance(trainer.precision_plugin, HalfPrecision):
-        raise ValueError(
-            f"precision {precision} would also sample, reward and measure in half precision: take bf16-mixed, and "
-            "model.policy.dtype bfloat16 for frozen weights in half the memory"
-        )
-    if isinstance(strategy, DeepSpeedStrategy):
-        dtype = _DEEPSPEED_DTYPES[str(precision).partition("-")[0]]
-        if policy.dtype != dtype:
-            raise ValueError(
-                f"DeepSpeed casts the whole policy by precision {precision}: set model.policy.dtype {dtype}, not "
-                f"{policy.dtype}, or another precision"
-            )
-    elif isinstance(strategy, ModelParallelStrategy):
-        if strategy.device_mesh["tensor_parallel"].size() > 1:
-            raise ValueError(
-                "ModelParallelStrategy shards here, and splits no layer: set its tensor_parallel_size 1 and "
-                f"data_parallel_size {trainer.world_size}, as conf/strategy/fsdp.yaml does"
-            )
-        if strategy._save_distributed_checkpoint:
-            raise ValueError(
-                "checkpoints hold what is trained in one file: set save_distributed_checkpoint false in "
-                "ModelParallelStrategy, as conf/strategy/fsdp.yaml does"
-            )
-    elif not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
-        raise ValueError(
-            f"{type(strategy).__name__} is not supported: take ddp, or one of conf/strategy/ for weights in shards"
-        )

@@ -10,7 +10,7 @@ from lightning.pytorch.plugins.precision import HalfPrecision, MixedPrecision, P
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 
 from lightning_sal.modules import CGPO, GRPO, SFT
-from lightning_sal.modules.base import check_strategy
+from lightning_sal.modules.strategies import strategy_of
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.samplers import PolicySampler
 from tests.distributed.processes import in_processes
@@ -145,7 +145,7 @@ def test_a_run_goes_on_from_its_checkpoint_which_holds_what_is_trained(name, fol
     assert all(torch.equal(weights(alone)[key], weight) for key, weight in first.items())
 
 
-def strategy_of(tensor_parallel, **options):
+def in_shards(tensor_parallel, **options):
     strategy = ModelParallelStrategy(2, tensor_parallel, **options)
     strategy._device_mesh = {"tensor_parallel": SimpleNamespace(size=lambda: tensor_parallel)}
     return strategy
@@ -154,8 +154,8 @@ def strategy_of(tensor_parallel, **options):
 @pytest.mark.parametrize(
     ("strategy", "plugin", "line"),
     [
-        (strategy_of(1), Precision(), "save_distributed_checkpoint false"),
-        (strategy_of(2, save_distributed_checkpoint=False), Precision(), "tensor_parallel_size 1"),
+        (in_shards(1), Precision(), "save_distributed_checkpoint false"),
+        (in_shards(2, save_distributed_checkpoint=False), Precision(), "tensor_parallel_size 1"),
         (FSDPStrategy(), Precision(), "FSDPStrategy is not supported"),
         (SingleDeviceStrategy(), HalfPrecision("bf16-true"), "take bf16-mixed"),
         (object.__new__(DeepSpeedStrategy), MixedPrecision("bf16-mixed", "cpu"), "model.policy.dtype bfloat16"),
@@ -164,7 +164,7 @@ def strategy_of(tensor_parallel, **options):
 def test_what_would_train_something_else_is_refused(strategy, plugin, line):
     trainer = SimpleNamespace(strategy=strategy, precision_plugin=plugin, precision=plugin.precision, world_size=2)
     with pytest.raises(ValueError, match=line):
-        check_strategy(trainer, POLICY)
+        strategy_of(trainer).check(POLICY)
 
 
 class Precise(MixedPrecision):
