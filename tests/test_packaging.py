@@ -5,14 +5,18 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tomllib
 from hashlib import sha256
+from importlib.metadata import distributions
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
 import yaml
 from lightning.pytorch.cli import LightningCLI
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import lightning_sal
 from lightning_sal.ablation import read_ablation
@@ -82,6 +86,33 @@ def test_the_version_is_the_same_wherever_it_stands():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert {project["version"], citation["version"], lightning_sal.__version__} == {lightning_sal.__version__}
     assert project["license"] == citation["license"] == "Apache-2.0"
+
+
+@pytest.fixture(scope="module")
+def pins() -> list[Requirement]:
+    if not (ROOT / "uv.lock").is_file() or Path(sys.prefix) != ROOT / ".venv":
+        pytest.skip("the pins hold in the environment that `uv run` makes")
+    uv = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["uv"]
+    return [Requirement(pin) for pin in uv["constraint-dependencies"]]
+
+
+@in_checkout
+def test_every_package_on_every_machine_is_pinned(pins):
+    """Whatever the platform, Python, extras and groups: what uv resolved for all of them is what pyproject.toml states."""
+    packages = tomllib.loads((ROOT / "uv.lock").read_text())["package"]
+    resolved = {
+        f"{package['name']}=={package['version']}" for package in packages if package["name"] != "lightning-sal"
+    }
+    assert {f"{pin.name}{pin.specifier}" for pin in pins} == resolved, "run .ci/pin"
+
+
+@in_checkout
+def test_every_installed_package_is_the_pinned_one(pins):
+    installed = {canonicalize_name(distribution.name): distribution.version for distribution in distributions()}
+    here = {pin.name: pin.specifier for pin in pins if pin.marker is None or pin.marker.evaluate()}
+    common = installed.keys() & here.keys()
+    assert "transformers" in common
+    assert {name: installed[name] for name in common if installed[name] not in here[name]} == {}
 
 
 def test_there_are_configs():
