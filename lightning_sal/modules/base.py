@@ -20,6 +20,8 @@ from lightning.pytorch.strategies import (
 from torch import Tensor
 
 from lightning_sal.modules.evaluation import Evaluation
+from lightning_sal.modules.going_on import GoingOn
+from lightning_sal.modules.stopping import StopAtSigterm
 from lightning_sal.objectives import sft_loss, token_confidence
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.policy import Policy
@@ -102,6 +104,9 @@ class PolicyModule(L.LightningModule):
 
             return PartitionedPolicy(self.policy_config, strategy.root_device)
         return Policy(self.policy_config)
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        return [GoingOn(), StopAtSigterm()]
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
