@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import argparse
 import logging
+import multiprocessing
 import os
 import re
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
-from zipfile import is_zipfile
 
 import lightning_sal
 from lightning_sal.commands import available
-from lightning_sal.errors import UsageError
+from lightning_sal.errors import TERMINATED, Terminated, UsageError
 
 TRAINER_COMMANDS = {
     "fit": "train what the config describes",
@@ -70,11 +73,18 @@ def main(argv: list[str] | None = None) -> int:
         argv: The arguments after the program's name; None takes those of the process.
 
     Returns:
-        The exit code: 0, 1 where a run failed, 2 where what was asked cannot be run, 130 after Ctrl-C.
+        The exit code: 0, 1 where a run failed, 2 where what was asked cannot be run, 130 after Ctrl-C, 143 after SIGTERM.
     """
     argv = sys.argv[1:] if argv is None else argv
     try:
-        return _dispatch(argv)
+        with _sigterm_as_ctrl_c() as heard:
+            code = _dispatch(argv)
+        if heard:  # by a server that ends in peace
+            raise Terminated
+        return code
+    except Terminated:
+        print("lightning: terminated", file=sys.stderr)
+        return TERMINATED
     except KeyboardInterrupt:
         print("lightning: interrupted", file=sys.stderr)
         return 130
@@ -84,6 +94,27 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(error, UsageError):
             return _complain(str(error), 2)
         return _complain(f"{_one_line(error)} (LIGHTNING_SAL_TRACEBACK=1 shows the traceback)", 1)
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[list[int]]:
+    """Inside, SIGTERM raises `Terminated`, and reaches the processes that this one has started; gives those heard so far."""
+    heard: list[int] = []
+
+    def end(number: int, _: Any) -> None:
+        heard.append(number)
+        for child in multiprocessing.active_children():
+            child.terminate()
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # where no signal can be handled
+        yield heard
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield heard
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -136,7 +167,9 @@ def _run_trainer(argv: list[str]) -> int:
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
     from omegaconf.errors import OmegaConfBaseException
 
+    from lightning_sal.checkpoints import require_whole
     from lightning_sal.paths import Paths
+    from lightning_sal.resuming import go_on
 
     class Parser(LightningArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> Any:
@@ -152,9 +185,11 @@ def _run_trainer(argv: list[str]) -> int:
 
         def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
             self.config = parser.parse_args(args)
-            checkpoint = self.config[self.config.subcommand].ckpt_path
-            if checkpoint and Path(checkpoint).is_file() and not is_zipfile(checkpoint):
-                raise ValueError(f"{checkpoint} is not a checkpoint, or only the beginning of one")
+            command = self.config[self.config.subcommand]
+            if command.ckpt_path and self.config.subcommand == "fit":
+                self.save_config_kwargs["config_filename"] = go_on(command)
+            elif command.ckpt_path:
+                require_whole(Path(command.ckpt_path))
 
         def instantiate_classes(self) -> None:
             try:
@@ -191,7 +226,9 @@ def _run_trainer(argv: list[str]) -> int:
         raise FileExistsError(f"{path} is there already, of an earlier run, and is not overwritten") from error
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning tidies up, then exits with 1
-            raise KeyboardInterrupt from None
+            raise type(stop.__context__) from None
+        if stop.code == TERMINATED:
+            return TERMINATED
         raise
     return 0
 

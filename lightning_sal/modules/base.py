@@ -13,6 +13,8 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from lightning_sal.modules.evaluation import Evaluation
+from lightning_sal.modules.going_on import GoingOn
+from lightning_sal.modules.stopping import StopAtSigterm
 from lightning_sal.modules.strategies import OneDevice, average_gradients, strategy_of, whole
 from lightning_sal.objectives import sft_loss, token_confidence
 from lightning_sal.policy.config import PolicyConfig
@@ -86,6 +88,9 @@ class PolicyModule(L.LightningModule):
     def strategy(self) -> OneDevice:
         """What the trainer's strategy asks of the policy."""
         return strategy_of(self.trainer)
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        return [GoingOn(), StopAtSigterm()]
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])

@@ -120,6 +120,11 @@ class RolloutModule(PolicyModule):
             raise ValueError(
                 f"beta {beta} needs a reference, which is the policy without adapters: give policy.lora, or beta 0"
             )
+        if self.policy_config.lora and self.policy_config.lora.dropout:
+            raise ValueError(
+                f"policy.lora.dropout {self.policy_config.lora.dropout} must be 0 in RL: responses are sampled without it, "
+                "and scored with it they would not be those of the policy"
+            )
         if self.policy_config.train_vision:
             raise ValueError(
                 "RL keeps the vision tower frozen, since its features serve a whole step: drop train_vision"
@@ -234,8 +239,9 @@ class RolloutModule(PolicyModule):
             return "halve max_batch of model.segmenter"
         return super().memory_knob(phase)
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Log the seconds of each phase, now that the last backward pass and the optimiser are done."""
+        super().optimizer_step(*args, **kwargs)
         if self.record is None:
             return
         seconds = self.record.seconds

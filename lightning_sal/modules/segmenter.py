@@ -13,6 +13,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from lightning_sal.metrics import MaskIoU, StructureMeasure
+from lightning_sal.modules.going_on import GoingOn
+from lightning_sal.modules.stopping import StopAtSigterm
 from lightning_sal.objectives import mask_bce, mask_dice, pairwise_mask_bce
 from lightning_sal.samples import Batch, ImageGroup
 from lightning_sal.segmenters.evf_sam2 import EVFSAM2
@@ -83,6 +85,9 @@ class SegmenterFineTuning(L.LightningModule):
         for name, part in self.segmenter.named_modules():
             part.training = mode and f"{name}.".startswith(self.trained_prefixes)
         return self
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        return [GoingOn(), StopAtSigterm()]
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])

@@ -1,0 +1,53 @@
+"""Checkpoints on the disk: written whole or not at all, and which of a folder is whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+from zlib import error as CompressionError
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+
+from lightning_sal.writing import whole
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint can be read to its end, and reads as it was written: its checksums are computed."""
+    try:
+        with ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (BadZipFile, EOFError, NotImplementedError, CompressionError, ValueError, RuntimeError):
+        return False
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """The checkpoint of a folder that was written last, of those that are whole."""
+    files = sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    return next((path for path in files if path.is_file() and is_whole(path)), None)
+
+
+def require_whole(path: Path) -> None:
+    """Check a checkpoint before anything is built for it.
+
+    Raises:
+        ValueError: It is damaged; the line names the newest one beside it that is not.
+    """
+    if path.is_file() and not is_whole(path):
+        other = newest_whole(path.parent)
+        advice = f"the newest whole one beside it is {other}" if other else "no other one beside it is whole"
+        raise ValueError(f"{path} is not a checkpoint, or only the beginning of one, or damaged; {advice}")
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints beside their name first, where Lightning's own copies them to it from the system's folder."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        if "://" in str(path):  # a bucket, whose objects are whole or not there
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as part, part.open("wb") as file:  # given a path, torch would not say why it cannot write
+            torch.save(checkpoint, file)

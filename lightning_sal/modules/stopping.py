@@ -1,0 +1,83 @@
+"""SIGTERM during a fit: the step at hand is finished, a checkpoint written, and the process ends with 143."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lightning_sal.errors import TERMINATED, Terminated
+
+
+class StopAtSigterm(L.Callback):
+    """Where a process is asked to end, end the fit after the step at hand, on all ranks, with a checkpoint.
+
+    The checkpoint is `last.ckpt`, or what `ModelCheckpoint` names its last one, in the folder of the trainer's
+    `ModelCheckpoint`; without one of those, nothing is written. Whichever rank the signal reaches, all end at the same
+    step. Before the first step and after the last nothing is waited for. The signal with which SLURM announces that a job
+    will be requeued stays Lightning's.
+
+    Lightning's own handler talks to the other ranks from within the signal, in the midst of what they do, and then ends
+    with exit code 0.
+
+    The modules bring it along by `configure_callbacks`; no trainer needs to name it.
+    """
+
+    def __init__(self) -> None:
+        self._stepping = self._asked = False
+
+    def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._listen()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._listen()
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._stepping = True
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.strategy.reduce_boolean_decision(self._asked, all=False):
+            said = _save(trainer)
+            if trainer.is_global_zero:
+                print(f"lightning: terminated after step {trainer.global_step}{said}", file=sys.stderr, flush=True)
+            # Where Lightning started the other ranks, it kills the first one as soon as another has failed.
+            raise SystemExit(0 if trainer.local_rank else TERMINATED)
+
+    def on_train_end(self, *_: Any) -> None:
+        self._stepping = False
+
+    def _listen(self) -> None:
+        """Take the signal over; Lightning puts back at the end what was there before the fit."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._heard)
+
+    def _heard(self, *_: Any) -> None:
+        if not self._stepping:
+            raise Terminated
+        self._asked = True
+
+
+def _save(trainer: L.Trainer) -> str:
+    """Write the checkpoint; returns what to say of it."""
+    savers = [saver for saver in trainer.checkpoint_callbacks if isinstance(saver, ModelCheckpoint)]
+    if not savers or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return ", without a checkpoint, since the trainer writes none"
+    saver = savers[0]
+    path = saver.last_model_path or trainer.strategy.broadcast(_free(Path(saver.dirpath or ".")))
+    saver.last_model_path = path  # the next one replaces it, also in a run that goes on
+    trainer.save_checkpoint(path)
+    return f": the same command with --ckpt_path {path} goes on from there"
+
+
+def _free(folder: Path) -> str:
+    """A name of ModelCheckpoint's for its last checkpoint, which none has yet."""
+    number, path = 0, folder / "last.ckpt"
+    while path.exists():
+        number += 1
+        path = folder / f"last-v{number}.ckpt"
+    return str(path)
