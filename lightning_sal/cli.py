@@ -6,6 +6,7 @@ Nothing heavy is imported before it must be, and what the user got wrong is answ
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import multiprocessing
 import os
@@ -14,9 +15,10 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from textwrap import shorten
@@ -76,6 +78,9 @@ def main(argv: list[str] | None = None) -> int:
         The exit code: 0, 1 where a run failed, 2 where what was asked cannot be run, 130 after Ctrl-C, 143 after SIGTERM.
     """
     argv = sys.argv[1:] if argv is None else argv
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name of a file may be in any encoding
+    warnings.formatwarning = partial(_one_line_warning, warnings.formatwarning)
     try:
         with _sigterm_as_ctrl_c() as heard:
             code = _dispatch(argv)
@@ -384,6 +389,13 @@ def _one_line(error: BaseException) -> str:
     if text.startswith("Caught ") and "Original Traceback" in text:  # from a worker of a DataLoader
         text = text.splitlines()[-1].partition(": ")[2]
     return " ".join(text.split()) or type(error).__name__
+
+
+def _one_line_warning(others: Callable[..., str], message: Any, category: Any, filename: str, *place: Any) -> str:
+    """A warning of this package as one line; those of others as `others` formats them."""
+    if Path(filename).is_relative_to(Path(lightning_sal.__file__).parent):
+        return f"lightning: warning: {message}\n"
+    return others(message, category, filename, *place)
 
 
 def _silence() -> None:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from lightning_sal.pages import data_uri, page_head
 
+ESCAPED = "backslashreplace"  # what a name of a file holds that is not UTF-8
 WORST = 24  # images of a benchmark on the page of failures
 THUMBNAIL = 640  # pixels of its longer side
 STYLE = """
@@ -124,7 +125,9 @@ class ResultsWriter:
             self.samples, self.key = self.samples + 1, row["key"]
         row = {"sample": self.samples * self.parts + self.part, **row}
         new = benchmark not in self.worst
-        with self._csv(benchmark, self.part).open("w" if new else "a", newline="", encoding="utf-8") as file:
+        with self._csv(benchmark, self.part).open(
+            "w" if new else "a", newline="", encoding="utf-8", errors=ESCAPED
+        ) as file:
             writer = csv.DictWriter(file, list(row))
             if new:
                 writer.writeheader()
@@ -150,7 +153,7 @@ class ResultsWriter:
         for benchmark in worst:
             self._join(benchmark)
         page = _page(results.name, {name: sorted(entries, reverse=True)[:WORST] for name, entries in worst.items()})
-        (self.folder / "failures.html").write_text(page, encoding="utf-8")
+        (self.folder / "failures.html").write_text(page, encoding="utf-8", errors=ESCAPED)
         write_summary(results, self.folder)
 
     def _join(self, benchmark: str) -> None:

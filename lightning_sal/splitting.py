@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_sal.datasets.decoding import check_file
 from lightning_sal.datasets.jsonl import Line, read_lines
 
 SETS = ("rl", "isr", "val", "sft")  # in the order in which they are filled
@@ -71,7 +72,12 @@ class Split:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal digits."""
+    """SHA-256 of a file's bytes, as hexadecimal digits.
+
+    Raises:
+        OSError: It is missing, or no regular file.
+    """
+    check_file(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

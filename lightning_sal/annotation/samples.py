@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from lightning_sal.datasets import LAYOUTS, Photograph, Record
 from lightning_sal.datasets.coco import Segmentations
 from lightning_sal.datasets.cosod import chunks
-from lightning_sal.datasets.images import DECODER_ERRORS, read_orientation
+from lightning_sal.datasets.images import UnreadableSample, read_orientation, read_size
 from lightning_sal.datasets.sis import ColouredFile
 from lightning_sal.datasets.sod import MaskFile
 
@@ -98,12 +97,11 @@ def _segmentations(photograph: Photograph, drawn: Segmentations) -> list[Any]:
     """The segmentations in the frame of the photograph as it is displayed, which is that of a JSONL."""
     given = [segmentation for _, segmentation in drawn.drawings]
     try:
-        with Image.open(photograph.path) as image:
-            width, height = image.size
+        height, width = read_size(photograph.path)
         if drawn.frame in (None, (width, height) if read_orientation(photograph.path) > 4 else (height, width)):
             return given
         masks = photograph.read()[1]
-    except DECODER_ERRORS:  # the sample is refused where it is read, which says why
+    except UnreadableSample:  # the sample is refused where it is read, which says why
         return given
     return given if masks is None else [_run_lengths(mask.numpy()) for mask in masks]
 

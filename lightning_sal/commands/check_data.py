@@ -39,7 +39,11 @@ def main(argv: list[str]) -> int:
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    faults, bare = 0, 0
+    strays = [photo for record in records for photo in record.photographs if photo.stray]
+    for stray in strays:
+        print(f"{stray.fault}, left out")
+    records = [record for record in records if not all(photo.stray for photo in record.photographs)]
+    faults, bare = len(strays), 0
     seen: dict[Samples, str] = {}
     for number, record in enumerate(records, 1):
         bare += record.response is not None and all(photo.annotation is None for photo in record.photographs)
@@ -82,7 +86,12 @@ def _infer_task(path: Path) -> str:
     if not fitting:
         looked_for = "; ".join(f"{task}: {layout.looked_for}" for task, layout in LAYOUTS.items())
         raise ValueError(f"{path}: no known layout; looked for {looked_for}; found {contents(path)}")
-    if set(fitting) == {"sod", "sis"} and all(candidate.masks for candidate in fitting["sis"]):
+    plain = {task: found for task, found in fitting.items() if not found[0].deep}
+    fitting = plain or fitting  # groups of CoSOD might be datasets of SOD, too
+    same_masks = (
+        len({tuple(mask for candidate in found for mask in candidate.masks) for found in fitting.values()}) == 1
+    )
+    if set(fitting) == {"sod", "sis"} and same_masks:
         masks = [mask for candidate in fitting["sis"] for mask in candidate.masks[:PEEKED_MASKS]]
         return "sis" if any(_coloured(mask) for mask in masks) else "sod"
     if len(fitting) > 1:

@@ -10,17 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from lightning_sal.datasets.endless import permutation
+from lightning_sal.datasets.files import composed, image_files, subfolders
 from lightning_sal.datasets.layouts import (
     MASK_FOLDER,
     Candidate,
     Layout,
-    image_files,
-    match_stems,
+    folders_alike,
+    named_pairs,
     parallel_folders,
-    subfolders,
 )
 from lightning_sal.datasets.records import Record
 from lightning_sal.datasets.sod import MaskFile
+from lightning_sal.datasets.stems import match_stems
 from lightning_sal.samples import ImageGroup
 
 
@@ -79,14 +80,24 @@ class GroupDraws:
 def _match(folder: Path) -> list[Candidate]:
     roots = [(i, m) for i, m in parallel_folders(folder) if _holds_groups(i) and _holds_groups(m)]
     if roots:
-        return [Candidate(i.name if len(roots) > 1 else ".", partial(_parallel, i, m)) for i, m in roots]
+        return named_pairs(roots, folder, _candidate)
     nested = [(sub, mask) for sub in subfolders(folder) if image_files(sub) and (mask := _mask_folder_in(sub))]
     return [Candidate(".", partial(_nested, nested))] if nested else []
 
 
+def _match_deep(folder: Path) -> list[Candidate]:
+    pairs = [pair for i, m in parallel_folders(folder) for pair in folders_alike(i, m, _holds_groups)]
+    return named_pairs(pairs, folder, _candidate)
+
+
+def _candidate(where: str, images: Path, masks: Path) -> Candidate:
+    return Candidate(where, partial(_parallel, images, masks), folders=(images, masks))
+
+
 def _parallel(images: Path, masks: Path) -> list[Record]:
-    names = sorted({sub.name for root in (images, masks) for sub in subfolders(root)})
-    records = [_record(name, images / name, masks / name) for name in names]
+    sides = [{composed(sub.name): sub for sub in subfolders(root)} for root in (images, masks)]
+    records = [_record(name, *(side.get(name, root / name) for side, root in zip(sides, (images, masks), strict=True)))
+               for name in sorted({*sides[0], *sides[1]})]  # fmt: skip
     return [record for record in records if record.photographs]
 
 
@@ -96,7 +107,7 @@ def _nested(groups: list[tuple[Path, Path]]) -> list[Record]:
 
 def _record(name: str, images: Path, masks: Path) -> Record:
     photographs = match_stems(image_files(images), image_files(masks), MaskFile)
-    return Record(name, "cosod", tuple(photographs.values()))
+    return Record(name, "cosod", tuple(photo for photos in photographs.values() for photo in photos))
 
 
 def _holds_groups(folder: Path) -> bool:
@@ -116,4 +127,5 @@ LAYOUT = Layout(
         "a group below both, or group folders of images with such a mask folder inside"
     ),
     match=_match,
+    match_deep=_match_deep,
 )

@@ -5,32 +5,26 @@ Legend: H x W pixels of the displayed photograph, h x w pixels as the mask file 
 
 from __future__ import annotations
 
-import struct
-import warnings
-import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+from lightning_sal.datasets.colours import check_colours
+from lightning_sal.datasets.decoding import DECODER_ERRORS, UnreadableSample, open_image, unreadable
+
 ORIENTATION = 0x0112
 # EXIF orientation -> (whether to transpose, quarter turns counter-clockwise after it). Orientations 2 to 4 keep the
 # size, so the size of a mask cannot tell whether it was drawn before or after them: it counts as drawn after.
 TURNS = {5: (True, 0), 6: (False, 3), 7: (True, 2), 8: (False, 1)}
 SAME_ASPECT = 0.05
-MAX_COLOURS = 255
-DECODER_ERRORS = (
-    OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error,
-    zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
-)  # fmt: skip
-
-
-class UnreadableSample(ValueError):
-    """A sample that cannot be read; the message is one line with the path and the reason."""
+RANGES = (1, 255, 65535)  # largest values: of labels, of 8 bits, of 16 bits
+LOSSY = ("JPEG", "MPO")  # formats that are so whatever they show
+ROUNDING = 1e-6  # by which floats may exceed 1
+HALF = 128 / 255  # of the range, above which a mask counts, as in the toolboxes: > 128 of 255
 
 
 def read_image(path: str | Path) -> Tensor:
@@ -50,17 +44,18 @@ def read_image(path: str | Path) -> Tensor:
         grey = np.rint(levels * (255 / _range(levels))).astype(np.uint8)
         return torch.from_numpy(np.repeat(grey[:, :, None], 3, axis=2))
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        image = _convert(image, "RGBA", path)
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return torch.from_numpy(np.array(image.convert("RGB")))
+    return torch.from_numpy(np.array(_convert(image, "RGB", path)))
 
 
 def read_mask(path: str | Path, size: tuple[int, int] | None = None, orientation: int = 1) -> Tensor:
     """A mask of any mode, True inside the object.
 
-    A pixel counts where its brightest channel exceeds half of the range; the range is the smallest of 1, 255 and 65535
-    that holds the file's largest value. So multi-valued masks are cut at half, and files that hold the labels 0 and 1
-    (or 8-bit values in 16 bits) mean what they say. A palette file is read by the colours that it shows; where these
+    A pixel counts where its brightest channel is above 128 / 255 of the range, as in the toolboxes that papers use; the
+    range is the smallest of 1, 255 and 65535 that holds the file's largest value. So multi-valued masks are cut at half
+    (128 is background, 129 object), and files that hold the labels 0 and 1 (or 8-bit values in 16 bits) mean what they
+    say. A palette file is read by the colours that it shows; where these
     are not greys they name labels, and every label but black is object. Transparent is background; where all colours
     are black, the opacity itself is the mask.
 
@@ -78,28 +73,42 @@ def read_mask(path: str | Path, size: tuple[int, int] | None = None, orientation
         UnreadableSample: As for `read_image`, or the mask has another aspect ratio than the photograph.
     """
     levels = _levels(_decode(path), path)
-    return fit_masks(levels[None] * 2 > _range(levels), size, orientation, path)[0]
+    return fit_masks(levels[None] > HALF * _range(levels), size, orientation, path)[0]
 
 
-def read_map(path: str | Path, size: tuple[int, int]) -> Tensor:
-    """A saliency map of any mode, from 0 to 1 over the range of its mode: 1 bit, 8 bits, 16 bits, or floats as they are.
+def read_map(path: str | Path, size: tuple[int, int], top: int | None = None) -> Tensor:
+    """A saliency map of any mode, from 0 to 1.
 
     Args:
         path: The file.
         size: (H, W) to which it is brought bilinearly where its own size differs.
+        top: The value that means 1; by default the largest of its type, as `type_range` gives it.
 
     Returns:
         (H, W) float64.
 
     Raises:
-        UnreadableSample: As for `read_image`.
+        UnreadableSample: As for `read_image`, or a value exceeds `top`.
     """
-    image = _decode(path)
-    top = {"1": 1, "F": 1}.get(image.mode, 65535 if image.mode.startswith("I") else 255)
-    values = torch.from_numpy(_levels(image, path) / top)
+    levels, own = map_levels(path)
+    top = top or own
+    if levels.max() > top + ROUNDING:
+        raise UnreadableSample(f"{path}: a value of {levels.max():g} in a map of 0 to {top}")
+    values = torch.from_numpy(np.minimum(levels / top, 1))
     if values.shape == size:
         return values
     return F.interpolate(values[None, None], size, mode="bilinear", align_corners=False)[0, 0]
+
+
+def map_levels(path: str | Path) -> tuple[np.ndarray, int]:
+    """The values of a saliency map as they stand, (h, w), and the largest that its type means."""
+    image = _decode(path)
+    return _levels(image, path), type_range(image.mode)
+
+
+def type_range(mode: str) -> int:
+    """The value that means 1 in a map of one of Pillow's modes: 1 of 1 bit and of floats, 255 of 8 bits, 65535 of more."""
+    return {"1": 1, "F": 1}.get(mode, 65535 if mode.startswith("I") else 255)
 
 
 def read_instances_png(path: str | Path, size: tuple[int, int] | None = None, orientation: int = 1) -> Tensor:
@@ -116,27 +125,39 @@ def read_instances_png(path: str | Path, size: tuple[int, int] | None = None, or
         (I, H, W) bool in ascending order of colour (or index); I = 0 for an empty ground truth.
 
     Raises:
-        UnreadableSample: As for `read_mask`, or the file holds more than 255 colours.
+        UnreadableSample: As for `read_mask`, or most colours are no objects but seams of others, as JPEG and smoothing
+            leave them.
     """
-    codes = _codes(_decode(path))
+    codes = _codes(_decode(path), path)
     colours = np.unique(codes[codes >= 0])
-    if len(colours) > MAX_COLOURS:
-        raise UnreadableSample(f"{path}: {len(colours)} colours, more than a colour-coded instance mask has")
+    with open_image(path) as image:
+        lossy = image.format in LOSSY or image.info.get("compression") == "jpeg"
+    check_colours(codes, colours, path, lossy)
     return fit_masks(codes[None] == colours[:, None, None], size, orientation, path)
 
 
 def shows_colour(path: str | Path) -> bool:
     """Whether any pixel of a file is other than grey."""
-    return bool(np.ptp(np.asarray(_decode(path).convert("RGB")), axis=2).any())
+    return bool(np.ptp(np.asarray(_convert(_decode(path), "RGB", path)), axis=2).any())
 
 
 def read_orientation(path: str | Path) -> int:
     """EXIF orientation of the photograph, 1 (upright) to 8."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return image.getexif().get(ORIENTATION, 1)
     except DECODER_ERRORS as error:
-        raise UnreadableSample(f"{path}: {_reason(error)}") from error
+        raise unreadable(path, error) from error
+
+
+def read_size(path: str | Path) -> tuple[int, int]:
+    """(H, W) of the photograph as the file stores it, before any turn that EXIF tells; from the header alone.
+
+    Raises:
+        UnreadableSample: As for `read_image`.
+    """
+    with open_image(path) as image:
+        return image.height, image.width
 
 
 def fit_masks(masks: np.ndarray, size: tuple[int, int] | None, orientation: int, path: str | Path) -> Tensor:
@@ -177,30 +198,24 @@ def _same_aspect(a: tuple[int, ...], b: tuple[int, int]) -> bool:
 def _decode(path: str | Path) -> Image.Image:
     """The decoded file, turned as its own EXIF says."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                image.verify()  # a PNG that is cut off behind its last pixel, or corrupt, decodes without complaint
-            with Image.open(path) as image:
-                image.load()
-                return ImageOps.exif_transpose(image)
+        with open_image(path) as image:
+            image.verify()  # a PNG that is cut off behind its last pixel, or corrupt, decodes without complaint
+        with open_image(path) as image:
+            image.load()
+            return ImageOps.exif_transpose(image)
     except DECODER_ERRORS as error:
-        raise UnreadableSample(f"{path}: {_reason(error)}") from error
+        raise unreadable(path, error) from error
 
 
-def _reason(error: Exception) -> str:
-    match error:
-        case FileNotFoundError():
-            return "no such file"
-        case UnidentifiedImageError():
-            return "not an image, or cut off in its header"
-        case OSError(strerror=str() as reason):
-            return reason
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _convert(image: Image.Image, mode: str, path: str | Path) -> Image.Image:
+    try:
+        return image.convert(mode)
+    except ValueError as error:
+        raise UnreadableSample(f"{path}: colours of mode {image.mode} are not read: {error}") from error
 
 
 def _range(levels: np.ndarray) -> int:
-    return next(top for top in (1, 255, 65535) if levels.max() <= top)
+    return next(top for top in RANGES if levels.max() <= top)
 
 
 def _levels(image: Image.Image, path: str | Path) -> np.ndarray:
@@ -212,7 +227,7 @@ def _levels(image: Image.Image, path: str | Path) -> np.ndarray:
         if not (levels.min() >= 0 and levels.max() <= 65535):
             raise UnreadableSample(f"{path}: mode {image.mode} with values outside 0 to 65535")
         return levels.astype(np.float64)
-    pixels = np.asarray(image.convert("RGBA")).astype(np.int64)
+    pixels = np.asarray(_convert(image, "RGBA", path)).astype(np.int64)
     colour, alpha = pixels[:, :, :3], pixels[:, :, 3]
     levels = colour.max(axis=2)
     if image.mode == "P" and (levels != colour.min(axis=2)).any():
@@ -222,11 +237,11 @@ def _levels(image: Image.Image, path: str | Path) -> np.ndarray:
     return levels * alpha // 255
 
 
-def _codes(image: Image.Image) -> np.ndarray:
+def _codes(image: Image.Image, path: str | Path) -> np.ndarray:
     """(h, w) one number a colour, or palette index; -1 for the background."""
     pixels = np.asarray(image).astype(np.int64)
     if image.mode != "P" and pixels.ndim == 2:
         return np.where(pixels == 0, -1, pixels)
-    red, green, blue, alpha = np.moveaxis(np.asarray(image.convert("RGBA")).astype(np.int64), 2, 0)
+    red, green, blue, alpha = np.moveaxis(np.asarray(_convert(image, "RGBA", path)).astype(np.int64), 2, 0)
     colours = (red << 16) + (green << 8) + blue
     return np.where((colours == 0) | (alpha == 0), -1, pixels if image.mode == "P" else colours)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import glob
-import os
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from lightning_sal.datasets.images import SUFFIXES, UnreadableSample, read_image
+from lightning_sal.datasets.decoding import SUFFIXES, UnreadableSample
+from lightning_sal.datasets.files import LEFT_BEHIND, is_picture, walk
+from lightning_sal.datasets.images import read_image
 from lightning_sal.datasets.jsonl import GROUP_TASKS
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import get_task
@@ -21,7 +22,8 @@ def find_groups(paths: Iterable[str], task: str) -> list[tuple[str, ...]]:
 
     Args:
         paths: Files; folders, whose images are taken with those of all folders below, but for hidden ones and for answers
-            of `lightning-sal segment`; and patterns such as `photos/**/*.jpg`.
+            of `lightning-sal segment`; and patterns such as `photos/**/*.jpg`. Images of a format that cannot be read are
+            taken too, so that they are named where they are read.
         task: sod, sis or cosod. For CoSOD, each folder that holds images is a group, and so are all files named
             singly, or by patterns, together; otherwise each file is.
 
@@ -88,9 +90,10 @@ def _expanded(path: str) -> list[Path]:
     if not glob.has_magic(path):
         raise FileNotFoundError(f"{path}: there is no such image file or folder")
     found = sorted(glob.glob(path, recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
-    if not found:
+    places = [Path(place) for place in found if LEFT_BEHIND.isdisjoint(Path(place.lower()).parts)]
+    if not places:
         raise FileNotFoundError(f"{path}: no file or folder fits this pattern")
-    return [Path(place) for place in found]
+    return places
 
 
 def _parent(file: Path) -> Path:
@@ -99,14 +102,5 @@ def _parent(file: Path) -> Path:
 
 def _below(folder: Path) -> list[Path]:
     """The image files in a folder and all below it, folder by folder; what is hidden, and answers, are left out."""
-    files = []
-    for place, subfolders, names in os.walk(folder):
-        subfolders[:] = sorted(
-            name for name in subfolders if not name.startswith(".") and not Path(place, name, ANSWERS).exists()
-        )
-        files += [Path(place, name) for name in sorted(names) if _is_image(name)]
-    return files
-
-
-def _is_image(name: str) -> bool:
-    return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+    own = walk(folder, lambda place: not (place / ANSWERS).exists())
+    return [place / name for place, names in own for name in names if is_picture(name)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,8 +14,10 @@ import torch
 from torch import Tensor
 
 from lightning_sal.datasets.coco import draw
+from lightning_sal.datasets.files import composed, files_below, image_files, stem, subfolders
 from lightning_sal.datasets.images import read_instances_png, read_map, read_mask
-from lightning_sal.datasets.layouts import image_files, split_of, subfolders
+from lightning_sal.datasets.layouts import contents, split_of
+from lightning_sal.datasets.map_ranges import find_ranges
 
 # (H, W) of the ground truth -> (N, H, W) masks or a (1, H, W) map in [0, 1], and the scores of the masks where known
 Reader = Callable[[tuple[int, int]], tuple[Tensor, Tensor | None]]
@@ -34,7 +37,9 @@ def prediction_readers(path: Path, task: str, benchmark: str, ids: Mapping[Any, 
 
     Raises:
         FileNotFoundError: There is no such path.
-        ValueError: The path holds nothing of the kind.
+        ValueError: The path holds nothing of the kind, or two files for one image.
+
+    Maps in another range than that of their type are read by it, with a warning; see `map_ranges`.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
@@ -43,18 +48,25 @@ def prediction_readers(path: Path, task: str, benchmark: str, ids: Mapping[Any, 
     if (path / "predictions.jsonl").is_file():
         return _own_predictions(path / "predictions.jsonl", task, benchmark)
     folders = subfolders(path) if task == "cosod" else [path]
-    read = _read_instances if task == "sis" else _read_map
-    found: dict[str, Reader] = {
-        image_name(file, task): partial(read, file) for folder in folders for file in image_files(folder)
-    }
-    if not found:
+    files = [file for folder in folders for file in image_files(folder)]
+    if not files:
         where = "in one folder a group" if task == "cosod" else "right in it"
-        raise ValueError(f"{path}: no predictions; looked for images {where}, or predictions.jsonl")
-    return found
+        found = contents(path)
+        raise ValueError(f"{path}: no predictions; looked for images {where}, or predictions.jsonl; found {found}")
+    named: dict[str, Path] = {}
+    for file in files:
+        if (first := named.setdefault(image_name(file, task), file)) != file:
+            raise ValueError(f"{path}: two predictions for one image, {first.name} and {file.name}: delete one")
+    if task == "sis":
+        return {name: partial(_read_instances, file) for name, file in named.items()}
+    ranges, lines = find_ranges(files)
+    for line in lines:
+        warnings.warn(line)
+    return {name: partial(_read_map, file, ranges.get(file)) for name, file in named.items()}
 
 
-def _read_map(path: Path, size: tuple[int, int]) -> tuple[Tensor, None]:
-    return read_map(path, size)[None], None
+def _read_map(path: Path, top: int | None, size: tuple[int, int]) -> tuple[Tensor, None]:
+    return read_map(path, size, top)[None], None
 
 
 def _read_instances(path: Path, size: tuple[int, int]) -> tuple[Tensor, None]:
@@ -63,7 +75,7 @@ def _read_instances(path: Path, size: tuple[int, int]) -> tuple[Tensor, None]:
 
 def image_name(path: Path, task: str) -> str:
     """The name under which predictions of an image are looked for: its stem, for CoSOD after the folder of its group."""
-    return f"{path.parent.name}/{path.stem}" if task == "cosod" else path.stem
+    return f"{composed(path.parent.name)}/{stem(path)}" if task == "cosod" else stem(path)
 
 
 def coco_ids(truth: Path) -> dict[Any, str]:
@@ -72,12 +84,12 @@ def coco_ids(truth: Path) -> dict[Any, str]:
     Raises:
         ValueError: The folder holds no json, or several that may be meant.
     """
-    files = [truth] if truth.is_file() else sorted(truth.rglob("*.json"))
+    files = [truth] if truth.is_file() else files_below(truth, ".json")
     files = [file for file in files if split_of(file.stem) == "test"] or files
     if len(files) != 1:
         raise ValueError(f"{truth}: COCO results need one COCO json as ground truth, not {len(files)}; name the json")
     images = json.loads(files[0].read_bytes())["images"]
-    return {image["id"]: Path(image["file_name"]).stem for image in images}
+    return {image["id"]: stem(Path(image["file_name"])) for image in images}
 
 
 def _own_predictions(path: Path, task: str, benchmark: str) -> dict[str, Reader]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightning_sal.datasets.images import UnreadableSample, read_image, read_orientation
+from lightning_sal.datasets.decoding import UnreadableSample
+from lightning_sal.datasets.images import read_image, read_orientation
 from lightning_sal.samples import ImageGroup
 
 # (size, orientation) of the photograph -> (N, H, W) bool masks in its frame; size None: in the frame of the file.
@@ -24,11 +25,13 @@ class Photograph:
         path: The photograph; where there is none, the file that should have one.
         annotation: Gives its masks; None where the ground truth is unknown.
         fault: Why this entry cannot be read whatever its files hold (one line), or None.
+        stray: Whether `path` belongs to no sample, as a mask without a photograph: to be named, and left out.
     """
 
     path: Path
     annotation: Annotation | None = None
     fault: str | None = None
+    stray: bool = False
 
     def read(self) -> tuple[Tensor, Tensor | None]:
         """The (H, W, 3) photograph and its (N, H, W) masks."""

@@ -9,8 +9,9 @@ from pathlib import Path
 from torch import Tensor
 
 from lightning_sal.datasets.coco import coco_records
+from lightning_sal.datasets.files import subfolders, visible
 from lightning_sal.datasets.images import read_instances_png
-from lightning_sal.datasets.layouts import IMAGE_FOLDER, Candidate, Layout, flat_pairs, split_of, subfolders
+from lightning_sal.datasets.layouts import IMAGE_FOLDER, Candidate, Layout, flat_pairs, split_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +24,15 @@ class ColouredFile:
         return read_instances_png(self.path, size, orientation)
 
 
+_flat_pairs = partial(flat_pairs, task="sis", annotate=ColouredFile, instances=True)
+
+
 def _match(place: Path) -> list[Candidate]:
     if place.is_file():
         return [Candidate(".", partial(coco_records, place, _photograph_folders(place)))] if _is_coco(place) else []
-    lists = [file for file in sorted(place.glob("*.json")) if _is_coco(file)]
+    lists = [file for file in sorted(place.glob("*.json")) if visible(file.name) and _is_coco(file)]
     found = [Candidate(file.name, partial(coco_records, file, _photograph_folders(file))) for file in lists]
-    return found or flat_pairs(place, "sis", ColouredFile)
+    return found or _flat_pairs(place)
 
 
 def _is_coco(file: Path) -> bool:
@@ -48,7 +52,8 @@ LAYOUT = Layout(
     task="sis",
     looked_for=(
         "COCO json with `images` and `annotations` beside its photographs or their folder (images, imgs, train, ...), "
-        "or an image folder beside a folder of masks with one colour an instance (gt, mask, ...)"
+        "or an image folder beside a folder of masks with one colour an instance (Instance GT, gt, mask, ...)"
     ),
     match=_match,
+    match_deep=partial(_flat_pairs, deep=True),
 )

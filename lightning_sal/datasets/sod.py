@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
 from lightning_sal.datasets.images import read_mask
-from lightning_sal.datasets.layouts import Candidate, Layout, flat_pairs
+from lightning_sal.datasets.layouts import Layout, flat_pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +22,16 @@ class MaskFile:
         return read_mask(self.path, size, orientation)[None]
 
 
-def _match(folder: Path) -> list[Candidate]:
-    return flat_pairs(folder, "sod", MaskFile, shared_folder=True)
+_flat_pairs = partial(flat_pairs, task="sod", annotate=MaskFile)
 
 
 LAYOUT = Layout(
     task="sod",
     looked_for=(
         "an image folder (image, images, img, imgs, *-Image) beside a mask folder (mask, masks, gt, gts, binary, "
-        "groundtruth, ground_truth_mask, pixelwiseGT*, *-Mask), or jpg and png of one stem in one folder"
+        "groundtruth, ground_truth_mask, pixelwiseGT*, *-Mask), with files or folders of the same names in both, or jpg "
+        "and png of one stem in one folder"
     ),
-    match=_match,
+    match=partial(_flat_pairs, shared_folder=True),
+    match_deep=partial(_flat_pairs, deep=True),
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from lightning_sal.datasets.images import SUFFIXES
+from lightning_sal.datasets.decoding import SUFFIXES
 from lightning_sal.datasets.photographs import find_groups
 from lightning_sal.demo.cards import finished, strip, unfinished
 from lightning_sal.demo.side_by_side import Archive, stream

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,11 +9,11 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from lightning_sal.datasets.images import DECODER_ERRORS, UnreadableSample, read_image
+from lightning_sal.datasets.decoding import FORMATS, TooManyPixels, UnreadableSample
+from lightning_sal.datasets.images import read_image, read_size
 from lightning_sal.datasets.jsonl import GROUP_TASKS
 from lightning_sal.samples import ImageGroup
 
-FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # Pillow hands some of the others to programs outside
 MEBIBYTE = 2**20
 THUMBNAIL = 176  # pixels of its longer side
 
@@ -53,8 +52,9 @@ def read_upload(path: str, bounds: Bounds) -> Tensor:
     file = Path(path)
     if file.stat().st_size > bounds.megabytes * MEBIBYTE:
         raise ValueError(f"{file.name} is larger than the {bounds.megabytes} MB that this page takes.")
-    if _pixels(file) > bounds.megapixels * 10**6:
-        raise ValueError(f"{file.name} has more than the {bounds.megapixels} million pixels that this page takes.")
+    megapixels = min(bounds.megapixels, (Image.MAX_IMAGE_PIXELS or 10**9) // 10**6)
+    if _pixels(file) > megapixels * 10**6:
+        raise ValueError(f"{file.name} has more than the {megapixels} million pixels that this page takes.")
     try:
         return read_image(path)
     except UnreadableSample as error:
@@ -112,11 +112,10 @@ def _read_group(paths: Sequence[str], task: str, bounds: Bounds) -> ImageGroup:
 def _pixels(file: Path) -> float:
     """Width times height as the header has it; infinite where Pillow itself takes the file for a bomb."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(file, formats=FORMATS) as image:
-                return image.width * image.height
-    except Image.DecompressionBombError:
+        height, width = read_size(file)
+    except TooManyPixels:
         return float("inf")
-    except DECODER_ERRORS as error:
-        raise ValueError(f"{file.name} is no photograph, or cut off; {', '.join(FORMATS)} can be read.") from error
+    except UnreadableSample as error:
+        reason = str(error).removeprefix(f"{file}: ")
+        raise ValueError(f"{file.name} cannot be read: {reason}; {', '.join(FORMATS)} can.") from error
+    return width * height

@@ -213,7 +213,7 @@ def test_the_share_of_bad_samples_is_taken_of_those_seen_and_of_at_least_100():
 def test_wrong_arguments_are_refused_in_one_line(folders, tmp_path):
     cases: list[tuple[Any, str, str]] = [
         (lambda: SODDataModule(str(tmp_path / "nowhere")), "fit", "nowhere: no such folder"),
-        (lambda: SODDataModule(folders["cosod"]), "fit", "no sod layout; looked for"),
+        (lambda: SODDataModule(folders["cosod"]), "fit", r"fit \(image/cow, image/dog\); name one of them"),
         (lambda: SODDataModule(folders["sod"]), "test", "no data to test on; give `test`"),
         (lambda: SODDataModule(), "fit", "no data to fit on; give `train`"),
         (lambda: SODDataModule(folders["sod"]), "predict", "not predict"),

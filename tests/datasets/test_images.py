@@ -38,7 +38,7 @@ OPAQUE = np.full_like(WHITE, 255)
 MASKS = {
     "1": Image.fromarray(WHITE).convert("1"),
     "L": WHITE,
-    "L, multi-valued, cut at half": np.where(TRUTH, 128, 127).astype(np.uint8),
+    "L, multi-valued, cut at half": np.where(TRUTH, 129, 128).astype(np.uint8),
     "L, labels 0 and 1": TRUTH.astype(np.uint8),
     "P, black and white": palette_image(TRUTH, [(0, 0, 0), (255, 255, 255)]),
     "P, white first": palette_image(~TRUTH, [(255, 255, 255), (0, 0, 0)]),
@@ -51,7 +51,7 @@ MASKS = {
     "RGBA, black, mask in alpha": with_alpha(0 * WHITE, WHITE),
     "LA": with_alpha(WHITE, OPAQUE, "LA"),
     "I;16": WHITE.astype(np.uint16) * 257,
-    "I;16, cut at half": np.where(TRUTH, 32768, 32767).astype(np.uint16),
+    "I;16, cut at half": np.where(TRUTH, 32897, 32896).astype(np.uint16),
     "I;16, 8-bit values": WHITE.astype(np.uint16),
     "I;16, labels 0 and 1": TRUTH.astype(np.uint16),
 }

@@ -1,0 +1,75 @@
+"""The one place that walks folders: which files are images, what is passed over, and names however they are spelt."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from lightning_sal.datasets.decoding import PICTURES
+
+LEFT_BEHIND = frozenset({"__macosx", "@eadir", "$recycle.bin", "thumbs.db", "desktop.ini"})  # macOS, Synology, Windows
+
+
+def visible(name: str) -> bool:
+    """Whether a file or folder is one of the user's: neither hidden nor left behind by a system."""
+    return not name.startswith(".") and name.lower() not in LEFT_BEHIND
+
+
+def is_picture(name: str) -> bool:
+    """Whether a name is that of an image, of a format that is read or of one that will be named as not read."""
+    return visible(name) and Path(name).suffix.lower() in PICTURES
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The visible folders right below, sorted."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if visible(path.name) and path.is_dir())
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The images right below, sorted."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if is_picture(path.name) and not path.is_dir())
+
+
+def files_below(folder: Path, suffix: str) -> list[Path]:
+    """The visible files of one suffix in a folder and all below it, sorted."""
+    return sorted(
+        place / name for place, names in walk(folder) for name in names if Path(name).suffix.lower() == suffix
+    )
+
+
+def walk(folder: Path, enter: Callable[[Path], bool] = lambda _: True) -> Iterator[tuple[Path, list[str]]]:
+    """A folder and all visible ones below it, each with its visible files, sorted.
+
+    Args:
+        folder: Where to start, whatever its name.
+        enter: Says of a folder below whether it is looked into.
+    """
+    for place, below, names in os.walk(folder):
+        below[:] = sorted(name for name in below if visible(name) and enter(Path(place, name)))
+        yield Path(place), sorted(filter(visible, names))
+
+
+def composed(name: str) -> str:
+    """A name in the one spelling by which names are compared: macOS writes é as two characters, others as one."""
+    return unicodedata.normalize("NFC", name)
+
+
+def stem(path: Path) -> str:
+    """The name without its suffix, in the spelling by which names are compared."""
+    return composed(path.stem)
+
+
+def as_stored(path: Path) -> Path:
+    """The file that a list names, in the spelling that it has on disk; the path as it is where there is none."""
+    if str(path).isascii() or path.exists():
+        return path
+    folder, wanted = as_stored(path.parent), composed(path.name)
+    if not folder.is_dir():
+        return path
+    return next((there for there in folder.iterdir() if composed(there.name) == wanted), path)
