@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from tempfile import TemporaryDirectory
 
@@ -33,6 +35,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--device", help="as torch names it, by default cuda where there is one")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; %(default)s, this machine alone")
     parser.add_argument("--port", type=int, default=7860, help="%(default)s; 0 takes any that is free")
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another name by which browsers find the page, as that of a proxy in front of it; can be given several times",
+    )
     parser.add_argument("--max-megabytes", type=int, default=20, help="limit of a file that is uploaded; %(default)s")
     parser.add_argument("--max-images", type=int, default=12, help="limit of photographs in a run; %(default)s")
     parser.add_argument("--max-megapixels", type=int, default=25, help="limit of a photograph; %(default)s")
@@ -45,10 +54,25 @@ def main(argv: list[str]) -> int:
         raise UsageError("the page needs gradio: pip install 'lightning-sal[demo]'")
     if arguments.compare == arguments.model:
         raise UsageError(f"--compare {arguments.compare} is the model itself: name another")
-    with TemporaryDirectory(prefix="lightning-sal-demo-") as uploads:
+    with _exit_on_sigterm(), TemporaryDirectory(prefix="lightning-sal-demo-") as uploads:
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": uploads}
         _serve(arguments)
     return 0
+
+
+@contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """Makes an exit of the signal, so that what is uploaded goes as it does after Ctrl-C; the server ends before it."""
+
+    def end(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # the exit is under way
+        sys.exit(128 + number)
+
+    former = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def _serve(arguments: argparse.Namespace) -> None:
@@ -57,6 +81,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     from lightning_sal.demo.page import KNOWS_SCENES, build
     from lightning_sal.demo.server import address, is_loopback, listen, server_of
     from lightning_sal.demo.uploads import Bounds
+    from lightning_sal.demo.visitors import Visitors
     from lightning_sal.prediction.predictor import Predictor
     from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 
@@ -81,7 +106,9 @@ def _serve(arguments: argparse.Namespace) -> None:
             if model is not None
         }
         note = KNOWS_SCENES if predictors.keys() & EMBEDDED_POLICIES.keys() else ""
-        server = server_of(build(predictors, bounds, note), bounds)
+        visitors = Visitors()
+        page = build(predictors, bounds, visitors, note)
+        server = server_of(page, bounds, visitors, arguments.host, arguments.allow_host)
         print(f"The page is at {address(listener)} (Ctrl-C ends it)", flush=True)
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])

@@ -5,16 +5,19 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import move
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
 from lightning_sal.datasets.decoding import SUFFIXES
 from lightning_sal.datasets.photographs import find_groups
 from lightning_sal.demo.cards import finished, strip, unfinished
 from lightning_sal.demo.side_by_side import Archive, stream
 from lightning_sal.demo.uploads import Bounds, check_uploads, read_groups
+from lightning_sal.demo.visitors import Visitors, visitor_of
 from lightning_sal.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -33,12 +36,13 @@ CARDS = '<div class="cards">${value}</div>'
 CSS = Path(__file__).with_name("page.css")
 
 
-def build(predictors: Mapping[str, Predictor], bounds: Bounds, note: str = "") -> gr.Blocks:
+def build(predictors: Mapping[str, Predictor], bounds: Bounds, visitors: Visitors, note: str = "") -> gr.Blocks:
     """The page, which answers one run after the other.
 
     Args:
         predictors: Name of a model as the page shows it -> the model; a column each.
         bounds: What is taken at most.
+        visitors: Who has which files; the examples become everyone's, and an archive the visitor's it was made for.
         note: A sentence under the introduction, or none.
     """
 
@@ -48,14 +52,16 @@ def build(predictors: Mapping[str, Predictor], bounds: Bounds, note: str = "") -
             gr.Warning(html.escape(reason))
         return list(pictures) if reasons else gr.skip(), strip(pictures)
 
-    def run(paths: list[str] | None, task: str) -> Iterator[tuple[Any, Any, Any]]:
+    def run(paths: list[str] | None, task: str, request: gr.Request) -> Iterator[tuple[Any, Any, Any]]:
+        visitor = visitor_of(dict(request.cookies))
         try:
-            with TemporaryDirectory() as place:
-                yield from answer(read_groups(paths or [], task, bounds), Archive(Path(place), list(predictors)))
+            with TemporaryDirectory(dir=get_upload_folder()) as place:
+                archive = Archive(Path(place), list(predictors))
+                yield from answer(read_groups(paths or [], task, bounds), archive, visitor)
         except ValueError as error:
             raise gr.Error(html.escape(str(error)), print_exception=False) from error
 
-    def answer(groups: Iterator[ImageGroup], archive: Archive) -> Iterator[tuple[Any, Any, Any]]:
+    def answer(groups: Iterator[ImageGroup], archive: Archive, visitor: str | None) -> Iterator[tuple[Any, Any, Any]]:
         shown = ""
         yield shown, "", gr.DownloadButton(interactive=False)
         for group in groups:
@@ -66,9 +72,13 @@ def build(predictors: Mapping[str, Predictor], bounds: Bounds, note: str = "") -
                     archive.add(predictions)
                     shown += finished(group, predictions)
                     yield shown, "", gr.skip()
-        yield gr.skip(), gr.skip(), gr.DownloadButton(value=archive.close(), interactive=True)
+        masks = move(archive.close(), mkdtemp(dir=get_upload_folder()))
+        visitors.give(visitor, masks)
+        yield gr.skip(), gr.skip(), gr.DownloadButton(value=masks, interactive=True)
 
     examples = [(list(files), name) for name in TASKS for files in find_groups([str(EXAMPLES / name)], name)]
+    visitors.share(file for files, _ in examples for file in files)
+    gr.set_static_paths([EXAMPLES])  # shown as they lie there, not copied among the uploads
     cards = [[strip(check_uploads(files, bounds)[0])] for files, _ in examples]
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.HTML(_head(predictors, note), elem_id="head", apply_default_css=False)

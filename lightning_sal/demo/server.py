@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+from collections.abc import Collection
 
 import gradio as gr
 import uvicorn
@@ -12,8 +13,10 @@ from fastapi import FastAPI
 from gradio.themes import Base
 from gradio.themes.utils.sizes import radius_lg
 
-from lightning_sal.demo.page import CSS, EXAMPLES
+from lightning_sal.demo.gate import Gate
+from lightning_sal.demo.page import CSS
 from lightning_sal.demo.uploads import MEBIBYTE, Bounds
+from lightning_sal.demo.visitors import Visitors
 
 SANS, MONO = ("ui-sans-serif", "system-ui", "sans-serif"), ("ui-monospace", "monospace")  # the system's: none is loaded
 
@@ -47,8 +50,18 @@ def is_loopback(listener: socket.socket) -> bool:
     return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
-def server_of(page: gr.Blocks, bounds: Bounds) -> uvicorn.Server:
-    """A server of the page; `run(sockets=[listener])` serves until it is interrupted."""
+def server_of(
+    page: gr.Blocks, bounds: Bounds, visitors: Visitors, host: str = "127.0.0.1", allowed: Collection[str] = ()
+) -> uvicorn.Server:
+    """A server of the page; `run(sockets=[listener])` serves until it is interrupted.
+
+    Args:
+        page: What `build` made.
+        bounds: What is taken at most.
+        visitors: Who has which files; those that `build` was given.
+        host: Where it listens.
+        allowed: Other names by which browsers find it.
+    """
     theme = Base(primary_hue="indigo", neutral_hue="slate", radius_size=radius_lg, font=SANS, font_mono=MONO)
     app = gr.mount_gradio_app(
         FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
@@ -56,7 +69,6 @@ def server_of(page: gr.Blocks, bounds: Bounds) -> uvicorn.Server:
         "/",
         theme=theme,
         css=CSS.read_text(encoding="utf-8"),
-        allowed_paths=[str(EXAMPLES)],
         max_file_size=bounds.megabytes * MEBIBYTE,
         footer_links=[],
         run_history=False,
@@ -64,4 +76,5 @@ def server_of(page: gr.Blocks, bounds: Bounds) -> uvicorn.Server:
         mcp_server=False,
         enable_monitoring=False,
     )
-    return uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3))
+    gate = Gate(app, visitors, host, allowed)
+    return uvicorn.Server(uvicorn.Config(gate, log_level="warning", timeout_graceful_shutdown=3))

@@ -68,7 +68,8 @@ def test_a_taken_port_and_an_open_host_are_told_before_any_model_loads(monkeypat
     assert "there is no such model" in error
 
 
-def test_the_page_is_served_until_interrupted_and_leaves_nothing_behind(monkeypatch, capsys):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+def test_the_page_is_served_until_a_signal_and_leaves_nothing_behind(monkeypatch, capsys, number, code):
     gradio = pytest.importorskip("gradio", reason="the page needs the extra: pip install 'lightning-sal[demo]'")
     import uvicorn
 
@@ -84,7 +85,7 @@ def test_the_page_is_served_until_interrupted_and_leaves_nothing_behind(monkeypa
                 time.sleep(0.1)
         seen["uploads"] = Path(gradio.utils.get_upload_folder())
         (seen["uploads"] / "photograph.png").write_bytes(b"anything")
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
 
     def run(server, sockets):
         threading.Thread(target=look, args=(sockets[0].getsockname()[1],), daemon=True).start()
@@ -92,7 +93,13 @@ def test_the_page_is_served_until_interrupted_and_leaves_nothing_behind(monkeypa
 
     serve = uvicorn.Server.run
     monkeypatch.setattr(uvicorn.Server, "run", run)
-    assert main(["demo", "--port", "0", "--device", "cpu"]) == 0
+    former = signal.getsignal(number)
+    try:
+        ended = main(["demo", "--port", "0", "--device", "cpu"])
+    except SystemExit as left:
+        ended = left.code
+    assert ended == code
+    assert signal.getsignal(number) is former
     assert "What stands out?" in seen["page"]
     assert not seen["uploads"].exists()
     assert "The page is at http://127.0.0.1:" in capsys.readouterr().out

@@ -4,8 +4,6 @@ import json
 import shutil
 import socket
 import sys
-import threading
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 from zipfile import ZipFile
@@ -21,34 +19,19 @@ CHROMIUM = shutil.which("chromium")
 if CHROMIUM is None:
     pytest.skip("the page is tested in a browser, and there is no chromium on PATH", allow_module_level=True)
 
-from lightning_sal.demo.page import EXAMPLES, KNOWS_SCENES, build  # noqa: E402
-from lightning_sal.demo.server import address, listen, server_of  # noqa: E402
-from lightning_sal.demo.uploads import Bounds  # noqa: E402
+from lightning_sal.demo.page import EXAMPLES, KNOWS_SCENES  # noqa: E402
 from lightning_sal.prediction.predictor import Predictor  # noqa: E402
 from tests.demo.parts import Says, png  # noqa: E402
+from tests.demo.serving import served  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:::gradio")
 QUIET = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-BOUNDS = Bounds(megabytes=1, images=4, megapixels=2, waiting=1)
 SOD = sorted(map(str, (EXAMPLES / "sod").iterdir()))[:2]
 SIS = sorted(map(str, (EXAMPLES / "sis").iterdir()))[:2]
 HOSTILE = "<img src=x onerror='window.ran=1'>${window.ran=2}{{7*7}}"
-
-
-@contextmanager
-def served(predictors, note=""):
-    """The address of a page that is served in this process."""
-    with listen("127.0.0.1", 0) as listener:
-        server = server_of(build(predictors, BOUNDS, note), BOUNDS)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        yield address(listener)
-        server.should_exit = True
-        thread.join(30)
-        assert not thread.is_alive()
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +231,7 @@ def test_what_the_server_is_sent_past_the_page_is_bounded_too(pages, uploads):
     import httpx
 
     with httpx.Client(base_url=pages["one"], trust_env=False) as client:
+        client.get("/")
         answer = client.post("/gradio_api/upload", files={"files": ("large.png", bytes(2**20 + 1))})
         assert answer.status_code == 413
         assert client.get("/").status_code == 200
