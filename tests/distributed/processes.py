@@ -11,9 +11,14 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.distributed.warm"])
 
 
+def process(work, *args):
+    """A process that will call `work(*args)`, to be started; what is slow to import is there already."""
+    return CONTEXT.Process(target=_as_here, args=(dict(os.environ), work, args))
+
+
 def apart(work, *args):
-    """Call `work(*args)` in a process of its own, in which what is slow to import is there already."""
-    child = CONTEXT.Process(target=_as_here, args=(dict(os.environ), work, args))
+    """Call `work(*args)` in a process of its own."""
+    child = process(work, *args)
     child.start()
     child.join(timeout=400)
     child.kill()
