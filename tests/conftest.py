@@ -1,10 +1,21 @@
-"""What holds for every test."""
+"""What holds for every test, and by how many processes the suite is run."""
 
 import os
+import sys
 
 import pytest
 
 from lightning_sal.tasks import TASKS
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: there is a worker for each core
+# Bytecode is kept even where the environment says otherwise, since each process would compile every library anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two for the whole suite; what is named starts sooner without, as each worker has to import everything."""
+    return 0 if config.option.file_or_dir else 2
 
 
 @pytest.fixture(autouse=True)

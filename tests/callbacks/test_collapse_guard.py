@@ -1,7 +1,5 @@
 """The guard on a module whose weight grows by 1 a step, so that every number can be told by hand."""
 
-import multiprocessing
-
 import jsonargparse
 import lightning as L
 import pytest
@@ -11,6 +9,7 @@ from torch import nn
 
 from lightning_sal.callbacks import CollapseGuard
 from lightning_sal.samples import Phased
+from tests.distributed.processes import apart
 from tests.modules.parts import cgpo, scenes
 from tests.modules.parts import trainer as quiet_trainer
 
@@ -210,7 +209,6 @@ def test_the_scalars_of_the_docstring_are_those_that_rl_logs(tmp_path):
 
 def two_ranks(folder):
     """The ranks log 0 and 0, then 0 and 9, whose mean alone is above 4."""
-    torch.set_num_threads(1)
 
     class PerRank(Growing):
         def training_step(self, batch, batch_idx):
@@ -231,10 +229,7 @@ def two_ranks(folder):
 
 
 def test_ranks_that_log_unlike_values_roll_back_together(tmp_path):
-    child = multiprocessing.get_context("spawn").Process(target=two_ranks, args=(tmp_path,))
-    child.start()
-    child.join(timeout=120)
-    assert child.exitcode == 0
+    apart(two_ranks, tmp_path)
     for rank in range(2):
         seen = eval((tmp_path / f"rank={rank}.txt").read_text())
         assert seen == pytest.approx([0, 1, 2, 3, 2, 3], abs=1e-4)

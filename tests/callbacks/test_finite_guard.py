@@ -1,6 +1,5 @@
 """The guard on modules that know nothing of saliency: what stops them, and what is saved."""
 
-import multiprocessing
 from types import SimpleNamespace
 
 import lightning as L
@@ -11,6 +10,7 @@ from torch import nn
 
 from lightning_sal.callbacks import FiniteGuard
 from lightning_sal.samples import Batch, ImageGroup, Phased
+from tests.distributed.processes import apart
 
 
 class Squares(L.LightningModule):
@@ -128,7 +128,6 @@ class PerRank(L.LightningModule):
 
 
 def two_ranks(folder):
-    torch.set_num_threads(1)
     try:
         fit(folder, [batch(1)] * 6, PerRank(), devices=2, strategy="ddp_fork", use_distributed_sampler=False)
     except Exception as error:
@@ -136,10 +135,7 @@ def two_ranks(folder):
 
 
 def test_all_ranks_stop_at_the_same_step_and_the_one_at_fault_is_named(tmp_path):
-    child = multiprocessing.get_context("spawn").Process(target=two_ranks, args=(tmp_path,))
-    child.start()
-    child.join(timeout=120)
-    assert child.exitcode == 0
+    apart(two_ranks, tmp_path)
     assert "step 1, rank 1: loss inf" in (tmp_path / "error.txt").read_text()
     assert "step=1-rank=1.replay" in (tmp_path / "error.txt").read_text()
     files = {path.name: load(path)["rank"] for path in (tmp_path / "replay").iterdir()}

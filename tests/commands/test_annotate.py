@@ -1,7 +1,6 @@
 """The whole command against a real server on loopback that misbehaves."""
 
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -22,6 +21,7 @@ from lightning_sal.tasks import TASKS
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 from tests.annotation.parts import save, write_cosod, write_sis, write_sod
 from tests.annotation.server import INPUT, OUTPUT, Model, Server, usual_answer
+from tests.distributed import processes
 
 REAL = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 KEY = "sk-very-secret-0123456789"
@@ -156,11 +156,6 @@ def test_killed_at_ten_moments_and_resumed_it_is_as_if_undisturbed(tmp_path):
     data, whole, out = write_sod(tmp_path / "data", 48), tmp_path / "whole.jsonl", tmp_path / "sft.jsonl"
     with Server(Model(deeds)) as server:
         assert annotate("sod", data, whole, server.url) == 0
-    # Forked from a process that has the libraries already, so that ten starts are quick; killed for good all the same.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["lightning_sal.annotation.runner", "openai.resources.chat.completions", "rich.progress"]
-    )
     argv = [
         "annotate",
         "--task",
@@ -179,7 +174,7 @@ def test_killed_at_ten_moments_and_resumed_it_is_as_if_undisturbed(tmp_path):
     with Server(Model(deeds, delay=0.02)) as server:
         for _ in range(10):
             before = len(server.log)
-            process = context.Process(target=main, args=([*argv, "--base-url", server.url],))
+            process = processes.process(main, [*argv, "--base-url", server.url])
             process.start()
             moment = before + draw.randint(1, 5)
             while len(server.log) < moment and process.is_alive():

@@ -1,4 +1,4 @@
-"""Runs the same work by one and by several processes, which find each other as under torchrun (gloo, on the CPU)."""
+"""Processes beside that of the tests, alone or of a kind that find each other as under torchrun (gloo, on the CPU)."""
 
 import multiprocessing
 import os
@@ -6,25 +6,37 @@ import socket
 import time
 from contextlib import closing
 
-import torch
+# Forks from a server that has no threads, which a fork of the tests' own process would not survive.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["tests.distributed.warm"])
 
-from lightning_sal.policy.policy import Policy
-from tests.modules.parts import POLICY
+
+def process(work, *args):
+    """A process that will call `work(*args)`, to be started; what is slow to import is there already."""
+    return CONTEXT.Process(target=_as_here, args=(dict(os.environ), work, args))
 
 
-def in_processes(work, counts, *args):
-    """Call `work(world_size, rank, *args)` in as many processes as each of `counts` says."""
-    # A process of its own: it forks, which the threads of the tests' process would not survive.
-    child = multiprocessing.get_context("spawn").Process(target=_fork, args=(work, counts, args))
+def apart(work, *args):
+    """Call `work(*args)` in a process of its own."""
+    child = process(work, *args)
     child.start()
     child.join(timeout=400)
     child.kill()
     assert child.exitcode == 0
 
 
+def _as_here(environment, work, args):
+    os.environ.clear()  # the server's, which are as old as it
+    os.environ.update(environment)
+    work(*args)
+
+
+def in_processes(work, counts, *args):
+    """Call `work(world_size, rank, *args)` in as many processes as each of `counts` says."""
+    apart(_fork, work, counts, args)
+
+
 def _fork(work, counts, args):
-    torch.set_num_threads(1)
-    Policy(POLICY)  # loads what is slow to import, once for all
     context = multiprocessing.get_context("fork")
     for count in counts:
         with closing(socket.socket()) as free:

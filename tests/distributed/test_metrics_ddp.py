@@ -10,7 +10,6 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 from torchmetrics import Metric
 
 from lightning_sal.metrics import (
@@ -25,6 +24,7 @@ from lightning_sal.metrics import (
     StructureMeasure,
     WeightedFMeasure,
 )
+from tests.distributed.processes import in_processes
 
 SPLITS = {
     2: {"uneven": ([0, 1, 2, 3, 4], [5, 6]), "empty": ([], [0, 1, 2, 3, 4, 5, 6])},
@@ -72,22 +72,25 @@ def values(indices: list[int]) -> dict[str, float]:
     return found
 
 
-def work(rank: int, world_size: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/init", rank=rank, world_size=world_size, timeout=timedelta(minutes=3)
-    )
+def work(world_size: int, rank: int, folder: Path) -> None:
+    dist.init_process_group("gloo", timeout=timedelta(minutes=3))
     found = {name: values(split[rank]) for name, split in SPLITS[world_size].items()}
-    (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
+    (folder / f"{world_size}-{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_several_processes_give_the_values_of_one(tmp_path: Path, world_size: int) -> None:
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ranks")
+    in_processes(work, SPLITS, folder)
+    return folder
+
+
+@pytest.mark.parametrize("world_size", SPLITS)
+def test_several_processes_give_the_values_of_one(ranks: Path, world_size: int) -> None:
     expected = values(list(range(7)))
     assert all(0 <= value < 1.1 for value in expected.values())
-    spawn(work, args=(world_size, str(tmp_path)), nprocs=world_size)
     for rank in range(world_size):
-        found = json.loads((tmp_path / f"{rank}.json").read_text())
+        found = json.loads((ranks / f"{world_size}-{rank}.json").read_text())
         for split in SPLITS[world_size]:
             assert found[split] == pytest.approx(expected, abs=1e-12), (rank, split)

@@ -1,13 +1,12 @@
 """Two processes (gloo) against one: the same gradients of a step, values of validation, and results of a test."""
 
-import multiprocessing
-
 import lightning as L
 import pytest
 import torch
 
 from lightning_sal.callbacks import EvaluationResults
 from lightning_sal.results import read_images, read_summary
+from tests.distributed.processes import apart
 from tests.modules.parts import SGD, scenes, sft, trained, trainer
 
 
@@ -27,7 +26,6 @@ class Keep(L.Callback):
 
 
 def run(path, processes, stage):
-    torch.set_num_threads(1)
     options = {"devices": processes, "callbacks": [Keep(path)]}
     if processes > 1:
         options["strategy"] = "ddp_fork"
@@ -47,11 +45,7 @@ def by_one_and_by_two(stage, tmp_path):
     paths = {}
     for processes in (1, 2):
         paths[processes] = tmp_path / f"{processes}.pt"
-        # A process of its own: the strategy forks, which the threads of the tests' process would not survive.
-        child = multiprocessing.get_context("spawn").Process(target=run, args=(paths[processes], processes, stage))
-        child.start()
-        child.join(timeout=240)
-        assert child.exitcode == 0
+        apart(run, paths[processes], processes, stage)
     return paths.values()
 
 

@@ -1,6 +1,5 @@
 """Training steps: gradients that do not depend on how a step is cut up, and runs that go on where they stopped."""
 
-import multiprocessing
 import os
 import signal
 from functools import partial
@@ -10,6 +9,7 @@ import pytest
 import torch
 
 from lightning_sal.callbacks import InterleavedSFT
+from tests.distributed.processes import process
 from tests.modules.parts import SGD, cgpo, scenes, sft, trained, trainer
 
 
@@ -91,7 +91,6 @@ class StopAfter(L.Callback):
 
 
 def interleaved_run(folder, kill_at=None, checkpoint=None):
-    torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     save = L.pytorch.callbacks.ModelCheckpoint(folder, every_n_train_steps=2, save_top_k=-1, filename="{step}")
     callbacks = [InterleavedSFT(rl_steps=2, sft_steps=1), save]
@@ -106,7 +105,7 @@ def interleaved_run(folder, kill_at=None, checkpoint=None):
 def test_a_killed_run_goes_on_to_bitwise_the_same_weights(tmp_path):
     """Epochs of 5 steps, a schedule of 3, a checkpoint every 2, killed before step 7: nothing falls together."""
     expected = trained(interleaved_run(tmp_path / "whole"))
-    killed = multiprocessing.get_context("spawn").Process(target=interleaved_run, args=(tmp_path / "killed", 7))
+    killed = process(interleaved_run, tmp_path / "killed", 7)
     killed.start()
     killed.join()
     assert killed.exitcode == -signal.SIGKILL

@@ -1,11 +1,11 @@
 """The cache of image features: what is kept is what would be computed, and whatever changes it is another entry."""
 
+import os
 import signal
-import subprocess
-import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import lightning as L
 import pytest
@@ -17,6 +17,7 @@ from lightning_sal.datasets.scenes import SceneGroups
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.features import FeatureCache, ImageFeatures, vision_fingerprint
 from lightning_sal.policy.policy import Policy
+from tests.distributed.processes import process
 from tests.modules.parts import POLICY, cgpo, scenes, trained, trainer
 
 SCENES = SceneGroups(3, {"sod": 1, "sis": 1, "cosod": 1}, size=6)
@@ -218,16 +219,17 @@ def test_a_damaged_file_is_named_and_made_anew(cached, tmp_path, damage):
     assert files(tmp_path) == [path]
 
 
+def write_and_be_killed(folder):
+    Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    FeatureCache(folder, "").write("k", ImageFeatures(torch.ones(4, 2), torch.ones(3)))
+
+
 def test_what_a_killed_process_left_is_not_read(tmp_path):
     """Killed with its file written and not yet in place."""
-    script = """if True:
-        import os, signal, sys, torch
-        from pathlib import Path
-        from lightning_sal.policy.features import FeatureCache, ImageFeatures
-        Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-        FeatureCache(sys.argv[1], "").write("k", ImageFeatures(torch.ones(4, 2), torch.ones(3)))
-    """
-    assert subprocess.run([sys.executable, "-c", script, str(tmp_path)]).returncode == -signal.SIGKILL
+    child = process(write_and_be_killed, str(tmp_path))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
     assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
     cache = FeatureCache(tmp_path, "")
     assert cache.read("k") is None

@@ -1,8 +1,9 @@
 """A folder of answers is resumed from whole lines, and nothing of others is touched."""
 
 import json
-import subprocess
-import sys
+import os
+import signal
+import threading
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from lightning_sal.datasets.predictions import prediction_readers
 from lightning_sal.prediction.folder import AnswerFolder
 from lightning_sal.samples import ImageGroup, Prediction
+from tests.distributed.processes import process
 
 SETTINGS = {"task": "sod", "model": "tiny"}
 
@@ -93,31 +95,24 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path):
     assert not folder.holds("sis", ["a.jpg"])
 
 
+def write(out, wait):
+    """Writes forty answers, less those that are there; is killed in the midst of it if there is a `wait`, in seconds."""
+    if wait is not None:
+        threading.Timer(wait, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
+    folder = AnswerFolder(out, SETTINGS)
+    for i in range(40):
+        if not folder.holds("sod", [f"{i}.jpg"]):
+            folder.add(prediction(f"{i}.jpg"))
+    folder.finish([])
+
+
 def test_killed_at_any_moment_each_answer_is_there_once(tmp_path):
     """A process is killed by SIGKILL in the midst of writing, again and again, until one gets to the end."""
-    code = f"""
-import os, sys, threading
-sys.path.insert(0, {str(__file__).rpartition("/")[0]!r})
-from pathlib import Path
-from test_folder import SETTINGS, AnswerFolder, prediction
-waits = [float(wait) for wait in sys.argv[2:]]
-for wait in [*waits, None]:
-    child = os.fork()
-    if not child:
-        if wait is not None:
-            threading.Timer(wait, lambda: os.kill(os.getpid(), 9)).start()
-        folder = AnswerFolder(Path(sys.argv[1]), SETTINGS)
-        for i in range(40):
-            if not folder.holds("sod", [f"{{i}}.jpg"]):
-                folder.add(prediction(f"{{i}}.jpg"))
-        folder.finish([])
-        os._exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code in (0, -9) and (wait is not None or code == 0), code
-"""
-    waits = [str(0.02 + 0.007 * i) for i in range(10)]
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "out", *waits], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    for wait in [*(0.02 + 0.007 * i for i in range(10)), None]:
+        child = process(write, tmp_path / "out", wait)
+        child.start()
+        child.join()
+        assert child.exitcode in ((0, -signal.SIGKILL) if wait else (0,))
     assert sorted(line["images"] for line in lines(tmp_path / "out")) == sorted([f"{i}.jpg"] for i in range(40))
     assert len(list((tmp_path / "out/masks").iterdir())) == len(list((tmp_path / "out/overlays").iterdir())) == 40
     assert (tmp_path / "out/index.html").read_text().count('<div class="card">') == 40
