@@ -136,3 +136,17 @@ def test_a_file_that_states_too_many_pixels_is_refused_before_any_is_made(tmp_pa
     for read in (read_image, read_mask, read_instances_png):
         with pytest.raises(TooManyPixels, match=r"a\.png: .*3600000000 pixels"):
             read(path)
+
+
+def test_heic_is_read_and_turned_where_its_plugin_is_installed(save):
+    plugin = pytest.importorskip("pillow_heif", reason="HEIC is read by pillow-heif, which is not installed")
+    plugin.register_heif_opener()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save("a.heic", np.full((64, 48, 3), (30, 200, 60), np.uint8), exif=exif.tobytes(), quality=95)
+    image = read_image(path).numpy().astype(int)
+    assert image.shape == (48, 64, 3)
+    assert np.abs(image - (30, 200, 60)).max() <= 3
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UnreadableSample, match=r"a\.heic: "):
+        read_image(path)
