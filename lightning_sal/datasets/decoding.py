@@ -90,9 +90,11 @@ def open_image(path: str | Path) -> Image.Image:
     """
     try:
         check_file(path)
+        if "HEIF" in FORMATS:
+            _register_heif()
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(path, formats=_register())
+            return Image.open(path, formats=FORMATS)
     except DECODER_ERRORS as error:
         raise unreadable(path, error) from error
 
@@ -126,12 +128,10 @@ def unreadable(path: str | Path, error: Exception) -> UnreadableSample:
 
 
 @cache
-def _register() -> tuple[str, ...]:
-    if "HEIF" in FORMATS:
-        from pillow_heif import register_heif_opener  # pyright: ignore[reportMissingImports]
+def _register_heif() -> None:
+    from pillow_heif import register_heif_opener  # pyright: ignore[reportMissingImports]
 
-        register_heif_opener()
-    return FORMATS
+    register_heif_opener()
 
 
 def _kind(path: Path) -> str:
