@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import lightning as L
 
-from lightning_sal.datasets.photographs import check_group, find_groups, read_group
+from lightning_sal.datasets.photographs import check_formats, check_group, find_groups, read_group
 from lightning_sal.samples import Batch
 
 
@@ -26,6 +26,7 @@ class PredictDataModule(L.LightningDataModule):
         self.groups = find_groups(images, task)
         for files in self.groups:
             check_group(files, task)
+        check_formats(self.groups)
 
     def predict_dataloader(self) -> _GroupsOfFiles:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

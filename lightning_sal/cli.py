@@ -15,10 +15,9 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
-from functools import partial
 from importlib import metadata
 from pathlib import Path
 from textwrap import shorten
@@ -80,7 +79,6 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name of a file may be in any encoding
-    warnings.formatwarning = partial(_one_line_warning, warnings.formatwarning)
     try:
         with _sigterm_as_ctrl_c() as heard:
             code = _dispatch(argv)
@@ -389,13 +387,6 @@ def _one_line(error: BaseException) -> str:
     if text.startswith("Caught ") and "Original Traceback" in text:  # from a worker of a DataLoader
         text = text.splitlines()[-1].partition(": ")[2]
     return " ".join(text.split()) or type(error).__name__
-
-
-def _one_line_warning(others: Callable[..., str], message: Any, category: Any, filename: str, *place: Any) -> str:
-    """A warning of this package as one line; those of others as `others` formats them."""
-    if Path(filename).is_relative_to(Path(lightning_sal.__file__).parent):
-        return f"lightning: warning: {message}\n"
-    return others(message, category, filename, *place)
 
 
 def _silence() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +15,8 @@ from lightning_sal.datasets.records import Photograph
 from lightning_sal.drawing import panel
 from lightning_sal.modules.evaluation import compute_all, mask_metrics, score_image
 from lightning_sal.results import ResultsWriter
+
+log = logging.getLogger(__name__)
 
 FAINT = 1 / 255  # most of a map that may be one of 0 and 1 in 8 bits, or of 8-bit values in 16
 
@@ -94,12 +96,12 @@ def _warn_of_dark(peaks: Mapping[str, float]) -> None:
     """
     faint = [name for name, peak in peaks.items() if 0 < peak <= FAINT]
     if faint:
-        warnings.warn(
+        log.warning(
             f"{len(faint)} of {len(peaks)} maps hold nothing above 1 of 255 ({listed(faint)}): if they are of 0 and 1, "
             "write them as 0 and 255, as the others"
         )
     elif 0 < max(peaks.values(), default=0) <= 0.5:
-        warnings.warn(
+        log.warning(
             f"no value in {len(peaks)} maps is above half of the range, the largest is {max(peaks.values()):.3g} of 1: if "
             "they are in another range, rescale them, or say --normalize"
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from PIL import Image
 
 from lightning_sal.commands.score import main as score
 from lightning_sal.commands.table import main as table
+from lightning_sal.datasets.images import UnreadableSample
 from lightning_sal.metrics.functional import structure_measure
 from lightning_sal.results import read_images, read_summary
 from tests.metrics.parts import SOD, dss, needs_sod
@@ -28,7 +31,7 @@ def square(top: int) -> np.ndarray:
     return mask
 
 
-def sod(root: Path, names: str = "ab") -> Path:
+def sod(root: Path, names: Sequence[str] = "ab") -> Path:
     for number, name in enumerate(names):
         save(root / "Imgs" / f"{name}.jpg", np.zeros((20, 30, 3), dtype=np.uint8))
         save(root / "GT" / f"{name}.png", square(2 + number))
@@ -138,3 +141,145 @@ def test_what_predict_has_written_is_scored(tmp_path: Path) -> None:
         score(["--preds", str(tmp_path / "p"), "--gt", str(truth), "--task", "sod", "--out", str(tmp_path / "r")]) == 0
     )
     assert read_summary(tmp_path / "r").metrics["ECSSD"]["giou"] == 1
+
+
+def run(preds: Path, truth: Path, out: Path, task: str = "sod") -> dict[str, float]:
+    assert score(["--preds", str(preds), "--gt", str(truth), "--task", task, "--name", "m", "--out", str(out)]) == 0
+    return read_summary(out).metrics[truth.name]
+
+
+SOFT = np.clip(np.linspace(-20, 280, 600).reshape(20, 30), 0, 255).astype(np.uint8)
+ALIKE = {  # the same map, as others write it -> the line that says so
+    "0/1 in 8 bits": (
+        (SOFT > 128).astype(np.uint8),
+        SOFT > 128,
+        "2 maps of 8 bits hold nothing above 1: read as 0 to 1",
+    ),
+    "0/1 in 16 bits": ((SOFT > 128).astype(np.uint16), SOFT > 128, "16 bits hold nothing above 1: read as 0 to 1"),
+    "8 in 16 bits": (SOFT.astype(np.uint16), SOFT, "2 maps of 16 bits hold nothing above 255: read as 0 to 255"),
+    "floats to 255": (
+        SOFT.astype(np.float32),
+        SOFT,
+        "2 maps of floats or 1 bit hold nothing above 255: read as 0 to 255",
+    ),
+    "floats to 1": (SOFT.astype(np.float32) / 255, SOFT, None),
+    "floats to 1, rounded": (SOFT.astype(np.float32) / 255 * np.float32(1.0000001), SOFT, None),
+    "16 bits": (SOFT.astype(np.uint16) * 257, SOFT, None),
+    "colour": (np.repeat(SOFT[:, :, None], 3, axis=2), SOFT, None),
+}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_maps_in_another_range_than_their_types_are_read_as_they_are_meant(tmp_path, caplog, name):
+    truth = sod(tmp_path / "ECSSD")
+    other, plain, line = ALIKE[name]
+    plain = plain.astype(np.uint8) * 255 if plain.dtype == bool else plain
+    for key in "ab":
+        save(tmp_path / "other" / f"{key}.tif", other)
+        save(tmp_path / "plain" / f"{key}.png", plain)
+    expected = run(tmp_path / "plain", truth, tmp_path / "r1")
+    assert not caplog.messages
+    assert run(tmp_path / "other", truth, tmp_path / "r2") == pytest.approx(expected, abs=1e-6)
+    assert [message for message in caplog.messages if line is None or line not in message] == []
+    assert len(caplog.messages) == (line is not None)
+
+
+def test_maps_that_may_be_in_another_range_are_warned_of(tmp_path, caplog):
+    truth = sod(tmp_path / "ECSSD", "abc")
+    for number, key in enumerate("abc"):
+        save(tmp_path / "mixed" / f"{key}.png", square(2 + number) // (255 if key == "b" else 1))
+        save(tmp_path / "percent" / f"{key}.png", square(2 + number) // 255 * 100)
+        save(tmp_path / "black" / f"{key}.png", square(2 + number) * 0)
+    run(tmp_path / "mixed", truth, tmp_path / "r1")
+    assert [message.partition(":")[0] for message in caplog.messages] == ["1 of 3 maps hold nothing above 1 of 255 (b)"]
+    caplog.clear()
+    run(tmp_path / "percent", truth, tmp_path / "r2")
+    assert caplog.messages[0].startswith("no value in 3 maps is above half of the range, the largest is 0.392 of 1")
+    caplog.clear()
+    run(tmp_path / "black", truth, tmp_path / "r3")
+    assert not caplog.messages
+
+
+def test_floats_of_no_known_range_are_refused(tmp_path):
+    truth = sod(tmp_path / "ECSSD")
+    for key in "ab":
+        save(tmp_path / "m" / f"{key}.tif", SOFT.astype(np.float32) / 200)
+    with pytest.raises(UnreadableSample, match=r"a\.tif: floats up to 1\.275 are neither of 0 to 1 nor of 0 to 255"):
+        run(tmp_path / "m", truth, tmp_path / "r")
+
+
+def test_a_truth_of_many_values_is_cut_as_the_toolboxes_do(tmp_path):
+    """PySODMetrics counts what is above 128 as object: a ring of 128 is background, one of 129 is object."""
+    py_sod_metrics = pytest.importorskip("py_sod_metrics")
+    for ring in (127, 128, 129):
+        root = tmp_path / str(ring)
+        measures = [py_sod_metrics.Smeasure(), py_sod_metrics.MAE()]
+        for number, key in enumerate("abc"):
+            mask = square(3 + number)
+            edge = (np.roll(mask, 2, 0) | np.roll(mask, -2, 0) | np.roll(mask, 3, 1)) & ~mask
+            mask[edge > 0] = ring
+            soft = SOFT // 2 + mask // 2
+            soft = ((soft - soft.min()) * (255 / np.ptp(soft))).round().astype(np.uint8)
+            save(root / "gt" / "images" / f"{key}.jpg", np.zeros((20, 30, 3), dtype=np.uint8))
+            save(root / "gt" / "masks" / f"{key}.png", mask)
+            save(root / "m" / f"{key}.png", soft)
+            for measure in measures:
+                measure.step(soft, mask)
+        found = run(root / "m", root / "gt", root / "r")
+        # The centroid of the S-measure is the authors' here, which PySODMetrics rounds otherwise.
+        assert found["s_measure"] == pytest.approx(measures[0].get_results()["sm"], abs=5e-3)
+        assert found["mae"] == pytest.approx(measures[1].get_results()["mae"], abs=1e-9)
+
+
+def test_masks_without_a_photograph_are_named_and_left_out(tmp_path, caplog):
+    """DUTS-TE is distributed with such masks."""
+    truth = sod(tmp_path / "DUTS-TE")
+    save(truth / "GT" / "ma.jpg", square(5))
+    for name, top in (("a", 2), ("b", 3)):
+        save(tmp_path / "m" / f"{name}.png", square(top))
+    assert run(tmp_path / "m", truth, tmp_path / "r")["giou"] == 1
+    assert caplog.messages == [f"{truth}: left out 1 files that belong to no image (ma.jpg)"]
+
+
+def test_what_a_mac_leaves_behind_is_no_prediction_and_accents_may_be_written_otherwise(tmp_path):
+    truth = sod(tmp_path / "ECSSD", ["caf\u00e9", "b"])
+    save(tmp_path / "m" / "cafe\u0301.png", square(2))
+    save(tmp_path / "m" / "b.png", square(3))
+    for name in ("._b.png", ".DS_Store", "Thumbs.db"):
+        (tmp_path / "m" / name).write_bytes(b"\0\5\x16\7")
+    assert run(tmp_path / "m", truth, tmp_path / "r")["giou"] == 1
+
+
+def test_names_in_other_encodings_are_scored_and_written(tmp_path):
+    """A name of GBK is no UTF-8: the table, the rows and the page hold it as escapes."""
+    name = os.fsdecode(b"\xd5\xd5\xc6\xac1")
+    truth = sod(tmp_path / "gbk", [name, "b"])
+    save(tmp_path / "m" / f"{name}.png", square(2))
+    save(tmp_path / "m" / "b.png", square(3))
+    assert run(tmp_path / "m", truth, tmp_path / "r")["giou"] == 1
+    rows = read_images(tmp_path / "r", "gbk")
+    assert [row["key"] for row in rows] == ["b", r"\udcd5\udcd5Ƭ1"]
+    assert r"\udcd5\udcd5Ƭ1" in (tmp_path / "r" / "failures.html").read_text(encoding="utf-8")
+    assert table([str(tmp_path / "r")]) == 0
+
+
+def test_two_predictions_for_one_image_are_refused(tmp_path):
+    truth = sod(tmp_path / "ECSSD")
+    for file in ("a.png", "a.bmp", "b.png"):
+        save(tmp_path / "m" / file, square(2))
+    with pytest.raises(ValueError, match=r"a\.bmp and a\.png"):
+        run(tmp_path / "m", truth, tmp_path / "r")
+
+
+def test_a_folder_without_predictions_names_what_is_there(tmp_path):
+    truth = sod(tmp_path / "ECSSD")
+    save(tmp_path / "m" / "ECSSD" / "a.png", square(2))
+    with pytest.raises(ValueError, match=r"m: no predictions; .* found ECSSD/ \(1 images\)"):
+        run(tmp_path / "m", truth, tmp_path / "r")
+
+
+def test_the_truth_may_be_named_by_its_folder_of_masks(tmp_path):
+    truth = sod(tmp_path / "ECSSD")
+    for name, top in (("a", 2), ("b", 3)):
+        save(tmp_path / "m" / f"{name}.png", square(top))
+    assert run(tmp_path / "m", truth / "GT", tmp_path / "r")["giou"] == 1

@@ -86,8 +86,8 @@ def _infer_task(path: Path) -> str:
     if not fitting:
         looked_for = "; ".join(f"{task}: {layout.looked_for}" for task, layout in LAYOUTS.items())
         raise ValueError(f"{path}: no known layout; looked for {looked_for}; found {contents(path)}")
-    plain = {task: found for task, found in fitting.items() if not found[0].deep}
-    fitting = plain or fitting  # groups of CoSOD might be datasets of SOD, too
+    if "cosod" in fitting:  # whose groups might be datasets of the others, too
+        fitting = {task: found for task, found in fitting.items() if task == "cosod" or not found[0].deep}
     same_masks = (
         len({tuple(mask for candidate in found for mask in candidate.masks) for found in fitting.values()}) == 1
     )

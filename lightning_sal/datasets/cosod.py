@@ -13,6 +13,7 @@ from lightning_sal.datasets.endless import permutation
 from lightning_sal.datasets.files import composed, image_files, subfolders
 from lightning_sal.datasets.layouts import (
     MASK_FOLDER,
+    SPLIT,
     Candidate,
     Layout,
     folders_alike,
@@ -111,7 +112,9 @@ def _record(name: str, images: Path, masks: Path) -> Record:
 
 
 def _holds_groups(folder: Path) -> bool:
-    return any(image_files(sub) for sub in subfolders(folder))
+    """Whether images lie in the folders right below; those of splits, of another task, are no groups."""
+    groups = [sub for sub in subfolders(folder) if image_files(sub)]
+    return any(not SPLIT.fullmatch(group.name.lower()) for group in groups)
 
 
 def _mask_folder_in(group: Path) -> Path | None:

@@ -46,17 +46,18 @@ RAW = frozenset(
 )  # fmt: skip
 _OTHERS = frozenset({".exr", ".hdr", ".jxl", ".psd", ".tga", ".xcf"})
 SAVE_AS = "save it as JPEG or PNG"
-_KINDS = (  # how a file begins, from which byte on -> what it is
-    (4, b"ftypavi", "AVIF, which this Pillow cannot read: install a newer one, or " + SAVE_AS),
-    (4, b"ftypcrx", f"a raw photograph, which is not read: {SAVE_AS}"),
-    (4, b"ftyphe", f"HEIC, which is read once pillow-heif is installed (pip install pillow-heif); or {SAVE_AS}"),
-    (4, b"ftypmif1", f"HEIF, which is read once pillow-heif is installed (pip install pillow-heif); or {SAVE_AS}"),
-    (4, b"JXL ", f"JPEG XL, which is not read: {SAVE_AS}"),
-    (0, b"\xff\x0a", f"JPEG XL, which is not read: {SAVE_AS}"),
-    (0, b"8BPS", f"a Photoshop document, which is not read: {SAVE_AS}"),
-    (0, b"%PDF", f"a PDF, which is not read: {SAVE_AS}"),
-    (0, b"version https://git-lfs", "a pointer of Git LFS, not the image: run `git lfs pull`"),
-    (0, b"<", "text (HTML, XML or SVG), not an image"),
+_HEIF = f"HEIC, which is read once pillow-heif is installed (pip install pillow-heif); or {SAVE_AS}"
+_KINDS = (  # from which byte on a file begins so -> what it is; unless it is of a format that is read here
+    (4, b"ftypavi", f"AVIF, which this Pillow cannot read: install a newer one, or {SAVE_AS}", "AVIF"),
+    (4, b"ftyphe", _HEIF, "HEIF"),
+    (4, b"ftypmif1", _HEIF, "HEIF"),
+    (4, b"ftypcrx", f"a raw photograph, which is not read: {SAVE_AS}", ""),
+    (4, b"JXL ", f"JPEG XL, which is not read: {SAVE_AS}", ""),
+    (0, b"\xff\x0a", f"JPEG XL, which is not read: {SAVE_AS}", ""),
+    (0, b"8BPS", f"a Photoshop document, which is not read: {SAVE_AS}", ""),
+    (0, b"%PDF", f"a PDF, which is not read: {SAVE_AS}", ""),
+    (0, b"version https://git-lfs", "a pointer of Git LFS, not the image: run `git lfs pull`", ""),
+    (0, b"<", "text (HTML, XML or SVG), not an image", ""),
 )
 
 
@@ -89,9 +90,11 @@ def open_image(path: str | Path) -> Image.Image:
     """
     try:
         check_file(path)
+        if "HEIF" in FORMATS:
+            _register_heif()
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(path, formats=_register())
+            return Image.open(path, formats=FORMATS)
     except DECODER_ERRORS as error:
         raise unreadable(path, error) from error
 
@@ -125,20 +128,18 @@ def unreadable(path: str | Path, error: Exception) -> UnreadableSample:
 
 
 @cache
-def _register() -> tuple[str, ...]:
-    if "HEIF" in FORMATS:
-        from pillow_heif import register_heif_opener  # pyright: ignore[reportMissingImports]
+def _register_heif() -> None:
+    from pillow_heif import register_heif_opener  # pyright: ignore[reportMissingImports]
 
-        register_heif_opener()
-    return FORMATS
+    register_heif_opener()
 
 
 def _kind(path: Path) -> str:
     """What a file is that is none of the formats, as far as its first bytes or its name tell."""
     with path.open("rb") as file:
         head = file.read(64)
-    for start, magic, what in _KINDS:
-        if head[start:].startswith(magic):
+    for start, magic, what, format in _KINDS:
+        if head[start:].startswith(magic) and format not in FORMATS:
             return what
     suffix = path.suffix.lower()
     if suffix in PICTURES - SUFFIXES:

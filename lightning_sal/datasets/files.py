@@ -63,13 +63,3 @@ def composed(name: str) -> str:
 def stem(path: Path) -> str:
     """The name without its suffix, in the spelling by which names are compared."""
     return composed(path.stem)
-
-
-def as_stored(path: Path) -> Path:
-    """The file that a list names, in the spelling that it has on disk; the path as it is where there is none."""
-    if str(path).isascii() or path.exists():
-        return path
-    folder, wanted = as_stored(path.parent), composed(path.name)
-    if not folder.is_dir():
-        return path
-    return next((there for there in folder.iterdir() if composed(there.name) == wanted), path)

@@ -24,7 +24,7 @@ SAME_ASPECT = 0.05
 RANGES = (1, 255, 65535)  # largest values: of labels, of 8 bits, of 16 bits
 LOSSY = ("JPEG", "MPO")  # formats that are so whatever they show
 ROUNDING = 1e-6  # by which floats may exceed 1
-HALF = 128 / 255  # of the range, above which a mask counts, as in the toolboxes: > 128 of 255
+CUT = 128  # of 255, the last value that is background, as in the toolboxes
 
 
 def read_image(path: str | Path) -> Tensor:
@@ -44,9 +44,9 @@ def read_image(path: str | Path) -> Tensor:
         grey = np.rint(levels * (255 / _range(levels))).astype(np.uint8)
         return torch.from_numpy(np.repeat(grey[:, :, None], 3, axis=2))
     if image.has_transparency_data:
-        image = _convert(image, "RGBA", path)
+        image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return torch.from_numpy(np.array(_convert(image, "RGB", path)))
+    return torch.from_numpy(np.array(image.convert("RGB")))
 
 
 def read_mask(path: str | Path, size: tuple[int, int] | None = None, orientation: int = 1) -> Tensor:
@@ -55,9 +55,8 @@ def read_mask(path: str | Path, size: tuple[int, int] | None = None, orientation
     A pixel counts where its brightest channel is above 128 / 255 of the range, as in the toolboxes that papers use; the
     range is the smallest of 1, 255 and 65535 that holds the file's largest value. So multi-valued masks are cut at half
     (128 is background, 129 object), and files that hold the labels 0 and 1 (or 8-bit values in 16 bits) mean what they
-    say. A palette file is read by the colours that it shows; where these
-    are not greys they name labels, and every label but black is object. Transparent is background; where all colours
-    are black, the opacity itself is the mask.
+    say. A palette file is read by the colours that it shows; where these are not greys they name labels, and every
+    label but black is object. Transparent is background; where all colours are black, the opacity itself is the mask.
 
     Args:
         path: The mask file.
@@ -73,7 +72,7 @@ def read_mask(path: str | Path, size: tuple[int, int] | None = None, orientation
         UnreadableSample: As for `read_image`, or the mask has another aspect ratio than the photograph.
     """
     levels = _levels(_decode(path), path)
-    return fit_masks(levels[None] > HALF * _range(levels), size, orientation, path)[0]
+    return fit_masks(levels[None] * 255 > CUT * _range(levels), size, orientation, path)[0]
 
 
 def read_map(path: str | Path, size: tuple[int, int], top: int | None = None) -> Tensor:
@@ -128,7 +127,7 @@ def read_instances_png(path: str | Path, size: tuple[int, int] | None = None, or
         UnreadableSample: As for `read_mask`, or most colours are no objects but seams of others, as JPEG and smoothing
             leave them.
     """
-    codes = _codes(_decode(path), path)
+    codes = _codes(_decode(path))
     colours = np.unique(codes[codes >= 0])
     with open_image(path) as image:
         lossy = image.format in LOSSY or image.info.get("compression") == "jpeg"
@@ -138,7 +137,7 @@ def read_instances_png(path: str | Path, size: tuple[int, int] | None = None, or
 
 def shows_colour(path: str | Path) -> bool:
     """Whether any pixel of a file is other than grey."""
-    return bool(np.ptp(np.asarray(_convert(_decode(path), "RGB", path)), axis=2).any())
+    return bool(np.ptp(np.asarray(_decode(path).convert("RGB")), axis=2).any())
 
 
 def read_orientation(path: str | Path) -> int:
@@ -207,13 +206,6 @@ def _decode(path: str | Path) -> Image.Image:
         raise unreadable(path, error) from error
 
 
-def _convert(image: Image.Image, mode: str, path: str | Path) -> Image.Image:
-    try:
-        return image.convert(mode)
-    except ValueError as error:
-        raise UnreadableSample(f"{path}: colours of mode {image.mode} are not read: {error}") from error
-
-
 def _range(levels: np.ndarray) -> int:
     return next(top for top in RANGES if levels.max() <= top)
 
@@ -227,7 +219,7 @@ def _levels(image: Image.Image, path: str | Path) -> np.ndarray:
         if not (levels.min() >= 0 and levels.max() <= 65535):
             raise UnreadableSample(f"{path}: mode {image.mode} with values outside 0 to 65535")
         return levels.astype(np.float64)
-    pixels = np.asarray(_convert(image, "RGBA", path)).astype(np.int64)
+    pixels = np.asarray(image.convert("RGBA")).astype(np.int64)
     colour, alpha = pixels[:, :, :3], pixels[:, :, 3]
     levels = colour.max(axis=2)
     if image.mode == "P" and (levels != colour.min(axis=2)).any():
@@ -237,11 +229,11 @@ def _levels(image: Image.Image, path: str | Path) -> np.ndarray:
     return levels * alpha // 255
 
 
-def _codes(image: Image.Image, path: str | Path) -> np.ndarray:
+def _codes(image: Image.Image) -> np.ndarray:
     """(h, w) one number a colour, or palette index; -1 for the background."""
     pixels = np.asarray(image).astype(np.int64)
     if image.mode != "P" and pixels.ndim == 2:
         return np.where(pixels == 0, -1, pixels)
-    red, green, blue, alpha = np.moveaxis(np.asarray(_convert(image, "RGBA", path)).astype(np.int64), 2, 0)
+    red, green, blue, alpha = np.moveaxis(np.asarray(image.convert("RGBA")).astype(np.int64), 2, 0)
     colours = (red << 16) + (green << 8) + blue
     return np.where((colours == 0) | (alpha == 0), -1, pixels if image.mode == "P" else colours)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +13,8 @@ from pathlib import Path
 from lightning_sal.datasets.files import composed, image_files, stem, subfolders, visible
 from lightning_sal.datasets.records import Annotation, Record
 from lightning_sal.datasets.stems import match_stems
+
+log = logging.getLogger(__name__)
 
 DEPTH = 3
 NAMED = 8  # files or folders that a message lists
@@ -92,7 +94,7 @@ class Layout:
             FileNotFoundError: There is no such folder.
             ValueError: No known layout, an empty one, or more than one dataset fits; the message lists them.
 
-        Masks without an image are left out, with a warning that names them.
+        Masks without an image are left out, and a line of the log names them.
         """
         found = self.candidates(root)
         if not found:
@@ -131,16 +133,16 @@ def _around(match: Callable[[Path], list[Candidate]], root: Path) -> list[Candid
 
 
 def without_strays(records: Sequence[Record], root: str | Path) -> list[Record]:
-    """The records without the files that belong to no sample, which a warning names.
+    """The records without the files that belong to no sample, which a line of the log names.
 
     Args:
         records: Of a dataset.
-        root: Named in the warning.
+        root: Named in the line.
     """
     strays = [photo.path for record in records for photo in record.photographs if photo.stray]
     if not strays:
         return list(records)
-    warnings.warn(f"{root}: left out {len(strays)} files that belong to no image ({listed([s.name for s in strays])})")
+    log.warning(f"{root}: left out {len(strays)} files that belong to no image ({listed([s.name for s in strays])})")
     kept = (replace(r, photographs=tuple(photo for photo in r.photographs if not photo.stray)) for r in records)
     return [record for record in kept if record.photographs]
 

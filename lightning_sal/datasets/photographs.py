@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from lightning_sal.datasets.decoding import SUFFIXES, UnreadableSample
+from lightning_sal.datasets.decoding import PICTURES, SUFFIXES, UnreadableSample, open_image
 from lightning_sal.datasets.files import LEFT_BEHIND, is_picture, walk
 from lightning_sal.datasets.images import read_image
 from lightning_sal.datasets.jsonl import GROUP_TASKS
@@ -58,6 +58,17 @@ def check_group(files: Sequence[str], task: str) -> None:
     if (len(files) > 1) != (task in GROUP_TASKS):
         wanted = "a group of at least 2 images" if task in GROUP_TASKS else "one image"
         raise ValueError(f"{', '.join(files) or 'no file'}: {task} needs {wanted}, and {len(files)} given")
+
+
+def check_formats(groups: Iterable[Sequence[str]]) -> None:
+    """Check that no file is of a format that is known not to be read, before any is.
+
+    Raises:
+        UnreadableSample: One is.
+    """
+    for file in (file for files in groups for file in files):
+        if Path(file).suffix.lower() in PICTURES - SUFFIXES:
+            open_image(file).close()  # which says why, or finds another format behind the name
 
 
 def read_group(files: Sequence[str], task: str, key: str = "") -> ImageGroup:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import warnings
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,8 @@ from lightning_sal.datasets.files import composed, files_below, image_files, ste
 from lightning_sal.datasets.images import read_instances_png, read_map, read_mask
 from lightning_sal.datasets.layouts import contents, split_of
 from lightning_sal.datasets.map_ranges import find_ranges
+
+log = logging.getLogger(__name__)
 
 # (H, W) of the ground truth -> (N, H, W) masks or a (1, H, W) map in [0, 1], and the scores of the masks where known
 Reader = Callable[[tuple[int, int]], tuple[Tensor, Tensor | None]]
@@ -39,7 +41,7 @@ def prediction_readers(path: Path, task: str, benchmark: str, ids: Mapping[Any, 
         FileNotFoundError: There is no such path.
         ValueError: The path holds nothing of the kind, or two files for one image.
 
-    Maps in another range than that of their type are read by it, with a warning; see `map_ranges`.
+    Maps in another range than that of their type are read by it, which a line of the log says; see `map_ranges`.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
@@ -61,7 +63,7 @@ def prediction_readers(path: Path, task: str, benchmark: str, ids: Mapping[Any, 
         return {name: partial(_read_instances, file) for name, file in named.items()}
     ranges, lines = find_ranges(files)
     for line in lines:
-        warnings.warn(line)
+        log.warning(line)
     return {name: partial(_read_map, file, ranges.get(file)) for name, file in named.items()}
 
 

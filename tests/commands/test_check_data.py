@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import subprocess
 import sys
@@ -147,6 +148,36 @@ def test_a_wrong_argument_gives_one_line(tmp_path, monkeypatch, capsys, argument
     assert main(arguments) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(reason, line)
+
+
+def test_whatever_is_no_file_or_of_another_format_is_named(tmp_path, capsys):
+    pairs(tmp_path, 3)
+    os.mkfifo(tmp_path / "images/4.png")
+    (tmp_path / "images/5.CR2").write_bytes(b"II*\0")
+    for name in "45":
+        save(tmp_path / f"masks/{name}.png", np.full((9, 12), 255, np.uint8))
+    for name in ("images/Thumbs.db", "images/._0.png", "masks/._0.png", ".DS_Store"):
+        (tmp_path / name).write_bytes(b"\0\5\x16\7")
+    assert main([str(tmp_path)]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        f"{tmp_path}/images/4.png: a pipe, not a file",
+        f"{tmp_path}/images/5.CR2: a raw photograph, which is not read: save it as JPEG or PNG",
+        f"{tmp_path}: 5 samples (sod), 5 images, 2 faults",
+    ]
+    path = tmp_path / "sft.jsonl"
+    path.write_text(json.dumps({"task": "sod", "images": ["images/4.png"], "response": SAID}))
+    assert main([str(path)]) == 1
+    assert capsys.readouterr().out.startswith(f"{path}:1: {tmp_path}/images/4.png: a pipe, not a file")
+
+
+def test_an_instance_mask_as_jpeg_is_a_fault_with_its_number_of_colours(tmp_path, capsys):
+    codes = np.zeros((40, 60, 3), np.uint8)
+    codes[3:20, 5:30], codes[22:36, 8:50] = (200, 30, 0), (0, 90, 200)
+    save(tmp_path / "image/1.jpg", codes)
+    save(tmp_path / "gt/1.jpg", codes)
+    colours = {colour for _, colour in Image.open(tmp_path / "gt/1.jpg").getcolors(2400) or ()} - {(0, 0, 0)}
+    assert main([str(tmp_path), "--task", "sis"]) == 1
+    assert capsys.readouterr().out.startswith(f"{tmp_path}/gt/1.jpg: {len(colours)} colours in a JPEG")
 
 
 def test_help_needs_no_torch():

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from lightning_sal.datamodules import PredictDataModule
 from lightning_sal.datasets.images import UnreadableSample
 from lightning_sal.datasets.photographs import find_groups, read_group
 
@@ -89,3 +90,25 @@ def test_a_group_is_read_or_every_bad_file_named(tmp_path):
         read_group([good], "cosod")
     with pytest.raises(ValueError, match="sod needs one image, and 2 given"):
         read_group([good, good], "sod")
+
+
+def test_images_that_cannot_be_read_are_found_too_and_what_systems_leave_behind_is_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.jpg", "IMG_1.HEIC", "b.gif", "c.avif", "d.CR2", "._a.jpg", "Thumbs.db", "desktop.ini", "notes.txt"):
+        Path(name).touch()
+    for folder in ("__MACOSX", "@eaDir", ".cache"):
+        Path(folder).mkdir()
+        Path(folder, "a.jpg").touch()
+    found = ["IMG_1.HEIC", "a.jpg", "b.gif", "c.avif", "d.CR2"]
+    assert find_groups(["."], "sod") == [(name,) for name in found]
+    assert find_groups(["."], "cosod") == [tuple(found)]
+    assert find_groups(["**/*.jpg"], "sod") == [("a.jpg",)]
+    with pytest.raises(FileNotFoundError, match=r"\*\.db: no file or folder fits"):
+        find_groups(["*.db"], "sod")
+
+
+def test_prediction_is_refused_before_it_starts_where_a_format_is_not_read(tmp_path):
+    for name in ("a.jpg", "b.CR2"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"b\.CR2: a raw photograph, which is not read"):
+        PredictDataModule([str(tmp_path)])

@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from lightning_sal.datasets import images
 from lightning_sal.demo.uploads import Bounds, check_uploads, read_groups, read_upload
@@ -61,6 +61,23 @@ def test_each_bad_file_is_told_by_its_name_and_reason(name, content, said, tmp_p
         with pytest.raises(ValueError, match=f"^{re.escape(said)}") as raised:
             read_upload(path, BOUNDS)
     assert str(tmp_path) not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["text", "profile"])
+def test_a_photograph_with_a_long_text_or_colour_profile_is_read(kind, tmp_path):
+    text = PngImagePlugin.PngInfo()
+    text.add_text("workflow", "x" * 2_000_000, zip=True)
+    options = {"pnginfo": text} if kind == "text" else {"icc_profile": b"x" * 2_000_000}
+    Image.new("RGB", (6, 4), (10, 20, 30)).save(tmp_path / "a.png", **options)
+    assert read_upload(str(tmp_path / "a.png"), BOUNDS)[0, 0].tolist() == [10, 20, 30]
+
+
+def test_a_photograph_of_a_format_that_is_not_read_is_told_by_its_name(tmp_path):
+    path = write(tmp_path / "IMG_1.jpg", b"\xff\x0a\xfa")
+    with pytest.raises(
+        ValueError, match=r"^IMG_1\.jpg cannot be read: JPEG XL, which is not read: save it as JPEG or PNG"
+    ):
+        read_upload(path, BOUNDS)
 
 
 def test_no_pixel_is_decoded_of_a_photograph_that_is_too_large(tmp_path, monkeypatch):
