@@ -25,6 +25,7 @@ from lightning_sal.comparison import (
 from lightning_sal.drawing import gallery, panel
 from lightning_sal.samples import Prediction
 from lightning_sal.tasks import TASKS
+from lightning_sal.writing import whole
 
 
 class BeforeAfter(L.Callback):
@@ -130,4 +131,5 @@ class BeforeAfter(L.Callback):
             for pair in chosen
             for when, p in zip(("before", "after"), pair, strict=True)
         ]
-        gallery(rows, "Held-out scenes before and after").save(self.folder / "gallery.png")
+        with whole(self.folder / "gallery.png") as part:
+            gallery(rows, "Held-out scenes before and after").save(part, "PNG")

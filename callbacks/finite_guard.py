@@ -16,6 +16,8 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrateg
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
+from lightning_sal.writing import whole
+
 
 class FiniteGuard(L.Callback):
     """Check loss and gradient before each optimizer step; where one is NaN or infinite, save the step and stop.
@@ -116,7 +118,8 @@ class FiniteGuard(L.Callback):
         }
         paths = trainer.strategy.broadcast(self._free_paths(trainer))
         self.folder.mkdir(parents=True, exist_ok=True)
-        torch.save(content, paths[trainer.global_rank])
+        with whole(paths[trainer.global_rank]) as part, part.open("wb") as file:
+            torch.save(content, file)
         trainer.strategy.barrier("replay files written")  # the first process to stop may end the others
         return paths
 

@@ -14,6 +14,7 @@ import lightning as L
 
 from lightning_sal.prediction.files import append, delete_listed, numbered, write
 from lightning_sal.samples import Prediction
+from lightning_sal.writing import whole
 
 
 class PredictionWriter(L.Callback):
@@ -115,8 +116,7 @@ def _join(parts: list[Path], path: Path) -> None:
     """Join the parts in turns, since samples were dealt to the processes in turns: the order is that of the data."""
     columns = [part.read_text(encoding="utf-8").splitlines(keepends=True) for part in parts]
     lines = (line for row in zip_longest(*columns) for line in row if line is not None)
-    whole = path.with_suffix(".tmp")
-    whole.write_text("".join(lines), encoding="utf-8")
-    whole.replace(path)
+    with whole(path) as file:
+        file.write_text("".join(lines), encoding="utf-8")
     for part in parts:
         part.unlink()

@@ -22,7 +22,8 @@ class Reliability(L.Callback):
     | `val/<name>/reliability` | of the greedy responses of a validation (TensorBoard only) |
 
     All numbers are those of `ConfidenceCalibration`, over the responses of all processes; rewards are clamped to [0, 1].
-    A figure of rollouts is due every `every_n_steps`; one that no response came before is left out.
+    A figure of rollouts is due every `every_n_steps`; one that no response came before is left out. What is counted since
+    the last one is saved in checkpoints.
 
     What it asks of others, and nothing more: after a step the module's `record`, where it has one, is None or has
     `judged.total` and `confidence`, both (B,). In validation, `evaluation.answers`, where the module has it, maps a name
@@ -39,10 +40,13 @@ class Reliability(L.Callback):
             raise ValueError("Reliability: every_n_steps must be at least 1")
         self.every_n_steps = every_n_steps
         self.rollouts = ConfidenceCalibration(bins=bins)
+        self.rollouts.persistent(True)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.rollouts.to(pl_module.device)
         self._figures = trainer.global_step // self.every_n_steps
+        if not trainer.is_global_zero:  # a checkpoint has the counts of all ranks, which count once
+            self.rollouts.reset()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         record: Any = getattr(pl_module, "record", None)
@@ -61,6 +65,13 @@ class Reliability(L.Callback):
                     logger.log_metrics({"train/ece": expected_calibration_error(curve).item()}, step=step)
                 _draw(trainer, "rollouts/reliability", self.rollouts, step)
         self.rollouts.reset()
+
+    def state_dict(self) -> dict[str, Any]:
+        with self.rollouts.sync_context():
+            return {"rollouts": self.rollouts.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rollouts.load_state_dict(state_dict["rollouts"])
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking:

@@ -29,7 +29,8 @@ class ResponseTypes(L.Callback):
 
     The advantages are those of the training, and those that CGPO and, where a prompt has several responses at a step,
     GRPO, Dr.GRPO and RLOO would give the same responses. Values are over the responses of all processes. A figure is due
-    every `every_n_steps`; one that no response came before is left out.
+    every `every_n_steps`; one that no response came before is left out. The responses since the last figure are saved in
+    checkpoints.
 
     What it asks of others, and nothing more: after a step the module's `record`, where it has one, is None or has
     `groups` (B objects with `key` and `task`), `judged.total`, `confidence` and `advantages`, all (B,).
@@ -57,6 +58,8 @@ class ResponseTypes(L.Callback):
         if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
             require_matplotlib()  # now rather than at the first figure
         self._figures = trainer.global_step // self.every_n_steps
+        if not trainer.is_global_zero:  # a checkpoint has those of all ranks, which count once
+            self._collected = []
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         record: Any = getattr(pl_module, "record", None)
@@ -71,6 +74,12 @@ class ResponseTypes(L.Callback):
         if collected and trainer.is_global_zero:
             columns = {name: torch.cat([part[name] for part in collected]) for name in collected[0]}
             self._log(trainer, columns.pop("reward"), columns.pop("confidence"), columns)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"collected": _over_ranks(self._collected)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._collected = list(state_dict["collected"])
 
     def _log(self, trainer: L.Trainer, rewards: Tensor, confidence: Tensor, advantages: dict[str, Tensor]) -> None:
         step = trainer.global_step - 1  # as the scalars of this step are counted

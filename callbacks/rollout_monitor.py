@@ -30,6 +30,8 @@ class RolloutMonitor(L.Callback):
     would show only one phase where the period of the log is a multiple of that of the phases. Values are those of the
     first process; where a strategy shards gradients, the norm is that of its shard.
 
+    What is collected for the next entry is saved in checkpoints: a run that goes on logs what it would have logged.
+
     What it asks of others, and nothing more: a batch of interleaved training is a `Phased` (any other counts as RL);
     after a step the module's `record`, where it has one, is None or has `advantages` (B,).
 
@@ -41,12 +43,16 @@ class RolloutMonitor(L.Callback):
         if histogram_every_n_steps < 1:
             raise ValueError("RolloutMonitor: histogram_every_n_steps must be at least 1")
         self.histogram_every_n_steps = histogram_every_n_steps
+        self._seconds: deque[float] = deque()
+        self._sft: deque[bool] = deque()
         self._advantages: list[Tensor] = []
+        self._kept: dict[str, list[Any]] = {"seconds": [], "sft": []}  # of the run that this one goes on from
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         window = max(1, getattr(trainer, "log_every_n_steps", 1))  # type: ignore[attr-defined]
-        self._seconds: deque[float] = deque(maxlen=window)
-        self._sft: deque[bool] = deque(maxlen=window)
+        self._seconds = deque(self._kept["seconds"], maxlen=window)
+        self._sft = deque(self._kept["sft"], maxlen=window)
+        self._kept = {"seconds": [], "sft": []}
         self._histograms = trainer.global_step // self.histogram_every_n_steps
 
     def on_train_batch_start(self, *_: Any) -> None:
@@ -72,6 +78,12 @@ class RolloutMonitor(L.Callback):
         }
         pl_module.log_dict(values)
         self._collect(trainer, getattr(pl_module, "record", None))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": list(self._seconds), "sft": list(self._sft), "advantages": list(self._advantages)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._kept, self._advantages = state_dict, list(state_dict["advantages"])
 
     def _collect(self, trainer: L.Trainer, record: Any) -> None:
         if record is not None:

@@ -61,6 +61,12 @@ class RolloutPanels(L.Callback):
                 )
                 board.add_text(f"rollouts/{task}", text, step)
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"drawn": self._drawn}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._drawn = state_dict["drawn"]
+
     def _panel(self, record: Any, row: int) -> Any:
         group, judged, text = record.groups[row], record.judged, record.rollout.texts[row]
         title = " · ".join([_headline(record, row), *_reasons(judged, row)])

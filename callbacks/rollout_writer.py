@@ -11,6 +11,8 @@ from typing import Any
 
 import lightning as L
 
+from lightning_sal.writing import appending
+
 NAME = re.compile(r"rollouts(-\d+)?\.jsonl")
 
 
@@ -64,7 +66,7 @@ class RolloutWriter(L.Callback):
             return
         self._written = step // self.every_n_steps
         about = {"step": step, "rank": trainer.global_rank}
-        with self._file.open("a", encoding="utf-8") as file:
+        with appending(self._file) as file:
             file.write("".join(json.dumps(about | line) + "\n" for line in _lines(record)))
 
     def state_dict(self) -> dict[str, Any]:

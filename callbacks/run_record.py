@@ -13,6 +13,7 @@ import lightning as L
 from lightning_sal.comparison import evaluate, write_arms
 from lightning_sal.memory import peak_memory
 from lightning_sal.samples import Phased
+from lightning_sal.writing import whole
 
 
 class RunRecord(L.Callback):
@@ -68,7 +69,8 @@ class RunRecord(L.Callback):
         folder: Any = self.folder
         folder.mkdir(parents=True, exist_ok=True)
         write_arms({type(pl_module).__name__: samples}, folder / "samples.jsonl")
-        (folder / "curve.jsonl").write_text("".join(json.dumps(line) + "\n" for line in self.curve))
+        with whole(folder / "curve.jsonl") as part:
+            part.write_text("".join(json.dumps(line) + "\n" for line in self.curve))
         prompts = sum(line["prompts"] for line in self.curve)
         run = {
             "rl_seconds": statistics.median(self.seconds["rl"]) if self.seconds["rl"] else None,
@@ -77,4 +79,5 @@ class RunRecord(L.Callback):
             "responses": sum(line["responses"] for line in self.curve) / prompts if prompts else None,
             "seconds": seconds,
         }
-        (folder / "run.json").write_text(json.dumps(run, indent=1) + "\n")  # last, since it says that the run is whole
+        with whole(folder / "run.json") as part:  # last, since it says that the run is whole
+            part.write_text(json.dumps(run, indent=1) + "\n")

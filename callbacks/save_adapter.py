@@ -11,6 +11,8 @@ from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
 from torch.distributed.tensor import DTensor
 
+from lightning_sal.writing import whole
+
 
 class SaveAdapter(L.Callback):
     """Write the adapters in peft's own format beside every checkpoint of a fit, and remove them with it.
@@ -59,11 +61,8 @@ class _BesideCheckpoints(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         folder = adapter_folder(path)
         self.kept.save_checkpoint(checkpoint, path, storage_options)
-        part = folder.with_name(f".{folder.name}.part")  # so that under its name there is always a whole one
-        self.model.save_pretrained(part)
-        if folder.exists():
-            shutil.rmtree(folder)  # of the checkpoint that was just replaced
-        part.rename(folder)
+        with whole(folder) as part:  # in place of that of the checkpoint that was just replaced
+            self.model.save_pretrained(part)
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return self.kept.load_checkpoint(path, *args, **kwargs)

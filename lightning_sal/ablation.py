@@ -16,6 +16,7 @@ from typing import Any
 
 from lightning_sal.comparison import Sample, paired_difference, read_arms, summary
 from lightning_sal.tasks import TASKS
+from lightning_sal.writing import whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +127,9 @@ def markdown(heads: Sequence[str], table: Sequence[Sequence[str]]) -> str:
 
 def write_table(heads: Sequence[str], table: Sequence[Sequence[str]], folder: Path) -> None:
     """`table.md` and `table.csv`; those of an earlier call over fewer runs are replaced."""
-    (folder / "table.md").write_text(markdown(heads, table))
-    with (folder / "table.csv").open("w", newline="") as file:
+    with whole(folder / "table.md") as part:
+        part.write_text(markdown(heads, table))
+    with whole(folder / "table.csv") as part, part.open("w", newline="") as file:
         csv.writer(file).writerows([heads, *table])
 
 

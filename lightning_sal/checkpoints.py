@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -51,3 +52,5 @@ class WholeCheckpoints(TorchCheckpointIO):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as part, part.open("wb") as file:  # given a path, torch would not say why it cannot write
             torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())  # else, after a loss of power, the name might stand for nothing

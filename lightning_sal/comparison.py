@@ -14,6 +14,7 @@ import torch
 
 from lightning_sal.samples import Batch, Prediction
 from lightning_sal.tasks import TASKS
+from lightning_sal.writing import whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,9 @@ def summary(samples: Sequence[Sample]) -> dict[str, float]:
 
 def write_arms(arms: Mapping[str, Sequence[Sample]], path: Path) -> None:
     """One JSON object a line: the arm and the fields of the sample."""
-    with path.open("x") as file:
+    if path.exists():
+        raise FileExistsError(f"{path} is there already, and is not overwritten")
+    with whole(path) as part, part.open("w") as file:
         for arm, samples in arms.items():
             file.writelines(json.dumps({"arm": arm, **asdict(sample)}) + "\n" for sample in samples)
 

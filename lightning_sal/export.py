@@ -17,6 +17,7 @@ from lightning_sal import tasks
 from lightning_sal.policy.adapters import add_lora
 from lightning_sal.policy.config import LoRA, PolicyConfig
 from lightning_sal.policy.loading import freeze, load_model
+from lightning_sal.writing import naming
 
 POLICY = "policy.net."  # What the names of a policy's weights begin with in checkpoints of `lightning_sal.modules`
 ADAPTED = "base_model.model."  # What peft puts before the names of the model itself
@@ -201,7 +202,7 @@ def write(folder: Path, model: Any, processor: Any, instructions: Mapping[str, s
                 f"{name} is not finite in {model.dtype}: float16 ends at 65504, and NaN is of the training"
             )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".export-", dir=folder.parent) as held:
+    with naming(folder.parent, folder.name), TemporaryDirectory(prefix=".export-", dir=folder.parent) as held:
         whole = Path(held) / folder.name
         for part in (model.config.text_config, model.config.vision_config):  # transformers sets that of the whole alone
             part.dtype = model.dtype

@@ -19,6 +19,7 @@ from typing import Any
 from PIL import Image
 
 from lightning_sal.pages import data_uri, page_head
+from lightning_sal.writing import appending, whole
 
 ESCAPED = "backslashreplace"  # what a name of a file holds that is not UTF-8
 WORST = 24  # images of a benchmark on the page of failures
@@ -51,9 +52,9 @@ class Results:
 def write_summary(results: Results, folder: Path) -> Path:
     """Write `summary.json`, in one piece."""
     path = folder / "summary.json"
-    part = path.with_suffix(".tmp")
-    part.write_text(json.dumps(asdict(results), indent=2), encoding="utf-8")
-    return part.replace(path)
+    with whole(path) as part:
+        part.write_text(json.dumps(asdict(results), indent=2), encoding="utf-8")
+    return path
 
 
 def read_summary(folder: Path) -> Results:
@@ -125,9 +126,10 @@ class ResultsWriter:
             self.samples, self.key = self.samples + 1, row["key"]
         row = {"sample": self.samples * self.parts + self.part, **row}
         new = benchmark not in self.worst
-        with self._csv(benchmark, self.part).open(
-            "w" if new else "a", newline="", encoding="utf-8", errors=ESCAPED
-        ) as file:
+        path = self._csv(benchmark, self.part)
+        if new:
+            path.unlink(missing_ok=True)  # of a run that did not finish
+        with appending(path, errors=ESCAPED) as file:
             writer = csv.DictWriter(file, list(row))
             if new:
                 writer.writeheader()
@@ -140,7 +142,8 @@ class ResultsWriter:
 
     def close(self) -> None:
         """Write down the worst images of this process."""
-        self._worst_file(self.part).write_text(json.dumps(self.worst), encoding="utf-8")
+        with whole(self._worst_file(self.part)) as part:
+            part.write_text(json.dumps(self.worst), encoding="utf-8")
 
     def finish(self, results: Results) -> None:
         """Join what all processes wrote, once all are closed, and write the summary and the page of failures."""
@@ -153,7 +156,8 @@ class ResultsWriter:
         for benchmark in worst:
             self._join(benchmark)
         page = _page(results.name, {name: sorted(entries, reverse=True)[:WORST] for name, entries in worst.items()})
-        (self.folder / "failures.html").write_text(page, encoding="utf-8", errors=ESCAPED)
+        with whole(self.folder / "failures.html") as part:
+            part.write_text(page, encoding="utf-8", errors=ESCAPED)
         write_summary(results, self.folder)
 
     def _join(self, benchmark: str) -> None:
@@ -167,7 +171,7 @@ class ResultsWriter:
                 lines += own
                 path.unlink()
         lines.sort(key=lambda line: int(line.split(",", 1)[0]))  # stable: the images of a sample stay in order
-        with (self.folder / f"{benchmark}.csv").open("w", newline="", encoding="utf-8") as file:
+        with whole(self.folder / f"{benchmark}.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
             file.writelines([head, *lines])
 
     def _csv(self, benchmark: str, part: int) -> Path:

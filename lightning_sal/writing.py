@@ -15,7 +15,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A place beside `path` for a file or a folder, which takes that name once it is whole and on the disk.
+    """A place beside `path` for a file or a folder, which takes that name once it is whole.
 
     Where writing fails, nothing of it is left, and what had the name before keeps it.
 
@@ -27,9 +27,8 @@ def whole(path: Path) -> Iterator[Path]:
     """
     part = path.with_name(f".{path.name}.part")
     try:
-        with naming(path):
+        with naming(path.parent, path.name):
             yield part
-            _sync(part)
             if part.is_dir() and path.is_dir():  # a folder takes the name of an empty one alone
                 shutil.rmtree(path)
             part.replace(path)
@@ -39,15 +38,19 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def appending(path: Path) -> Iterator[TextIO]:
+def appending(path: Path, errors: str = "replace") -> Iterator[TextIO]:
     """A text file whose end is written to; where that fails, it is as long as it was.
+
+    Args:
+        path: Of the file; its folder is there.
+        errors: What becomes of what UTF-8 has no sign for, as `open` takes it.
 
     Raises:
         OSError: As for `whole`.
     """
     length = path.stat().st_size if path.exists() else None
     try:
-        with naming(path), path.open("a", encoding="utf-8", errors="replace", newline="\n") as file:
+        with naming(path.parent, path.name), path.open("a", encoding="utf-8", errors=errors, newline="") as file:
             yield file
     except BaseException:
         if length is None:
@@ -58,8 +61,12 @@ def appending(path: Path) -> Iterator[TextIO]:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def naming(folder: Path, what: str) -> Iterator[None]:
     """Inside, a full disk is one line that names the folder and what was being written.
+
+    Args:
+        folder: Where it is written.
+        what: Such as the name of the file.
 
     Raises:
         OSError: In place of what the system, torch or safetensors say of it.
@@ -69,8 +76,8 @@ def naming(path: Path) -> Iterator[None]:
     except Exception as error:  # each library has an error of its own for it, and some hide the system's beneath
         if not is_full(error):
             raise
-        line = f"the disk is full: {path.name} was being written, and is not kept; make room there, or write elsewhere"
-        raise OSError(errno.ENOSPC, line, str(path.parent)) from error
+        line = f"the disk is full: {what} was being written, and is not kept; make room there, or write elsewhere"
+        raise OSError(errno.ENOSPC, line, str(folder)) from error
 
 
 def is_full(error: BaseException | None) -> bool:
@@ -80,14 +87,6 @@ def is_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _sync(part: Path) -> None:
-    """Wait until the disk has it: after a loss of power a name would else stand for nothing."""
-    for file in [*part.rglob("*")] if part.is_dir() else [part]:
-        if file.is_file():
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
 
 
 def _remove(part: Path) -> None:

@@ -6,6 +6,7 @@ unfinished last line and goes on. Two runs cannot write to the same files at onc
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_sal.annotation.samples import IDENTITY, Sample, key_of
+from lightning_sal.writing import naming
 
 BEGINNING = b'{"task": '  # of each line
 
@@ -137,7 +139,8 @@ def _key(line: bytes, place: str) -> str:
 
 
 def _append(file: FileIO, fields: Mapping[str, Any]) -> None:
-    line = json.dumps(fields).encode() + b"\n"
-    if file.write(line) != len(line):
-        raise OSError("the disk is full: the last line is cut off when the same command is run again")
-    os.fsync(file.fileno())
+    line, path = json.dumps(fields).encode() + b"\n", Path(str(file.name))
+    with naming(path.parent, path.name):
+        if file.write(line) != len(line):  # what is there of it is cut off when the same command is run again
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(file.fileno())

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from lightning_sal.writing import whole
+
 
 @dataclass(frozen=True, slots=True)
 class Instances:
@@ -40,9 +42,9 @@ def write_instances(path: Path, images: Iterable[Instances]) -> None:
         path: Where to write.
         images: Drawn one by one; image ids count them from 1.
     """
-    whole, annotations = path.with_suffix(".tmp"), path.with_suffix(".annotations.tmp")
+    annotations = path.with_suffix(".annotations")
     numbers, listed = count(1), []
-    with annotations.open("w", encoding="utf-8") as file:
+    with whole(annotations) as part, part.open("w", encoding="utf-8") as file:
         for image_id, image in enumerate(images, 1):
             height, width = image.size
             listed.append({"id": image_id, "file_name": image.file_name, "height": height, "width": width})
@@ -57,12 +59,13 @@ def write_instances(path: Path, images: Iterable[Instances]) -> None:
                 }
                 file.write((",\n" if number > 1 else "") + json.dumps(about | instance(mask)))
     head = {"categories": [{"id": 1, "name": "salient instance"}], "images": listed}
-    with whole.open("w", encoding="utf-8") as file, annotations.open(encoding="utf-8") as lines:
-        file.write(json.dumps(head)[:-1] + ', "annotations": [\n')
-        file.writelines(lines)
-        file.write("\n]}\n")
-    annotations.unlink()
-    whole.replace(path)
+    try:
+        with whole(path) as part, part.open("w", encoding="utf-8") as file, annotations.open(encoding="utf-8") as lines:
+            file.write(json.dumps(head)[:-1] + ', "annotations": [\n')
+            file.writelines(lines)
+            file.write("\n]}\n")
+    finally:
+        annotations.unlink()
 
 
 def instance(mask: np.ndarray) -> dict[str, Any]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.loggers import TensorBoardLogger
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from tensorboard.compat.proto import event_pb2
 
 from lightning_sal.checkpoints import WholeCheckpoints
+from lightning_sal.writing import naming
 
 Numbers = Mapping[str, Any]
+events: Any = event_pb2  # whose names protobuf makes as it loads, which type checkers do not see
 
 
 class GoingOn(L.Callback):
@@ -44,14 +47,19 @@ class GoingOn(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.seed = trainer.strategy.broadcast(torch.initial_seed() if self.seed is None else self.seed)
         for logger in trainer.loggers:
-            logger.log_metrics = _Once(logger.log_metrics)
+            logger.log_metrics = _Once(logger)
             if trainer.global_step and trainer.is_global_zero and isinstance(logger, TensorBoardLogger):
                 # What SummaryWriter writes with its `purge_step`.
-                event = Event(session_log=SessionLog(status=SessionLog.START))
+                event = events.Event(session_log=events.SessionLog(status=events.SessionLog.START))
                 logger.experiment._get_file_writer().add_event(event, trainer.global_step)
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        entropy = (self.seed, trainer.global_step, trainer.global_rank, 1)  # 1: apart from what sampling is seeded with
+        entropy = (
+            self.seed or 0,
+            trainer.global_step,
+            trainer.global_rank,
+            1,
+        )  # 1: apart from what sampling is seeded with
         state = np.random.SeedSequence(entropy).generate_state(2)
         random.seed(int(state[0]))
         np.random.seed(state[0])  # noqa: NPY002  the global generator is what others draw from
@@ -67,7 +75,8 @@ class GoingOn(L.Callback):
 
     def on_save_checkpoint(self, trainer: L.Trainer, *_: Any) -> None:
         for logger in trainer.loggers:
-            logger.save()
+            with naming(Path(logger.save_dir or "."), "the log"):
+                logger.save()
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         for logger in trainer.loggers:
@@ -84,8 +93,10 @@ class GoingOn(L.Callback):
 class _Once:
     """`log_metrics` of a logger, but for what it has logged of the same step already."""
 
-    def __init__(self, log: Callable[..., None]) -> None:
-        self.log, self.step, self.logged = log, None, {}
+    def __init__(self, logger: Logger) -> None:
+        self.log, self.folder = logger.log_metrics, Path(logger.save_dir or ".")
+        self.step: int | None = None
+        self.logged: dict[str, str] = {}
 
     def __call__(self, metrics: Numbers, step: int | None = None) -> None:
         if step != self.step:
@@ -93,4 +104,5 @@ class _Once:
         new = {name: value for name, value in metrics.items() if repr(value) != self.logged.get(name)}  # NaN is NaN
         self.logged |= {name: repr(value) for name, value in new.items()}
         if new:
-            self.log(metrics=new, step=step)
+            with naming(self.folder, "the log"):
+                self.log(metrics=new, step=step)

@@ -70,7 +70,7 @@ def _save(trainer: L.Trainer) -> str:
     saver = savers[0]
     path = saver.last_model_path or trainer.strategy.broadcast(_free(Path(saver.dirpath or ".")))
     saver.last_model_path = path  # the next one replaces it, also in a run that goes on
-    trainer.save_checkpoint(path)
+    trainer.save_checkpoint(path, weights_only=False)
     return f": the same command with --ckpt_path {path} goes on from there"
 
 

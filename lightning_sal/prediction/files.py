@@ -22,6 +22,7 @@ from torch import Tensor
 from lightning_sal.drawing import overlay
 from lightning_sal.samples import Prediction
 from lightning_sal.tasks import get_task
+from lightning_sal.writing import appending, whole
 
 LONGEST_STEM = 200  # bytes; file systems allow 255 for the whole name
 
@@ -42,14 +43,22 @@ def write(folder: Path, prediction: Prediction, claim: Claim) -> dict[str, Any]:
     """
     group = prediction.group
     masks, overlays = [], []
-    for number, (image, found, drawn) in enumerate(zip(group.images, prediction.masks, prediction.drawn, strict=True)):
-        endings = [f"_{i}.png" for i in range(len(found))] if get_task(group.task).instances else [".png"]
-        mask_files, overlay_file = claim(_stem(prediction, number), endings)
-        for file, mask in zip(mask_files, found, strict=True):
-            _save(mask.byte() * 255, file)
-        _save(overlay(image, drawn), overlay_file)
-        masks.append([file.relative_to(folder).as_posix() for file in mask_files])
-        overlays.append(overlay_file.relative_to(folder).as_posix())
+    claimed: list[Path] = []
+    pictures = zip(group.images, prediction.masks, prediction.drawn, strict=True)
+    try:
+        for number, (image, found, drawn) in enumerate(pictures):
+            endings = [f"_{i}.png" for i in range(len(found))] if get_task(group.task).instances else [".png"]
+            mask_files, overlay_file = claim(_stem(prediction, number), endings)
+            claimed += [*mask_files, overlay_file]
+            for file, mask in zip(mask_files, found, strict=True):
+                _save(mask.byte() * 255, file)
+            _save(overlay(image, drawn), overlay_file)
+            masks.append([file.relative_to(folder).as_posix() for file in mask_files])
+            overlays.append(overlay_file.relative_to(folder).as_posix())
+    except BaseException:  # no line will list what there is of it
+        for file in claimed:
+            file.unlink(missing_ok=True)
+        raise
     return {
         "task": group.task,
         "benchmark": group.benchmark,
@@ -66,7 +75,7 @@ def write(folder: Path, prediction: Prediction, claim: Claim) -> dict[str, Any]:
 
 def append(path: Path, line: str) -> None:
     """Add a line to a file in one piece; where that was cut off, it has no end."""
-    with path.open("a", encoding="utf-8", errors="replace", newline="\n") as file:
+    with appending(path) as file:
         file.write(line + "\n")
 
 
@@ -103,4 +112,5 @@ def _stem(prediction: Prediction, number: int) -> str:
 
 
 def _save(pixels: Tensor, path: Path) -> None:
-    Image.fromarray(pixels.cpu().numpy()).save(path)
+    with whole(path) as part:
+        Image.fromarray(pixels.cpu().numpy()).save(part, "PNG")

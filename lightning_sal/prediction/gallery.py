@@ -11,6 +11,7 @@ from lightning_sal.prediction.answer_page import answer_html, answer_style
 from lightning_sal.prediction.files import append
 from lightning_sal.samples import Prediction
 from lightning_sal.tasks import get_task
+from lightning_sal.writing import whole
 
 A_PAGE = 200  # answers
 MOST_EXPRESSIONS = 128  # whose masks light up
@@ -62,7 +63,8 @@ class Gallery:
         if not at:
             if number:
                 append(self._page(number - 1), _link(page, "next page"))
-            page.write_text(self._head(number), encoding="utf-8", errors="replace")
+            with whole(page) as part:
+                part.write_text(self._head(number), encoding="utf-8", errors="replace")
         append(page, _card(prediction))
         self.answers += 1
 
@@ -70,7 +72,8 @@ class Gallery:
         """End the last page by a list of what was not answered, and why; gives the first page."""
         last = self._page(max(0, self.answers - 1) // A_PAGE)
         if not self.answers:
-            last.write_text(self._head(0), encoding="utf-8", errors="replace")
+            with whole(last) as part:
+                part.write_text(self._head(0), encoding="utf-8", errors="replace")
         if unanswered:
             lines = "".join(f"<li>{html.escape(line)}</li>" for line in unanswered)
             append(last, f'<section class="card unanswered"><h2>Not answered</h2><ul>{lines}</ul></section>')

@@ -1,0 +1,31 @@
+"""What the fits that are killed consist of, where the real thing would only cost time."""
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_sal.rewards.terms import RewardTerm, Scores
+
+
+class Wobbling(RewardTerm):
+    """Tells any responses apart, and draws from each of the global generators."""
+
+    name = "wobbling"
+
+    def forward(self, judged):
+        lengths = torch.tensor([len(each.text) % 7 / 7 for each in judged])
+        drawn = torch.rand(len(judged)) + random.random() + np.random.random()  # noqa: NPY002
+        return Scores(lengths + drawn, (None,) * len(judged))
+
+
+class Blind:
+    """Finds nothing."""
+
+    def segment(self, images: Sequence[Tensor], expressions: Sequence[Sequence[str]]) -> list[Tensor]:
+        return [
+            torch.zeros(len(texts), *image.shape[:2], dtype=torch.bool)
+            for image, texts in zip(images, expressions, strict=True)
+        ]
