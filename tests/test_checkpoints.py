@@ -39,9 +39,7 @@ def test_a_damaged_one_is_told_and_the_newest_whole_one_is_named(folder, damage)
     last.write_bytes(content)
     os.utime(last, (1000, 1000))
     assert not is_whole(last)
-    with pytest.raises(
-        ValueError, match=r"last\.ckpt is not a checkpoint.*the newest whole one beside it is .*step=4\.ckpt"
-    ):
+    with pytest.raises(ValueError, match=r"last\.ckpt is not a checkpoint.*the newest whole one .*step=4\.ckpt"):
         require_whole(last)
     assert newest_whole(folder) == folder / "step=4.ckpt"
 

@@ -36,11 +36,16 @@ def test_of_a_full_disk_nothing_is_left_and_the_former_file_stays(tmp_path):
     assert (tmp_path / "a.txt").read_text() == "former"
 
 
+def half_of(path, error):
+    with whole(path) as part:
+        part.write_text("half")
+        raise error
+
+
 @pytest.mark.parametrize("kind", [KeyError, KeyboardInterrupt])
 def test_other_errors_stay_what_they_are_and_leave_nothing_either(tmp_path, kind):
-    with pytest.raises(kind), whole(tmp_path / "a.txt") as part:
-        part.write_text("half")
-        raise kind
+    with pytest.raises(kind):
+        half_of(tmp_path / "a.txt", kind)
     assert not list(tmp_path.iterdir())
 
 
@@ -52,17 +57,22 @@ def test_a_folder_takes_the_place_of_the_former_one(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["folder", "second"]
 
 
+def half_a_line_of(path):
+    with appending(path) as file:
+        file.write("tw")
+        file.flush()
+        no_room(path.parent / "other")
+
+
 def test_an_addition_that_fails_leaves_no_part_of_it(tmp_path):
     path = tmp_path / "lines.jsonl"
-    with pytest.raises(OSError, match="disk is full"), appending(path) as file:
-        no_room(tmp_path / "other")
+    with pytest.raises(OSError, match="disk is full"):
+        half_a_line_of(path)
     assert not path.exists()
     with appending(path) as file:
         file.write("one\n")
-    with pytest.raises(OSError, match=r"lines\.jsonl was being written"), appending(path) as file:
-        file.write("tw")
-        file.flush()
-        no_room(tmp_path / "other")
+    with pytest.raises(OSError, match=r"lines\.jsonl was being written"):
+        half_a_line_of(path)
     assert path.read_text() == "one\n"
 
 
@@ -90,9 +100,13 @@ def test_whoever_writes_to_a_real_full_disk(disk, write):
     assert not list(disk.iterdir())
 
 
+def hidden(folder):
+    try:
+        no_room(folder / "a")
+    except OSError:
+        raise RuntimeError("unexpected pos 64 vs 0")  # noqa: B904  as torch does
+
+
 def test_an_error_that_hides_a_full_disk_is_seen_through(tmp_path):
     with pytest.raises(OSError, match="the log was being written"), naming(tmp_path, "the log"):
-        try:
-            no_room(tmp_path / "a")
-        except OSError:
-            raise RuntimeError("unexpected pos 64 vs 0")  # noqa: B904  as torch does
+        hidden(tmp_path)
