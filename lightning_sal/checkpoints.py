@@ -37,7 +37,9 @@ def require_whole(path: Path) -> None:
     """
     if path.is_file() and not is_whole(path):
         other = newest_whole(path.parent)
-        advice = f"the newest whole one beside it is {other}" if other else "no other one beside it is whole"
+        advice = "no other one beside it is whole"
+        if other:
+            advice = f"the newest whole one beside it is {other}, which --ckpt_path last-good takes in a fit by itself"
         raise ValueError(f"{path} is not a checkpoint, or only the beginning of one, or damaged; {advice}")
 
 

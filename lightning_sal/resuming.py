@@ -35,8 +35,8 @@ def go_on(config: Any) -> str:
         for folder in _versions(_base(logger)):
             if logger.version is None and folder.resolve() in checkpoint.resolve().parents:
                 logger.version = int(folder.name.removeprefix("version_"))
-                names = (f"{stem}.yaml" for stem in numbered("config"))
-                return next(name for name in names if not (folder / name).exists())
+        if (folder := _version(logger)) is not None:
+            return next(name for stem in numbered("config") if not (folder / (name := f"{stem}.yaml")).exists())
     return "config.yaml"
 
 
@@ -64,9 +64,8 @@ def _folders(trainer: Any) -> list[Path] | None:
     if trainer.logger in (None, True):
         versions = _versions(Path(trainer.default_root_dir or ".") / "lightning_logs")
     elif loggers := list(_settings(trainer.logger, "TensorBoardLogger", "CSVLogger")):
-        version = loggers[0].version
-        stated_version = version if isinstance(version, str) else f"version_{version}"
-        versions = _versions(_base(loggers[0])) if version is None else [_base(loggers[0]) / stated_version]
+        stated_version = _version(loggers[0])
+        versions = _versions(_base(loggers[0])) if stated_version is None else [stated_version]
     else:
         return None
     return [version / "checkpoints" for version in versions]
@@ -81,6 +80,13 @@ def _settings(parts: Any, *classes: str) -> Iterator[Any]:
 
 def _base(logger: Any) -> Path:
     return Path(logger.save_dir) / (logger.name or "")
+
+
+def _version(logger: Any) -> Path | None:
+    """The folder of the run of a logger whose version is stated."""
+    if logger.version is None:
+        return None
+    return _base(logger) / (logger.version if isinstance(logger.version, str) else f"version_{logger.version}")
 
 
 def _versions(base: Path) -> list[Path]:
