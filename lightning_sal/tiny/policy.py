@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
 import torch
@@ -31,9 +32,10 @@ _CHAT_TEMPLATE = (
 )
 
 
-def build_tokenizer() -> Any:
-    """A byte-level BPE `Qwen2Tokenizer` whose merges come from scene responses; any Unicode text round-trips."""
-    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
+@cache
+def _learnt() -> Any:
+    """Vocabulary and merges out of the words of scenes. Learnt once, since all those scenes are drawn for it."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import Qwen2Tokenizer
 
     corpus = [scene_group(0, task, i).response or "" for task in INSTRUCTIONS for i in range(200)]
@@ -47,10 +49,18 @@ def build_tokenizer() -> Any:
     bpe.train_from_iterator(
         corpus, trainers.BpeTrainer(vocab_size=640, initial_alphabet=alphabet, min_frequency=2, show_progress=False)
     )
-    learnt = json.loads(bpe.to_str())["model"]
+    return json.loads(bpe.to_str())["model"]
+
+
+def build_tokenizer() -> Any:
+    """A byte-level BPE `Qwen2Tokenizer` whose merges come from scene responses; any Unicode text round-trips."""
+    from tokenizers import AddedToken
+    from transformers import Qwen2Tokenizer
+
+    learnt = _learnt()
     make: Any = Qwen2Tokenizer  # its annotations leave out what it takes
     tokenizer = make(
-        vocab=learnt["vocab"],
+        vocab=dict(learnt["vocab"]),
         merges=[tuple(m) for m in learnt["merges"]],
         unk_token=None,
         eos_token="<|im_end|>",

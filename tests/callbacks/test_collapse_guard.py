@@ -9,7 +9,7 @@ from torch import nn
 
 from lightning_sal.callbacks import CollapseGuard
 from lightning_sal.samples import Phased
-from tests.distributed.processes import apart
+from tests.distributed.processes import in_processes
 from tests.modules.parts import cgpo, scenes
 from tests.modules.parts import trainer as quiet_trainer
 
@@ -207,7 +207,7 @@ def test_the_scalars_of_the_docstring_are_those_that_rl_logs(tmp_path):
     assert not run.should_stop
 
 
-def two_ranks(folder):
+def two_ranks(world_size, rank, folder):
     """The ranks log 0 and 0, then 0 and 9, whose mean alone is above 4."""
 
     class PerRank(Growing):
@@ -217,7 +217,7 @@ def two_ranks(folder):
             return loss
 
     guard = CollapseGuard({"signal": (None, 4)}, action="rollback", window=1)
-    options = {"devices": 2, "strategy": "ddp_fork", "use_distributed_sampler": False}
+    options = {"devices": world_size, "strategy": "ddp", "use_distributed_sampler": False}
     fit(
         folder,
         [0.0, 0.0, 0.0, 9.0, 0.0, 0.0],
@@ -229,7 +229,7 @@ def two_ranks(folder):
 
 
 def test_ranks_that_log_unlike_values_roll_back_together(tmp_path):
-    apart(two_ranks, tmp_path)
+    in_processes(two_ranks, (2,), tmp_path)
     for rank in range(2):
         seen = eval((tmp_path / f"rank={rank}.txt").read_text())
         assert seen == pytest.approx([0, 1, 2, 3, 2, 3], abs=1e-4)

@@ -10,7 +10,7 @@ from torch import nn
 
 from lightning_sal.callbacks import FiniteGuard
 from lightning_sal.samples import Batch, ImageGroup, Phased
-from tests.distributed.processes import apart
+from tests.distributed.processes import in_processes
 
 
 class Squares(L.LightningModule):
@@ -127,17 +127,18 @@ class PerRank(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def two_ranks(folder):
+def two_ranks(world_size, rank, folder):
     try:
-        fit(folder, [batch(1)] * 6, PerRank(), devices=2, strategy="ddp_fork", use_distributed_sampler=False)
+        fit(folder, [batch(1)] * 6, PerRank(), devices=world_size, strategy="ddp", use_distributed_sampler=False)
     except Exception as error:
-        (folder / "error.txt").write_text(str(error))
+        (folder / f"error-{rank}.txt").write_text(str(error))
 
 
 def test_all_ranks_stop_at_the_same_step_and_the_one_at_fault_is_named(tmp_path):
-    apart(two_ranks, tmp_path)
-    assert "step 1, rank 1: loss inf" in (tmp_path / "error.txt").read_text()
-    assert "step=1-rank=1.replay" in (tmp_path / "error.txt").read_text()
+    in_processes(two_ranks, (2,), tmp_path)
+    for rank in range(2):
+        assert "step 1, rank 1: loss inf" in (tmp_path / f"error-{rank}.txt").read_text()
+        assert "step=1-rank=1.replay" in (tmp_path / f"error-{rank}.txt").read_text()
     files = {path.name: load(path)["rank"] for path in (tmp_path / "replay").iterdir()}
     assert files == {"step=1-rank=0.replay": 0, "step=1-rank=1.replay": 1}
 

@@ -16,15 +16,6 @@ def process(work, *args):
     return CONTEXT.Process(target=_as_here, args=(dict(os.environ), work, args))
 
 
-def apart(work, *args):
-    """Call `work(*args)` in a process of its own."""
-    child = process(work, *args)
-    child.start()
-    child.join(timeout=400)
-    child.kill()
-    assert child.exitcode == 0
-
-
 def _as_here(environment, work, args):
     os.environ.clear()  # the server's, which are as old as it
     os.environ.update(environment)
@@ -33,7 +24,11 @@ def _as_here(environment, work, args):
 
 def in_processes(work, counts, *args):
     """Call `work(world_size, rank, *args)` in as many processes as each of `counts` says."""
-    apart(_fork, work, counts, args)
+    child = process(_fork, work, counts, args)
+    child.start()
+    child.join(timeout=400)
+    child.kill()
+    assert child.exitcode == 0
 
 
 def _fork(work, counts, args):

@@ -6,7 +6,7 @@ import torch
 
 from lightning_sal.callbacks import EvaluationResults
 from lightning_sal.results import read_images, read_summary
-from tests.distributed.processes import apart
+from tests.distributed.processes import in_processes
 from tests.modules.parts import SGD, scenes, sft, trained, trainer
 
 
@@ -25,32 +25,31 @@ class Keep(L.Callback):
             torch.save({name: value.detach() for name, value in trainer.callback_metrics.items()}, self.path)
 
 
-def run(path, processes, stage):
-    options = {"devices": processes, "callbacks": [Keep(path)]}
-    if processes > 1:
-        options["strategy"] = "ddp_fork"
-    module = sft(optimizer=SGD, micro_batch_size=2)
-    data = scenes(streams=["sft"], batch_size=6 // processes, val_size=7, test_size=7)
-    if stage == "fit":
-        trainer(path.parent, max_steps=1, **options).fit(module, datamodule=data)
-    elif stage == "test":
-        options["callbacks"] = [EvaluationResults(path, "a")]
-        trainer(path.parent, **options).test(module, datamodule=data, verbose=False)
-    else:
-        trainer(path.parent, limit_val_batches=1.0, **options).validate(module, datamodule=data, verbose=False)
+def work(world_size, rank, folder):
+    for stage in ("test", "fit", "validate"):
+        path = folder / f"{stage}-{world_size}"
+        options = {"devices": world_size, "callbacks": [Keep(path)], "strategy": "ddp" if world_size > 1 else "auto"}
+        module = sft(optimizer=SGD, micro_batch_size=2)
+        data = scenes(streams=["sft"], batch_size=6 // world_size, val_size=7, test_size=7)
+        if stage == "fit":
+            trainer(folder, max_steps=1, **options).fit(module, datamodule=data)
+        elif stage == "test":
+            options["callbacks"] = [EvaluationResults(path, "a")]
+            trainer(folder, **options).test(module, datamodule=data, verbose=False)
+        else:
+            trainer(folder, limit_val_batches=1.0, **options).validate(module, datamodule=data, verbose=False)
 
 
-def by_one_and_by_two(stage, tmp_path):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
     """What one process and what two leave behind."""
-    paths = {}
-    for processes in (1, 2):
-        paths[processes] = tmp_path / f"{processes}.pt"
-        apart(run, paths[processes], processes, stage)
-    return paths.values()
+    folder = tmp_path_factory.mktemp("ranks")
+    in_processes(work, (1, 2), folder)
+    return folder
 
 
-def test_results_of_two_processes_are_those_of_one(tmp_path):
-    one, two = by_one_and_by_two("test", tmp_path)
+def test_results_of_two_processes_are_those_of_one(folder):
+    one, two = folder / "test-1", folder / "test-2"
     assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in two.iterdir())
     first, second = read_summary(one), read_summary(two)
     assert len(first.tasks) > 1
@@ -62,8 +61,8 @@ def test_results_of_two_processes_are_those_of_one(tmp_path):
 
 
 @pytest.mark.parametrize("stage", ["fit", "validate"])
-def test_two_processes_equal_one(stage, tmp_path):
-    one, two = (torch.load(path, weights_only=True) for path in by_one_and_by_two(stage, tmp_path))
+def test_two_processes_equal_one(stage, folder):
+    one, two = (torch.load(folder / f"{stage}-{count}", weights_only=True) for count in (1, 2))
     assert set(one) == set(two)
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, atol=1e-5, rtol=1e-5, msg=name)
