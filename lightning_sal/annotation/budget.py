@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from lightning_sal.annotation.clients import Reply
+from lightning_sal.annotation.replies import Reply
 from lightning_sal.annotation.requests import Request
 
 TURN_TOKENS = 32  # roles and separators of a turn, at most

@@ -7,70 +7,25 @@ every attempt.
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import json
 import os
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.util import find_spec
 from typing import Any, Protocol
 
+from lightning_sal.annotation.completions import no_json, read_reply, said_in
+from lightning_sal.annotation.replies import Failure, Reply
 from lightning_sal.annotation.requests import Request
 from lightning_sal.errors import UsageError
 
-FATAL = frozenset({401, 402, 404})  # no key, no money, no such model: the next request would fare no better
-PASSING = frozenset({408, 409, 425, 429})
 HIDDEN = "<key>"
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What a model answered.
-
-    Args:
-        text: All that it wrote.
-        input_tokens: Tokens that were read, or None where it is not said.
-        output_tokens: Tokens that were written, thoughts included, or None.
-        refusal: Why it would not answer, or None.
-        truncated: Whether it reached the limit of tokens.
-    """
-
-    text: str
-    input_tokens: int | None
-    output_tokens: int | None
-    refusal: str | None = None
-    truncated: bool = False
-
-
-class Failure(Exception):
-    """A request without an answer; the message is one line without keys.
-
-    Args:
-        reason: What happened.
-        status: The HTTP status, or None where there is none.
-        retry_after: Seconds that the server asks to wait, or None.
-    """
-
-    def __init__(self, reason: str, status: int | None = None, retry_after: float | None = None) -> None:
-        super().__init__(reason)
-        self.status, self.retry_after = status, retry_after
-
-    @property
-    def fatal(self) -> bool:
-        """Whether every request would fail like this."""
-        return self.status in FATAL
-
-    @property
-    def passing(self) -> bool:
-        """Whether the same request may succeed later."""
-        return self.status is None or self.status >= 500 or self.status in PASSING
-
-    @property
-    def free(self) -> bool:
-        """Whether the server turned the request away before any work."""
-        return self.status is not None and self.status < 500
 
 
 class Client(Protocol):
@@ -92,6 +47,9 @@ class Client(Protocol):
 class OpenAIClient:
     """A model behind an OpenAI-compatible API, by its chat completions.
 
+    Servers differ in what they take beside model and messages. Where one refuses a field by name, the request is sent
+    again at once with what stands in for it, and so are all after it.
+
     Args:
         model: Its name there.
         base_url: Address of another server than OpenAI's.
@@ -103,7 +61,10 @@ class OpenAIClient:
         import openai
 
         self.key = _key("OPENAI_API_KEY", optional=base_url is not None)
-        self.model, self.max_tokens = model, max_tokens
+        self.model, self.base_url = model, base_url
+        self._fields: dict[str, Any] = {"max_completion_tokens": max_tokens}
+        self._adaptations = _adaptations(max_tokens)
+        self._first: asyncio.Event | None = None
         self._client = openai.AsyncOpenAI(api_key=self.key or "none", base_url=base_url, max_retries=0, timeout=None)
         self._completions = self._client.chat.completions  # which takes a second to load: no request should wait for it
 
@@ -114,24 +75,79 @@ class OpenAIClient:
         messages: list[Any] = [{"role": "user", "content": [*images, {"type": "text", "text": first}]}]
         messages += [{"role": ("assistant", "user")[i % 2], "content": text} for i, text in enumerate(rest)]
         try:
-            answer = await self._completions.create(
-                model=self.model, messages=messages, max_completion_tokens=self.max_tokens
-            )
-            (choice, *_), usage = answer.choices, answer.usage
-            refused = choice.finish_reason == "content_filter"
-            return Reply(
-                text=scrub(choice.message.content or "", self.key),
-                input_tokens=usage and usage.prompt_tokens,
-                output_tokens=usage and usage.completion_tokens,
-                refusal=scrub(choice.message.refusal or ("content filter" if refused else ""), self.key) or None,
-                truncated=choice.finish_reason == "length",
-            )
+            async with self._first_alone():
+                reply = await self._ask(messages)
         except Exception as error:  # of two libraries and what lies below them; none may show a key
-            raise _failure(error, getattr(error, "status_code", None), self.key) from None
+            failure = _failure(error, getattr(error, "status_code", None), self.key)
+            elsewhere = (isinstance(error, Failure) and not failure.passing) or failure.status in (404, 405)
+            raise failure.because(MAY_LACK) if elsewhere and self.base_url else failure from None
+        refusal = reply.refusal and scrub(reply.refusal, self.key)
+        return replace(reply, text=scrub(reply.text, self.key), refusal=refusal)
 
     async def close(self) -> None:
         """See `Client.close`."""
         await self._client.close()
+
+    async def _ask(self, messages: list[Any]) -> Reply:
+        """One answer, by the fields that the server takes."""
+        import openai
+
+        while True:
+            sent = self._fields
+            try:
+                # As it came: what is no completion must be told, and the library would read anything as one.
+                answer = await self._completions.with_raw_response.create(
+                    model=self.model, messages=messages, extra_body=sent
+                )
+                return read_reply(answer.http_response.text, str(answer.http_response.url))
+            except openai.APIStatusError as error:
+                if not self._adapted(error.response.text, sent):
+                    raise
+            except Failure as failure:
+                if not self._adapted(str(failure), sent):
+                    raise
+
+    def _adapted(self, said: str, sent: Mapping[str, Any]) -> bool:
+        """Whether to send again what a server refused with these words, since the fields are others now."""
+        if sent is not self._fields:  # by a request that was under way beside it
+            return True
+        for adaptation in self._adaptations:
+            names, changes = adaptation
+            fields = {name: value for name, value in {**sent, **changes}.items() if value is not None}
+            if fields != sent and re.search(names, said):
+                self._adaptations.remove(adaptation)
+                self._fields = fields
+                return True
+        return False
+
+    @asynccontextmanager
+    async def _first_alone(self) -> AsyncIterator[None]:
+        """Lets others wait, though not for long, for the first request, so that a field is refused once."""
+        first, self._first = self._first, self._first or asyncio.Event()
+        if first is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(first.wait(), PATIENCE)
+        try:
+            yield
+        finally:
+            self._first.set()
+
+
+MAY_LACK = "the address of most servers ends in /v1, which --base-url may lack"
+PATIENCE = 1.0  # seconds; a refusal comes at once, an answer takes longer
+
+
+def _adaptations(max_tokens: int) -> list[tuple[str, dict[str, Any]]]:
+    """What a server says that does not take a request as it is -> the fields that change; None leaves one out."""
+    ask = r"\b(?:only|must|requires?d?|enable|set)\b"
+    return [
+        ("max_(?:completion_)?tokens", {"max_completion_tokens": None, "max_tokens": max_tokens}),
+        ("stream_options|include_usage", {"stream_options": None}),
+        (
+            rf"(?i){ask}.{{0,60}}\bstream|\bstream.{{0,60}}{ask}",
+            {"stream": True, "stream_options": {"include_usage": True}},
+        ),
+    ]
 
 
 class GeminiClient:
@@ -181,6 +197,8 @@ class GeminiClient:
                 refusal=str(getattr(refusal, "value", refusal)) if refusal else None,
                 truncated=finish == "MAX_TOKENS",
             )
+        except json.JSONDecodeError as error:
+            raise _failure(no_json(error.doc, "the server"), None, self.key) from None
         except Exception as error:  # of two libraries and what lies below them; none may show a key
             raise _failure(error, getattr(error, "code", None), self.key) from None
 
@@ -225,10 +243,14 @@ def wait_asked_for(headers: Mapping[str, str], body: str) -> float | None:
 
 
 def _failure(error: Exception, status: Any, key: str | None) -> Failure:
-    said = scrub(" ".join(str(error).split()), key)[:300]
-    headers = getattr(getattr(error, "response", None), "headers", {})
+    if isinstance(error, Failure):
+        return Failure(scrub(str(error), key), error.status)
     status = status if isinstance(status, int) else None
-    return Failure(f"{type(error).__name__}: {said}".rstrip(": "), status, wait_asked_for(headers, str(error)))
+    response = getattr(error, "response", None)
+    body = getattr(response, "text", "")
+    said = f"{status} {said_in(body)}" if isinstance(body, str) and body.strip() else " ".join(str(error).split())
+    reason = f"{type(error).__name__}: {scrub(said, key)[:300]}".rstrip(": ")
+    return Failure(reason, status, wait_asked_for(getattr(response, "headers", {}), str(error)))
 
 
 def _key(*names: str, optional: bool = False) -> str | None:

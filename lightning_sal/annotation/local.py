@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lightning_sal.annotation.clients import Failure, Reply
+from lightning_sal.annotation.replies import Failure, Reply
 from lightning_sal.annotation.requests import Request
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.policy import Policy

@@ -1,6 +1,7 @@
 """Asking for all samples: so many at once, at a rate, again where it may help, and each ends in one of two files.
 
-A sample is asked up to `answers` times: an answer that cannot be used is followed by a turn that says why. Each of these
+A sample is asked up to `answers` times: an answer that cannot be used is followed by a turn that says why, unless another
+would fare no better: it is empty, reached the limit of tokens, or says what the model had said before. Each of these
 requests is sent again up to `retries` times where it failed on the way, after a random wait (full jitter) below
 backoff x 2^n seconds, and never before the time that the server asks for.
 """
@@ -17,9 +18,10 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 
 from lightning_sal.annotation.answers import canonical
 from lightning_sal.annotation.budget import Budget, Stopped
-from lightning_sal.annotation.clients import Client, Failure, Reply
+from lightning_sal.annotation.clients import Client
 from lightning_sal.annotation.output import Output
 from lightning_sal.annotation.pictures import PictureCheck
+from lightning_sal.annotation.replies import Failure, Reply
 from lightning_sal.annotation.requests import Request, build
 from lightning_sal.annotation.samples import Sample
 from lightning_sal.annotation.wording import Wording
@@ -27,6 +29,7 @@ from lightning_sal.datasets import UnreadableSample
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import get_task
 
+NO_ANSWER = "no answer: "
 LONGEST_WAIT = 60.0  # seconds, of the runner's own accord
 LONGEST_ASKED = 600.0  # seconds that a server may ask to wait
 
@@ -42,7 +45,8 @@ class Limits:
         answers: Times that a sample is answered before it is rejected, >= 1.
         retries: Times that a request is sent again after a failure that may pass, >= 0.
         backoff: Seconds that the first wait is at most.
-        failures: Samples in a row without any answer after which the run stops, >= 1.
+        failures: Samples in a row without any answer, or at first with answers that fail for one reason, after which the run
+            stops, >= 1.
         side: Longest side of an image in pixels.
     """
 
@@ -101,6 +105,8 @@ class Runner:
         self._segmenter = ThreadPoolExecutor(1)  # one picture at a time, beside the requests
         self._next_request = 0.0
         self._unanswered: list[tuple[Sample, str, list[str]]] = []
+        self._useless: Counter[str] = Counter()  # kinds of reasons why the answers to samples could not be used
+        self._reason = ""  # the last of any
 
     async def run(self, samples: Sequence[Sample]) -> Tally:
         """Asks for all of them that are not done."""
@@ -108,7 +114,9 @@ class Runner:
         try:
             await asyncio.gather(*(self._work(waiting) for _ in range(self.limits.concurrency)))
             if self.tally.stopped is None:
-                self._answered()
+                self._conclude()
+        except Stopped as stop:
+            self.tally.stopped = str(stop)
         finally:
             self._segmenter.shutdown(wait=False, cancel_futures=True)
             await self.client.close()
@@ -147,6 +155,8 @@ class Runner:
                 response = self._read(reply, group)
             except ValueError as fault:
                 reason = str(fault)
+                if reply.truncated or not reply.text.strip() or reply.text in said[:-1]:
+                    break
                 request = request.corrected(reply.text, self.wording.correction.safe_substitute(fault=reason))
                 continue
             if self.pictures is not None:
@@ -160,6 +170,8 @@ class Runner:
         return self._reject(sample, reason, said)
 
     def _read(self, reply: Reply, group: ImageGroup) -> str:
+        if not reply.text.strip() and not reply.truncated:
+            raise ValueError("empty: the model wrote nothing")
         task = get_task(group.task)
         instances = len(group.masks[0]) if task.instances and group.masks else None
         try:
@@ -172,7 +184,7 @@ class Runner:
             )
         except ValueError as error:
             if reply.truncated:
-                raise ValueError(f"cut off at the limit of tokens: {error}") from error
+                raise ValueError(f"cut off at the limit of tokens: raise --max-tokens; {error}") from error
             raise
 
     async def _ask(self, request: Request) -> Reply:
@@ -218,8 +230,41 @@ class Runner:
         return asked + self._jitter(state)
 
     def _reject(self, sample: Sample, reason: str, said: list[str]) -> None:
+        """Notes a sample that ends among the rejected.
+
+        Raises:
+            Stopped: So did all before it whose answers could not be used, for the same reason, and these are enough.
+        """
+        self._note(sample, reason, said)
+        if said:
+            self._useless[_kind(reason)] += 1
+            if self._useless.total() >= self.limits.failures and not self.tally.accepted:
+                self._check_useless(reason)
+
+    def _note(self, sample: Sample, reason: str, said: list[str]) -> None:
         self.output.reject(sample, reason, said)
-        self.tally.rejected[reason.partition(":")[0]] += 1
+        self.tally.rejected[_kind(reason)] += 1
+        self._reason = reason
+
+    def _check_useless(self, last: str) -> None:
+        if len(self._useless) == 1 and "pictures" not in self._useless:  # which are a matter of degree
+            count = self._useless.total()
+            raise Stopped(
+                f"no answer to {count} sample{'s' * (count > 1)} can be used (--retry-rejected asks again), the last: {last}"
+            )
+
+    def _conclude(self) -> None:
+        """Ends a run that nothing has stopped: where the model never gave a usable answer, the fault is not the samples'.
+
+        Raises:
+            Stopped: For that reason.
+        """
+        if self.output.accepted or self._useless:
+            self._answered()
+        elif self._unanswered:
+            self._give_up()
+        if not self.output.accepted:
+            self._check_useless(self._reason)
 
     def _fail(self, sample: Sample, failure: Failure, said: list[str]) -> None:
         """Notes a sample without an answer; it is rejected once it is clear that the fault lies with it.
@@ -227,16 +272,24 @@ class Runner:
         Raises:
             Stopped: It lies with all of them; the samples of this streak are not written, so they are asked again.
         """
-        self._unanswered.append((sample, f"no answer: {failure}", said))
+        self._unanswered.append((sample, NO_ANSWER + str(failure), said))
         if failure.fatal or len(self._unanswered) >= self.limits.failures:
-            count = len(self._unanswered)
-            raise Stopped(f"{count} sample{'s' * (count > 1)} in a row without an answer, the last: {failure}")
+            self._give_up()
+
+    def _give_up(self) -> None:
+        count, (_, reason, _) = len(self._unanswered), self._unanswered[-1]
+        said = reason.removeprefix(NO_ANSWER)
+        raise Stopped(f"{count} sample{'s' * (count > 1)} in a row without an answer, the last: {said}")
 
     def _answered(self) -> None:
         """The model answers: samples that failed before it did so failed on their own account."""
         unanswered, self._unanswered = self._unanswered, []
         for sample, reason, said in unanswered:
-            self._reject(sample, reason, said)
+            self._note(sample, reason, said)
+
+
+def _kind(reason: str) -> str:
+    return reason.partition(":")[0]
 
 
 def _worth_repeating(error: BaseException) -> bool:

@@ -48,11 +48,13 @@ class Model:
         deeds: Number of an image -> what happens to the requests about it by turns; the last one stays, and "ok" is usual.
         answer: Text of the question and number of the image -> an answer, in place of the usual one.
         delay: Seconds until it answers.
+        raw: Body of a request to the OpenAI API -> status, content type and content of the answer, in place of all others.
     """
 
     deeds: Mapping[int, Sequence[str]] = field(default_factory=dict)
     answer: Callable[[str, int], str] | None = None
     delay: float = 0.0
+    raw: Callable[[dict[str, Any]], tuple[int, str, bytes]] | None = None
     log: list[Asked] = field(default_factory=list)
     actions: dict[int, Callable[[], None]] = field(default_factory=dict)
     url: str = ""
@@ -114,8 +116,12 @@ class Handler(BaseHTTPRequestHandler):
             deed = self.model.next_deed(image)
             self.model.log.append(Asked(image, texts, pictures, deed, dict(self.headers), most))
             self.model.actions.get(len(self.model.log), lambda: None)()
+        if self.model.raw:
+            status, kind, content = self.model.raw(body)
+            return self.send_bytes(status, content, len(content), {"Content-Type": kind})
         time.sleep(self.model.delay)
         said = (self.model.answer or DEEDS.get(deed, usual_answer))(texts[0], image)
+        said = said.replace(" of ", f" at turn {len(texts)} of ")  # nobody says the same twice
         if deed == "echo in the answer":
             said, deed = f"you sent {dict(self.headers)}", "ok"
         if deed in DEEDS:
@@ -205,7 +211,7 @@ def _openai(body: dict[str, Any]) -> tuple[tuple[str, ...], tuple[bytes, ...], i
     parts = {kind: [part for part in first["content"] if part["type"] == kind] for kind in ("image_url", "text")}
     pictures = [base64.b64decode(part["image_url"]["url"].partition(",")[2]) for part in parts["image_url"]]
     texts = (parts["text"][0]["text"], *(message["content"] for message in rest))
-    return texts, tuple(pictures), body["max_completion_tokens"]
+    return texts, tuple(pictures), body["max_tokens" if "max_tokens" in body else "max_completion_tokens"]
 
 
 def _gemini(body: dict[str, Any]) -> tuple[tuple[str, ...], tuple[bytes, ...], int]:

@@ -6,8 +6,8 @@ import random
 import pytest
 
 from lightning_sal.annotation.budget import Budget, Estimate
-from lightning_sal.annotation.clients import Failure, Reply
 from lightning_sal.annotation.output import Output
+from lightning_sal.annotation.replies import Failure, Reply
 from lightning_sal.annotation.runner import Limits, Runner
 from lightning_sal.annotation.samples import list_samples
 from lightning_sal.annotation.wording import Wording
@@ -89,9 +89,9 @@ def test_no_request_comes_before_the_server_wants_one(tmp_path, slept):
     ],
 )
 def test_only_what_may_pass_is_tried_again(tmp_path, slept, failure, requests):
-    client = Scripted([failure] * 10)
-    assert run(tmp_path, client, retries=2).tally.rejected == {"no answer": 1}
-    assert client.requests == requests
+    client = Scripted([failure] * requests)
+    assert run(tmp_path, client, count=2, retries=2, concurrency=1).tally.rejected == {"no answer": 1}
+    assert client.requests == requests + 1
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
@@ -106,3 +106,69 @@ def test_requests_are_spread_over_the_minute(tmp_path, slept):
     run(tmp_path, client, count=4, per_minute=6, concurrency=4, backoff=0.0)
     turns = sorted(slept)[1:]  # without the wait of the failure; those for a turn end 10 s apart
     assert turns == pytest.approx([0, 10, 20, 30, 40], abs=1)
+
+
+class Saying:
+    """Gives these replies by turns, the last one for good."""
+
+    def __init__(self, *replies: Reply) -> None:
+        self.replies, self.requests = list(replies), 0
+
+    async def ask(self, request):
+        self.requests += 1
+        return self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+
+    async def close(self):
+        self.closed = True
+
+
+GOOD = Reply(usual_answer("<rg>", 0), 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("reply", "requests", "reason"),
+    [
+        (Reply("", 1, 0), 1, "empty: the model wrote nothing"),
+        (Reply(" \n", 1, 0), 1, "empty: the model wrote nothing"),
+        (Reply("", 1, 9, truncated=True), 1, "cut off at the limit of tokens: raise --max-tokens"),
+        (Reply("I think", 1, 9, truncated=True), 1, "cut off at the limit of tokens: raise --max-tokens"),
+        (Reply("no tags", 1, 1), 2, "malformed: there is no <answer> block"),  # a third time it says the same
+    ],
+)
+def test_what_the_next_answer_would_not_mend_is_not_paid_again(tmp_path, reply, requests, reason):
+    client = Saying(reply)
+    runner = run(tmp_path, client, answers=3)
+    assert client.requests == requests
+    assert runner.tally.rejected == {reason.partition(":")[0]: 1}
+    assert reason in runner.tally.stopped
+
+
+def test_other_answers_are_asked_for_as_often_as_allowed(tmp_path):
+    client = Saying(*(Reply(f"no tags {number}", 1, 1) for number in range(9)))
+    run(tmp_path, client, answers=3)
+    assert client.requests == 3
+
+
+def test_a_run_none_of_whose_answers_can_be_used_stops(tmp_path):
+    client = Saying(Reply("", 1, 0))
+    tally = run(tmp_path, client, count=9, failures=4, concurrency=1).tally
+    assert client.requests == 4
+    assert tally.rejected == {"empty": 4}  # paid for: they are not asked for again
+    assert tally.stopped.startswith("no answer to 4 samples can be used (")
+    assert tally.stopped.endswith("), the last: empty: the model wrote nothing")
+
+
+@pytest.mark.parametrize("first", [GOOD, Reply("", 1, 1, refusal="I will not.")])
+def test_a_run_of_which_something_else_is_known_goes_on(tmp_path, first):
+    client = Saying(first, Reply("", 1, 0))
+    tally = run(tmp_path, client, count=9, failures=4, concurrency=1).tally
+    assert client.requests == 9
+    assert tally.stopped is None
+
+
+def test_a_run_without_any_answer_is_no_success_however_short(tmp_path):
+    tally = run(tmp_path, Scripted([Failure("not like this", 400) for _ in range(3)]), count=3, concurrency=1).tally
+    assert tally.stopped == "3 samples in a row without an answer, the last: not like this"
+    assert not tally.rejected  # so they are asked for again
+    tally = run(tmp_path, Scripted([Failure("not like this", 400)]), count=3, concurrency=1).tally
+    assert (tally.accepted, tally.rejected, tally.stopped) == (2, {"no answer": 1}, None)

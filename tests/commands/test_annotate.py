@@ -114,6 +114,7 @@ def test_every_image_ends_in_one_file_whatever_the_server_does(tmp_path, capfd, 
     assert len(server.about(8)) == len(server.about(17)) == 1  # neither is worth a second time
     assert len(server.about(11)) == len(server.about(14)) == 3  # answers, and attempts at one
     assert [len(each.texts) for each in server.about(12)] == [1, 3, 5]
+    assert len(server.about(13)) == 2  # it says the same again
     assert "it says 'mask'" in server.about(10)[1].texts[2]
     assert {number(line): len(line["answers"]) for line in rejected(out) if number(line) in (8, 11, 14)} == {
         8: 1,
@@ -323,7 +324,7 @@ def test_instances_and_groups(tmp_path):
     with Server(
         Model(answer=lambda text, image: usual_answer(text, image).replace("</ins>", "</ins><ins>x</ins>"))
     ) as server:
-        assert annotate("sis", tmp_path / "a", tmp_path / "more.jsonl", server.url, "--limit", "1") == 0
+        assert annotate("sis", tmp_path / "a", tmp_path / "more.jsonl", server.url, "--limit", "1") == 1
     assert rejected(tmp_path / "more.jsonl")[0]["reason"] == "instances: 2 phrases for 1 objects"
 
 
