@@ -74,5 +74,5 @@ def _write(target: Path, lines: list[dict]) -> None:
     whole = "[\n" + ",\n".join(texts) + "\n]\n" if target.suffix == ".json" else "\n".join(texts) + "\n"
     with TemporaryDirectory(prefix=".convert-", dir=target.parent) as held:
         part = Path(held) / target.name
-        part.write_text(whole, encoding="utf-8")
+        part.write_text(whole, encoding="utf-8", errors="backslashreplace")  # JSON's own escape of what is no UTF-8
         part.rename(target)

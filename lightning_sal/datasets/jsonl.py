@@ -101,7 +101,7 @@ def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
     Raises:
         FileExistsError: There is such a file already.
     """
-    with path.open("x", encoding="utf-8") as file:
+    with path.open("x", encoding="utf-8", errors="backslashreplace") as file:  # JSON's own escape of what is no UTF-8
         file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 

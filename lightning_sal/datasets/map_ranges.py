@@ -41,8 +41,7 @@ def find_ranges(files: Sequence[Path]) -> tuple[dict[Path, int], list[str]]:
         top, largest = _range_of(group, own)
         ranges |= dict.fromkeys(group, top)
         if top != own:
-            what = f"{len(group)} maps of {TYPES[own]} hold nothing above {largest:g}"
-            lines.append(f"{group[0].parent}: {what}: read as 0 to {top}")
+            lines.append(f"{len(group)} maps of {TYPES[own]} hold nothing above {largest:g}: read as 0 to {top}")
     return ranges, lines
 
 

@@ -63,7 +63,7 @@ def prediction_readers(path: Path, task: str, benchmark: str, ids: Mapping[Any, 
         return {name: partial(_read_instances, file) for name, file in named.items()}
     ranges, lines = find_ranges(files)
     for line in lines:
-        log.warning(line)
+        log.warning(f"{path}: {line}")
     return {name: partial(_read_map, file, ranges.get(file)) for name, file in named.items()}
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lightning_sal.datasets import UnreadableSample, jsonl_records
+from lightning_sal.datasets.jsonl import write_lines
 
 WHITE = np.full((9, 12), 255, np.uint8)
 SAID = "<think>t</think><answer>a</answer>"
@@ -90,3 +91,12 @@ def test_an_absent_or_empty_file_is_refused(tmp_path):
         jsonl_records(tmp_path / "none.jsonl")
     with pytest.raises(ValueError, match="holds no line"):
         jsonl_records(lines(tmp_path / "empty.jsonl", ""))
+
+
+def test_names_in_other_encodings_are_written_and_read_again(tmp_path):
+    name = b"\xd5\xd5\xc6\xac.png".decode(errors="surrogateescape")
+    line = {"task": "sod", "images": [name, "caf\u00e9.png"], "response": "-"}
+    write_lines(tmp_path / "a.jsonl", [line])
+    text = (tmp_path / "a.jsonl").read_text(encoding="utf-8")
+    assert "caf\u00e9" in text
+    assert json.loads(text) == line
