@@ -56,6 +56,11 @@ class ImageGroupsDataModule(L.LightningDataModule):
         """Name of a stream -> dataset as `Stream` takes it; a run that only evaluates never asks."""
         raise NotImplementedError
 
+    @property
+    def training_tasks(self) -> list[str]:
+        """The tasks that training draws samples of; empty where that shows in the samples alone."""
+        return []
+
     def evaluation_dataset(self, split: str) -> Any | None:
         """The map-style dataset of "val" or "test", or None where there is none."""
         raise NotImplementedError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -66,3 +67,23 @@ class PolicyConfig:
                 f"policy.feature_cache {self.feature_cache} keeps features of a vision tower that stays as it is: drop it, "
                 "or drop train_vision"
             )
+
+
+def parse_policy(values: Any, source: str) -> PolicyConfig:
+    """A policy's settings from plain values.
+
+    Args:
+        values: As YAML or a checkpoint holds them.
+        source: Where they are from, for the error.
+
+    Raises:
+        ValueError: If there is an unknown one, or one of another type.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--policy", type=PolicyConfig)
+    try:
+        return parser.instantiate(parser.parse_object({"policy": values})).policy
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise ValueError(f"{source}: {' '.join(str(error).split())}") from error
