@@ -110,6 +110,23 @@ def refuse_other_weights(given: Mapping[str, Tensor], wanted: Mapping[str, Tenso
     refuse_non_finite(loaded, "the checkpoint")
 
 
+def refuse_weights_alone(states: Any) -> None:
+    """Check that a fit can go on from a checkpoint.
+
+    Args:
+        states: Of the optimizers, in the checkpoint.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    whole = isinstance(states, list) and all(isinstance(state, dict) and "param_groups" in state for state in states)
+    if not whole or not states:
+        raise ValueError(
+            "the checkpoint holds weights and no state of an optimizer, which a fit goes on with: take one that was written "
+            "without save_weights_only, or start a new run from what `lightning-sal export` makes of it"
+        )
+
+
 def refuse_other_optimizer(optimizers: Sequence[Any]) -> None:
     """Check that the state which optimizers were given is of their kind.
 

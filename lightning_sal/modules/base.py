@@ -63,6 +63,11 @@ class PolicyModule(L.LightningModule):
         self.reward = Reward() if reward is None else reward
         self.max_new_tokens = max_new_tokens
         self.seed = seed
+        if max_new_tokens < 1 or seed < 0 or (micro_batch_size is not None and micro_batch_size < 1):
+            raise ValueError(
+                "max_new_tokens and micro_batch_size must be at least 1 and seed at least 0, not "
+                f"{max_new_tokens}, {micro_batch_size} and {seed}"
+            )
         self.make_optimizer = optimizer
         self.make_lr_scheduler = lr_scheduler
         self.micro_batch_size = micro_batch_size
@@ -313,6 +318,8 @@ class PolicyModule(L.LightningModule):
         given: Any = checkpoint.get("state_dict")
         if not given:  # FSDP2 and DeepSpeed load before they ask
             given = {name: own.get(name) for name in checkpoint["trained"]}
+        elif self.trainer.training:
+            agreement.refuse_weights_alone(checkpoint.get("optimizer_states"))
         agreement.refuse_other_weights(given, own, "policy")
         kept = checkpoint.get("buffers", {})
         for name, buffer in self._remembered().items():

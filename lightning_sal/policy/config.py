@@ -62,6 +62,11 @@ class PolicyConfig:
             raise ValueError(
                 "policy.load_in_4bit freezes the language model: give policy.lora, which is what is trained"
             )
+        if not 0 < (self.min_pixels or 1) <= (self.max_pixels or self.min_pixels or 1):
+            raise ValueError(
+                f"policy.min_pixels {self.min_pixels} and max_pixels {self.max_pixels} must be above 0, the first not above "
+                "the second"
+            )
         if self.train_vision and self.feature_cache is not None:
             raise ValueError(
                 f"policy.feature_cache {self.feature_cache} keeps features of a vision tower that stays as it is: drop it, "
