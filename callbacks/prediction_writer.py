@@ -68,7 +68,8 @@ class PredictionWriter(L.Callback):
                 f"not {type(outputs).__name__}"
             )
         for prediction in outputs:
-            append(self._list, json.dumps(write(self.folder, prediction, partial(claim, self.folder))))
+            fields = write(self.folder, prediction, partial(claim, self.folder))
+            append(self._list, json.dumps(fields, allow_nan=False))
 
     def on_test_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.loggers import TensorBoardLogger
 
+from lightning_sal.figures import add_figure
 from lightning_sal.metrics import ConfidenceCalibration
 from lightning_sal.metrics.functional.calibration import expected_calibration_error
 
@@ -85,10 +85,11 @@ class Reliability(L.Callback):
 
 
 def _draw(trainer: L.Trainer, name: str, metric: ConfidenceCalibration, step: int) -> None:
-    from matplotlib.figure import Figure  # not by pyplot, which would keep every figure of a training
+    from matplotlib.figure import Figure
 
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            figure = Figure(figsize=(5, 5), layout="constrained")
-            metric.plot(ax=figure.subplots())
-            logger.experiment.add_figure(name, figure, step)
+    def draw() -> Figure:
+        figure = Figure(figsize=(5, 5), layout="constrained")
+        metric.plot(ax=figure.subplots())
+        return figure
+
+    add_figure(trainer, name, draw, step)

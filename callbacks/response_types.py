@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -9,6 +10,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, distributed
 
+from lightning_sal.figures import add_figure
 from lightning_sal.response_types import (
     advantages_by_algorithm,
     classify,
@@ -88,9 +90,8 @@ class ResponseTypes(L.Callback):
         types = classify(rewards, confidence, reward_from, confidence_from)
         for logger in trainer.loggers:
             logger.log_metrics({f"train/type/{name}": share for name, share in shares(types).items()}, step=step)
-            if isinstance(logger, TensorBoardLogger):
-                drawn = figure(rewards, confidence, advantages, reward_from, confidence_from)
-                logger.experiment.add_figure("rollouts/response_types", drawn, step)
+        draw = partial(figure, rewards, confidence, advantages, reward_from, confidence_from)
+        add_figure(trainer, "rollouts/response_types", draw, step)
 
 
 def _columns(record: Any) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ class RolloutPanels(L.Callback):
     Adds an image `rollouts/<task>` and a text of the same name to each TensorBoard logger. A step that sampled nothing
     (an SFT step) is passed over, and the next one that did is drawn in its place.
 
-    What it asks of others, and nothing more: after a step the module's `record` is None, or has
+    What it asks of others, and nothing more: after a step the module's `record`, where it has one, is None or has
 
     - `groups`, B objects with `key` and `task`;
     - `rollout.texts`, B responses;
@@ -44,7 +44,7 @@ class RolloutPanels(L.Callback):
         self._drawn: int | None = None
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        record: Any = pl_module.record
+        record: Any = getattr(pl_module, "record", None)
         step = max(trainer.global_step - 1, 0)  # as the scalars of this step are counted
         if record is None or step // self.every_n_steps == self._drawn or not trainer.is_global_zero:
             return

@@ -45,6 +45,10 @@ class ImageGroupsDataModule(L.LightningDataModule):
         super().__init__()
         if not 0 <= max_unreadable <= 1:
             raise ValueError(f"max_unreadable is a share in [0, 1], not {max_unreadable}")
+        if batch_size < 1 or num_workers < 0:
+            raise ValueError(
+                f"batch_size must be at least 1 and num_workers at least 0, not {batch_size}, {num_workers}"
+            )
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.steps_per_epoch, self.max_unreadable = steps_per_epoch, max_unreadable
         self.reasoning = reasoning
@@ -55,6 +59,11 @@ class ImageGroupsDataModule(L.LightningDataModule):
     def training_datasets(self) -> dict[str, Any]:
         """Name of a stream -> dataset as `Stream` takes it; a run that only evaluates never asks."""
         raise NotImplementedError
+
+    @property
+    def training_tasks(self) -> list[str]:
+        """The tasks that training draws samples of; empty where that shows in the samples alone."""
+        return []
 
     def evaluation_dataset(self, split: str) -> Any | None:
         """The map-style dataset of "val" or "test", or None where there is none."""

@@ -61,6 +61,10 @@ class UnifiedDataModule(ImageGroupsDataModule):
             datasets["sft"] = ImageGroups(jsonl_records(self.sft))
         return datasets
 
+    @property
+    def training_tasks(self) -> list[str]:
+        return list(self.folders["train"])
+
     def evaluation_dataset(self, split: str) -> ImageGroups | None:
         found = [self._records(task, split, chunked=True) for task in self.folders[split]]
         return ImageGroups([record for records in found for record in records]) if found else None

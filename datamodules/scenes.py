@@ -60,6 +60,10 @@ class ScenesDataModule(ImageGroupsDataModule):
         }
         return {name: make[name]() for name in self.names}
 
+    @property
+    def training_tasks(self) -> list[str]:
+        return [task for task, weight in self.tasks.items() if weight]
+
     def evaluation_dataset(self, split: str) -> SceneGroups | None:
         return self._scenes(_EVALUATION_SEED[split], size=self.sizes[split]) if self.sizes[split] else None
 

@@ -5,22 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
-from zlib import error as CompressionError
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
+from lightning_sal.loading import is_whole, read_tensors
 from lightning_sal.writing import whole
-
-
-def is_whole(path: Path) -> bool:
-    """Whether a checkpoint can be read to its end, and reads as it was written: its checksums are computed."""
-    try:
-        with ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (BadZipFile, EOFError, NotImplementedError, CompressionError, ValueError, RuntimeError):
-        return False
 
 
 def newest_whole(folder: Path) -> Path | None:
@@ -33,7 +23,8 @@ def require_whole(path: Path) -> None:
     """Check a checkpoint before anything is built for it.
 
     Raises:
-        ValueError: It is damaged; the line names the newest one beside it that is not.
+        ValueError: It is damaged, and the line names the newest one beside it that is not; or it holds other things than
+            tensors and plain values, or not what Lightning puts into one.
     """
     if path.is_file() and not is_whole(path):
         other = newest_whole(path.parent)
@@ -41,6 +32,11 @@ def require_whole(path: Path) -> None:
         if other:
             advice = f"the newest whole one beside it is {other}, which --ckpt_path last-good takes in a fit by itself"
         raise ValueError(f"{path} is not a checkpoint, or only the beginning of one, or damaged; {advice}")
+    if path.is_file():
+        content = read_tensors(path, mmap=True, checked=True)
+        for part in ("state_dict", "pytorch-lightning_version"):
+            if not isinstance(content, dict) or not isinstance(content.get(part), (dict, str)):
+                raise ValueError(f"{path} is not a Lightning checkpoint: it holds no {part}")
 
 
 class WholeCheckpoints(TorchCheckpointIO):

@@ -170,9 +170,9 @@ def _run_trainer(argv: list[str]) -> int:
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
     from omegaconf.errors import OmegaConfBaseException
 
-    from lightning_sal.checkpoints import require_whole
+    from lightning_sal.errors import runtime_error_line
     from lightning_sal.paths import Paths
-    from lightning_sal.resuming import go_on
+    from lightning_sal.resuming import go_on, require_file
 
     class Parser(LightningArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> Any:
@@ -192,7 +192,7 @@ def _run_trainer(argv: list[str]) -> int:
             if command.ckpt_path and self.config.subcommand == "fit":
                 self.save_config_kwargs["config_filename"] = go_on(command)
             elif command.ckpt_path:
-                require_whole(Path(command.ckpt_path))
+                require_file(command.ckpt_path)
 
         def instantiate_classes(self) -> None:
             try:
@@ -223,10 +223,9 @@ def _run_trainer(argv: list[str]) -> int:
     except MisconfigurationException as error:
         raise ValueError(str(error)) from error
     except RuntimeError as error:
-        if not str(error).startswith("SaveConfigCallback expected"):
+        if (line := runtime_error_line(error)) is None:
             raise
-        path = str(error).removeprefix("SaveConfigCallback expected ").partition(" to NOT exist")[0]
-        raise FileExistsError(f"{path} is there already, of an earlier run, and is not overwritten") from error
+        raise ValueError(line) from error
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning tidies up, then exits with 1
             raise type(stop.__context__) from None

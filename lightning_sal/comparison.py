@@ -128,7 +128,7 @@ def write_arms(arms: Mapping[str, Sequence[Sample]], path: Path) -> None:
         raise FileExistsError(f"{path} is there already, and is not overwritten")
     with whole(path) as part, part.open("w") as file:
         for arm, samples in arms.items():
-            file.writelines(json.dumps({"arm": arm, **asdict(sample)}) + "\n" for sample in samples)
+            file.writelines(json.dumps({"arm": arm, **asdict(sample)}, allow_nan=False) + "\n" for sample in samples)
 
 
 def read_arms(path: Path) -> dict[str, list[Sample]]:

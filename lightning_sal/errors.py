@@ -1,5 +1,8 @@
 """What the command line answers by one line, and the exit codes."""
 
+import os
+import re
+
 
 class UsageError(Exception):
     """What was typed or configured cannot be run; the message is the one line that the user sees."""
@@ -10,3 +13,21 @@ TERMINATED = 128 + 15  # what a shell reports of a process that SIGTERM has ende
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which ends a command as Ctrl-C does."""
+
+
+_LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe|NCCL|Application timeout caused pair closure")
+
+
+def runtime_error_line(error: RuntimeError) -> str | None:
+    """One line for what libraries raise as a RuntimeError and a user can mend; None of any other, which is a bug."""
+    said = str(error)
+    if said.startswith("SaveConfigCallback expected "):
+        path = said.removeprefix("SaveConfigCallback expected ").partition(" to NOT exist")[0]
+        return f"{path} is there already, of an earlier run, and is not overwritten"
+    if said.startswith("Error(s) in loading state_dict"):
+        lines = " ".join(said.split("\n\t", 2)[1:2])
+        return f"the checkpoint does not fit the model of this run; the first of {said.count(chr(10))} faults: {lines}"
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and _LOST.search(said):
+        rank = os.environ.get("LOCAL_RANK", "0")
+        return f"rank {rank}: stopped, since another rank has ended; what ended that one stands in a line of its own"
+    return None

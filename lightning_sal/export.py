@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -14,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sal import tasks
+from lightning_sal.loading import built_from, read_object, read_safetensors, read_tensors
 from lightning_sal.policy.adapters import add_lora
-from lightning_sal.policy.config import LoRA, PolicyConfig
+from lightning_sal.policy.config import LoRA, PolicyConfig, parse_policy
 from lightning_sal.policy.loading import freeze, load_model
 from lightning_sal.writing import naming
 
@@ -76,8 +76,6 @@ def read_adapter(folder: Path) -> tuple[Any, dict[str, Tensor]]:
         ValueError: If there is no such thing in it, or what cannot become part of a model's weights.
     """
     from peft import PeftConfig
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / name).is_file():
@@ -85,13 +83,16 @@ def read_adapter(folder: Path) -> tuple[Any, dict[str, Tensor]]:
                 f"{folder} holds no {name}: name a folder that SaveAdapter or peft has written, or a checkpoint that is a "
                 "file (those of DeepSpeed are folders, which are not read)"
             )
-    config: Any = PeftConfig.from_pretrained(str(folder))
+    stated = folder / "adapter_config.json"
+    base = read_object(stated).get("base_model_name_or_path")
+    if not isinstance(base, (str, type(None))):
+        raise ValueError(f"{stated}: base_model_name_or_path is {base!r}: it must be a folder or hub name")
+    config: Any
+    with built_from(str(stated)):
+        config = PeftConfig.from_pretrained(str(folder))
     if config.is_prompt_learning:
         raise ValueError(f"{folder}: {config.peft_type.value} adds to the prompt and cannot be merged into weights")
-    try:
-        return config, load_file(folder / "adapter_model.safetensors")
-    except SafetensorError as error:
-        raise ValueError(f"{folder / 'adapter_model.safetensors'} cannot be read: {error}") from error
+    return config, read_safetensors(folder / "adapter_model.safetensors")
 
 
 def read_checkpoint(path: Path) -> tuple[PolicyConfig | None, dict[str, Tensor]]:
@@ -102,22 +103,21 @@ def read_checkpoint(path: Path) -> tuple[PolicyConfig | None, dict[str, Tensor]]
     Raises:
         ValueError: If it is no checkpoint, holds more than tensors and plain values, or holds no policy.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, EOFError, UnpicklingError) as error:
-        raise ValueError(
-            f"{path} is not a checkpoint of tensors and plain values, or only the beginning of one"
-        ) from error
+    content = read_tensors(path, mmap=True)
     weights = content.get("state_dict") if isinstance(content, dict) else None
     if not weights:
         raise ValueError(f"{path} is not a Lightning checkpoint: it holds no state_dict")
+    if not isinstance(weights, dict) or not all(isinstance(weight, Tensor) for weight in weights.values()):
+        raise ValueError(
+            f"{path} is not a Lightning checkpoint: its state_dict holds other things than tensors by name"
+        )
     if other := [name for name in weights if not name.startswith(POLICY)]:
         raise ValueError(
             f"{path} holds {other[0]}, which is no part of a policy: export takes checkpoints of SFT and the RL modules, "
             "and folders of adapters of any model"
         )
     stored = content.get("policy")
-    policy = stored and PolicyConfig(**{**stored, "lora": stored["lora"] and LoRA(**stored["lora"])})
+    policy = None if stored is None else parse_policy(stored, f"{path}, the settings of its policy")
     return policy, {name.removeprefix(POLICY): weight for name, weight in weights.items()}
 
 
@@ -125,7 +125,9 @@ def with_adapter(source: str, base: nn.Module, config: Any, weights: dict[str, T
     """The base model with adapters in peft's format merged into it."""
     from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 
-    adapted: Any = PeftModel(base, config)
+    adapted: Any
+    with built_from(source):
+        adapted = PeftModel(base, config)
     check_weights(source, weights, get_peft_model_state_dict(adapted, save_embedding_layers=False))
     set_peft_model_state_dict(adapted, weights)
     return adapted.merge_and_unload()

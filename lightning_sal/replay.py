@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor
 
+from lightning_sal.loading import read_tensors
 from lightning_sal.samples import Batch, ImageGroup, Phased
 
 
@@ -22,10 +22,7 @@ def read_replay(path: Path) -> dict[str, Any]:
         ValueError: If it is no such file.
     """
     with torch.serialization.safe_globals([Phased, Batch, ImageGroup]):
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, UnpicklingError) as error:
-            raise ValueError(f"{path} is not a replay file, or only the beginning of one") from error
+        content = read_tensors(path, "replay file")
     if not isinstance(content, dict) or not {"batch", "rng", "state_dict"} <= set(content):
         raise ValueError(f"{path} is not a replay file: FiniteGuard writes them, named step=<n>-rank=<r>.replay")
     return content

@@ -53,7 +53,7 @@ def write_summary(results: Results, folder: Path) -> Path:
     """Write `summary.json`, in one piece."""
     path = folder / "summary.json"
     with whole(path) as part:
-        part.write_text(json.dumps(asdict(results), indent=2), encoding="utf-8")
+        part.write_text(json.dumps(asdict(results), indent=2, allow_nan=False), encoding="utf-8")
     return path
 
 
@@ -143,7 +143,7 @@ class ResultsWriter:
     def close(self) -> None:
         """Write down the worst images of this process."""
         with whole(self._worst_file(self.part)) as part:
-            part.write_text(json.dumps(self.worst), encoding="utf-8")
+            part.write_text(json.dumps(self.worst, allow_nan=False), encoding="utf-8")
 
     def finish(self, results: Results) -> None:
         """Join what all processes wrote, once all are closed, and write the summary and the page of failures."""

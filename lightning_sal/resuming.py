@@ -30,7 +30,7 @@ def go_on(config: Any) -> str:
     if config.ckpt_path in NAMES and (folders := _folders(config.trainer)) is not None:
         config.ckpt_path = str(_find(config.ckpt_path, folders))
     checkpoint = Path(config.ckpt_path)
-    require_whole(checkpoint)
+    require_file(config.ckpt_path)
     for logger in _settings(config.trainer.logger, "TensorBoardLogger"):
         for folder in _versions(_base(logger)):
             if logger.version is None and folder.resolve() in checkpoint.resolve().parents:
@@ -38,6 +38,21 @@ def go_on(config: Any) -> str:
         if (folder := _version(logger)) is not None:
             return next(name for stem in numbered("config") if not (folder / (name := f"{stem}.yaml")).exists())
     return "config.yaml"
+
+
+def require_file(name: str) -> None:
+    """Check what `--ckpt_path` names before anything is built for it.
+
+    Raises:
+        ValueError: If it is a word for a checkpoint that only a run which has gone on in this process knows, or a file
+            that is no whole checkpoint.
+    """
+    if name in ("best", *NAMES) and not Path(name).exists():
+        raise ValueError(
+            f"--ckpt_path {name}: a command that starts knows of no checkpoint by this name: give its file, as "
+            "runs/NAME/version_0/checkpoints/last.ckpt"
+        )
+    require_whole(Path(name))
 
 
 def _find(name: str, folders: list[Path]) -> Path:

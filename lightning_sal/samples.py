@@ -7,6 +7,7 @@ photograph.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -132,6 +133,9 @@ class Prediction:
         confidence: Mean probability of the response's tokens, in [0, 1].
         expression_masks: K boolean tensors of shape (E, H, W), one mask an expression, of which `masks` is composed; None
             where they were not kept.
+
+    Raises:
+        ValueError: If the confidence is NaN.
     """
 
     group: ImageGroup
@@ -141,6 +145,13 @@ class Prediction:
     masks: tuple[Tensor, ...]
     confidence: float
     expression_masks: tuple[Tensor, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.confidence):
+            raise ValueError(
+                f"{', '.join(self.group.paths) or self.group.key}: the policy computes NaN and answers nothing: take "
+                "bfloat16 or float32 for float16, or weights of before that"
+            )
 
     @property
     def drawn(self) -> tuple[Tensor, ...]:

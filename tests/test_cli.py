@@ -15,6 +15,7 @@ from lightning.pytorch.cli import LightningCLI
 
 from lightning_sal import commands
 from lightning_sal.cli import TRAINER_COMMANDS, main
+from lightning_sal.errors import runtime_error_line
 
 CONFIG = """\
 model:
@@ -321,6 +322,33 @@ def test_a_file_that_is_no_checkpoint_is_one_line(config, capsys):
     Path("part.ckpt").write_bytes(Path("whole.ckpt").read_bytes()[:200])
     line = fails(capsys, ["fit", "--config", config(), "--ckpt_path", "part.ckpt"], 1)
     assert line.startswith("part.ckpt is not a checkpoint")
+    torch.save([1], "list.ckpt")
+    line = fails(capsys, ["fit", "--config", config(), "--ckpt_path", "list.ckpt"], 1)
+    assert line.startswith("list.ckpt is not a Lightning checkpoint")
+
+
+@pytest.mark.parametrize("name", ["last", "best"])
+def test_a_word_for_a_checkpoint_that_is_not_known_is_one_line(config, capsys, name):
+    assert fails(capsys, ["test", "--config", config(), "--ckpt_path", name], 1).startswith(f"--ckpt_path {name}: ")
+
+
+def test_a_checkpoint_of_another_size_is_one_line(config, capsys):
+    save = "trainer: {enable_checkpointing: true, callbacks: [{class_path: ModelCheckpoint, init_args: {dirpath: .}}]}"
+    assert main(["fit", "--config", config(), "--config", config(save, "b.yaml")]) == 0
+    (checkpoint,) = Path().glob("*.ckpt")
+    Path("config.yaml").unlink()
+    capsys.readouterr()
+    line = fails(capsys, ["fit", "--config", config(), "--model.out_dim", "3", "--ckpt_path", str(checkpoint)], 1)
+    assert line.startswith("the checkpoint does not fit the model of this run; ")
+
+
+def test_a_rank_that_lost_another_says_so_in_one_line(monkeypatch):
+    lost = RuntimeError("[pair.cc:547] Connection closed by peer [127.0.0.1]:3456\nException raised from here")
+    assert runtime_error_line(lost) is None  # of one process it is a bug
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert (runtime_error_line(lost) or "").startswith("rank 1: stopped")
+    assert runtime_error_line(RuntimeError("index out of range")) is None
 
 
 @pytest.mark.parametrize(

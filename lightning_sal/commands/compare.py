@@ -34,9 +34,10 @@ def main(argv: list[str]) -> int:
             raise ValueError(
                 f"{path}: its arms or samples are not those of {arguments.files[0]}: compare like with like"
             )
-    ours = arguments.arm or [name for name in names if name != "start" and not name.startswith("SFT only")][-1]
+    trained = [name for name in names if name != "start" and not name.startswith("SFT only")]
+    ours = arguments.arm or (trained[-1] if trained else None)
     if ours not in names:
-        raise ValueError(f"there is no arm {ours!r}: use one of {', '.join(names)}")
+        raise ValueError(f"there is no arm {ours or 'but controls'}: give --arm one of {', '.join(names)}")
     console = Console(width=None if sys.stdout.isatty() else 120)
     pooled = {name: [sample for run in runs for sample in run[name]] for name in names}
     console.print(table(pooled, f"{len(runs)} runs, {len(runs[0][ours])} held-out samples"))

@@ -57,17 +57,11 @@ def read_policy(path: Path) -> PolicyConfig:
         ValueError: If there is none in it.
     """
     import yaml
-    from jsonargparse import ArgumentError, ArgumentParser
 
-    from lightning_sal.policy.config import PolicyConfig
+    from lightning_sal.policy.config import parse_policy
 
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["init_args"]["policy"]
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: there is no model.init_args.policy in it") from error
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--policy", type=PolicyConfig)
-    try:
-        return parser.instantiate(parser.parse_object({"policy": values})).policy
-    except ArgumentError as error:
-        raise ValueError(f"{path}: {error}") from error
+    return parse_policy(values, str(path))

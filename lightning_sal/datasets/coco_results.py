@@ -57,7 +57,7 @@ def write_instances(path: Path, images: Iterable[Instances]) -> None:
                     "score": image.score,
                     "expression": words,
                 }
-                file.write((",\n" if number > 1 else "") + json.dumps(about | instance(mask)))
+                file.write((",\n" if number > 1 else "") + json.dumps(about | instance(mask), allow_nan=False))
     head = {"categories": [{"id": 1, "name": "salient instance"}], "images": listed}
     try:
         with whole(path) as part, part.open("w", encoding="utf-8") as file, annotations.open(encoding="utf-8") as lines:

@@ -12,9 +12,10 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
+from lightning_sal.modules import agreement
 from lightning_sal.modules.evaluation import Evaluation
 from lightning_sal.modules.going_on import GoingOn
-from lightning_sal.modules.stopping import StopAtSigterm
+from lightning_sal.modules.stopping import SaveAtEnd, StopAtSigterm
 from lightning_sal.modules.strategies import OneDevice, average_gradients, strategy_of, whole
 from lightning_sal.objectives import sft_loss, token_confidence
 from lightning_sal.policy.config import PolicyConfig
@@ -62,6 +63,11 @@ class PolicyModule(L.LightningModule):
         self.reward = Reward() if reward is None else reward
         self.max_new_tokens = max_new_tokens
         self.seed = seed
+        if max_new_tokens < 1 or seed < 0 or (micro_batch_size is not None and micro_batch_size < 1):
+            raise ValueError(
+                "max_new_tokens and micro_batch_size must be at least 1 and seed at least 0, not "
+                f"{max_new_tokens}, {micro_batch_size} and {seed}"
+            )
         self.make_optimizer = optimizer
         self.make_lr_scheduler = lr_scheduler
         self.micro_batch_size = micro_batch_size
@@ -90,7 +96,7 @@ class PolicyModule(L.LightningModule):
         return strategy_of(self.trainer)
 
     def configure_callbacks(self) -> list[L.Callback]:
-        return [GoingOn(), StopAtSigterm()]
+        return [GoingOn(), StopAtSigterm(), SaveAtEnd()]
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
@@ -296,26 +302,33 @@ class PolicyModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["policy"] = asdict(self.policy_config)  # plain values, of which `lightning-sal export` makes a model
+        checkpoint["run"] = agreement.run_of(self.trainer)
         checkpoint["buffers"] = self._remembered()
         checkpoint["trained"] = self.trainable_names()
         keep = set(checkpoint["trained"])
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in keep}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "policy" in checkpoint:
+            agreement.refuse_other_policy(checkpoint["policy"], self.policy_config)
+        if self.trainer.training:
+            agreement.refuse_other_run(checkpoint.get("run"), agreement.run_of(self.trainer))
         self.configure_model()
-        wanted = set(self.trainable_names())
-        given = set(checkpoint.get("state_dict") or checkpoint["trained"])  # FSDP2 and DeepSpeed load before they ask
-        if wanted != given:
-            missing, extra = sorted(wanted - given), sorted(given - wanted)
-            raise ValueError(
-                f"the checkpoint does not fit this policy: {len(missing)} trainable weights are missing from it "
-                f"(first: {missing[:1]}), {len(extra)} are not in the policy (first: {extra[:1]}); use the policy "
-                "settings it was trained with"
-            )
+        own = {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+        given: Any = checkpoint.get("state_dict")
+        if not given:  # FSDP2 and DeepSpeed load before they ask
+            given = {name: own.get(name) for name in checkpoint["trained"]}
+        elif self.trainer.training:
+            agreement.refuse_weights_alone(checkpoint.get("optimizer_states"))
+        agreement.refuse_other_weights(given, own, "policy")
         kept = checkpoint.get("buffers", {})
         for name, buffer in self._remembered().items():
             if name in kept:  # a checkpoint of another algorithm or reward has none of these, and they start anew
                 buffer.copy_(kept[name])
+
+    def on_train_start(self) -> None:
+        agreement.refuse_streams(self.trainer.train_dataloader)
+        agreement.refuse_other_optimizer(self.trainer.optimizers)
 
     def _remembered(self) -> dict[str, Tensor]:
         """What algorithm and reward remember from step to step: the buffers of this module itself and of the reward."""

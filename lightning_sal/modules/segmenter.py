@@ -13,8 +13,9 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from lightning_sal.metrics import MaskIoU, StructureMeasure
+from lightning_sal.modules.agreement import refuse_other_weights
 from lightning_sal.modules.going_on import GoingOn
-from lightning_sal.modules.stopping import StopAtSigterm
+from lightning_sal.modules.stopping import SaveAtEnd, StopAtSigterm
 from lightning_sal.objectives import mask_bce, mask_dice, pairwise_mask_bce
 from lightning_sal.samples import Batch, ImageGroup
 from lightning_sal.segmenters.evf_sam2 import EVFSAM2
@@ -87,7 +88,7 @@ class SegmenterFineTuning(L.LightningModule):
         return self
 
     def configure_callbacks(self) -> list[L.Callback]:
-        return [GoingOn(), StopAtSigterm()]
+        return [GoingOn(), StopAtSigterm(), SaveAtEnd()]
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
@@ -142,12 +143,8 @@ class SegmenterFineTuning(L.LightningModule):
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in keep}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        wanted = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        if odd := sorted(wanted ^ set(checkpoint["state_dict"])):
-            raise ValueError(
-                f"the checkpoint does not fit this segmenter: {len(odd)} weights are on one side alone (first: {odd[0]}); "
-                "train the same parts of the same model"
-            )
+        own = {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+        refuse_other_weights(checkpoint["state_dict"], own, "segmenter")
 
 
 def pair(logits: Tensor, truth: Tensor, instances: bool) -> tuple[Tensor, Tensor]:

@@ -42,7 +42,7 @@ class StopAtSigterm(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         if trainer.strategy.reduce_boolean_decision(self._asked, all=False):
-            said = _save(trainer)
+            said = save_last(trainer)
             if trainer.is_global_zero:
                 print(f"lightning: terminated after step {trainer.global_step}{said}", file=sys.stderr, flush=True)
             # Where Lightning started the other ranks, it kills the first one as soon as another has failed.
@@ -62,7 +62,27 @@ class StopAtSigterm(L.Callback):
         self._asked = True
 
 
-def _save(trainer: L.Trainer) -> str:
+class SaveAtEnd(L.Callback):
+    """Where a trainer writes checkpoints, write one of the last step, whatever the interval between them.
+
+    It is named as that of `StopAtSigterm`. The modules bring it along by `configure_callbacks`; no trainer needs to name it.
+    """
+
+    def __init__(self) -> None:
+        self._saved = 0  # the step of the last checkpoint that anything has written
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._saved = trainer.global_step
+
+    def on_save_checkpoint(self, trainer: L.Trainer, *_: Any) -> None:
+        self._saved = trainer.global_step
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._saved != trainer.global_step and trainer.checkpoint_callbacks:
+            save_last(trainer)
+
+
+def save_last(trainer: L.Trainer) -> str:
     """Write the checkpoint; returns what to say of it."""
     savers = [saver for saver in trainer.checkpoint_callbacks if isinstance(saver, ModelCheckpoint)]
     if not savers or trainer.fast_dev_run:  # type: ignore[attr-defined]

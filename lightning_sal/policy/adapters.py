@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_sal.loading import built_from
 from lightning_sal.policy.backbone import LANGUAGE_LAYERS
 from lightning_sal.policy.config import LoRA
 
@@ -21,13 +22,14 @@ def add_lora(model: Any, lora: LoRA) -> Any:
     from peft import LoraConfig, get_peft_model
 
     targets = "|".join(lora.targets)
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType]  any number scales
-        lora_dropout=lora.dropout,
-        target_modules=rf"{LANGUAGE_LAYERS}\.({targets})",
-    )
-    return get_peft_model(model, config)
+    with built_from(f"policy.lora, {lora},"):
+        config = LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType]  any number scales
+            lora_dropout=lora.dropout,
+            target_modules=rf"{LANGUAGE_LAYERS}\.({targets})",
+        )
+        return get_peft_model(model, config)
 
 
 def merged_weight(linear: Any) -> Tensor:

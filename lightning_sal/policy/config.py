@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,33 @@ class PolicyConfig:
             raise ValueError(
                 "policy.load_in_4bit freezes the language model: give policy.lora, which is what is trained"
             )
+        if not 0 < (self.min_pixels or 1) <= (self.max_pixels or self.min_pixels or 1):
+            raise ValueError(
+                f"policy.min_pixels {self.min_pixels} and max_pixels {self.max_pixels} must be above 0, the first not above "
+                "the second"
+            )
         if self.train_vision and self.feature_cache is not None:
             raise ValueError(
                 f"policy.feature_cache {self.feature_cache} keeps features of a vision tower that stays as it is: drop it, "
                 "or drop train_vision"
             )
+
+
+def parse_policy(values: Any, source: str) -> PolicyConfig:
+    """A policy's settings from plain values.
+
+    Args:
+        values: As YAML or a checkpoint holds them.
+        source: Where they are from, for the error.
+
+    Raises:
+        ValueError: If there is an unknown one, or one of another type.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--policy", type=PolicyConfig)
+    try:
+        return parser.instantiate(parser.parse_object({"policy": values})).policy
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise ValueError(f"{source}: {' '.join(str(error).split())}") from error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from lightning_sal.loading import built_from, read_object, refuse_non_finite
 from lightning_sal.policy.backbone import MODEL_TYPES, VISION_LAYERS, vision_tower
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
@@ -25,7 +25,8 @@ def load_model(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
 
     Raises:
         FileNotFoundError: If a folder is named that is not there.
-        ValueError: If the dtype or the kind of model is unknown, or bitsandbytes is needed and not there.
+        ValueError: If the dtype or the kind of model is unknown, its files are damaged, do not belong together or hold NaN,
+            or bitsandbytes is needed and not there.
     """
     if config.dtype not in _DTYPES:
         raise ValueError(f"policy dtype '{config.dtype}' is unknown: use one of {', '.join(_DTYPES)}")
@@ -41,18 +42,29 @@ def load_model(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
     # A hub name is owner/name; what cannot be one, or lies in a folder that is here, is a path that was mistyped.
     if not local and (len(source.parts) != 2 or source.parent.is_dir() or config.model.startswith(".")):
         raise FileNotFoundError(f"policy model '{config.model}': there is no folder {source}, and it is no hub name")
-    name = str(source) if local else config.model
-    kind = AutoConfig.from_pretrained(name).model_type
+    name, said = str(source) if local else config.model, f"policy model '{config.model}'"
+    stated = read_object(source / "config.json") if local else {}
+    with built_from(said):
+        kind = stated.get("model_type") if local else AutoConfig.from_pretrained(name).model_type
     if kind not in MODEL_TYPES:
-        raise ValueError(f"policy model '{config.model}' is a {kind}: take one of {', '.join(MODEL_TYPES)}")
+        raise ValueError(f"{said} is a {kind}, by its config.json: take one of {', '.join(MODEL_TYPES)}")
     processor = load_processor(name, config)
-    model: Any = AutoModelForImageTextToText.from_pretrained(
-        name,
-        dtype=_DTYPES[config.dtype],
-        attn_implementation=config.attention,
-        use_safetensors=True,
-        quantization_config=_four_bits(_DTYPES[config.dtype]) if config.load_in_4bit else None,
-    )
+    bits = _four_bits(_DTYPES[config.dtype]) if config.load_in_4bit else None
+    loader: Any = AutoModelForImageTextToText
+    with built_from(said):
+        model, found = loader.from_pretrained(
+            name,
+            dtype=_DTYPES[config.dtype],
+            attn_implementation=config.attention,
+            use_safetensors=True,
+            quantization_config=bits,
+            output_loading_info=True,
+        )
+    if missing := sorted(found["missing_keys"]):
+        raise ValueError(
+            f"{said}: its files lack {len(missing)} of the weights that its config.json asks for (first: {missing[0]})"
+        )
+    refuse_non_finite(dict(model.named_parameters()), said)
     part: Any
     for part in model.modules():  # on a CPU it would pack its weights while sampling, in a way without gradients
         if hasattr(part, "support_avx512bf16_for_cpu"):
@@ -65,13 +77,20 @@ def load_processor(name: str, config: PolicyConfig) -> Any:
     from transformers import AutoProcessor
 
     pixels = {k: v for k, v in (("min_pixels", config.min_pixels), ("max_pixels", config.max_pixels)) if v is not None}
-    return AutoProcessor.from_pretrained(name, padding_side="left", **pixels)
+    with built_from(f"the processor of policy model '{name}'"):
+        processor: Any = AutoProcessor.from_pretrained(name, padding_side="left", **pixels)
+    if not processor.chat_template:
+        raise ValueError(f"policy model '{name}' has no chat template: its folder needs a chat_template.jinja")
+    return processor
 
 
 def read_instructions(folder: Path) -> dict[str, str]:
     """Task -> instruction that a model's folder states; empty where it states none, or there is no such folder."""
     stated = folder / "instructions.json"
-    return json.loads(stated.read_text()) if stated.is_file() else {}
+    instructions = read_object(stated) if stated.is_file() else {}
+    if odd := [task for task, text in instructions.items() if not isinstance(text, str)]:
+        raise ValueError(f"{stated}: the instruction of {odd[0]} is no text")
+    return instructions
 
 
 def _four_bits(dtype: torch.dtype) -> Any:

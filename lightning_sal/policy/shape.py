@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from lightning_sal import tasks
+from lightning_sal.loading import built_from
 from lightning_sal.policy.adapters import add_lora
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.loading import freeze, load_processor, read_instructions
@@ -31,7 +32,8 @@ def load_shape(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
     from transformers import AutoConfig
 
     source = str(EMBEDDED_POLICIES.get(config.model, config.model))
-    model = on_meta(AutoConfig.from_pretrained(source), config)
+    with built_from(f"policy model '{source}'"):
+        model = on_meta(AutoConfig.from_pretrained(source), config)
     return model, load_processor(source, config), tasks.instructions() | read_instructions(Path(source))
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 
 from lightning_sal.datasets.coco_results import Instances, write_instances
 from lightning_sal.datasets.photographs import ANSWERS
+from lightning_sal.loading import read_object
 from lightning_sal.prediction.files import append, delete_listed, numbered, write
 from lightning_sal.prediction.gallery import Gallery
 from lightning_sal.samples import Prediction
@@ -69,7 +70,7 @@ class AnswerFolder:
         except BlockingIOError:
             raise BlockingIOError(f"{folder}: another process writes there; wait, or name another folder") from None
         answers = self.list.is_file() and self.list.stat().st_size > 0  # none where the model could not be loaded
-        difference = answers and _difference(json.loads(stated.read_text(encoding="utf-8")), settings)
+        difference = answers and _difference(read_object(stated), settings)
         if difference and not overwrite:
             raise FileExistsError(
                 f"{folder} holds answers with {difference}: name another folder, or say --overwrite to delete them"
@@ -90,7 +91,7 @@ class AnswerFolder:
         """Write what was predicted for a group of files."""
         fields = write(self.folder, prediction, self._claim)
         self.gallery.add(prediction)
-        append(self.list, json.dumps(fields))
+        append(self.list, json.dumps(fields, allow_nan=False))
         self._done.add((fields["task"], tuple(fields["images"])))
 
     def finish(self, unanswered: Sequence[str]) -> Path:
@@ -129,9 +130,12 @@ class AnswerFolder:
                     file.truncate()
                     return
                 try:
-                    yield json.loads(line)
+                    fields = json.loads(line)
                 except ValueError:
                     raise ValueError(f"{self.list}:{number}: not JSON; start anew with --overwrite") from None
+                if not isinstance(fields, dict) or not {"task", "images", "masks", "overlays"} <= set(fields):
+                    raise ValueError(f"{self.list}:{number}: no answer of segment; start anew with --overwrite")
+                yield fields
 
     def _instances(self) -> Iterator[Instances]:
         for fields in self._whole_lines():

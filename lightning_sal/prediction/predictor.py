@@ -18,6 +18,7 @@ import torch
 
 from lightning_sal.answers import compose, segment_answers
 from lightning_sal.datasets.photographs import read_group
+from lightning_sal.loading import refuse_non_finite
 from lightning_sal.objectives import token_confidence
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.policy import Policy
@@ -65,9 +66,9 @@ class Predictor:
 
         Raises:
             OSError: If there is no such model.
-            ValueError: If weights do not fit exactly, or cannot be trusted.
+            ValueError: If weights do not fit exactly, hold NaN, or cannot be trusted, or there is no such device.
         """
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = find_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         settings = {key: value for key, value in (("dtype", dtype), ("max_pixels", max_pixels)) if value is not None}
         policy = load_policy(model, settings).requires_grad_(False).eval().to(device)
         if segmenter is None:
@@ -127,6 +128,20 @@ class Predictor:
         ]
 
 
+def find_device(name: str) -> str:
+    """A name of torch's for a device, once a number has been there and back.
+
+    Raises:
+        ValueError: If there is no such device here.
+    """
+    try:
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError) as error:  # AssertionError: of a torch without CUDA
+        said = str(error).partition("\n")[0]
+        raise ValueError(f"device '{name}' cannot be used on this machine; cpu can: {said}") from error
+    return name
+
+
 def load_policy(model: str, settings: dict[str, Any]) -> Policy:
     """The policy of a name, a folder, a checkpoint file or a folder of adapters.
 
@@ -152,6 +167,7 @@ def _from_checkpoint(path: Path, settings: dict[str, Any]) -> Policy:
         )
     policy = Policy(replace(config, gradient_checkpointing=False, feature_cache=None, **settings))
     check_weights(str(path), weights, {name: p for name, p in policy.net.named_parameters() if p.requires_grad})
+    refuse_non_finite(weights, str(path))
     policy.net.load_state_dict(weights, strict=False)
     return policy
 
@@ -160,6 +176,9 @@ def _from_adapter(folder: Path, settings: dict[str, Any]) -> Policy:
     from lightning_sal.export import check_layer_names, read_adapter, with_adapter
 
     config, weights = read_adapter(folder)
+    if config.base_model_name_or_path is None:
+        raise ValueError(f"{folder} does not say what its base model is: merge it by `lightning-sal export --model`")
+    refuse_non_finite(weights, str(folder))
     policy = Policy(PolicyConfig(config.base_model_name_or_path, **settings))
     check_layer_names(str(folder), weights, policy.net)
     policy.net = with_adapter(str(folder), policy.net, config, weights)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from lightning_sal.loading import built_from, read_object
 from lightning_sal.segmenters import published
 from lightning_sal.segmenters.batching import segment_distinct
 from lightning_sal.segmenters.beit3 import BEiT3
@@ -83,6 +84,8 @@ class EVFSAM2(nn.Module):
             "semantic": semantic,
             "max_batch": max_batch,
         }
+        if max_batch < 1:
+            raise ValueError(f"max_batch {max_batch} of EVFSAM2 must be at least 1")
         if tokenizer is not None and semantic:
             _check_tokenizer(tokenizer)
         self.image_size, self.multimask, self.semantic = image_size, multimask, semantic
@@ -269,7 +272,7 @@ class EVFSAM2(nn.Module):
             raise FileNotFoundError(
                 f"segmenter folder {folder} has no config.json: give one that save_pretrained wrote, or a published one"
             )
-        config = json.loads((folder / "config.json").read_text())
+        config = read_object(folder / "config.json")
         if config.get("model_type") == published.MODEL_TYPE:
             tokenizer, semantic = published.load_tokenizer(folder)
             arguments = published.constructor_arguments(config, semantic=semantic)
@@ -278,7 +281,8 @@ class EVFSAM2(nn.Module):
         else:
             raise ValueError(f"{folder / 'config.json'} is not of an EVF-SAM2: give another folder or hub name")
         state = without_memory(read_folder(folder), _SAM2_PREFIX)
-        with init_empty_weights():  # random weights of full size would take most of a minute, and their memory
+        # Without weights: random ones of full size would take most of a minute, and their memory.
+        with built_from(str(folder / "config.json")), init_empty_weights():
             model = cls(**arguments, tokenizer=tokenizer)
         fill(model, state, str(folder), dtype)
         return model.eval()
@@ -290,7 +294,8 @@ def _own_tokenizer(folder: Path) -> Any:
         return None
     from transformers import PreTrainedTokenizerFast
 
-    return PreTrainedTokenizerFast.from_pretrained(folder)
+    with built_from(str(folder / "tokenizer.json")):
+        return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
 def _check_tokenizer(tokenizer: Any) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning_sal.loading import built_from
 from lightning_sal.tasks import SEMANTIC
 
 FILES = ("*.json", "sentencepiece.bpe.model", "*.safetensors")
@@ -67,7 +68,8 @@ def load_tokenizer(folder: Path) -> tuple[Any, bool]:
 
     if not (folder / "sentencepiece.bpe.model").is_file():
         raise FileNotFoundError(f"segmenter folder {folder} has no sentencepiece.bpe.model: the tokenizer is needed")
-    tokenizer = XLMRobertaTokenizer.from_pretrained(folder)
+    with built_from(str(folder / "sentencepiece.bpe.model")):
+        tokenizer = XLMRobertaTokenizer.from_pretrained(folder)
     marker = tokenizer.get_added_vocab().get(SEMANTIC)
     if marker not in (None, _SEMANTIC_ID):
         warnings.warn(

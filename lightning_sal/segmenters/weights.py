@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from lightning_sal.loading import read_object, read_safetensors, read_tensors, refuse_non_finite
 
 
 def find_folder(source: str | Path, patterns: Sequence[str]) -> Path:
@@ -61,17 +61,18 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError: If one of these files is missing.
     """
-    from safetensors.torch import load_file
-
     index = folder / "model.safetensors.index.json"
     names = ["model.safetensors"]
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        placed = read_object(index).get("weight_map")
+        if not isinstance(placed, dict) or not all(isinstance(name, str) for name in placed.values()):
+            raise ValueError(f"{index}: it has no weight_map that says in which file each weight is")
+        names = sorted(set(placed.values()))
     state: dict[str, Tensor] = {}
     for name in names:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"segmenter folder {folder} has no {name}: give a folder with all of its weights")
-        state |= load_file(folder / name)
+        state |= read_safetensors(folder / name)
     return state
 
 
@@ -82,14 +83,12 @@ def read_file(file: Path) -> dict[str, Tensor]:
         ValueError: If a checkpoint holds anything else than tensors and plain values.
     """
     if file.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(file)
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        raise ValueError(f"{file} is no checkpoint of tensors alone: give one, or a .safetensors file") from error
-    return content.get("model", content)
+        return read_safetensors(file)
+    content = read_tensors(file)
+    state = content.get("model", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(weight, Tensor) for weight in state.values()):
+        raise ValueError(f"{file} is no checkpoint of tensors alone: give one, or a .safetensors file")
+    return state
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str, *, assign: bool = False) -> None:
@@ -121,8 +120,9 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], source: str, dtype: tor
     """Give a module that was built without memory its weights: parameters in `dtype`, buffers in float32.
 
     Raises:
-        ValueError: If a key is missing, unknown or of another shape.
+        ValueError: If a key is missing, unknown or of another shape, or a weight is NaN or infinite.
     """
+    refuse_non_finite(state, source)
     buffers = {name for name, _ in module.named_buffers()}
     placed = {k: v.to(torch.float32 if k in buffers else dtype) for k, v in state.items()}
     load_strictly(module, placed, source, assign=True)

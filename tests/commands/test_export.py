@@ -234,7 +234,7 @@ class Code:
     [
         (None, "No such file"),
         (b"PK", "is not a checkpoint of tensors and plain values, or only the beginning of one"),
-        ({"state_dict": {"policy.net.a": torch.zeros(1)}, "more": Code()}, "is not a checkpoint of tensors and plain"),
+        ({"state_dict": {"policy.net.a": torch.zeros(1)}, "more": Code()}, "holds more than tensors and plain values"),
         ({"weights": {}}, "holds no state_dict"),
         ({"state_dict": {"segmenter.a": torch.zeros(1)}}, "holds segmenter.a, which is no part of a policy"),
         ({"state_dict": {"policy.net.a.lora_A": torch.zeros(1)}}, "give --config, the config.yaml of the run"),

@@ -124,7 +124,7 @@ def test_a_checkpoint_of_other_adapters_is_refused(tmp_path):
     run.fit(sft(), datamodule=scenes(streams=["sft"]))
     run.save_checkpoint(tmp_path / "one.ckpt")
     other = sft(policy=PolicyConfig("tiny-scratch", lora=LoRA(rank=4, targets=("q_proj",))))
-    with pytest.raises(ValueError, match="does not fit this policy"):
+    with pytest.raises(ValueError, match=r"lora\.targets"):
         trainer(tmp_path, max_steps=2).fit(other, datamodule=scenes(streams=["sft"]), ckpt_path=tmp_path / "one.ckpt")
 
 

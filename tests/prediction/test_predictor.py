@@ -150,7 +150,7 @@ def test_weights_that_do_not_fit_or_cannot_be_trusted_are_refused(trained, tmp_p
     torch.save({"state_dict": state, "policy": print}, code)
     old = tmp_path / "old.ckpt"
     torch.save({"state_dict": state}, old)
-    for path, message in ((code, "not a checkpoint of tensors"), (old, "lightning-sal export --config")):
+    for path, message in ((code, "holds more than tensors and plain values"), (old, "lightning-sal export --config")):
         with pytest.raises(ValueError, match=message):
             load_policy(str(path), {})
 

@@ -250,7 +250,7 @@ class Touch:
 
 def test_a_file_that_would_run_code_is_refused_in_one_line(tmp_path):
     torch.save({"model": {"x": Touch(tmp_path / "ran")}}, tmp_path / "bad.pt")
-    with pytest.raises(ValueError, match=r"bad\.pt is no checkpoint of tensors alone") as error:
+    with pytest.raises(ValueError, match=r"bad\.pt holds more than tensors and plain values") as error:
         SAM2Prompt.from_pretrained(tmp_path)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "ran").exists()
