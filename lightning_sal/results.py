@@ -19,6 +19,7 @@ from typing import Any
 from PIL import Image
 
 from lightning_sal.pages import data_uri, page_head
+from lightning_sal.reading import parse_object, read_text
 from lightning_sal.writing import appending, whole
 
 ESCAPED = "backslashreplace"  # what a name of a file holds that is not UTF-8
@@ -68,7 +69,7 @@ def read_summary(folder: Path) -> Results:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give a folder that `lightning test` or `score` has written")
     try:
-        return Results(**json.loads(path.read_text(encoding="utf-8")))
+        return Results(**parse_object(read_text(path)))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: not a summary of results: {error}") from None
 

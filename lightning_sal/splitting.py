@@ -21,6 +21,7 @@ import numpy as np
 
 from lightning_sal.datasets.decoding import check_file
 from lightning_sal.datasets.jsonl import Line, read_lines
+from lightning_sal.datasets.spelling import file_of
 
 SETS = ("rl", "isr", "val", "sft")  # in the order in which they are filled
 NEED_MASKS = frozenset({"rl", "val"})  # a reward and a metric compare masks; cross-entropy needs the words alone
@@ -103,9 +104,11 @@ def sample_of(line: Line) -> Sample:
         ValueError: An image cannot be read.
     """
     try:
-        return Sample(line, frozenset(digest(line.path.parent / name) for name in line.fields["images"]))
+        return Sample(line, frozenset(digest(file_of(line.path.parent, name)) for name in line.fields["images"]))
     except OSError as error:
         raise ValueError(f"{line.source}: {error.filename}: {error.strerror}") from error
+    except ValueError as error:  # a name that none can have, as with a NUL
+        raise ValueError(f"{line.source}: {error}") from error
 
 
 def split(samples: Sequence[Sample], sizes: Mapping[str, Size], seed: int) -> Split:

@@ -20,8 +20,10 @@ from PIL import Image
 
 from lightning_sal.datasets.coco_results import Instances, write_instances
 from lightning_sal.datasets.photographs import ANSWERS
-from lightning_sal.prediction.files import append, delete_listed, numbered, write
+from lightning_sal.datasets.predictions import parse_prediction
+from lightning_sal.prediction.files import append, delete_listed, numbered, pictures, write
 from lightning_sal.prediction.gallery import Gallery
+from lightning_sal.reading import read_json
 from lightning_sal.samples import Prediction
 from lightning_sal.tasks import get_task
 
@@ -52,7 +54,7 @@ class AnswerFolder:
         self._taken: set[str] = set()
         for fields in self._whole_lines():
             self._done.add((fields["task"], tuple(fields["images"])))
-            self._taken.update(name for names in (*fields["masks"], fields["overlays"]) for name in names)
+            self._taken.update(pictures(fields))
         subtitle = " · ".join(
             f"{name.replace('_', ' ')} {value}" for name, value in settings.items() if value is not None
         )
@@ -69,7 +71,7 @@ class AnswerFolder:
         except BlockingIOError:
             raise BlockingIOError(f"{folder}: another process writes there; wait, or name another folder") from None
         answers = self.list.is_file() and self.list.stat().st_size > 0  # none where the model could not be loaded
-        difference = answers and _difference(json.loads(stated.read_text(encoding="utf-8")), settings)
+        difference = answers and _difference(_settings(stated), settings)
         if difference and not overwrite:
             raise FileExistsError(
                 f"{folder} holds answers with {difference}: name another folder, or say --overwrite to delete them"
@@ -129,9 +131,11 @@ class AnswerFolder:
                     file.truncate()
                     return
                 try:
-                    yield json.loads(line)
-                except ValueError:
-                    raise ValueError(f"{self.list}:{number}: not JSON; start anew with --overwrite") from None
+                    fields = parse_prediction(line.decode())
+                    get_task(str(fields.get("task")))
+                except ValueError as error:
+                    raise ValueError(f"{self.list}:{number}: {error}; start anew with --overwrite") from None
+                yield fields
 
     def _instances(self) -> Iterator[Instances]:
         for fields in self._whole_lines():
@@ -142,6 +146,12 @@ class AnswerFolder:
                     width, height = drawn.size
                 found = [np.asarray(Image.open(self.folder / mask)) > 0 for mask in masks]
                 yield Instances(image, (height, width), found, fields["expressions"], fields["confidence"])
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    if not isinstance(settings := read_json(path), dict):
+        raise ValueError(f"{path}: not the settings of answers; start anew with --overwrite")
+    return settings
 
 
 def _difference(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
