@@ -69,9 +69,16 @@ def read_summary(folder: Path) -> Results:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give a folder that `lightning test` or `score` has written")
     try:
-        return Results(**parse_object(read_text(path)))
-    except (ValueError, TypeError) as error:
+        results = Results(**parse_object(read_text(path)))
+        if not isinstance(results.tasks, dict) or not all(map(_are_values, results.metrics.values())):
+            raise ValueError("`tasks` or `metrics` hold other things than names and numbers")
+        return results
+    except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a summary of results: {error}") from None
+
+
+def _are_values(metrics: Any) -> bool:
+    return isinstance(metrics, dict) and all(isinstance(value, int | float) for value in metrics.values())
 
 
 def joined(results: Sequence[Results]) -> list[Results]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from reprlib import repr as shortened
@@ -13,14 +13,16 @@ from lightning_sal.datasets.segmentations import Drawing, Segmentations, read_fr
 from lightning_sal.datasets.spelling import find_files
 from lightning_sal.reading import read_json
 
+log = logging.getLogger(__name__)
+
 Entry = dict[str, Any]
 
 
 def coco_records(path: Path, folders: Sequence[Path]) -> list[Record]:
     """The photographs of a COCO json with their instances.
 
-    Annotations with `iscrowd` = 1 are left out with a warning that counts them, as COCO's own evaluation does. Where all
-    are marked so, as by tools that export masks, they are the instances, and a warning says it.
+    Annotations with `iscrowd` = 1 are left out with a line in the log that counts them, as COCO's own evaluation does. Where all
+    are marked so, as by tools that export masks, they are the instances, and a line says it.
 
     Args:
         path: The json. An image without annotations is an empty ground truth; a photograph that it does not list is no
@@ -98,10 +100,10 @@ def _instances(path: Path, listed: list[Entry]) -> list[tuple[str, Entry]]:
     instances = [(name, annotation) for name, annotation in named if not annotation.get("iscrowd")]
     crowds = len(listed) - len(instances)
     if crowds and not instances:
-        warnings.warn(f"{path}: all {crowds} annotations are marked iscrowd: they are taken for instances")
+        log.warning(f"{path}: all {crowds} annotations are marked iscrowd: they are taken for instances")
         return named
     if crowds:
-        warnings.warn(f"{path}: {crowds} of {len(listed)} annotations are marked iscrowd and left out")
+        log.warning(f"{path}: {crowds} of {len(listed)} annotations are marked iscrowd and left out")
     return instances
 
 

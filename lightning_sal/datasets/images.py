@@ -196,8 +196,10 @@ def lies_turned(stored: tuple[int, int], size: tuple[int, int], orientation: int
     Raises:
         UnreadableSample: They have another aspect ratio, turned or not.
     """
-    turned = stored != size and orientation in TURNS and (stored == size[::-1] or not _same_aspect(stored, size))
-    if not _same_aspect(stored, size[::-1] if turned else size):
+    turned = (
+        stored != size and orientation in TURNS and (stored == (size[1], size[0]) or not _same_aspect(stored, size))
+    )
+    if not _same_aspect(stored, (size[1], size[0]) if turned else size):
         raise UnreadableSample(
             f"{path}: {stored[1]} x {stored[0]} pixels do not fit a photograph of {size[1]} x {size[0]}"
         )

@@ -93,7 +93,7 @@ def parse_prediction(text: str) -> dict[str, Any]:
 
 
 def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return isinstance(value, list) and all(isinstance(item, str) and "\0" not in item for item in value)
 
 
 def _read_map(path: Path, top: int | None, size: tuple[int, int]) -> tuple[Tensor, None]:

@@ -108,11 +108,11 @@ class Segmentations:
         Raises:
             UnreadableSample: A segmentation is malformed, covers no pixel, or does not fit the photograph.
         """
+        if size is not None and self.frame is not None:
+            _lying(self.frame, size, orientation, self.source)
         shapes = [self._parsed(name, segmentation) for name, segmentation in self.drawings]
         if size is None:
             return torch.zeros(len(shapes), 0, 0, dtype=torch.bool)
-        if self.frame is not None:
-            _lying(self.frame, size, orientation, self.source)
         if len(shapes) * size[0] * size[1] > MOST_PIXELS:
             raise UnreadableSample(
                 f"{self.source}: {len(shapes)} instances on {size[1]} x {size[0]} pixels are too many"
@@ -193,7 +193,9 @@ def fill(ring: np.ndarray, mask: np.ndarray) -> None:
     next_x, next_y = np.roll(ring, -1, axis=0).T
     top, bottom = (np.clip(np.ceil(f(y, next_y) - 0.5), 0, height).astype(np.int64) for f in (np.minimum, np.maximum))
     slope = np.divide(next_x - x, next_y - y, out=np.zeros_like(x), where=next_y != y)
-    crossings = np.zeros((height, width + 1), dtype=np.uint8)  # counts wrap, which keeps them odd or even
+    left, right = (int(np.clip(edge, 0, width)) for edge in (np.floor(x.min()), np.ceil(x.max())))
+    box = mask[top.min() : bottom.max(), left:right]
+    crossings = np.zeros((box.shape[0], box.shape[1] + 1), dtype=np.uint8)  # counts wrap, and stay odd or even
     at_a_time = max(1, CROSSINGS // height)
     for start in range(0, len(ring), at_a_time):
         edges = slice(start, start + at_a_time)
@@ -201,13 +203,13 @@ def fill(ring: np.ndarray, mask: np.ndarray) -> None:
         edge = np.repeat(np.arange(len(spans)) + start, spans)
         row = np.arange(len(edge)) - np.repeat(np.cumsum(spans) - spans, spans) + top[edge]
         column = np.ceil(x[edge] + (row + 0.5 - y[edge]) * slope[edge] - 0.5)
-        np.add.at(crossings, (row, np.clip(column, 0, width).astype(np.int64)), 1)
-    mask |= np.cumsum(crossings, axis=1, dtype=np.uint8)[:, :width] % 2 == 1
+        np.add.at(crossings, (row - top.min(), np.clip(column, left, right).astype(np.int64) - left), 1)
+    box |= np.cumsum(crossings, axis=1, dtype=np.uint8)[:, :-1] % 2 == 1
 
 
 def _lying(frame: tuple[int, int], size: tuple[int, int], orientation: int, name: str) -> tuple[int, int]:
     """(h, w) of the photograph as it lies in a frame: before its EXIF turn where the frame is that."""
-    lying = size[::-1] if lies_turned(frame, size, orientation, name) else size
+    lying = (size[1], size[0]) if lies_turned(frame, size, orientation, name) else size
     if max(frame) > MOST_TIMES * max(size):
         raise UnreadableSample(
             f"{name}: {frame[1]} x {frame[0]} pixels are more than {MOST_TIMES} times a photograph of "
@@ -248,15 +250,17 @@ def _run_lengths(encoding: dict[str, Any], stated: tuple[int, int] | None) -> Ru
         raise ValueError(f"run lengths of size {shortened(size)}, where [height, width] must stand")
     if stated not in (None, frame):
         raise ValueError(f"run lengths of {frame[1]} x {frame[0]} pixels on an image of {stated[1]} x {stated[0]}")
-    runs = _decode_string(counts) if isinstance(counts, str) else _whole_numbers(counts)
+    area = frame[0] * frame[1]
+    runs = _decode_string(counts) if isinstance(counts, str) else _whole_numbers(counts, 2 * area)
     ends = np.cumsum(runs)
-    if not len(runs) or runs.min() < 0 or runs.max() > frame[0] * frame[1] or ends[-1] != frame[0] * frame[1]:
-        total = sum(runs.tolist())
-        raise ValueError(f"{total} pixels in the run lengths of {frame[1]} x {frame[0]} = {frame[0] * frame[1]}")
+    if not len(runs) or runs.min() < 0 or runs.max() > area or ends[-1] != area:
+        raise ValueError(f"{sum(runs.tolist())} pixels in the run lengths of {frame[1]} x {frame[0]} = {area}")
     return RunLengths(ends, frame)
 
 
-def _whole_numbers(counts: Any) -> np.ndarray:
+def _whole_numbers(counts: Any, most: int) -> np.ndarray:
+    if isinstance(counts, list) and len(counts) > most:
+        raise ValueError(f"{len(counts)} run lengths, more than the pixels could need")
     if not isinstance(counts, list) or not all(_is_whole(count) and abs(count) < LARGEST**2 for count in counts):
         raise ValueError(f"run lengths that are no list of whole numbers: {shortened(counts)}")
     return np.array(counts, dtype=np.int64)

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from lightning_sal.datasets.segmentations import draw
 from lightning_sal.datasets.images import UnreadableSample
+from lightning_sal.datasets.segmentations import draw
 from lightning_sal.datasets.sis import LAYOUT
 
 
