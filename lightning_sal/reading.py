@@ -113,14 +113,14 @@ def parse_yaml(text: str, source: str | Path) -> Any:
     """
     import yaml
 
+    compose_yaml(text, source)
     try:
-        _bound(text, source)
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # of a date that no calendar has
         raise _not_yaml(error, source) from error
 
 
-def _not_yaml(error: yaml.YAMLError, source: str | Path) -> ValueError:
+def _not_yaml(error: Exception, source: str | Path) -> ValueError:
     mark = getattr(error, "problem_mark", None)
     reason = getattr(error, "problem", None) or " ".join(str(error).split())
     return ValueError(f"{source}{f':{mark.line + 1}' if mark else ''}: not valid YAML: {reason}")

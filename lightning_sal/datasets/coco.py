@@ -21,8 +21,8 @@ Entry = dict[str, Any]
 def coco_records(path: Path, folders: Sequence[Path]) -> list[Record]:
     """The photographs of a COCO json with their instances.
 
-    Annotations with `iscrowd` = 1 are left out with a line in the log that counts them, as COCO's own evaluation does. Where all
-    are marked so, as by tools that export masks, they are the instances, and a line says it.
+    Annotations with `iscrowd` = 1 are left out, as in COCO's own evaluation, and a line of the log counts them. Where all
+    are marked so, as by tools that export masks, they are the instances, and a line says that.
 
     Args:
         path: The json. An image without annotations is an empty ground truth; a photograph that it does not list is no
