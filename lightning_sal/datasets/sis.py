@@ -59,13 +59,14 @@ def _photograph_folders(file: Path) -> list[Path]:
 
     def below(folder: Path) -> list[Path]:
         subs = [sub for sub in subfolders(folder) if split is None or split_of(sub.name) in (None, split)]
-        subs = [sub for sub in subs if not _is_named(MASK_FOLDER, sub)]
-        return sorted(subs, key=lambda sub: not _is_named(IMAGE_FOLDER, sub))
+        return [sub for sub in subs if not _is_named(MASK_FOLDER, sub)]
+
+    def likely(folder: Path) -> bool:
+        return _is_named(IMAGE_FOLDER, folder) or split_of(folder.name) is not None
 
     beside = [sub for root in roots for sub in below(root)]
-    inner = [(sub, deeper) for sub in beside for deeper in below(sub)]
-    named = [deeper for sub, deeper in inner if _is_named(IMAGE_FOLDER, sub) or _is_named(IMAGE_FOLDER, deeper)]
-    return [*roots, *beside, *named]
+    inner = [deeper for sub in beside for deeper in below(sub) if likely(sub) or likely(deeper)]
+    return [*roots, *filter(likely, beside), *inner, *(sub for sub in beside if not likely(sub))]
 
 
 def _is_named(pattern: re.Pattern[str], folder: Path) -> bool:
