@@ -15,6 +15,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from lightning_sal.comparison import Sample, paired_difference, read_arms, summary
+from lightning_sal.reading import parse_yaml, read_text
 from lightning_sal.tasks import TASKS
 from lightning_sal.writing import whole
 
@@ -52,17 +53,20 @@ def read_ablation(path: Path) -> Ablation:
     """An ablation file: YAML with folder, fit, arms, seeds and, where wanted, processes.
 
     Raises:
-        ValueError: If a key is missing or unknown.
+        ValueError: If it is no YAML, a key is missing or unknown, or holds another kind of value.
     """
-    import yaml
-
-    given = yaml.safe_load(path.read_text())
+    given = parse_yaml(read_text(path), path)
     needed, known = {"folder", "fit", "arms", "seeds"}, {"folder", "fit", "arms", "seeds", "processes"}
     if not isinstance(given, dict) or not needed <= set(given) <= known:
-        found = ", ".join(given) if isinstance(given, dict) else "no keys"
+        found = ", ".join(map(str, given)) if isinstance(given, dict) else "no keys"
         raise ValueError(f"{path}: an ablation has {', '.join(sorted(needed))} and may have processes, not {found}")
-    arms = {name: shlex.split(options) for name, options in given["arms"].items()}
-    return Ablation(Path(given["folder"]), given["fit"], arms, tuple(given["seeds"]), given.get("processes", 1))
+    arms, seeds = given["arms"], given["seeds"]
+    if not isinstance(arms, dict) or not all(isinstance(text, str) for text in (*arms, *arms.values())):
+        raise ValueError(f"{path}: arms are names, each with the options of `lightning fit` as one text")
+    if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds):
+        raise ValueError(f"{path}: seeds are a list of whole numbers")
+    arms = {name: shlex.split(options) for name, options in arms.items()}
+    return Ablation(Path(given["folder"]), given["fit"], arms, tuple(seeds), given.get("processes", 1))
 
 
 @dataclass(frozen=True, slots=True)

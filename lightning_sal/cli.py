@@ -21,11 +21,15 @@ from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning_sal
 from lightning_sal.commands import available
-from lightning_sal.errors import TERMINATED, Terminated, UsageError
+from lightning_sal.errors import TERMINATED, Terminated, UsageError, printable
+from lightning_sal.reading import compose_yaml, read_text
+
+if TYPE_CHECKING:
+    import yaml
 
 TRAINER_COMMANDS = {
     "fit": "train what the config describes",
@@ -55,6 +59,7 @@ LIGHTNING_SAL_TRACEBACK=1 in the environment shows where an error came from.\
 """
 
 CONFIG_OPTIONS = ("-c", "--config")
+YAML = (".yaml", ".yml")
 UNKNOWN_KEYS = (
     re.compile("Group '(.+)' does not accept option '(.+)'"),
     re.compile("Subcommand '.+' does not accept option '(.+)'"),
@@ -91,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("lightning: interrupted", file=sys.stderr)
         return 130
-    except (UsageError, ValueError, OSError, MemoryError) as error:
+    except (UsageError, ValueError, OSError, MemoryError, RecursionError) as error:
         if os.environ.get("LIGHTNING_SAL_TRACEBACK") == "1":
             raise
         if isinstance(error, UsageError):
@@ -144,7 +149,7 @@ def _table(lines: dict[str, str]) -> str:
 
 
 def _complain(message: str, code: int) -> int:
-    print(f"lightning: error: {message}", file=sys.stderr)
+    print(f"lightning: error: {printable(message)}", file=sys.stderr)
     return code
 
 
@@ -254,8 +259,12 @@ def _read_configs(argv: list[str]) -> tuple[list[str], dict[str, str]]:
             path = find_config(words[at + 1] if at + 1 < len(words) else "")
             words[at + 1] = str(path)
             places.update(_key_places(path))
-        elif word.startswith("--"):
-            places[_plain(word[2:].partition("=")[0])] = "command line: "
+            continue
+        option, _, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        if option:
+            places[_plain(option[2:])] = "command line: "
+        if value.endswith(YAML) and at and words[at - 1] not in CONFIG_OPTIONS and Path(value).is_file():
+            _compose(Path(value))  # a part of a config, as in --trainer FILE
     return words, places
 
 
@@ -296,19 +305,21 @@ def _key_places(path: Path, prefix: str = "", within: tuple[Path, ...] = ()) -> 
                 walk(child, prefix)
         elif isinstance(node, yaml.ScalarNode):
             file = path.parent / node.value
-            if file.suffix in (".yaml", ".yml") and file not in (path, *within) and file.is_file():
+            if file.suffix in YAML and file not in (path, *within) and file.is_file():
                 places.update(_key_places(file, prefix, (path, *within)))
 
-    try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        reason = getattr(error, "problem", None) or _one_line(error)
-        raise UsageError(f"{path}{f':{mark.line + 1}' if mark else ''}: not valid YAML: {reason}") from error
+    root = _compose(path)
     if not prefix and not isinstance(root, yaml.MappingNode):
         raise UsageError(f"{path}: a config file holds `key: value` lines, and this one holds none")
     walk(root, prefix)
     return places
+
+
+def _compose(path: Path) -> yaml.Node | None:
+    try:
+        return compose_yaml(read_text(path), path)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _plain(key: str) -> str:

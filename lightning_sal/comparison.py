@@ -12,9 +12,15 @@ from typing import Any
 
 import torch
 
+from lightning_sal.reading import parse_object, read_text
 from lightning_sal.samples import Batch, Prediction
 from lightning_sal.tasks import TASKS
 from lightning_sal.writing import whole
+
+NUMBER = (int, float)
+KINDS: dict[str, Any] = {
+    "key": str, "task": str, "exact": bool, "correctness": NUMBER, "reward": NUMBER, "confidence": NUMBER
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +144,16 @@ def read_arms(path: Path) -> dict[str, list[Sample]]:
         ValueError: If a line is not such an object; it is named.
     """
     arms: dict[str, list[Sample]] = {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
         try:
-            fields = json.loads(line)
-            arms.setdefault(fields.pop("arm"), []).append(Sample(**fields))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            fields = parse_object(line)
+            arm, sample = str(fields.pop("arm")), Sample(**fields)
+            if not all(isinstance(getattr(sample, name), kinds) for name, kinds in KINDS.items()):
+                raise ValueError("a field holds another kind of value")
+            arms.setdefault(arm, []).append(sample)
+        except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path}:{number}: not a sample of a comparison: {error}") from None
     return arms
 

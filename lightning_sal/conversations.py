@@ -15,8 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
-from lightning_sal.datasets.jsonl import GROUP_TASKS, check_fields, moved, read_lines, read_text
+from lightning_sal.datasets.jsonl import GROUP_TASKS, check_fields, moved, read_lines
+from lightning_sal.reading import parse_json, parse_object, read_text
 from lightning_sal.tasks import TASKS, get_task
 
 COLUMN = "lightning_sal"
@@ -69,10 +71,8 @@ def from_conversations(path: Path, folder: Path, task: str | None = None) -> Ite
     """
     for source, text in _items(path):
         try:
-            fields, left = from_conversation(json.loads(text) if isinstance(text, str) else text, task)
+            fields, left = from_conversation(parse_json(text) if isinstance(text, str) else text, task)
             yield Converted(source, moved(fields, path.parent, folder), left=left)
-        except json.JSONDecodeError as error:
-            yield Converted(source, fault=f"not JSON: {error.msg} at column {error.colno}")
         except ValueError as error:
             yield Converted(source, fault=str(error))
 
@@ -115,6 +115,7 @@ def from_conversation(item: Any, task: str | None = None) -> tuple[dict[str, Any
     images = [item[shown]] if isinstance(item.get(shown), str) else item.get(shown)
     if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
         raise ValueError("`images` is not a list of paths")
+    images = [unquote(image.removeprefix("file://")) if image.startswith("file://") else image for image in images]
     if remote := [image for image in images if "://" in image or image.startswith("data:")]:
         raise ValueError(f"{remote[0][:60]} is no file: download it first")
     if (count := question.count(IMAGE)) != len(images):
@@ -147,23 +148,24 @@ def _items(path: Path) -> list[tuple[str, Any]]:
     text = read_text(path)
     if not text.lstrip().startswith("["):
         return [(f"{path}:{n}", line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
-    try:
-        return [(f"{path}: item {n}", item) for n, item in enumerate(json.loads(text), 1)]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
+    return [(f"{path}: item {n}", item) for n, item in enumerate(parse_json(text, path), 1)]
 
 
 def _turns(turns: Any) -> tuple[str, str, str]:
     """Question, answer, and the system prompt or an empty text."""
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise ValueError("neither `conversations` nor `messages` is a list of turns")
-    said = [(ROLES.get(turn.get("from", turn.get("role"))), turn.get("value", turn.get("content"))) for turn in turns]
+    said = [(_role(turn.get("from", turn.get("role"))), turn.get("value", turn.get("content"))) for turn in turns]
     if not all(isinstance(text, str) for _, text in said):
         raise ValueError("a turn without a text")
     system = [text for role, text in said[:1] if role == "system"]
     if [role for role, _ in said[len(system) :]] != ["question", "answer"]:
         raise ValueError(f"{len(said)} turns, where one question and one answer must stand")
     return said[-2][1], said[-1][1], "".join(system)
+
+
+def _role(name: Any) -> str | None:
+    return ROLES.get(name) if isinstance(name, str) else None
 
 
 def _check_answer(response: str) -> None:
@@ -174,13 +176,12 @@ def _check_answer(response: str) -> None:
 def _own_column(item: dict[str, Any]) -> dict[str, Any] | None:
     if item.get(COLUMN) is None:
         return None
-    try:
-        ours = json.loads(item[COLUMN])
-    except (TypeError, ValueError):
-        ours = None
-    if not isinstance(ours, dict):
+    if not isinstance(item[COLUMN], str):
         raise ValueError(f"`{COLUMN}` is not the text of a JSON object")
-    return ours
+    try:
+        return parse_object(item[COLUMN])
+    except ValueError as error:
+        raise ValueError(f"`{COLUMN}` is not the text of a JSON object: {error}") from error
 
 
 def _infer_task(response: str, images: int) -> str:

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sal import tasks
-from lightning_sal.loading import built_from, read_object, read_safetensors, read_tensors
+from lightning_sal.loading import built_from, read_safetensors, read_tensors
 from lightning_sal.policy.adapters import add_lora
 from lightning_sal.policy.config import LoRA, PolicyConfig, parse_policy
 from lightning_sal.policy.loading import freeze, load_model
+from lightning_sal.reading import read_object
 from lightning_sal.writing import naming
 
 POLICY = "policy.net."  # What the names of a policy's weights begin with in checkpoints of `lightning_sal.modules`

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -54,21 +53,6 @@ def built_from(source: str) -> Iterator[None]:
             raise
         kind = "" if isinstance(error, ValueError) and said else f"{type(error).__name__}: "
         raise ValueError(f"{source} cannot be built: {kind}{said}") from error
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-        ValueError: If there is anything else in it.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__} in JSON, and not an object with names")
-    return content
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from typing import Any
 from PIL import Image
 
 from lightning_sal.pages import data_uri, page_head
+from lightning_sal.reading import parse_object, read_text
 from lightning_sal.writing import appending, whole
 
 ESCAPED = "backslashreplace"  # what a name of a file holds that is not UTF-8
@@ -68,9 +69,16 @@ def read_summary(folder: Path) -> Results:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give a folder that `lightning test` or `score` has written")
     try:
-        return Results(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        results = Results(**parse_object(read_text(path)))
+        if not isinstance(results.tasks, dict) or not all(map(_are_values, results.metrics.values())):
+            raise ValueError("`tasks` or `metrics` hold other things than names and numbers")
+        return results
+    except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a summary of results: {error}") from None
+
+
+def _are_values(metrics: Any) -> bool:
+    return isinstance(metrics, dict) and all(isinstance(value, int | float) for value in metrics.values())
 
 
 def joined(results: Sequence[Results]) -> list[Results]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lightning_sal.datasets import LAYOUTS
 from lightning_sal.datasets.layouts import listed
-from lightning_sal.datasets.predictions import Reader, coco_ids, image_name, prediction_readers
+from lightning_sal.datasets.predictions import Reader, image_name, prediction_readers
 from lightning_sal.datasets.records import Photograph
 from lightning_sal.drawing import panel
 from lightning_sal.modules.evaluation import compute_all, mask_metrics, score_image
@@ -41,7 +41,7 @@ def pair_up(preds: Path, truth: Path, task: str, benchmark: str) -> list[Scored]
 
     Raises:
         FileNotFoundError: There is no such path.
-        ValueError: Images without prediction or predictions without image: they are named.
+        ValueError: Images without prediction or predictions without image, or two predictions of one: they are named.
     """
     images: dict[str, Photograph] = {}
     for record in LAYOUTS[task].records(truth, "test"):
@@ -50,7 +50,7 @@ def pair_up(preds: Path, truth: Path, task: str, benchmark: str) -> list[Scored]
             if name in images:
                 raise ValueError(f"{truth}: {photograph.path} and {images[name].path} share the name {name!r}")
             images[name] = photograph
-    readers = prediction_readers(preds, task, benchmark, coco_ids(truth) if preds.is_file() else {})
+    readers = prediction_readers(preds, task, benchmark, images)
     missing, extra = sorted(set(images) - set(readers)), sorted(set(readers) - set(images))
     if missing or extra:
         found = {"images without prediction": missing, "predictions without image": extra}

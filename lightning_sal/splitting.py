@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from lightning_sal.datasets.decoding import check_file
+from lightning_sal.datasets.decoding import check_file, unreadable
 from lightning_sal.datasets.jsonl import Line, read_lines
+from lightning_sal.datasets.spelling import file_of
 
 SETS = ("rl", "isr", "val", "sft")  # in the order in which they are filled
 NEED_MASKS = frozenset({"rl", "val"})  # a reward and a metric compare masks; cross-entropy needs the words alone
@@ -102,10 +103,13 @@ def sample_of(line: Line) -> Sample:
     Raises:
         ValueError: An image cannot be read.
     """
-    try:
-        return Sample(line, frozenset(digest(line.path.parent / name) for name in line.fields["images"]))
-    except OSError as error:
-        raise ValueError(f"{line.source}: {error.filename}: {error.strerror}") from error
+    images = []
+    for file in (file_of(line.path.parent, name) for name in line.fields["images"]):
+        try:
+            images.append(digest(file))
+        except (OSError, ValueError) as error:  # a name with a NUL is an error of value
+            raise ValueError(f"{line.source}: {unreadable(file, error)}") from error
+    return Sample(line, frozenset(images))
 
 
 def split(samples: Sequence[Sample], sizes: Mapping[str, Size], seed: int) -> Split:

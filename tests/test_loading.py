@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lightning_sal.export import read_adapter
-from lightning_sal.loading import built_from, read_object, read_tensors, refuse_non_finite
+from lightning_sal.loading import built_from, read_tensors, refuse_non_finite
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.loading import load_model
 from lightning_sal.prediction.predictor import Predictor, find_device, load_policy
+from lightning_sal.reading import read_object
 from lightning_sal.samples import ImageGroup, Prediction
 from lightning_sal.segmenters import EVFSAM2
 from lightning_sal.tiny.weights import WEIGHTS

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_sal.annotation.samples import IDENTITY, Sample, key_of
+from lightning_sal.reading import parse_json, parse_object
 from lightning_sal.writing import naming
 
 BEGINNING = b'{"task": '  # of each line
@@ -122,7 +123,7 @@ def _mend(path: Path) -> None:
 def _is_torn(line: bytes) -> bool:
     """Whether it is the beginning of a line of ours, and not the whole of one."""
     try:
-        json.loads(line)
+        parse_json(line.decode())
     except ValueError:
         return bool(line) and BEGINNING.startswith(line[: len(BEGINNING)])
     return False
@@ -130,8 +131,8 @@ def _is_torn(line: bytes) -> bool:
 
 def _key(line: bytes, place: str) -> str:
     try:
-        fields: Any = json.loads(line)
-        if not (isinstance(fields, dict) and {"response", "reason"} & set(fields) and {*IDENTITY[:2]} <= set(fields)):
+        fields = parse_object(line.decode("utf-8-sig"))
+        if not ({"response", "reason"} & set(fields) and {*IDENTITY[:2]} <= set(fields)):
             raise ValueError("not an annotated sample")
     except ValueError as error:
         raise ValueError(f"{place}: {error}; name another file, or mend this line") from None

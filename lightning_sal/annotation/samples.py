@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from lightning_sal.datasets import LAYOUTS, Photograph, Record
-from lightning_sal.datasets.coco import Segmentations
 from lightning_sal.datasets.cosod import chunks
 from lightning_sal.datasets.images import UnreadableSample, read_orientation, read_size
+from lightning_sal.datasets.segmentations import Segmentations
 from lightning_sal.datasets.sis import ColouredFile
 from lightning_sal.datasets.sod import MaskFile
 

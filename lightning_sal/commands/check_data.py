@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightning_sal.errors import printable
+
 if TYPE_CHECKING:
     from lightning_sal.datasets import Record
 
@@ -37,7 +39,7 @@ def main(argv: list[str]) -> int:
     try:
         records = _records(arguments.path, arguments.task)
     except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         return 1
     strays = [photo for record in records for photo in record.photographs if photo.stray]
     for stray in strays:
@@ -49,7 +51,7 @@ def main(argv: list[str]) -> int:
         bare += record.response is not None and all(photo.annotation is None for photo in record.photographs)
         for fault in _faults(record, seen):
             faults += 1
-            print(fault)
+            print(printable(fault))
         if sys.stderr.isatty():
             print(f"\r{number} of {len(records)}", end="\n" if number == len(records) else "", file=sys.stderr)
     tasks = ", ".join(sorted({record.task for record in records if record.task})) or "no task"

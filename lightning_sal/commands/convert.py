@@ -9,6 +9,8 @@ from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from lightning_sal.errors import printable
+
 SUFFIXES = {"sharegpt": (".json", ".jsonl"), "jsonl": (".jsonl",)}
 DESCRIPTION = """\
 Convert a JSONL of annotated responses to conversations that LLaMA-Factory and ms-swift read, or such conversations to
@@ -51,7 +53,7 @@ def main(argv: list[str]) -> int:
     results = [line.result for line in lines if line.result is not None]
     refused = [line for line in lines if line.fault]
     for line in refused:
-        print(f"{line.source}: {line.fault}", file=sys.stderr)
+        print(printable(f"{line.source}: {line.fault}"), file=sys.stderr)
     if not results or (refused and not arguments.skip):
         hint = "--skip writes the others" if results else "none is left"
         print(f"{source}: {len(refused)} of {len(lines)} lines cannot be converted; {hint}", file=sys.stderr)
@@ -59,7 +61,7 @@ def main(argv: list[str]) -> int:
     _write(target, results)
     print(f"{target}: {len(results)} lines" + (f", {len(refused)} refused" if refused else ""))
     for what, count in Counter(what for line in lines for what in line.left).items():
-        print(f"{count} lines had {what}, which has no place there")
+        print(f"{count} lines had {printable(what)}, which has no place there")
     if arguments.to == "sharegpt":
         print(f"For LLaMA-Factory, in dataset_info.json: {json.dumps(dataset_info(target))}")
     elif bare := sum("masks" not in result and "annotation" not in result for result in results):

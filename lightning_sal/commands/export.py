@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightning_sal.reading import parse_yaml, read_text
+
 if TYPE_CHECKING:
     from lightning_sal.policy.config import PolicyConfig
 
@@ -56,12 +58,12 @@ def read_policy(path: Path) -> PolicyConfig:
     Raises:
         ValueError: If there is none in it.
     """
-    import yaml
 
     from lightning_sal.policy.config import parse_policy
 
+    config = parse_yaml(read_text(path), path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["init_args"]["policy"]
-    except (yaml.YAMLError, KeyError, TypeError) as error:
+        values = config["model"]["init_args"]["policy"]
+    except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: there is no model.init_args.policy in it") from error
     return parse_policy(values, str(path))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lightning_sal.reading import parse_yaml, read_text
 
 if TYPE_CHECKING:
     import lightning as L
@@ -52,7 +54,7 @@ def main(argv: list[str]) -> int:
     from lightning_sal.replay import read_replay, replay
 
     saved = read_replay(arguments.file)
-    config = saved["config"] if arguments.config is None else arguments.config.read_text(encoding="utf-8")
+    config = saved["config"] if arguments.config is None else read_text(arguments.config)
     if config is None:
         raise ValueError(
             f"{arguments.file} holds no config, since its run was not started by `lightning fit`: --config"
@@ -82,10 +84,10 @@ def build_module(config: str, source: str) -> L.LightningModule:
         ValueError: If it has no such section, or no module can be built from it.
     """
     import lightning as L
-    import yaml
     from lightning.pytorch.cli import LightningArgumentParser
 
-    section: Any = (yaml.safe_load(config) or {}).get("model")
+    values = parse_yaml(config, source)
+    section = values.get("model") if isinstance(values, dict) else None
     if section is None:
         raise ValueError(f"{source}: there is no `model` in its config")
     parser = LightningArgumentParser(exit_on_error=False)

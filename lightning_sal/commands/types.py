@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from lightning_sal.reading import parse_object
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,18 +97,20 @@ def _read(path: Path) -> Iterator[tuple[tuple[Any, ...], list[float]]]:
     Raises:
         ValueError: If another line is not one of `RolloutWriter`; it is named.
     """
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith("\n"):
                 print(f"{path}:{number}: the last line is unfinished and left out", file=sys.stderr)
                 return
             try:
-                fields = json.loads(line)
+                fields = parse_object(line)
                 numbers = [float(fields[name]) for name in NUMBERS]
                 # Each file is of another process or another run, so its path tells prompts apart too.
-                yield (path, *(fields[name] for name in PROMPT)), numbers
-            except (ValueError, TypeError, KeyError) as error:
+                prompt = (path, *(fields[name] for name in PROMPT))
+                hash(prompt)  # lists and objects cannot tell prompts apart
+            except (ValueError, TypeError, KeyError, OverflowError) as error:
                 raise ValueError(f"{path}:{number}: not a line of RolloutWriter: {error}") from None
+            yield prompt, numbers
 
 
 def _table(title: str, types: Tensor, values: dict[str, Tensor], advantages: dict[str, Tensor]) -> Any:

@@ -173,21 +173,37 @@ def fit_masks(masks: np.ndarray, size: tuple[int, int] | None, orientation: int,
     """
     if size is None:
         return torch.from_numpy(np.ascontiguousarray(masks))
-    stored, height, width = masks.shape[1:], *size
-    turns = orientation in TURNS
-    if stored != (height, width) and turns and (stored == (width, height) or not _same_aspect(stored, size)):
+    if lies_turned((masks.shape[1], masks.shape[2]), size, orientation, path):
         transpose, quarters = TURNS[orientation]
         masks = np.rot90(masks.swapaxes(1, 2) if transpose else masks, quarters, axes=(1, 2))
-    if not _same_aspect(masks.shape[1:], size):
-        raise UnreadableSample(
-            f"{path}: {stored[1]} x {stored[0]} pixels do not fit a photograph of {width} x {height}"
-        )
-    if masks.shape[1:] != (height, width):
+    if masks.shape[1:] != size:
         rows, columns = (
             ((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip(size, masks.shape[1:], strict=True)
         )
         masks = masks[:, rows[:, None], columns]
     return torch.from_numpy(np.ascontiguousarray(masks))
+
+
+def lies_turned(stored: tuple[int, int], size: tuple[int, int], orientation: int, path: str | Path) -> bool:
+    """Whether masks were drawn on the photograph before its turn.
+
+    Args:
+        stored: (h, w) of the masks.
+        size: (H, W) of the displayed photograph.
+        orientation: EXIF orientation of the photograph.
+        path: Named where the masks do not fit.
+
+    Raises:
+        UnreadableSample: They have another aspect ratio, turned or not.
+    """
+    turned = (
+        stored != size and orientation in TURNS and (stored == (size[1], size[0]) or not _same_aspect(stored, size))
+    )
+    if not _same_aspect(stored, (size[1], size[0]) if turned else size):
+        raise UnreadableSample(
+            f"{path}: {stored[1]} x {stored[0]} pixels do not fit a photograph of {size[1]} x {size[0]}"
+        )
+    return turned
 
 
 def _same_aspect(a: tuple[int, ...], b: tuple[int, int]) -> bool:

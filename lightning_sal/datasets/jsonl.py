@@ -17,16 +17,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_sal.datasets.coco import Segmentations
 from lightning_sal.datasets.images import UnreadableSample, read_mask
 from lightning_sal.datasets.records import Annotation, Photograph, Record
+from lightning_sal.datasets.segmentations import Segmentations
 from lightning_sal.datasets.sis import ColouredFile
 from lightning_sal.datasets.sod import MaskFile
+from lightning_sal.datasets.spelling import file_of
+from lightning_sal.reading import parse_object, read_text
 from lightning_sal.tasks import TASKS
 
 FIELDS = {"task", "images", "masks", "annotation", "response"}
@@ -77,24 +80,6 @@ def read_lines(path: str | Path) -> list[Line]:
     return [_line(path, number, text) for number, text in enumerate(texts, 1) if text.strip()]
 
 
-def read_text(path: Path) -> str:
-    """What a file of JSON holds, which is something.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It holds no line, or is not UTF-8.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 at byte {error.start}") from error
-    if not text.strip():
-        raise ValueError(f"{path}: holds no line")
-    return text
-
-
 def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
     """Write a new file with a JSON object on each line.
 
@@ -117,7 +102,7 @@ def moved(fields: dict[str, Any], source: Path, target: Path) -> dict[str, Any]:
 
     def path(name: str) -> str:
         same = source == target or Path(name).is_absolute()
-        return name if same else Path(os.path.relpath(source / name, target)).as_posix()
+        return name if same else Path(os.path.relpath(file_of(source, name), target)).as_posix()
 
     fields = fields | {key: [path(name) for name in fields[key]] for key in ("images", "masks") if key in fields}
     if isinstance(fields.get("annotation"), str):
@@ -127,10 +112,8 @@ def moved(fields: dict[str, Any], source: Path, target: Path) -> dict[str, Any]:
 
 def _line(path: Path, number: int, text: str) -> Line:
     try:
-        fields = json.loads(text)
+        fields = parse_object(text)
         check_fields(fields)
-    except json.JSONDecodeError as error:
-        return Line(path, number, fault=f"not JSON: {error.msg} at column {error.colno}")
     except ValueError as error:
         return Line(path, number, fault=str(error))
     return Line(path, number, fields)
@@ -144,15 +127,13 @@ def _record(line: Line) -> Record:
     return Record(key, line.fields["task"], photographs, line.fields["response"], line.source)
 
 
-def check_fields(fields: Any) -> None:
+def check_fields(fields: dict[str, Any]) -> None:
     """Raises ValueError with the reason where a line is not as the head of this file says."""
-    if not isinstance(fields, dict):
-        raise ValueError("not an object")
     if unknown := sorted(set(fields) - FIELDS):
-        raise ValueError(f"unknown fields {unknown}; known are {sorted(FIELDS)}")
+        raise ValueError(f"unknown fields {shortened(unknown)}; known are {sorted(FIELDS)}")
     task, images = fields.get("task"), fields.get("images")
     if not isinstance(task, str) or task not in TASKS:
-        raise ValueError(f"unknown task {task!r}; known are {sorted(TASKS)}")
+        raise ValueError(f"unknown task {shortened(task)}; known are {sorted(TASKS)}")
     if not isinstance(fields.get("response"), str) or not fields["response"].strip():
         raise ValueError("`response` is not a text")
     if not _is_paths(images) or not images or not _is_paths(fields.get("masks", [])):
@@ -172,12 +153,12 @@ def _is_paths(value: Any) -> bool:
 
 
 def _photographs(folder: Path, fields: dict[str, Any]) -> tuple[Photograph, ...]:
-    images = [folder / name for name in fields["images"]]
-    masks = [folder / name for name in fields.get("masks", [])]
+    images = [file_of(folder, name) for name in fields["images"]]
+    masks = [file_of(folder, name) for name in fields.get("masks", [])]
     annotation = fields.get("annotation")
     annotations: list[Annotation | None] = [None] * len(images)
     if isinstance(annotation, str):
-        annotations = [ColouredFile(folder / annotation)]
+        annotations = [ColouredFile(file_of(folder, annotation))]
     elif annotation is not None:
         drawings = [(f"instance {i}", segmentation) for i, segmentation in enumerate(annotation)]
         annotations = [Segmentations(drawings)]

@@ -18,8 +18,10 @@ log = logging.getLogger(__name__)
 
 DEPTH = 3
 NAMED = 8  # files or folders that a message lists
-SPLIT = re.compile(r"(?<![a-z])(train|tr|validation|val|test|te)(?:ing)?(?:[-_ ]?sets?)?(?![a-z])")
-SPLITS = {"train": "train", "tr": "train", "validation": "val", "val": "val", "test": "test", "te": "test"}
+SPLIT = re.compile(r"(?<![a-z])(train|tr|validation|valid|val|test|te)(?:ing)?(?:[-_ ]?sets?)?(?![a-z])")
+SPLITS = {
+    "train": "train", "tr": "train", "validation": "val", "valid": "val", "val": "val", "test": "test", "te": "test"
+}  # fmt: skip
 IMAGE_FOLDER = re.compile(r"(|.*[-_ .])(?:images?|imgs?)(|[-_ .].*)")
 MASK_FOLDER = re.compile(
     r"(|.*[-_ .])(?:masks?|gts?|binary|ground[-_ ]?truths?(?:[-_ ]masks?)?|pixelwisegt)(|[-_ .].*)"

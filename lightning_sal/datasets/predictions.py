@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_sal.datasets.coco import draw
-from lightning_sal.datasets.files import composed, files_below, image_files, stem, subfolders
-from lightning_sal.datasets.images import read_instances_png, read_map, read_mask
-from lightning_sal.datasets.layouts import contents, split_of
+from lightning_sal.datasets.files import composed, image_files, stem, subfolders
+from lightning_sal.datasets.images import read_instances_png, read_map, read_mask, read_orientation
+from lightning_sal.datasets.layouts import contents
 from lightning_sal.datasets.map_ranges import find_ranges
+from lightning_sal.datasets.records import Photograph
+from lightning_sal.datasets.segmentations import Drawing, Segmentations
+from lightning_sal.datasets.spelling import shared_start
+from lightning_sal.reading import parse_object, read_json, read_text
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +29,9 @@ log = logging.getLogger(__name__)
 Reader = Callable[[tuple[int, int]], tuple[Tensor, Tensor | None]]
 
 
-def prediction_readers(path: Path, task: str, benchmark: str, ids: Mapping[Any, str]) -> dict[str, Reader]:
+def prediction_readers(
+    path: Path, task: str, benchmark: str, photographs: Mapping[str, Photograph]
+) -> dict[str, Reader]:
     """Name of an image -> how its prediction is read.
 
     A folder of saliency maps named as the images (SOD; in one folder a group for CoSOD), a folder of colour-coded
@@ -35,20 +41,21 @@ def prediction_readers(path: Path, task: str, benchmark: str, ids: Mapping[Any, 
         path: The folder, or the json.
         task: sod, sis or cosod.
         benchmark: Name of the benchmark, by which the lines of `PredictionWriter` are chosen that name one.
-        ids: Image id -> name of the image, for COCO results.
+        photographs: Name of an image -> its photograph: tells which of two predictions of one name is its own, and, read
+            from a COCO json, which id COCO results call it by.
 
     Raises:
         FileNotFoundError: There is no such path.
-        ValueError: The path holds nothing of the kind, or two files for one image.
+        ValueError: The path holds nothing of the kind, or two predictions of one image.
 
     Maps in another range than that of their type are read by it, which a line of the log says; see `map_ranges`.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
     if path.is_file():
-        return _coco_results(path, ids)
+        return _coco_results(path, photographs)
     if (path / "predictions.jsonl").is_file():
-        return _own_predictions(path / "predictions.jsonl", task, benchmark)
+        return _own_predictions(path / "predictions.jsonl", task, benchmark, photographs)
     folders = subfolders(path) if task == "cosod" else [path]
     files = [file for folder in folders for file in image_files(folder)]
     if not files:
@@ -67,6 +74,28 @@ def prediction_readers(path: Path, task: str, benchmark: str, ids: Mapping[Any, 
     return {name: partial(_read_map, file, ranges.get(file)) for name, file in named.items()}
 
 
+def image_name(path: Path, task: str) -> str:
+    """The name under which predictions of an image are looked for: its stem, for CoSOD after the folder of its group."""
+    return f"{composed(path.parent.name)}/{stem(path)}" if task == "cosod" else stem(path)
+
+
+def parse_prediction(text: str) -> dict[str, Any]:
+    """A line of `predictions.jsonl`, as `lightning_sal.prediction.files` writes it.
+
+    Raises:
+        ValueError: It is none.
+    """
+    fields = parse_object(text)
+    images, masks, overlays = fields.get("images"), fields.get("masks"), fields.setdefault("overlays", [])
+    if not isinstance(masks, list) or not all(map(_are_texts, (images, overlays, *masks))):
+        raise ValueError("`images` and `overlays` are no lists of files, or `masks` is none of such lists")
+    return fields
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) and "\0" not in item for item in value)
+
+
 def _read_map(path: Path, top: int | None, size: tuple[int, int]) -> tuple[Tensor, None]:
     return read_map(path, size, top)[None], None
 
@@ -75,38 +104,51 @@ def _read_instances(path: Path, size: tuple[int, int]) -> tuple[Tensor, None]:
     return read_instances_png(path, size), None
 
 
-def image_name(path: Path, task: str) -> str:
-    """The name under which predictions of an image are looked for: its stem, for CoSOD after the folder of its group."""
-    return f"{composed(path.parent.name)}/{stem(path)}" if task == "cosod" else stem(path)
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What a line of `predictions.jsonl` says of one image."""
+
+    line: int
+    task: str
+    image: Path
+    masks: list[str]
 
 
-def coco_ids(truth: Path) -> dict[Any, str]:
-    """Image id -> name of the image, of a COCO json, or of the test json in a folder.
-
-    Raises:
-        ValueError: The folder holds no json, or several that may be meant.
-    """
-    files = [truth] if truth.is_file() else files_below(truth, ".json")
-    files = [file for file in files if split_of(file.stem) == "test"] or files
-    if len(files) != 1:
-        raise ValueError(f"{truth}: COCO results need one COCO json as ground truth, not {len(files)}; name the json")
-    images = json.loads(files[0].read_bytes())["images"]
-    return {image["id"]: stem(Path(image["file_name"])) for image in images}
-
-
-def _own_predictions(path: Path, task: str, benchmark: str) -> dict[str, Reader]:
-    found: dict[str, Reader] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+def _own_predictions(path: Path, task: str, benchmark: str, photographs: Mapping[str, Photograph]) -> dict[str, Reader]:
+    found: dict[str, list[_Answer]] = {}
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
         try:
-            fields = json.loads(line)
-            pairs = list(zip(fields["images"], fields["masks"], strict=True))
-            if fields.get("benchmark", "") not in ("", benchmark):
-                continue
-        except (ValueError, KeyError, TypeError) as error:
+            fields = parse_prediction(line)
+            if len(fields["masks"]) != len(fields["images"]):
+                raise ValueError(f"{len(fields['masks'])} lists of masks for {len(fields['images'])} images")
+        except ValueError as error:
             raise ValueError(f"{path}:{number}: not a line of PredictionWriter: {error}") from None
-        for image, masks in pairs:
-            found[image_name(Path(image), task)] = partial(_read_masks, [path.parent / mask for mask in masks])
-    return found
+        if fields.get("benchmark", "") in ("", benchmark):
+            for image, masks in zip(map(Path, fields["images"]), fields["masks"], strict=True):
+                answer = _Answer(number, str(fields.get("task")), image, masks)
+                found.setdefault(image_name(image, task), []).append(answer)
+    readers: dict[str, Reader] = {}
+    for name, answers in found.items():
+        own = [answer for answer in answers if answer.task == task] or answers
+        own = _nearest(own, photographs[name].path) if name in photographs else own
+        if len(own) > 1:
+            raise ValueError(
+                f"{path}:{own[1].line}: a second prediction of {name!r}, after line {own[0].line}: keep one"
+            )
+        readers[name] = partial(_read_masks, [path.parent / mask for mask in own[0].masks])
+    return readers
+
+
+def _nearest(answers: list[_Answer], photograph: Path) -> list[_Answer]:
+    """Those whose image's path has the longest end in common with the photograph's; several where several have.
+
+    So the photographs of a dataset are told from its masks, of the same stems, where both were answered.
+    """
+    end = photograph.absolute().parts[::-1]
+    shared = [shared_start([answer.image.parts[::-1], end]) for answer in answers]
+    return [answer for answer, parts in zip(answers, shared, strict=True) if parts == max(shared)]
 
 
 def _read_masks(paths: Iterable[Path], size: tuple[int, int]) -> tuple[Tensor, None]:
@@ -114,20 +156,34 @@ def _read_masks(paths: Iterable[Path], size: tuple[int, int]) -> tuple[Tensor, N
     return torch.stack(masks) if masks else torch.zeros(0, *size, dtype=torch.bool), None
 
 
-def _coco_results(path: Path, ids: Mapping[Any, str]) -> dict[str, Reader]:
-    drawn: dict[str, list[tuple[Any, float]]] = {name: [] for name in ids.values()}  # an image may have no detection
-    try:
-        for result in json.loads(path.read_bytes()):
-            name = ids.get(result["image_id"])
-            if name is None:
-                raise ValueError(f"image_id {result['image_id']} is not in the ground truth")
-            drawn[name].append((result["segmentation"], float(result["score"])))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not COCO results: {type(error).__name__} {error}") from None
-    return {name: partial(_draw, results) for name, results in drawn.items()}
+def _coco_results(path: Path, photographs: Mapping[str, Photograph]) -> dict[str, Reader]:
+    truths = {
+        truth.image: (name, photograph, truth)
+        for name, photograph in photographs.items()
+        if isinstance(truth := photograph.annotation, Segmentations)
+    }
+    if not truths:
+        raise ValueError(f"{path}: COCO results need a COCO json as ground truth, whose ids of images they name")
+    drawn: dict[Any, list[tuple[Drawing, float]]] = {key: [] for key in truths}  # an image may have no detection
+    results = read_json(path)
+    if not isinstance(results, list):
+        raise ValueError(f"{path}: not COCO results: no list of them")
+    for number, result in enumerate(results, 1):
+        place = f"{path}: result {number}"
+        score = result.get("score") if isinstance(result, dict) else None
+        if not isinstance(score, int | float) or not math.isfinite(score):
+            raise ValueError(f"{place}: not COCO results: no object with a `score` that is a number")
+        key = result.get("image_id")
+        if not isinstance(key, int | float | str) or key not in truths:
+            raise ValueError(f"{place}: image_id {shortened(key)} is not in the ground truth")
+        drawn[key].append(((place, result.get("segmentation")), float(score)))
+    return {name: partial(_draw, photograph, truth, drawn[key]) for key, (name, photograph, truth) in truths.items()}
 
 
-def _draw(results: list[tuple[Any, float]], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    masks = [np.asarray(draw(segmentation, size), dtype=bool) for segmentation, _ in results]
+def _draw(
+    photograph: Photograph, truth: Segmentations, results: list[tuple[Drawing, float]], size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Results in the frame of the ground truth."""
+    found = Segmentations([drawing for drawing, _ in results], truth.frame, truth.source, predicted=True)
     scores = torch.tensor([score for _, score in results], dtype=torch.float64)
-    return (torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, *size, dtype=torch.bool)), scores
+    return found(size, read_orientation(photograph.path)), scores

@@ -9,16 +9,16 @@ A line of `predictions.jsonl`, one a group, with files relative to its folder:
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterator, Sequence
-from itertools import count
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
+from lightning_sal.datasets.predictions import parse_prediction
 from lightning_sal.drawing import overlay
 from lightning_sal.samples import Prediction
 from lightning_sal.tasks import get_task
@@ -79,6 +79,11 @@ def append(path: Path, line: str) -> None:
         file.write(line + "\n")
 
 
+def pictures(fields: Mapping[str, Any]) -> list[str]:
+    """The masks and overlays that a line of `predictions.jsonl` lists."""
+    return [*chain.from_iterable(fields["masks"]), *fields["overlays"]]
+
+
 def numbered(stem: str) -> Iterator[str]:
     """The stem, then the stem and a number from 2."""
     yield stem
@@ -88,11 +93,10 @@ def numbered(stem: str) -> Iterator[str]:
 def delete_listed(path: Path) -> None:
     """Delete a JSONL of predictions and the pictures in its folder that it lists."""
     folder = path.parent.resolve()
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().split(b"\n"):
         try:
-            fields = json.loads(line)
-            names = [name for names in (*fields["masks"], fields["overlays"]) for name in names]
-        except (ValueError, KeyError, TypeError):  # the last line of a run that was killed, or none of ours
+            names = pictures(parse_prediction(line.decode()))
+        except ValueError:  # the last line of a run that was killed, or none of ours
             continue
         for name in names:
             file = (folder / name).resolve()

@@ -20,9 +20,10 @@ from PIL import Image
 
 from lightning_sal.datasets.coco_results import Instances, write_instances
 from lightning_sal.datasets.photographs import ANSWERS
-from lightning_sal.loading import read_object
-from lightning_sal.prediction.files import append, delete_listed, numbered, write
+from lightning_sal.datasets.predictions import parse_prediction
+from lightning_sal.prediction.files import append, delete_listed, numbered, pictures, write
 from lightning_sal.prediction.gallery import Gallery
+from lightning_sal.reading import read_object
 from lightning_sal.samples import Prediction
 from lightning_sal.tasks import get_task
 
@@ -53,7 +54,7 @@ class AnswerFolder:
         self._taken: set[str] = set()
         for fields in self._whole_lines():
             self._done.add((fields["task"], tuple(fields["images"])))
-            self._taken.update(name for names in (*fields["masks"], fields["overlays"]) for name in names)
+            self._taken.update(pictures(fields))
         subtitle = " · ".join(
             f"{name.replace('_', ' ')} {value}" for name, value in settings.items() if value is not None
         )
@@ -130,11 +131,10 @@ class AnswerFolder:
                     file.truncate()
                     return
                 try:
-                    fields = json.loads(line)
-                except ValueError:
-                    raise ValueError(f"{self.list}:{number}: not JSON; start anew with --overwrite") from None
-                if not isinstance(fields, dict) or not {"task", "images", "masks", "overlays"} <= set(fields):
-                    raise ValueError(f"{self.list}:{number}: no answer of segment; start anew with --overwrite")
+                    fields = parse_prediction(line.decode())
+                    get_task(str(fields.get("task")))
+                except ValueError as error:
+                    raise ValueError(f"{self.list}:{number}: {error}; start anew with --overwrite") from None
                 yield fields
 
     def _instances(self) -> Iterator[Instances]:

@@ -1,10 +1,12 @@
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lightning_sal.datasets.coco import draw
 from lightning_sal.datasets.images import UnreadableSample
+from lightning_sal.datasets.segmentations import draw
 from lightning_sal.datasets.sis import LAYOUT
 
 
@@ -96,3 +98,175 @@ def test_a_malformed_json_is_refused_in_one_line(tmp_path, content, reason):
     with pytest.raises(ValueError, match=reason) as error:
         LAYOUT.records(tmp_path)
     assert "\n" not in str(error.value)
+
+
+BOX, OTHER = [2, 1, 6, 1, 6, 4, 2, 4], [7, 5, 11, 5, 11, 8, 7, 8]  # 4 x 3 pixels each
+
+
+def listing(*names: str, **changes) -> dict:
+    """A COCO json of two instances an image."""
+    images = [{"id": n, "file_name": name, "height": 9, "width": 12} for n, name in enumerate(names, 1)]
+    annotations = [
+        {"id": 10 * image["id"] + n, "image_id": image["id"], "segmentation": [ring], "iscrowd": 0} | changes
+        for image in images
+        for n, ring in enumerate((BOX, OTHER))
+    ]
+    return {"images": images, "annotations": annotations}
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    return path
+
+
+def sums(records):
+    return [record.read().masks[0].sum((1, 2)).tolist() for record in records]
+
+
+@pytest.mark.parametrize(
+    ("listed", "stored", "name"),
+    [
+        ("annotations/instances_default.json", "images/1.jpg", "1.jpg"),  # CVAT
+        ("annotations/instances_default.json", "images/default/1.jpg", "1.jpg"),  # Datumaro
+        ("annotations/instances_train2017.json", "train2017/1.jpg", "1.jpg"),  # COCO
+        ("annotations/instances_train2017.json", "images/train2017/1.jpg", "1.jpg"),
+        ("annotations/train/instances.json", "images/train/1.jpg", "1.jpg"),
+        ("train/_annotations.coco.json", "train/1.jpg", "1.jpg"),  # Roboflow
+        ("result.json", "images/1.jpg", "images\\1.jpg"),  # Label Studio on Windows
+        ("instances.json", "images/1.jpg", "..\\images\\1.jpg"),  # X-AnyLabeling
+        ("annotations/instances.JSON", "images/1.jpg", "../images/1.jpg"),
+        ("instances.json", "images/1.jpg", "C:\\Users\\me\\Pictures\\1.jpg"),
+        ("labels.json", "data/1.jpg", "1.jpg"),  # FiftyOne
+    ],
+)
+def test_photographs_are_found_where_tools_put_them(save, tmp_path, listed, stored, name):
+    save(f"set/{stored}")
+    save(f"set/thumbs/{Path(stored).name}")
+    write(tmp_path / "set" / listed, listing(name))
+    for root in ("set", f"set/{listed}"):
+        (record,) = LAYOUT.records(tmp_path / root)
+        assert record.photographs[0].path.resolve() == tmp_path / "set" / stored
+        assert sums([record]) == [[12, 12]]
+
+
+def test_a_json_is_found_from_the_folder_that_it_lies_in(save, tmp_path, monkeypatch):
+    save("images/1.jpg")
+    write(tmp_path / "annotations/instances.json", listing("1.jpg"))
+    monkeypatch.chdir(tmp_path / "annotations")
+    assert sums(LAYOUT.records("instances.json")) == sums(LAYOUT.records(".")) == [[12, 12]]
+
+
+def test_a_split_takes_no_photograph_of_another(save, tmp_path):
+    save("val2017/1.jpg")
+    write(tmp_path / "annotations/instances_train2017.json", listing("1.jpg"))
+    (record,) = LAYOUT.records(tmp_path)
+    assert "no such file" in record.problems()[0]
+
+
+def test_a_folder_of_annotations_alone_opens_the_one_above(save, tmp_path):
+    """The next data set's photographs are not this one's."""
+    save("other/images/1.jpg")
+    write(tmp_path / "mine/instances.json", listing("1.jpg"))
+    (record,) = LAYOUT.records(tmp_path / "mine")
+    assert "no such file" in record.problems()[0]
+
+
+def test_captions_and_panoptic_segments_are_no_instances(save, tmp_path):
+    save("images/1.jpg")
+    write(tmp_path / "annotations/instances_train.json", listing("1.jpg"))
+    write(tmp_path / "annotations/captions_train.json", {"images": [], "annotations": [{"caption": "a kite"}]})
+    write(tmp_path / "annotations/panoptic_train.json", {"images": [], "annotations": [{"segments_info": []}]})
+    assert sums(LAYOUT.records(tmp_path, "train")) == [[12, 12]]
+
+
+def test_where_all_are_marked_as_crowds_they_are_the_instances(save, tmp_path, caplog):
+    save("1.jpg")
+    path = write(tmp_path / "all.json", listing("1.jpg", iscrowd=1))
+    assert sums(LAYOUT.records(tmp_path)) == [[12, 12]]
+    assert caplog.messages == [f"{path}: all 2 annotations are marked iscrowd: they are taken for instances"]
+
+
+def test_crowds_among_instances_are_left_out_and_counted(save, tmp_path, caplog):
+    save("1.jpg")
+    content = listing("1.jpg")
+    content["annotations"][0]["iscrowd"] = 1
+    path = write(tmp_path / "all.json", content)
+    assert sums(LAYOUT.records(tmp_path)) == [[12]]
+    assert caplog.messages == [f"{path}: 1 of 2 annotations are marked iscrowd and left out"]
+
+
+def test_what_no_tool_needs_may_be_missing(save, tmp_path):
+    """Categories, ids of annotations, sizes; an image without annotations is an empty ground truth."""
+    save("1.jpg")
+    save("2.jpg")
+    content = listing("1.jpg", "2.jpg")
+    del content["images"][0]["height"], content["annotations"][2:]
+    content["images"][1] |= {"height": None}
+    for annotation in content["annotations"]:
+        del annotation["id"], annotation["iscrowd"]
+    write(tmp_path / "all.json", content)
+    assert sums(LAYOUT.records(tmp_path)) == [[12, 12], []]
+
+
+def test_a_box_alone_is_a_fault_of_its_image(save, tmp_path):
+    save("1.jpg")
+    save("2.jpg")
+    content = listing("1.jpg", "2.jpg")
+    content["annotations"][0] |= {"segmentation": [], "bbox": [2, 1, 4, 3]}
+    path = write(tmp_path / "all.json", content)
+    first, second = LAYOUT.records(tmp_path)
+    (fault,) = first.problems()
+    assert fault.startswith(f"{path}: annotation 10: ")
+    assert "a box alone is no mask" in fault
+    assert sums([second]) == [[12, 12]]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda c: c["images"][1].update(id=1), "the id 1 belongs to several images"),
+        (lambda c: c["images"][1].update(file_name="./1.jpg"), "images 1 and 2 are one file, './1.jpg'"),
+        (lambda c: c["images"][1].update(file_name=7), "image 2 of the list"),
+        (lambda c: c["images"][1].update(file_name=""), "image 2: '' names no file"),
+        (lambda c: c["images"][1].update(id=[2]), "image 2 of the list"),
+        (lambda c: c["images"][1].update(height="tall"), r"image 2: \('tall', 12\) is no height and width"),
+        (lambda c: c["images"][1].update(height=1e400), "image 2: .* is no height and width"),
+        (lambda c: c["images"].append([]), "`images` is no list of objects"),
+        (lambda c: c.update(annotations={}), "`annotations` is no list of objects"),
+        (lambda c: c["annotations"][0].update(iscrowd="no"), "annotation 10: `iscrowd` is 'no'"),
+        (lambda c: c["annotations"][0].update(image_id={}), "annotation 10: its `image_id` is {}"),
+    ],
+)
+def test_what_is_no_coco_json_is_named_in_one_line(tmp_path, change, reason):
+    content = listing("1.jpg", "2.jpg")
+    change(content)
+    path = write(tmp_path / "all.json", content)
+    with pytest.raises(ValueError, match=reason) as error:
+        LAYOUT.records(tmp_path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_an_annotation_twice_or_of_no_image_is_a_fault_and_the_others_are_read(save, tmp_path):
+    for number in (1, 2):
+        save(f"{number}.jpg")
+    content = listing("1.jpg", "2.jpg")
+    content["annotations"] += [content["annotations"][0], {"id": 9, "image_id": 7, "segmentation": [BOX]}]
+    path = write(tmp_path / "all.json", content)
+    first, second, missing = LAYOUT.records(tmp_path)
+    assert first.problems() == [f"{path}: annotation 10: comes twice on its image"]
+    assert missing.problems() == [f"{path}: annotation 9: belongs to image 7, which the file does not list"]
+    assert sums([second]) == [[12, 12]]
+
+
+@pytest.mark.parametrize("code", ["utf-16", "utf-16-le"])
+def test_a_json_in_utf_16_is_named(tmp_path, code):
+    (tmp_path / "all.json").write_bytes(json.dumps(listing("1.jpg")).encode(code))
+    with pytest.raises(ValueError, match=r"all\.json: written in UTF-16"):
+        LAYOUT.records(tmp_path)
+
+
+def test_a_pipe_is_no_list(tmp_path):
+    os.mkfifo(tmp_path / "all.json")
+    assert LAYOUT.candidates(tmp_path) == []

@@ -7,8 +7,8 @@ import pytest
 from faster_coco_eval import COCO
 from faster_coco_eval import mask as coco_mask
 
-from lightning_sal.datasets.coco import draw
 from lightning_sal.datasets.coco_results import Instances, instance, write_instances
+from lightning_sal.datasets.segmentations import draw
 
 RANDOM = np.random.default_rng(0)
 BLOB = np.zeros((700, 1100), bool)
