@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_sal.metrics.base import placed
 from lightning_sal.metrics.functional.average_precision import average_precision, match_instances
 from lightning_sal.metrics.functional.inputs import as_masks
 from lightning_sal.metrics.functional.mask_iou import packed_iou, pairwise_iou
@@ -81,11 +82,12 @@ class InstanceAveragePrecision(Metric):
         Raises:
             ValueError: If sizes differ, or a value is NaN or outside [0, 1]; the message names image and instance.
         """
+        preds, target, scores = placed(self.device, preds, target, scores)
         if isinstance(preds, Tensor) and isinstance(target, Tensor):
             preds, target = [preds], [target]
             scores = None if scores is None else [scores]  # type: ignore[list-item]
         if scores is None:
-            scores = [torch.ones(len(pred)) for pred in preds]
+            scores = [torch.ones(len(pred), device=self.device) for pred in preds]
         if not len(preds) == len(target) == len(scores):
             raise ValueError(f"{len(preds)} preds, {len(target)} targets and {len(scores)} scores: one each an image")
         found = []
@@ -122,6 +124,6 @@ class InstanceAveragePrecision(Metric):
         scores = scores[best].cpu()
         thresholds = torch.tensor(self.iou_thresholds, dtype=torch.float64)
         overlaps = (packed_iou if preds.device.type == "cpu" else pairwise_iou)(preds, target)
-        matched = match_instances(overlaps[best.to(overlaps.device)], scores, thresholds)
+        matched = match_instances(overlaps[best], scores, thresholds)
         bins = (scores.double() * BINS).long().clamp(max=BINS - 1)
         return bins.to(self.device), matched.to(self.device, torch.float64), len(target)

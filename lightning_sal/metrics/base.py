@@ -94,11 +94,21 @@ class MapMetric(ImageMean):
             preds, target = as_map_pair(preds, target)
             return self.statistics(min_max(preds) if self.normalize else preds, target)
 
+        preds, target = placed(self.device, preds, target)
         if not len(preds) and not len(target):
             preds = target = torch.zeros(0, 1, 1, device=self.device)
         if isinstance(preds, Tensor) and isinstance(target, Tensor):
             return self.scores(*checked(preds, target))
         return self.scores(*one_by_one(lambda pred, truth: checked(pred[None], truth[None]), preds, target))
+
+
+def placed(device: torch.device, *inputs: Any) -> list[Any]:
+    """What a metric is given, each a tensor, a sequence of tensors or None, on the device of the metric."""
+
+    def on(value: Any) -> Any:
+        return value.to(device) if isinstance(value, Tensor) else value
+
+    return [[on(each) for each in value] if isinstance(value, (list, tuple)) else on(value) for value in inputs]
 
 
 def one_by_one(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_sal.metrics.base import placed
 from lightning_sal.metrics.functional.calibration import ReliabilityCurve, expected_calibration_error, response_types
 
 _JOINT_BINS = 500  # 2 MB, and quantiles to 0.002
@@ -71,6 +72,7 @@ class ConfidenceCalibration(Metric):
             raise ValueError(
                 f"confidence {tuple(confidence.shape)} and reward {tuple(reward.shape)} must both have the shape (B,)"
             )
+        confidence, reward = placed(self.device, confidence, reward)
         for name, values in {"confidence": confidence, "reward": reward}.items():
             good = (values >= 0) & (values <= 1)
             if not good.all():

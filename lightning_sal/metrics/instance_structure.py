@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_sal.metrics.base import ImageMean, one_by_one
+from lightning_sal.metrics.base import ImageMean, one_by_one, placed
 from lightning_sal.metrics.functional.instance_structure import instance_score
 
 
@@ -53,6 +53,7 @@ class InstanceAlignedStructureMeasure(ImageMean):
         Raises:
             ValueError: If sizes differ, or a value is NaN or outside [0, 1]; the message names image and instance.
         """
+        preds, target = placed(self.device, preds, target)
         if isinstance(preds, Tensor) and isinstance(target, Tensor):
             preds, target = [preds], [target]
         if len(preds) or len(target):
