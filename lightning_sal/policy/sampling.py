@@ -238,9 +238,17 @@ def _choose(scores: Tensor, draws: Tensor | None) -> tuple[Tensor, Tensor]:
     if draws is None:
         token = probability.argmax(dim=-1)
     else:
-        mass = probability.cumsum(dim=-1)
+        mass = _running_sum(probability)
         # Below 1 by more than rounding, so that the last token reached has a probability above 0.
         point = draws.clamp(max=1 - 2.0**-22) * mass[..., -1]
         token = torch.searchsorted(mass, point[..., None], right=True)[..., 0]
         token = token.clamp(max=scores.shape[-1] - 1)  # of scores that are not finite, so that the loss tells of them
     return token, probability.gather(-1, token[..., None])[..., 0].log()
+
+
+def _running_sum(probability: Tensor) -> Tensor:
+    """Cumulative sums over the last dimension, of whole numbers where determinism is asked for: CUDA adds floats in no
+    fixed order."""
+    if torch.are_deterministic_algorithms_enabled():
+        return (probability.double() * 2.0**52).long().cumsum(dim=-1).double() / 2.0**52
+    return probability.cumsum(dim=-1)

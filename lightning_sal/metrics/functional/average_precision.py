@@ -66,7 +66,8 @@ def average_precision(hits: Tensor, alarms: Tensor, instances: Tensor) -> Tensor
         >>> average_precision(torch.tensor([[1, 0, 1]]), torch.tensor([[0, 1, 0]]), torch.tensor(2))
         tensor([0.8350], dtype=torch.float64)
     """
-    hits, alarms = (counts.double().flip(1).cumsum(1) for counts in (hits, alarms))
+    # Whole numbers, since CUDA adds floats in no fixed order
+    hits, alarms = (counts.long().flip(1).cumsum(1).double() for counts in (hits, alarms))
     recall, precision = hits / instances, hits / (hits + alarms).clamp(min=1)
     best = precision.flip(1).cummax(1).values.flip(1)
     best = torch.cat([best, torch.zeros_like(best[:, :1])], 1)  # beyond the highest recall

@@ -72,7 +72,8 @@ def response_types(joint: Tensor, quantile: float) -> Tensor:
 def _sides(counts: Tensor, quantile: float) -> Tensor:
     """(2, N) bool: bins up to the low quantile, and bins from the high one on, without those that are low."""
     total = counts.sum()
-    below = counts.cumsum(0) - counts  # responses in lower bins
+    # Responses in lower bins, without `cumsum`, in which CUDA adds floats in no fixed order
+    below = counts.expand(len(counts), -1).tril(-1).sum(1)
     above = total - below - counts
     low = below < quantile * total
     high = (above < quantile * total) & ~low

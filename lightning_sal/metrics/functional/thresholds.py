@@ -49,10 +49,10 @@ def threshold_counts(preds: Tensor, target: Tensor, mean: Tensor | None = None) 
     adaptive = (2 * mean).clamp(max=1)[:, None, None]
     parts = by_cache(preds)
     chunks = zip(parts, by_cache(target), adaptive.split(max(1, len(parts[0]))), strict=True)
-    counts = torch.cat([_histograms(*chunk) for chunk in chunks]).double()  # (B, 2 reaches, 2 object, 256)
+    counts = torch.cat([_histograms(*chunk) for chunk in chunks])  # (B, 2 reaches, 2 object, 256)
     below, reaching = counts.unbind(1)
-    curve = (below + reaching).flip(2).cumsum(2).flip(2)  # (B, 2, 256)
-    alarms, hits = torch.cat([curve, reaching.sum(2, keepdim=True)], 2).unbind(1)
+    curve = (below + reaching).flip(2).cumsum(2).flip(2)  # (B, 2, 256); whole, since CUDA adds floats in no fixed order
+    alarms, hits = torch.cat([curve, reaching.sum(2, keepdim=True)], 2).double().unbind(1)
     return ThresholdCounts(hits, alarms, hits[:, 0], mean.new_full((len(preds),), size))
 
 
