@@ -193,7 +193,7 @@ class RolloutModule(PolicyModule):
                     total_tokens=tokens_in_all,
                 )
 
-        self._update_started = time.perf_counter()
+        self._update_started = self._now()
         with self.memory_advice("update"):
             pending = self.accumulate(losses(first=True), len(parts))
             for _ in range(self.updates_per_rollout - 1):
@@ -245,7 +245,7 @@ class RolloutModule(PolicyModule):
         if self.record is None:
             return
         seconds = self.record.seconds
-        seconds["update"] = time.perf_counter() - self._update_started
+        seconds["update"] = self._now() - self._update_started
         self.log_dict({f"train/seconds/{phase}": value for phase, value in seconds.items()})
         self.log("train/tokens_per_second", float(self.record.rollout.mask.sum()) / sum(seconds.values()))
 
@@ -283,12 +283,15 @@ class RolloutModule(PolicyModule):
     @contextmanager
     def clock(self, phase: str, seconds: dict[str, float]) -> Iterator[None]:
         """Add the wall time of what happens inside to `seconds[phase]`, and say which knob to turn if memory ends."""
-        start = time.perf_counter()
+        start = self._now()
         with self.memory_advice(phase):
             yield
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - start
+        seconds[phase] = seconds.get(phase, 0.0) + self._now() - start
+
+    def _now(self) -> float:
+        """Seconds on a clock, read once the device has done all that it was given."""
+        torch.get_device_module(self.device).synchronize()
+        return time.perf_counter()
 
 
 def micro_batches(prompts: Sequence[int], responses: int, size: int | None) -> list[tuple[list[int], list[int]]]:
