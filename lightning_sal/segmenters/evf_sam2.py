@@ -117,8 +117,9 @@ class EVFSAM2(nn.Module):
 
     def _sam_view(self, image: Tensor) -> Tensor:
         size = (self.image_size, self.image_size)
-        # The reference resizes the bytes themselves: the result is rounded, and not as a rounded float result would be
-        resized = F.interpolate(planes(image), size, mode="bilinear", align_corners=False)[0]
+        # The reference resizes the bytes themselves: the result is rounded, and not as a rounded float result would be.
+        # Only the CPU can do so.
+        resized = F.interpolate(planes(image.cpu()), size, mode="bilinear", align_corners=False)[0].to(image.device)
         mean, std = (torch.tensor(v, device=image.device)[:, None, None] for v in (PIXEL_MEAN, PIXEL_STD))
         return (resized - mean) / std
 
