@@ -44,7 +44,8 @@ class VLLMSampler:
     Whenever the adapters have changed, which is once an optimisation step however many rounds a step samples, rank 0
     writes them by peft's own `save_pretrained` into a new folder, has the server load it under a new name (so that no
     cached key or value of former weights is used), and drops the former one. Each prompt is one request to
-    `/v1/chat/completions` with its images as PNG. The server's own prompt token ids come back and must equal the
+    `/v1/chat/completions` with its images as PNG, resized as the policy's processor does it, so that the server's own
+    resize changes nothing. The server's prompt token ids come back and must equal the
     policy's; the sampling settings are stated in full, since a server takes what is not stated from the model's
     `generation_config.json`. Ids that the policy bans get a `logit_bias` of -100, and a response with one is refused.
 
@@ -96,7 +97,7 @@ class VLLMSampler:
         """
         if policy.config.lora is None:
             raise ValueError("VLLMSampler tells its server adapters and the policy has none: give model.policy.lora")
-        command = serve_command(policy.config, max(len(group.images) for group in groups))
+        command = serve_command(policy.config, max(len(group.images) for group in groups), max_new_tokens)
         server = _Server(self.url, self.timeout_s, command)
         banned = policy.banned.cpu()
         settings = {
@@ -105,7 +106,6 @@ class VLLMSampler:
             "max_completion_tokens": max_new_tokens,
             "stop_token_ids": list(policy.eos_ids),
             "logit_bias": {str(token): -100.0 for token in banned.nonzero().flatten().tolist()},
-            "mm_processor_kwargs": _pixels(policy),
             **_settings(temperature),
         }
         seeds = torch.randint(2**62, (len(prompts),), generator=generator, device=generator.device).tolist()
@@ -204,19 +204,21 @@ class _Server:
             raise self.error(f"{path} answered what is no JSON object: {answer[:80]!r}") from error
 
 
-def serve_command(config: PolicyConfig, images: int) -> str:
+def serve_command(config: PolicyConfig, images: int, max_new_tokens: int) -> str:
     """The command that starts a server for a policy.
 
     Args:
         config: The policy; its `lora` is not None.
         images: Most images of a prompt, >= 1.
+        max_new_tokens: Limit of a response.
     """
     assert config.lora is not None
     rank = next((rank for rank in _RANKS if rank >= config.lora.rank), config.lora.rank)
     folder = EMBEDDED_POLICIES.get(config.model, config.model)
     return (
         f"VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve {folder} --dtype {config.dtype} --enable-lora "
-        f"--max-lora-rank {rank} --limit-mm-per-prompt '{{\"image\": {images}}}' --logprobs-mode processed_logprobs"
+        f'--max-lora-rank {rank} --limit-mm-per-prompt \'{{"image": {images}, "video": 0}}\' '
+        f"--logprobs-mode processed_logprobs --max-model-len {config.max_prompt_tokens + max_new_tokens}"
     )
 
 
@@ -255,7 +257,8 @@ def check_prompt(answer: dict[str, Any], prompt: list[int]) -> None:
         )
         raise ValueError(
             f"the server reads a prompt of {len(read)} tokens where the policy reads {len(prompt)}, other from token {at} "
-            "on: serve the very folder that is trained, with its own chat template and image processor"
+            "on: serve the very folder that is trained, with its own chat template, and keep policy.min_pixels and "
+            "max_pixels within those of its image processor"
         )
 
 
@@ -314,19 +317,47 @@ def _settings(temperature: float) -> dict[str, Any]:
     }
 
 
-def _pixels(policy: Policy) -> dict[str, int]:
-    size = policy.processor.image_processor.size
-    return {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
-
-
 def _messages(policy: Policy, group: ImageGroup) -> list[dict[str, Any]]:
-    images = [{"type": "image_url", "image_url": {"url": _png(image)}} for image in group.images]
-    return [{"role": "user", "content": [*images, {"type": "text", "text": policy.instruction(group)}]}]
+    processor = policy.processor.image_processor
+    content: list[dict[str, Any]] = []
+    for image in group.images:
+        shown = resized(image, processor)
+        if _size(shown, processor) != [*shown.shape[:2]]:
+            here, there = (f"{pixels.shape[1]} x {pixels.shape[0]}" for pixels in (image, shown))
+            raise ValueError(
+                f"{group.key}: an image of {here} pixels has {there} for the policy, which a server would resize again: "
+                "leave more room between policy.min_pixels and max_pixels"
+            )
+        content.append({"type": "image_url", "image_url": {"url": _png(shown)}})
+    return [{"role": "user", "content": [*content, {"type": "text", "text": policy.instruction(group)}]}]
+
+
+def resized(image: Tensor, processor: Any) -> Tensor:
+    """An image as an image processor resizes it.
+
+    Args:
+        image: (H, W, 3) uint8.
+        processor: Of the policy.
+
+    Returns:
+        (H', W', 3) uint8.
+    """
+    from torchvision.transforms.v2 import functional as vision
+    from transformers.image_utils import PILImageResampling
+
+    mode = vision.InterpolationMode[PILImageResampling(processor.resample).name]
+    return vision.resize(image.permute(2, 0, 1), _size(image, processor), mode).permute(1, 2, 0)
+
+
+def _size(image: Tensor, processor: Any) -> list[int]:
+    """Height and width to which a processor resizes an image (H, W, 3)."""
+    (grid,) = processor(image.permute(2, 0, 1), return_tensors="pt")["image_grid_thw"]
+    return (grid[1:] * processor.patch_size).tolist()
 
 
 def _png(image: Tensor) -> str:
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(image.numpy()).save(file, "PNG", compress_level=1)
+    Image.fromarray(image.contiguous().numpy()).save(file, "PNG", compress_level=1)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

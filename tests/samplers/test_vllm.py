@@ -6,6 +6,7 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,9 +23,12 @@ from safetensors.torch import load_file
 from lightning_sal.datasets.scenes import SceneGroups
 from lightning_sal.modules import GRPO
 from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.loading import load_processor
 from lightning_sal.policy.policy import Policy
 from lightning_sal.samplers import Sampler, VLLMSampler
+from lightning_sal.samplers.vllm import resized
 from lightning_sal.samples import ImageGroup
+from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 from tests.modules.parts import POLICY
 from tests.modules.test_rl import G, close, made, step
 
@@ -151,11 +155,11 @@ def zero(ids):
     return torch.zeros(len(ids))
 
 
-def sample(sampler, policy, seed=1):
-    prompts = policy.encode(GROUPS)
+def sample(sampler, policy, seed=1, groups=GROUPS):
+    prompts = policy.encode(groups)
     rollout = sampler.sample(
         policy,
-        GROUPS,
+        groups,
         prompts,
         max_new_tokens=TOKENS,
         responses=G,
@@ -201,14 +205,56 @@ def test_requests_leave_nothing_to_the_servers_defaults(policy, tmp_path):
     assert all(question | plain == question for question in (probe, *questions))
     assert len(questions) == len(GROUPS)
     banned = {str(token): -100.0 for token in policy.banned.nonzero().flatten().tolist()}
-    pixels = policy.processor.image_processor.size
     for question in questions:
         assert question["logit_bias"] == banned
         assert set(question["stop_token_ids"]) == set(policy.eos_ids)
-        assert question["mm_processor_kwargs"] == {
-            "min_pixels": pixels["shortest_edge"],
-            "max_pixels": pixels["longest_edge"],
-        }
+        assert "mm_processor_kwargs" not in question  # which vLLM refuses unless it is told to trust whoever asks
+
+
+TINY = str(EMBEDDED_POLICIES["tiny"])
+SIZES = [(112, 112), (84, 140), (100, 80), (480, 640), (33, 500), (28, 28)]  # height and width
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_an_image_is_sent_as_the_policys_processor_resizes_it(size):
+    """The processor makes the same of both, to the last bit, and so does one of other limits, as a server may have."""
+    own = load_processor(TINY, PolicyConfig("tiny", min_pixels=4 * 784, max_pixels=64 * 784)).image_processor
+    other = load_processor(TINY, PolicyConfig("tiny", min_pixels=784, max_pixels=10**7)).image_processor
+    image = torch.randint(256, (*size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    sent = resized(image, own)
+    assert sent.dtype == torch.uint8
+    assert 4 * 784 <= sent.shape[0] * sent.shape[1] <= 64 * 784
+    wanted = own(image.permute(2, 0, 1), return_tensors="pt")
+    for processor in (own, other):
+        found = processor(sent.permute(2, 0, 1), return_tensors="pt")
+        assert (found["image_grid_thw"][0, 1:] * 14).tolist() == [*sent.shape[:2]]
+        assert torch.equal(found["pixel_values"], wanted["pixel_values"])
+
+
+def photographs(*sizes):
+    generator = torch.Generator().manual_seed(2)
+    images = tuple(torch.randint(256, (*size, 3), dtype=torch.uint8, generator=generator) for size in sizes)
+    return [ImageGroup("photographs", "cosod", images)]
+
+
+def test_photographs_are_the_same_to_a_server_of_other_limits(tmp_path):
+    limited = replace(POLICY, model="tiny", min_pixels=4 * 784, max_pixels=12 * 784)
+    policy, wide = (often_ending(Policy(replace(limited, max_pixels=most))) for most in (12 * 784, 10**6))
+    groups = photographs(*SIZES[:4])
+    with serving(policy=wide) as server:
+        prompts, rollout = sample(VLLMSampler(str(tmp_path), server.url), stir(policy, 1), groups=groups)
+    logp = policy.score(prompts, rollout.tokens, rollout.mask, TEMPERATURE)
+    torch.testing.assert_close(rollout.logp, logp.detach(), atol=1e-4, rtol=0)
+
+
+def test_what_a_server_would_resize_again_is_refused(policy, tmp_path):
+    """The embedded policies take one number of pixels, which few sizes but 112 x 112 have."""
+    with (
+        serving() as server,
+        pytest.raises(ValueError, match=r"^photographs: an image of 80 x 100 pixels has") as caught,
+    ):
+        sample(VLLMSampler(str(tmp_path), server.url), policy, groups=photographs((112, 112), (100, 80)))
+    assert "\n" not in str(caught.value)
 
 
 def test_adapters_are_told_when_they_have_changed_and_only_then(policy, tmp_path):
@@ -304,6 +350,14 @@ FAULTS = {
         {"refuse": lambda path: (404, {"detail": "Not Found"}) if "lora" in path else None},
         "load_lora_adapter answered 404",
     ),
+    "untrusted arguments": (
+        {
+            "refuse": lambda path: (
+                (400, {"error": {"message": "Per-request x are disabled"}}) if "chat" in path else None
+            )
+        },
+        "answered 400 .*Per-request x are disabled",
+    ),
     "an error": (
         {"refuse": lambda path: (500, b"CUDA error:\nout of memory") if "chat" in path else None},
         "answered 500 CUDA error: out of memory",
@@ -333,6 +387,8 @@ def test_what_the_server_does_wrong_is_said_in_one_line(fault, policy, tmp_path)
     assert server.url in line
     assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve tiny-scratch" in line
     assert "--max-lora-rank 8" in line  # the least that holds rank 4
+    assert '{"image": 3, "video": 0}' in line
+    assert f"--max-model-len {POLICY.max_prompt_tokens + TOKENS}" in line
     if fault in ("runtime updating is off", "raw log-probabilities"):
         assert not list(tmp_path.iterdir())
 
