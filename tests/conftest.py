@@ -4,9 +4,12 @@ import os
 import sys
 
 import pytest
+from hypothesis import settings
 
 from lightning_sal.tasks import TASKS
 
+settings.register_profile("shared cores", deadline=None)  # an example that waits for a core is no fault
+settings.load_profile("shared cores")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: there is a worker for each core
 # Bytecode is kept even where the environment says otherwise, since each process would compile every library anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -32,3 +35,12 @@ def _no_task_left_behind():
     yield
     TASKS.clear()
     TASKS.update(known)
+
+
+@pytest.fixture(autouse=True)
+def _the_same_numbers_in_any_order():
+    """What a test draws without a seed of its own does not depend on the tests before it."""
+    import torch  # here, as the process that hands out the tests needs none
+    torch.manual_seed(0)
+    yield
+    torch.use_deterministic_algorithms(False)
