@@ -9,6 +9,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from lightning_sal.cli import find_config
+from lightning_sal.errors import Terminated
 
 
 def main(argv: list[str]) -> int:
@@ -36,6 +37,7 @@ def main(argv: list[str]) -> int:
     ablation = read_ablation(find_config(arguments.config))
     processes = arguments.processes or ablation.processes
     threads = max(1, (os.cpu_count() or 1) // processes)
+    running: list[subprocess.Popen] = []
 
     def run(arm: str, seed: int) -> str | None:
         """Run one arm with one seed; the log where it failed."""
@@ -48,7 +50,8 @@ def main(argv: list[str]) -> int:
         with log.open("a") as file:
             command = [sys.executable, "-m", "lightning_sal", *ablation.command(arm, seed)]
             environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-            code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment).returncode
+            running.append(process := subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment))
+            code = process.wait()
         whole = not code and (folder / "run.json").is_file()
         print(f"{arm}, seed {seed}: {'done' if whole else f'failed, see {log}'}", flush=True)
         return None if whole else str(log)
@@ -57,7 +60,12 @@ def main(argv: list[str]) -> int:
     failed: list[str] = []
     if not arguments.table_only:
         with ThreadPoolExecutor(processes) as pool:
-            failed = [log for log in pool.map(lambda job: run(*job), wanted) if log]
+            try:
+                failed = [log for log in pool.map(lambda job: run(*job), wanted) if log]
+            except Terminated:  # which, other than Ctrl-C, has reached this process alone
+                for process in running:
+                    process.terminate()
+                raise
     folders = {arm: [ablation.run_folder(arm, seed) for seed in ablation.seeds] for arm in ablation.arms}
     whole = {arm: [folder for folder in of_arm if (folder / "run.json").is_file()] for arm, of_arm in folders.items()}
     arms = {arm: read_arm(of_arm) for arm, of_arm in whole.items() if of_arm}
