@@ -238,7 +238,7 @@ def test_masks_without_a_photograph_are_named_and_left_out(tmp_path, caplog):
     for name, top in (("a", 2), ("b", 3)):
         save(tmp_path / "m" / f"{name}.png", square(top))
     assert run(tmp_path / "m", truth, tmp_path / "r")["giou"] == 1
-    assert caplog.messages == [f"{truth}: left out 1 files that belong to no image (ma.jpg)"]
+    assert caplog.messages == [f"{truth}: left out 1 stray files (ma.jpg): check-data says why"]
 
 
 def test_what_a_mac_leaves_behind_is_no_prediction_and_accents_may_be_written_otherwise(tmp_path):

@@ -22,14 +22,12 @@ SPLIT = re.compile(r"(?<![a-z])(train|tr|validation|valid|val|test|te)(?:ing)?(?
 SPLITS = {
     "train": "train", "tr": "train", "validation": "val", "valid": "val", "val": "val", "test": "test", "te": "test"
 }  # fmt: skip
-IMAGE_FOLDER = re.compile(r"(|.*[-_ .])(?:images?|imgs?)(|[-_ .].*)")
-MASK_FOLDER = re.compile(
-    r"(|.*[-_ .])(?:masks?|gts?|binary|ground[-_ ]?truths?(?:[-_ ]masks?)?|pixelwisegt)(|[-_ .].*)"
-)
+IMAGE_FOLDER = re.compile(r"(|.*[-_ ])(?:image|img)s?")
+MASK_FOLDER = re.compile(r"(|.*[-_ ])(?:masks?|gts?|binary|ground[-_ ]?truths?(?:[-_ ]masks?)?|pixelwisegt.*)")
 # What fewer datasets call them; looked for where there are no folders of the names above.
 RARE_IMAGE_FOLDER = re.compile(r"(|.*[-_ .])(?:images?|imgs?|im|photos?|pictures?|jpegimages|src|rgb)(|[-_ .].*)")
 RARE_MASK_FOLDER = re.compile(
-    r"(|.*[-_ .])(?:masks?|gts?|labels?|annotations?|segmentations?|ground[-_ ]?truths?)(|[-_ .].*)"
+    r"(|.*[-_ .])(?:masks?|gts?|binary|labels?|annotations?|segmentations?|ground[-_ ]?truths?)(|[-_ .].*)"
 )
 INSTANCES = re.compile(r"(?<![a-z])inst(?:ances?)?(?![a-z])")
 
@@ -144,7 +142,7 @@ def without_strays(records: Sequence[Record], root: str | Path) -> list[Record]:
     strays = [photo.path for record in records for photo in record.photographs if photo.stray]
     if not strays:
         return list(records)
-    log.warning(f"{root}: left out {len(strays)} files that belong to no image ({listed([s.name for s in strays])})")
+    log.warning(f"{root}: left out {len(strays)} stray files ({listed([s.name for s in strays])}): check-data says why")
     kept = (replace(r, photographs=tuple(photo for photo in r.photographs if not photo.stray)) for r in records)
     return [record for record in kept if record.photographs]
 

@@ -79,7 +79,7 @@ def test_what_has_no_partner_is_named(save, tmp_path, caplog):
     save("masks/b.png", WHITE)
     save("masks/c.png", WHITE)
     records = LAYOUTS["sod"].records(tmp_path)
-    assert caplog.messages == [f"{tmp_path}: left out 1 files that belong to no image (c.png)"]
+    assert caplog.messages == [f"{tmp_path}: left out 1 stray files (c.png): check-data says why"]
     assert keys(records) == ["a", "b"]
     records[1].read()
     with pytest.raises(UnreadableSample, match=r"a\.jpg: an image without a mask"):
@@ -325,6 +325,13 @@ def test_one_of_several_datasets_is_named_by_its_folder(save, tmp_path):
     assert keys(LAYOUTS["cosod"].records(tmp_path / "co/images/pascal", "test")) == ["cow", "dog"]
 
 
+def test_folders_of_other_versions_do_not_come_between(save, tmp_path):
+    for version in ("", "_old"):
+        one_sample(save, f"images{version}", f"masks{version}", f"1{version}")
+    save("labels/1.png", WHITE)
+    assert keys(LAYOUTS["sod"].records(tmp_path)) == ["1"]
+
+
 def test_folders_of_splits_are_splits_and_no_groups(save, tmp_path):
     for split in ("train", "val", "test"):
         one_sample(save, f"images/{split}", f"masks/{split}", split)
@@ -341,9 +348,8 @@ def test_instance_masks_are_taken_for_sis_and_others_for_sod(save, tmp_path):
         save(f"{split}/Instance gt/{split}.png", codes)
         (tmp_path / split / "Instance name").mkdir()
         (tmp_path / split / "Instance name" / f"{split}.txt").touch()
-    (instances,) = LAYOUTS["sis"].records(tmp_path, "train")[0].read().masks or ()
-    assert sorted(int(mask.sum()) for mask in instances) == [15, 20]
-    (region,) = LAYOUTS["sod"].records(tmp_path, "train")[0].read().masks or ()
+    assert sorted(int(mask.sum()) for mask in instances(LAYOUTS["sis"].records(tmp_path, "train")[0])) == [15, 20]
+    region = instances(LAYOUTS["sod"].records(tmp_path, "train")[0])
     assert region.shape == (1, 9, 12)
     assert region.all()
 
@@ -389,7 +395,7 @@ def test_of_several_files_of_one_stem_the_sound_one_is_taken_and_the_others_name
     (tmp_path / "images/1.CR2").write_bytes(b"II*\0")
     (record,) = LAYOUTS["sod"].records(tmp_path)
     assert record.read().paths == (str(tmp_path / "images/1.jpg"),)
-    assert caplog.messages == [f"{tmp_path}: left out 2 files that belong to no image (1.CR2, 1.jpg)"]
+    assert caplog.messages == [f"{tmp_path}: left out 2 stray files (1.CR2, 1.jpg): check-data says why"]
     save("masks/1.bmp", WHITE)
     (line,) = LAYOUTS["sod"].records(tmp_path)[0].problems()
     assert "several files of one stem" in line
