@@ -33,6 +33,11 @@ trainer:
 """
 
 
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join(10 * [f'*{old}'])}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
 @pytest.fixture
 def config(tmp_path, monkeypatch):
     """A valid config in the folder in which the test runs, and a writer of others."""
@@ -137,12 +142,22 @@ def test_python_m_exits_with_the_code_and_one_line():
         (("accelerator: cpu", "accelerator: c\x07pu"), "a.yaml: not valid YAML: "),
         (("max_steps: 1", "max_time: [1]"), "a.yaml:12: trainer.max_time: "),
         (("max_steps: 1", "max_steps: ${trainer.steps}"), "a.yaml:12: trainer.max_steps: Interpolation key "),
+        (("max_steps: 1", "max_time: &m [*m]"), "a.yaml:12: *m stands within &m"),
+        (("max_steps: 1", "max_time: " + 500 * "["), "a.yaml:12: lists and mappings in each other"),
+        ((CONFIG, LAUGHS), "a.yaml:5: its aliases stand for more than 100000 values"),
         ((CONFIG, "- 1\n- 2"), "a.yaml: a config file holds `key: value` lines, and this one holds none"),
     ],
 )
 def test_a_mistake_in_a_config_is_one_line_with_its_place(config, capsys, change, message):
     path = config(CONFIG.replace(*change))
     assert fails(capsys, ["fit", "--config", path], 2).startswith(message)
+
+
+@pytest.mark.parametrize("argv", [["--trainer", "part.yaml"], ["--trainer=part.yaml"]])
+def test_a_part_of_a_config_is_bounded_too(config, capsys, argv):
+    config(LAUGHS, "part.yaml")
+    line = fails(capsys, ["fit", "--config", config(), *argv], 2)
+    assert line == "part.yaml:5: its aliases stand for more than 100000 values"
 
 
 def test_of_several_in_a_list_the_right_one_is_placed(config, capsys):

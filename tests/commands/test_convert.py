@@ -43,6 +43,38 @@ def test_there_and_back_with_paths_that_hold_in_each_folder(tmp_path, capsys, su
     assert sorted(file.name for file in target.parent.iterdir()) == [target.name]
 
 
+def test_conversations_of_windows_and_of_other_tools(tmp_path, capsys):
+    """A byte order mark before an array; backslashes of files that are there; addresses of files."""
+    (tmp_path / "im").mkdir()
+    (tmp_path / "im/a.jpg").touch()
+    items = [
+        {"messages": turns(ONE), "images": ["im\\a.jpg"]},
+        {"messages": turns(ONE), "images": ["file:///data/b%20c.jpg"]},
+    ]
+    (tmp_path / "chat.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(items).encode())
+    assert main(["convert", str(tmp_path / "chat.json"), str(tmp_path / "out/sft.jsonl"), "--to", "jsonl"]) == 0
+    assert [line["images"] for line in read(tmp_path / "out/sft.jsonl")] == [["../im/a.jpg"], ["/data/b c.jpg"]]
+
+
+@pytest.mark.parametrize(
+    ("item", "reason"),
+    [
+        ([], "not an object"),
+        ({"messages": {}, "images": ["a.jpg"]}, "is a list of turns"),
+        ({"messages": [{"role": ["user"], "content": "x"}], "images": ["a.jpg"]}, "1 turns"),
+        ({"messages": [{"role": "user", "content": ["x"]}], "images": ["a.jpg"]}, "a turn without a text"),
+        ("@", "nested too deeply"),
+    ],
+)
+def test_an_item_of_odd_types_is_named(tmp_path, capsys, item, reason):
+    source = tmp_path / "chat.jsonl"
+    source.write_text('{"a":' * 5000 if item == "@" else '{"a": 1}\n' + json.dumps(item))
+    assert main(["convert", str(source), str(tmp_path / "sft.jsonl"), "--to", "jsonl"]) == 1
+    line = capsys.readouterr().err.splitlines()[-2]
+    assert line.startswith(f"{source}:")
+    assert reason in line
+
+
 def turns(answer):
     return [{"role": "user", "content": "<image>What stands out?"}, {"role": "assistant", "content": answer}]
 

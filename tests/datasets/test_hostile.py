@@ -112,9 +112,9 @@ def mutated(value, rng: random.Random):
     for _ in range(rng.choice([1, 1, 2, 3])):
         if len(found := list(places(value))) == 1:
             break
-        *above, key = rng.choice(found[1:])
-        parent = value
-        for step in above:
+        place = rng.choice(found[1:])
+        key, parent = place[-1], value
+        for step in place[:-1]:
             parent = parent[step]
         if rng.random() < 0.7:
             parent[key] = copy.deepcopy(rng.choice(ODD))

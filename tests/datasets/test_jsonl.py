@@ -44,6 +44,22 @@ def test_every_kind_of_line(save, tmp_path):
     assert groups[5].paths == (str(tmp_path / a), str(tmp_path / b))
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lines_of_windows(save, tmp_path, end):
+    """A byte order mark, its ends of lines, empty lines, backslashes; and lines keep their numbers."""
+    save("im/a.jpg")
+    save("im/a.png", WHITE)
+    one = {"task": "sod", "images": ["im\\a.jpg"], "masks": ["im\\a.png"], "response": SAID}
+    two = {"task": "sis", "images": ["im\\a.jpg"], "annotation": "im\\a.png", "response": SAID}
+    text = end.join([json.dumps(one), "", json.dumps(two), json.dumps(one) + ",", ""])
+    (tmp_path / "sft.jsonl").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    first, second, comma = jsonl_records(tmp_path / "sft.jsonl")
+    assert [record.read().masks[0].sum().item() for record in (first, second)] == [108, 108]
+    assert second.read().paths == (str(tmp_path / "im/a.jpg"),)
+    (fault,) = comma.problems()
+    assert fault.startswith(f"{tmp_path / 'sft.jsonl'}:4: not JSON: Extra data")
+
+
 GOOD = {"task": "sod", "images": ["a.jpg"], "masks": ["a.png"], "response": SAID}
 
 
@@ -52,6 +68,13 @@ GOOD = {"task": "sod", "images": ["a.jpg"], "masks": ["a.png"], "response": SAID
     [
         ('{"task": "sod"', "not JSON"),
         ("[1]", "not an object"),
+        ("[" * 5000, "nested too deeply"),
+        (GOOD | {"task": ["sod"]}, r"unknown task \['sod'\]"),
+        (GOOD | {"images": {"a": 1}}, "lists of paths"),
+        (GOOD | {"images": [["a.jpg"]]}, "lists of paths"),
+        (GOOD | {"masks": None}, "lists of paths"),
+        (GOOD | {"response": [SAID]}, "response"),
+        ({"task": "sis", "images": ["a.jpg"], "annotation": [[]], "response": SAID}, "instance 0: malformed"),
         (GOOD | {"task": "segmentation"}, "unknown task 'segmentation'"),
         (GOOD | {"mask": []}, "unknown fields"),
         (GOOD | {"response": ""}, "response"),
