@@ -14,6 +14,7 @@ from zlib import error as CompressionError
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from hydra.errors import HydraException
+from jinja2 import TemplateError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -29,6 +30,7 @@ ODD_VALUES = (
     RuntimeError,
     SafetensorError,
     StrictDataclassError,
+    TemplateError,
     TypeError,
     ValueError,
     re.error,
