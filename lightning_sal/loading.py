@@ -95,7 +95,7 @@ def read_tensors(
         ValueError: If it holds anything else, is damaged, or only the beginning of one.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and is_zipfile(path))
     except (EOFError, UnpicklingError, *ODD_VALUES) as error:  # of the bytes of any file
         refused = isinstance(error, UnpicklingError) and is_whole(path)
         found = f"is not a {what}, or only the beginning of one, or damaged"
