@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
-from zipfile import BadZipFile, ZipFile
+from zipfile import BadZipFile, ZipFile, is_zipfile
 from zlib import error as CompressionError
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from hydra.errors import HydraException
+from jinja2 import TemplateError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -29,6 +30,7 @@ ODD_VALUES = (
     RuntimeError,
     SafetensorError,
     StrictDataclassError,
+    TemplateError,
     TypeError,
     ValueError,
     re.error,
@@ -87,20 +89,20 @@ def read_tensors(
         path: The file.
         what: What it should be, for the error.
         mmap: Whether tensors stay in the file until they are read.
-        checked: Whether `is_whole` has been asked; then torch's `mmap`, which looks at no checksum, is not followed by it.
+        checked: Whether `is_whole` has been asked.
 
     Raises:
         ValueError: If it holds anything else, is damaged, or only the beginning of one.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and is_zipfile(path))
     except (EOFError, UnpicklingError, *ODD_VALUES) as error:  # of the bytes of any file
         refused = isinstance(error, UnpicklingError) and is_whole(path)
         found = f"is not a {what}, or only the beginning of one, or damaged"
         if refused:
             found = "holds more than tensors and plain values, and is not read, since that could be code"
         raise ValueError(f"{path} {found}") from error
-    if mmap and not checked and not is_whole(path):
+    if not checked and is_zipfile(path) and not is_whole(path):  # torch itself looks at few of the checksums
         raise ValueError(f"{path} is damaged: its checksums are not those of what it holds; take another one")
     return content
 

@@ -125,6 +125,8 @@ def lose(state):
         ("config.json", change(text_config=[1])),
         ("tokenizer.json", cut),
         ("chat_template.jinja", Path.unlink),
+        ("chat_template.jinja", lambda path: path.write_text("{% if %}")),
+        ("tokenizer.json", Path.unlink),
         ("instructions.json", change(sod=1)),
     ],
 )

@@ -86,6 +86,8 @@ def parse_policy(values: Any, source: str) -> PolicyConfig:
     """
     from jsonargparse import ArgumentError, ArgumentParser
 
+    if not isinstance(values, dict) or values.get("model", "") is None:
+        raise ValueError(f"{source}: {values!r} are no settings of a policy, which names its model")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--policy", type=PolicyConfig)
     try:

@@ -82,6 +82,12 @@ def load_processor(name: str, config: PolicyConfig) -> Any:
         processor: Any = AutoProcessor.from_pretrained(name, padding_side="left", **pixels)
     if not processor.chat_template:
         raise ValueError(f"policy model '{name}' has no chat template: its folder needs a chat_template.jinja")
+    with built_from(f"the chat template of policy model '{name}'"):
+        text = processor.apply_chat_template(
+            [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}], tokenize=False
+        )
+    if not processor.tokenizer(text)["input_ids"]:
+        raise ValueError(f"policy model '{name}' has a tokenizer without tokens: its folder needs a tokenizer.json")
     return processor
 
 
