@@ -12,6 +12,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.compat.proto import summary_pb2
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
+from lightning_sal.internals.trainer import event_file
+
 # Protobuf makes the names in these modules as they load, which type checkers do not see.
 api: Any = api_pb2
 plugin: Any = plugin_data_pb2
@@ -165,4 +167,4 @@ def _write(trainer: L.Trainer, event: Any) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             # Not by `add_hparams`, which would make a run of its own below this one.
-            logger.experiment._get_file_writer().add_summary(event)
+            event_file(logger).add_summary(event)

@@ -11,6 +11,7 @@ from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
 from torch.distributed.tensor import DTensor
 
+from lightning_sal.internals.trainer import saves_in_shards
 from lightning_sal.writing import whole
 
 
@@ -120,7 +121,7 @@ def refuse_shards(strategy: Strategy, model: Any) -> None:
         ValueError: If the strategy cuts them up, or writes checkpoints in a way of its own.
     """
     own_way = isinstance(strategy, (DeepSpeedStrategy, FSDPStrategy))
-    if own_way or getattr(strategy, "_save_distributed_checkpoint", False):
+    if own_way or saves_in_shards(strategy):
         raise ValueError(
             f"SaveAdapter: {type(strategy).__name__} writes checkpoints in shards: take ddp, or ModelParallelStrategy "
             "with save_distributed_checkpoint false, as conf/strategy/fsdp.yaml does"

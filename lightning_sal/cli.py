@@ -10,22 +10,20 @@ import io
 import logging
 import multiprocessing
 import os
-import re
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
-from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import lightning_sal
 from lightning_sal.commands import available
-from lightning_sal.errors import TERMINATED, Terminated, UsageError, printable
+from lightning_sal.errors import TERMINATED, Terminated, UsageError, one_line, printable, runtime_error_line
+from lightning_sal.internals.parser import did_you_mean, explain, keep_known_keys, plain_key, raised_by_class
 from lightning_sal.reading import compose_yaml, read_text
 
 if TYPE_CHECKING:
@@ -60,16 +58,6 @@ LIGHTNING_SAL_TRACEBACK=1 in the environment shows where an error came from.\
 
 CONFIG_OPTIONS = ("-c", "--config")
 YAML = (".yaml", ".yml")
-UNKNOWN_KEYS = (
-    re.compile("Group '(.+)' does not accept option '(.+)'"),
-    re.compile("Subcommand '.+' does not accept option '(.+)'"),
-    re.compile("Option '(.+)' is not accepted"),
-    re.compile(r"unrecognized arguments: --([^\s=]+)"),
-)
-EXPECTED = re.compile(r"Expected an? .+?\. Got value: (?P<given>.*)")
-EXPECTED_TYPE = re.compile(r"Expected an? (?:<class '(?:\w+\.)*|typing\.)?(.+?)(?:'>)?(?=\. Got value|$)", re.MULTILINE)
-SUBCLASS = re.compile(r".*(?:subclass of|protocol) (?P<base>\w+)\. Got value: (?P<given>.*) Subclass types expect")
-REQUIRED = re.compile(r"the following arguments are required: (?P<keys>(?P<command>\w+\.).+)")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -101,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
             raise
         if isinstance(error, UsageError):
             return _complain(str(error), 2)
-        return _complain(f"{_one_line(error)} (LIGHTNING_SAL_TRACEBACK=1 shows the traceback)", 1)
+        return _complain(f"{one_line(error)} (LIGHTNING_SAL_TRACEBACK=1 shows the traceback)", 1)
 
 
 @contextmanager
@@ -160,7 +148,7 @@ def _hand_over(argv: list[str], known: list[str]) -> int:
             group="console_scripts", name="lightning"
         )
     except metadata.PackageNotFoundError:
-        hint = _did_you_mean(argv[0], known) or f"; known are {', '.join(known)}"
+        hint = did_you_mean(argv[0], known) or f"; known are {', '.join(known)}"
         raise UsageError(f"unknown command {argv[0]!r}{hint}") from None
     sys.argv[1:] = argv
     return int(script.load()() or 0)
@@ -175,16 +163,14 @@ def _run_trainer(argv: list[str]) -> int:
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
     from omegaconf.errors import OmegaConfBaseException
 
-    from lightning_sal.errors import runtime_error_line
     from lightning_sal.paths import Paths
     from lightning_sal.resuming import go_on, require_file
+    from lightning_sal.versions import warn_untested
 
     class Parser(LightningArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> Any:
-            """Keep the keys that this parser knows, which is the innermost one, for `_explain`."""
             ex = ex or ValueError(message)
-            known = getattr(ex, "subcommand_parser", self)
-            ex.known_keys = [action.dest for action in known._actions]  # type: ignore[attr-defined]
+            keep_known_keys(self, ex)
             super().error(message, ex)
 
     class CLI(LightningCLI):
@@ -203,9 +189,10 @@ def _run_trainer(argv: list[str]) -> int:
             try:
                 super().instantiate_classes()
             except ValueError as error:
-                raised = _raised_by_class(error)
+                raised = raised_by_class(error)
                 raise raised from raised.__cause__
 
+    warn_untested("lightning", "jsonargparse")
     jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     try:
         CLI(
@@ -221,9 +208,9 @@ def _run_trainer(argv: list[str]) -> int:
             args=argv,
         )
     except argparse.ArgumentError as error:
-        raise UsageError(_explain(error, places)) from error
+        raise UsageError(explain(error, places)) from error
     except OmegaConfBaseException as error:
-        key = _plain((error.full_key or "").partition(".")[2])  # without the command
+        key = plain_key((error.full_key or "").partition(".")[2])  # without the command
         raise UsageError(f"{places.get(key, '')}{key}: {str(error).partition(chr(10))[0]}") from error
     except MisconfigurationException as error:
         raise ValueError(str(error)) from error
@@ -246,7 +233,7 @@ def _read_configs(argv: list[str]) -> tuple[list[str], dict[str, str]]:
     A file `conf/...` that is not there is taken from the package.
 
     Returns:
-        The arguments with the paths of the files; and where each key is set last, as `_plain` key, and key=value, ->
+        The arguments with the paths of the files; and where each key is set last, as `plain_key` key, and key=value, ->
         "file:line: ".
     """
     words: list[str] = []
@@ -262,7 +249,7 @@ def _read_configs(argv: list[str]) -> tuple[list[str], dict[str, str]]:
             continue
         option, _, value = word.partition("=") if word.startswith("--") else ("", "", word)
         if option:
-            places[_plain(option[2:])] = "command line: "
+            places[plain_key(option[2:])] = "command line: "
         if value.endswith(YAML) and at and words[at - 1] not in CONFIG_OPTIONS and Path(value).is_file():
             _compose(Path(value))  # a part of a config, as in --trainer FILE
     return words, places
@@ -277,7 +264,7 @@ def find_config(name: str) -> Path:
     if not name:
         raise UsageError("--config needs a file")
     packaged = [found.relative_to(package).as_posix() for found in (package / "conf").rglob("*.yaml")]
-    raise UsageError(f"config file {name} does not exist{_did_you_mean(name, packaged)}")
+    raise UsageError(f"config file {name} does not exist{did_you_mean(name, packaged)}")
 
 
 def _key_places(path: Path, prefix: str = "", within: tuple[Path, ...] = ()) -> dict[str, str]:
@@ -292,9 +279,9 @@ def _key_places(path: Path, prefix: str = "", within: tuple[Path, ...] = ()) -> 
             for key, value in node.value:
                 place = f"{path}:{key.start_mark.line + 1}: "
                 if not isinstance(key, yaml.ScalarNode) or key.value in seen:
-                    raise UsageError(f"{place}{_plain(str(key.value))} is there twice, or no key at all")
+                    raise UsageError(f"{place}{plain_key(str(key.value))} is there twice, or no key at all")
                 seen.add(key.value)
-                name = _plain(f"{prefix}.{key.value}")
+                name = plain_key(f"{prefix}.{key.value}")
                 if name != prefix:
                     places[name] = f"{path}: " if name in places else place  # several in a list: which one is unclear
                 if isinstance(value, yaml.ScalarNode):
@@ -320,83 +307,6 @@ def _compose(path: Path) -> yaml.Node | None:
         return compose_yaml(read_text(path), path)
     except ValueError as error:
         raise UsageError(str(error)) from error
-
-
-def _plain(key: str) -> str:
-    """A dotted key without what jsonargparse leaves out of it in its messages."""
-    return ".".join(part for part in key.rstrip("+").split(".") if part not in ("", "init_args", "dict_kwargs"))
-
-
-def _explain(error: BaseException, places: dict[str, str]) -> str:
-    """One line for what jsonargparse says in many: file and line, key, what was given, what is allowed."""
-    chain = [error]
-    while (cause := chain[-1].__cause__) is not None:
-        chain.append(cause)
-    links = dict.fromkeys(str(link) for link in chain if not isinstance(link, argparse.ArgumentError))
-    key = ".".join(match[1] for link in links if (match := re.match('Parser key "(.+?)":\n', link)))
-    root, problem, given = chain[-1], _one_line(chain[-1]), ""
-    if match := next(filter(None, (pattern.match(problem) for pattern in UNKNOWN_KEYS)), None):
-        unknown, problem = _unknown_key(".".join(match.groups()), root)
-        key = f"{key}.{unknown}"
-    elif match := EXPECTED.match(problem):
-        given = match["given"]
-        allowed = " or ".join(dict.fromkeys(EXPECTED_TYPE.findall(str(chain[-2]))))  # of a union, all its types
-        problem = f"expected {allowed.replace('NoneType', 'null')}, got {given!r}"
-    elif match := SUBCLASS.match(problem):
-        problem = f"expected class_path and init_args of a {match['base']}, got {shorten(match['given'], 80)}"
-    elif match := REQUIRED.match(problem):
-        problem = f"no {match['keys'].replace(match['command'], '')} given: put them in a file, --config FILE"
-    elif isinstance(root, AttributeError):
-        key, given = f"{key}.class_path", f"{getattr(root.obj, '__name__', '')}.{root.name}"
-        problem += _did_you_mean(root.name or "", dir(root.obj))
-    elif isinstance(root, ImportError):
-        key = f"{key}.class_path"
-    problem = re.sub('^Parser key ".+?": ', "", problem)
-    key = _plain(key)
-    place = places.get(f"{key}={given}") or places.get(key, "")
-    return f"{place}{key}{': ' if key else ''}{problem}"
-
-
-def _raised_by_class(error: BaseException) -> BaseException:
-    """What a constructor raised, out of the lines that jsonargparse wraps around it."""
-    wrappers = ("Does not validate against", "Problem with given", "Parser key")
-    if not str(error).startswith(wrappers):
-        return error
-    inner = _raised_by_class(error.__cause__) if error.__cause__ else error
-    if inner is not error and not str(inner).startswith("Expected a"):
-        return inner
-    # Of a union only what its first type said is chained, which may be a plain value; the text has all.
-    told = re.findall(r"^ +- (?!Expected an? |Does not validate)(.+)", str(error), re.MULTILINE)
-    return ValueError(told[0]) if told else inner
-
-
-def _unknown_key(key: str, error: BaseException) -> tuple[str, str]:
-    """The key as far as its first unknown part, and what is known there."""
-    known = [name for name in getattr(error, "known_keys", []) if name not in ("help", "config", "print_config")]
-    parent = ""
-    for part in _plain(key).split("."):
-        there = {name.removeprefix(parent).partition(".")[0] for name in known if name.startswith(parent)}
-        if part not in there:
-            known_there = (
-                f"; known are {', '.join(sorted(there))}" if there else "; a class is given by class_path and init_args"
-            )
-            return f"{parent}{part}", f"unknown key{_did_you_mean(part, there) or known_there}"
-        parent += f"{part}."
-    return key, "unknown key"
-
-
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    matches = get_close_matches(word, known, n=1)
-    return f"; did you mean {matches[0]}?" if matches else ""
-
-
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    text = str(error).strip()
-    if text.startswith("Caught ") and "Original Traceback" in text:  # from a worker of a DataLoader
-        text = text.splitlines()[-1].partition(": ")[2]
-    return " ".join(text.split()) or type(error).__name__
 
 
 def _silence() -> None:

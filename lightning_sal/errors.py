@@ -42,3 +42,13 @@ def runtime_error_line(error: RuntimeError) -> str | None:
         rank = os.environ.get("LOCAL_RANK", "0")
         return f"rank {rank}: stopped, since another rank has ended; what ended that one stands in a line of its own"
     return None
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, without ends of lines; the file first where the system names one."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    text = str(error).strip()
+    if text.startswith("Caught ") and "Original Traceback" in text:  # from a worker of a DataLoader
+        text = text.splitlines()[-1].partition(": ")[2]
+    return " ".join(text.split()) or type(error).__name__

@@ -11,6 +11,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from lightning_sal.internals.trainer import set_step
 from lightning_sal.loading import read_tensors
 from lightning_sal.samples import Batch, ImageGroup, Phased
 
@@ -81,9 +82,7 @@ class Observer(L.Callback):
             )
         pl_module.load_state_dict(saved["state_dict"], strict=False)
         trainer.strategy.load_optimizer_state_dict(saved)
-        strategy: Any = trainer.strategy
-        strategy.global_rank = saved["rank"]
-        trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed = saved["step"]
+        set_step(trainer, saved["step"], saved["rank"])
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         torch.set_rng_state(self.saved["rng"]["cpu"])

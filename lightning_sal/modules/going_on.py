@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from tensorboard.compat.proto import event_pb2
 
 from lightning_sal.checkpoints import WholeCheckpoints
+from lightning_sal.internals.trainer import event_file, logged_so_far
 from lightning_sal.writing import naming
 
 Numbers = Mapping[str, Any]
@@ -51,7 +52,7 @@ class GoingOn(L.Callback):
             if trainer.global_step and trainer.is_global_zero and isinstance(logger, TensorBoardLogger):
                 # What SummaryWriter writes with its `purge_step`.
                 event = events.Event(session_log=events.SessionLog(status=events.SessionLog.START))
-                logger.experiment._get_file_writer().add_event(event, trainer.global_step)
+                event_file(logger).add_event(event, trainer.global_step)
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         entropy = (
@@ -69,9 +70,8 @@ class GoingOn(L.Callback):
         self._kept = {}
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        connector: Any = trainer._logger_connector
-        connector.update_train_step_metrics()
-        self._last = {} if trainer.is_last_batch else dict(connector.metrics["log"])  # an epoch forgets those before it
+        logged = logged_so_far(trainer)
+        self._last = {} if trainer.is_last_batch else logged  # an epoch forgets those before it
 
     def on_save_checkpoint(self, trainer: L.Trainer, *_: Any) -> None:
         for logger in trainer.loggers:

@@ -16,6 +16,7 @@ from lightning.pytorch.plugins.precision import HalfPrecision
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, ModelParallelStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 
+from lightning_sal.internals.trainer import saves_in_shards
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.policy import Policy
 
@@ -87,7 +88,7 @@ class Shards(OneDevice):
                 "ModelParallelStrategy shards here, and splits no layer: set its tensor_parallel_size 1 and "
                 f"data_parallel_size {self.trainer.world_size}, as conf/strategy/fsdp.yaml does"
             )
-        if self.strategy._save_distributed_checkpoint:
+        if saves_in_shards(self.strategy):
             raise ValueError(
                 "checkpoints hold what is trained in one file: set save_distributed_checkpoint false in "
                 "ModelParallelStrategy, as conf/strategy/fsdp.yaml does"
