@@ -1,7 +1,7 @@
 """Tests that run on the pretended accelerator, in a process of their own.
 
 A process that has the accelerator keeps it, and PyTorch and Lightning would choose it in every later test. So these tests
-run where pytest was asked for nothing else. Where it was asked for more, a second pytest runs them, all at once, and its
+run where pytest was asked for nothing else. Where it was asked for more, a second pytest runs each file of them, and its
 reports stand here, one a test.
 """
 
@@ -43,13 +43,14 @@ def _nothing_forgotten(_accelerator):
 
 
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-    ours = [each for each in item.session.items if each.path.is_relative_to(_HERE)]
-    if item not in ours or len(ours) == len(item.session.items):
+    if not item.path.is_relative_to(_HERE) or all(each.path.is_relative_to(_HERE) for each in item.session.items):
         return None
-    if _KEY not in item.config.stash:
-        item.config.stash[_KEY] = _elsewhere(item.config, [each.nodeid for each in ours])
+    found = item.config.stash.setdefault(_KEY, {})
+    if item.nodeid not in found:
+        of_file = [each.nodeid for each in item.session.items if each.path == item.path]
+        found.update({test: [] for test in of_file} | _elsewhere(item.config, of_file))
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for report in item.config.stash[_KEY].get(item.nodeid) or [_lost(item)]:
+    for report in found[item.nodeid] or [_lost(item)]:
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
