@@ -70,7 +70,7 @@ class Layout:
     task: str
     looked_for: str
     match: Callable[[Path], list[Candidate]]
-    match_deep: Callable[[Path], list[Candidate]]
+    match_deep: Callable[[Path], list[Candidate]] = lambda _: []
 
     def candidates(self, root: str | Path) -> list[Candidate]:
         """Every dataset of this task in `root`, or, where it is none itself, in the folders below it; or the one whose image

@@ -33,7 +33,7 @@ def refuse_other_policy(stored: Any, policy: PolicyConfig) -> None:
     if (lora is None) != (policy.lora is None):
         there, here = ("no adapters", policy.lora) if lora is None else (lora, "null")
         raise ValueError(f"the checkpoint was trained with {there}, and model.policy.lora is {here}: give the same")
-    pairs = {"train_vision": (stored.get("train_vision"), policy.train_vision)}
+    pairs: dict[str, tuple[Any, Any]] = {"train_vision": (stored.get("train_vision"), policy.train_vision)}
     if policy.lora is not None:
         lora = lora if isinstance(lora, Mapping) else {}
         pairs |= {f"lora.{name}": (lora.get(name), getattr(policy.lora, name)) for name in ("rank", "alpha")}
