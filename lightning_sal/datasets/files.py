@@ -36,13 +36,6 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if is_picture(path.name) and not path.is_dir())
 
 
-def files_below(folder: Path, suffix: str) -> list[Path]:
-    """The visible files of one suffix in a folder and all below it, sorted."""
-    return sorted(
-        place / name for place, names in walk(folder) for name in names if Path(name).suffix.lower() == suffix
-    )
-
-
 def walk(folder: Path, enter: Callable[[Path], bool] = lambda _: True) -> Iterator[tuple[Path, list[str]]]:
     """A folder and all visible ones below it, each with its visible files, sorted.
 
