@@ -41,6 +41,7 @@ def _no_task_left_behind():
 def _the_same_numbers_in_any_order():
     """What a test draws without a seed of its own does not depend on the tests before it."""
     import torch  # here, as the process that hands out the tests needs none
+
     torch.manual_seed(0)
     yield
     torch.use_deterministic_algorithms(False)
