@@ -96,7 +96,9 @@ def read_tensors(
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and is_zipfile(path))
-    except (EOFError, UnpicklingError, *ODD_VALUES) as error:  # of the bytes of any file
+    except (EOFError, OSError, UnpicklingError, *ODD_VALUES) as error:  # of the bytes of any file
+        if isinstance(error, OSError) and error.filename is not None:  # it cannot be opened
+            raise
         refused = isinstance(error, UnpicklingError) and is_whole(path)
         found = f"is not a {what}, or only the beginning of one, or damaged"
         if refused:

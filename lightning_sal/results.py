@@ -70,8 +70,12 @@ def read_summary(folder: Path) -> Results:
         raise FileNotFoundError(f"{path}: no such file; give a folder that `lightning test` or `score` has written")
     try:
         results = Results(**parse_object(read_text(path)))
-        if not isinstance(results.tasks, dict) or not all(map(_are_values, results.metrics.values())):
-            raise ValueError("`tasks` or `metrics` hold other things than names and numbers")
+        if (
+            not isinstance(results.name, str)
+            or not isinstance(results.tasks, dict)
+            or not all(map(_are_values, results.metrics.values()))
+        ):
+            raise ValueError("`name`, `tasks` or `metrics` hold other things than names and numbers")
         return results
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a summary of results: {error}") from None
