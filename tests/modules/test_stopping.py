@@ -7,8 +7,8 @@ import stat
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from tests.distributed.processes import in_processes
 from tests.modules.parts import scenes, sft, trained, trainer
