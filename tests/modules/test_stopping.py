@@ -7,8 +7,8 @@ import stat
 import lightning as L
 import pytest
 import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from tests.distributed.processes import in_processes
 from tests.modules.parts import scenes, sft, trained, trainer
