@@ -4,6 +4,8 @@ import copy
 import json
 import logging
 import random
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,7 +102,8 @@ READERS = {
 }
 
 
-def places(value, path=()):
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of a value and of each that it holds."""
     yield path
     if isinstance(value, dict | list):
         for key in list(value) if isinstance(value, dict) else range(len(value)):
