@@ -26,7 +26,10 @@ def printable(text: str) -> str:
     return "".join(c if unicodedata.category(c) not in UNSEEN else repr(c)[1:-1] for c in text)
 
 
-_LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe|NCCL|Application timeout caused pair closure")
+# What a rank hears whose collective call another one has left: of gloo, and of NCCL.
+_LOST = re.compile(
+    r"gloo/transport/|Connection (closed|reset) by peer|NCCL communicator was aborted|remote process exited"
+)
 
 
 def runtime_error_line(error: RuntimeError) -> str | None:
@@ -38,7 +41,7 @@ def runtime_error_line(error: RuntimeError) -> str | None:
     if said.startswith("Error(s) in loading state_dict"):
         lines = " ".join(said.split("\n\t", 2)[1:2])
         return f"the checkpoint does not fit the model of this run; the first of {said.count(chr(10))} faults: {lines}"
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and _LOST.search(said):
+    if _LOST.search(said):
         rank = os.environ.get("LOCAL_RANK", "0")
         return f"rank {rank}: stopped, since another rank has ended; what ended that one stands in a line of its own"
     return None
