@@ -164,7 +164,7 @@ def _run_trainer(argv: list[str]) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     from lightning_sal.paths import Paths
-    from lightning_sal.resuming import go_on, require_file
+    from lightning_sal.resuming import require_file, resume_from
     from lightning_sal.versions import warn_untested
 
     class Parser(LightningArgumentParser):
@@ -181,7 +181,7 @@ def _run_trainer(argv: list[str]) -> int:
             self.config = parser.parse_args(args)
             command = self.config[self.config.subcommand]
             if command.ckpt_path and self.config.subcommand == "fit":
-                self.save_config_kwargs["config_filename"] = go_on(command)
+                self.save_config_kwargs["config_filename"] = resume_from(command)
             elif command.ckpt_path:
                 require_file(command.ckpt_path)
 

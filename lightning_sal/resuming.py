@@ -13,7 +13,7 @@ from lightning_sal.prediction.files import numbered
 NAMES = ("last", "last-good")
 
 
-def go_on(config: Any) -> str:
+def resume_from(config: Any) -> str:
     """Put the checkpoint that is meant into the config of a fit, and a TensorBoardLogger without a version into its folder.
 
     Scalars and checkpoints of a run that goes on are then where those before them are, and `last` finds them again.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lightning_sal.modules import agreement
 from lightning_sal.modules.evaluation import Evaluation
-from lightning_sal.modules.going_on import GoingOn
+from lightning_sal.modules.exact_resume import ExactResume
 from lightning_sal.modules.stopping import SaveAtEnd, StopAtSigterm
 from lightning_sal.modules.strategies import OneDevice, average_gradients, strategy_of, whole
 from lightning_sal.objectives import sft_loss, token_confidence
@@ -96,7 +96,7 @@ class PolicyModule(L.LightningModule):
         return strategy_of(self.trainer)
 
     def configure_callbacks(self) -> list[L.Callback]:
-        return [GoingOn(), StopAtSigterm(), SaveAtEnd()]
+        return [ExactResume(), StopAtSigterm(), SaveAtEnd()]
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lightning_sal.metrics import MaskIoU, StructureMeasure
 from lightning_sal.modules.agreement import refuse_other_weights
-from lightning_sal.modules.going_on import GoingOn
+from lightning_sal.modules.exact_resume import ExactResume
 from lightning_sal.modules.stopping import SaveAtEnd, StopAtSigterm
 from lightning_sal.objectives import mask_bce, mask_dice, pairwise_mask_bce
 from lightning_sal.samples import Batch, ImageGroup
@@ -88,7 +88,7 @@ class SegmenterFineTuning(L.LightningModule):
         return self
 
     def configure_callbacks(self) -> list[L.Callback]:
-        return [GoingOn(), StopAtSigterm(), SaveAtEnd()]
+        return [ExactResume(), StopAtSigterm(), SaveAtEnd()]
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])

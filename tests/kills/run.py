@@ -200,7 +200,7 @@ def killed(folder, kind, draw, step_seconds):
     return code, "early" if early else f"{pause * 1000:.0f} ms after step={saved}.ckpt"
 
 
-def go_on(folder, code):
+def resume_from(folder, code):
     """Let a fit that was ended go on; returns its exit code and how it was started."""
     options = ["--ckpt_path", "last-good"]
     if code == 128 + signal.SIGTERM:
@@ -229,7 +229,7 @@ def run(kills, folder, seed=0, algorithms=tuple(ALGORITHMS), kinds=KINDS, say=pr
             expected[algorithm] = outcome(whole)
         where = prepared(algorithm, folder / f"kill-{number}")
         code, when = killed(where, kind, draw, seconds)
-        again, options = go_on(where, code)
+        again, options = resume_from(where, code)
         allowed = {128 + signal.SIGTERM, 0} if kind == "SIGTERM" else {-signal.SIGKILL, 0}  # 0: it was done before
         faults = [] if code in allowed else [f"exit code {code}"]
         faults += [f"went on with exit code {again}"] if again else difference(expected[algorithm], outcome(where))

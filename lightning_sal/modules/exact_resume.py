@@ -22,7 +22,7 @@ Numbers = Mapping[str, Any]
 events: Any = event_pb2  # whose names protobuf makes as it loads, which type checkers do not see
 
 
-class GoingOn(L.Callback):
+class ExactResume(L.Callback):
     """Keep what Lightning's checkpoints lack, and put it back.
 
     - Checkpoints are written whole or not at all.

@@ -73,13 +73,13 @@ def test_dropout_draws_on_where_it_was(tmp_path):
 
 
 def test_steps_draw_apart_from_each_other_and_ranks_do(tmp_path):
-    from lightning_sal.modules.going_on import GoingOn
+    from lightning_sal.modules.exact_resume import ExactResume
 
     class Fake:
         global_step = global_rank = 0
 
     def drawn(step, rank):
-        callback, run = GoingOn(), Fake()
+        callback, run = ExactResume(), Fake()
         callback.seed, run.global_step, run.global_rank = 5, step, rank
         callback.on_train_batch_start(run, None)
         return float(torch.rand(()))
