@@ -68,7 +68,7 @@ def test_conversations_of_windows_and_of_other_tools(tmp_path, capsys):
 )
 def test_an_item_of_odd_types_is_named(tmp_path, capsys, item, reason):
     source = tmp_path / "chat.jsonl"
-    source.write_text('{"a":' * 5000 if item == "@" else '{"a": 1}\n' + json.dumps(item))
+    source.write_text('{"a":' * 100_000 if item == "@" else '{"a": 1}\n' + json.dumps(item))
     assert main(["convert", str(source), str(tmp_path / "sft.jsonl"), "--to", "jsonl"]) == 1
     line = capsys.readouterr().err.splitlines()[-2]
     assert line.startswith(f"{source}:")

@@ -123,7 +123,7 @@ def test_nothing_is_overwritten_and_nothing_is_left_half_done(scenes, tmp_path, 
     ("line", "arguments", "reason"),
     [
         ({"task": "sod"}, [], r"bad\.jsonl:2: `response` is not a text \(1 such lines; .*check-data"),
-        ({"task": "sod", "images": ["none.png"], "response": "x"}, [], r"bad\.jsonl:2: .*none\.png: No such file"),
+        ({"task": "sod", "images": ["none.png"], "response": "x"}, [], r"bad\.jsonl:2: .*none\.png: no such file"),
         (
             {"task": "sod", "images": ["images/sod3_0.png"], "response": "x"},
             ["--rl", "3"],
