@@ -1,6 +1,7 @@
 """The ablation: its file, its runs and its table."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -81,9 +82,9 @@ def test_whole_runs_are_not_run_again_and_a_failed_one_is_named(file, tmp_path, 
     def fails(command, stdout, **_):
         asked.append(command)
         stdout.write("lightning: error: no\n")
-        return type("Done", (), {"returncode": 1})
+        return SimpleNamespace(wait=lambda: 1)
 
-    monkeypatch.setattr(ablate.subprocess, "run", fails)
+    monkeypatch.setattr(ablate.subprocess, "Popen", fails)
     assert main(["ablate", "--config", str(file)]) == 1
     out = capsys.readouterr().out
     assert len(asked) == 2
