@@ -83,10 +83,10 @@ def load_processor(name: str, config: PolicyConfig) -> Any:
     if not processor.chat_template:
         raise ValueError(f"policy model '{name}' has no chat template: its folder needs a chat_template.jinja")
     with built_from(f"the chat template of policy model '{name}'"):
-        text = processor.apply_chat_template(
+        processor.apply_chat_template(
             [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}], tokenize=False
         )
-    if not processor.tokenizer(text)["input_ids"]:
+    if not processor.tokenizer("Hello", add_special_tokens=False)["input_ids"]:
         raise ValueError(f"policy model '{name}' has a tokenizer without tokens: its folder needs a tokenizer.json")
     return processor
 
