@@ -205,8 +205,8 @@ def test_an_example_sets_photographs_and_task(open_page, tiny, tmp_path):
 def test_whatever_cannot_be_used_is_told_and_the_next_photograph_works(open_page, tmp_path):
     page = open_page("one")
     bad = {
-        "text.png": (b"hello", "text.png: not an image"),
-        "empty.png": (b"", "empty.png: not an image"),
+        "text.png": (b"hello", "text.png cannot be read: not an image"),
+        "empty.png": (b"", "empty.png cannot be read: not an image"),
         "bomb.png": (png(60_000, 60_000), "bomb.png has more than the 2 million pixels"),
         "wide.png": (png(20_000, 101), "wide.png has more than the 2 million pixels"),
         "large.png": (bytes(2**20 + 1), 'exceed the maximum allowed size of 1.0 Mb: "large.png"'),
