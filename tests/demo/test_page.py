@@ -93,6 +93,7 @@ def browser():
 def open_page(browser, pages):
     """Name of a page -> the page in a new tab; no tab asks anything of any other host."""
     context, asked = browser.new_context(), []
+    context.set_default_timeout(120_000)  # ms, of a machine that does other things too
     context.on("request", lambda request: asked.append(request.url))
 
     def open_tab(name):

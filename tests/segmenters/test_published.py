@@ -145,8 +145,11 @@ def test_parameters_have_the_dtype_asked_for_and_the_values_of_the_file(small_sc
 
 @needs_fixtures
 @torch.no_grad()
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_comes_close_and_unequal_expressions_do_not_change_each_other(small_scale, tmp_path, dtype):
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.bfloat16, 0.06), (torch.float16, 0.02)])
+def test_half_precision_comes_close_and_unequal_expressions_do_not_change_each_other(
+    small_scale, tmp_path, dtype, rounding
+):
+    """Processors differ in how they sum bfloat16, whose numbers have three bits fewer, in batches of one and of two."""
     write_published(tmp_path, semantic=False)
     model = EVFSAM2.from_pretrained(tmp_path, dtype)
     golden = load("evf_sam2_small256.safetensors")
@@ -159,7 +162,7 @@ def test_half_precision_comes_close_and_unequal_expressions_do_not_change_each_o
     assert (together - expected).abs().max() < 0.1 * expected.abs().max()
     for row, mask in zip(ids, together, strict=True):
         alone = model.mask_logits(rgb, [row])[0]
-        assert (mask - alone).abs().max() < 0.02 * expected.abs().max()
+        assert (mask - alone).abs().max() < rounding * expected.abs().max()
 
 
 @needs_fixtures
