@@ -74,6 +74,8 @@ def _elsewhere(config: pytest.Config, tests: list[str]) -> dict[str, list[pytest
         found: dict[str, list[pytest.TestReport]] = {}
         for line in file.read_text().splitlines():
             report = pytest.TestReport._from_json(json.loads(line))
+            if isinstance(report.longrepr, list):  # of a test that was skipped; JSON has no tuples
+                report.longrepr = tuple(report.longrepr)
             found.setdefault(report.nodeid, []).append(report)
     return found
 
