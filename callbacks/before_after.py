@@ -12,7 +12,7 @@ from typing import Any
 
 import lightning as L
 
-from lightning_sal.comparison import (
+from lightning_sal.evaluation.comparison import (
     Sample,
     evaluate,
     restore,
@@ -22,10 +22,10 @@ from lightning_sal.comparison import (
     trainable_state,
     write_arms,
 )
-from lightning_sal.drawing import gallery, panel
+from lightning_sal.files.writing import whole
+from lightning_sal.pages.drawing import gallery, panel
 from lightning_sal.samples import Prediction
 from lightning_sal.tasks import TASKS
-from lightning_sal.writing import whole
 
 
 class BeforeAfter(L.Callback):

@@ -8,8 +8,8 @@ from typing import Any
 
 import lightning as L
 
-from lightning_sal.drawing import panel
-from lightning_sal.results import Results, ResultsWriter
+from lightning_sal.evaluation.results import Results, ResultsWriter
+from lightning_sal.pages.drawing import panel
 from lightning_sal.samples import Prediction
 from lightning_sal.tasks import TASKS
 

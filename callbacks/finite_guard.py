@@ -16,7 +16,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrateg
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-from lightning_sal.writing import whole
+from lightning_sal.files.writing import whole
 
 
 class FiniteGuard(L.Callback):

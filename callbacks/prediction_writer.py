@@ -12,9 +12,9 @@ from typing import Any
 
 import lightning as L
 
-from lightning_sal.prediction.files import append, delete_listed, numbered, write
+from lightning_sal.files.writing import numbered, whole
+from lightning_sal.pages.prediction_files import append, delete_listed, write
 from lightning_sal.samples import Prediction
-from lightning_sal.writing import whole
 
 
 class PredictionWriter(L.Callback):
@@ -24,8 +24,8 @@ class PredictionWriter(L.Callback):
     `<name>_<i>.png` each, from 0, and an overlay `<name>_overlay.png` with each expression in its colour. The name is that
     of the photograph without its suffix, or the group's key where it came from no file; where it is taken, a number is
     appended, so that no file is ever overwritten. For each group a line in `predictions.jsonl`, whose fields
-    `lightning_sal.prediction.files` lists; `benchmark` is empty but in the test of several. `lightning-sal score` takes the
-    folder as predictions. Each line is written once its files are there. Several processes write to parts
+    `lightning_sal.pages.prediction_files` lists; `benchmark` is empty but in the test of several. `lightning-sal score`
+    takes the folder as predictions. Each line is written once its files are there. Several processes write to parts
     `predictions-<rank>.jsonl`, which the first one joins at the end; a run that was stopped leaves the lines it got to.
 
     What it asks of others, and nothing more: the module's `predict_step` returns a list of

@@ -7,9 +7,9 @@ from typing import Any
 
 import lightning as L
 
-from lightning_sal.figures import add_figure
 from lightning_sal.metrics import ConfidenceCalibration
 from lightning_sal.metrics.functional.calibration import expected_calibration_error
+from lightning_sal.pages.figures import add_figure
 
 
 class Reliability(L.Callback):

@@ -10,8 +10,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, distributed
 
-from lightning_sal.figures import add_figure
-from lightning_sal.response_types import (
+from lightning_sal.evaluation.response_types import (
     advantages_by_algorithm,
     classify,
     figure,
@@ -19,6 +18,7 @@ from lightning_sal.response_types import (
     shares,
     threshold,
 )
+from lightning_sal.pages.figures import add_figure
 
 
 class ResponseTypes(L.Callback):

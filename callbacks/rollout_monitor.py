@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from lightning_sal.memory import peak_memory
+from lightning_sal.callbacks.memory import peak_memory
 from lightning_sal.samples import Phased
 
 

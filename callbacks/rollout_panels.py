@@ -11,7 +11,7 @@ import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lightning_sal.drawing import gallery, panel
+from lightning_sal.pages.drawing import gallery, panel
 
 
 class RolloutPanels(L.Callback):

@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning as L
 
-from lightning_sal.writing import appending
+from lightning_sal.files.writing import appending
 
 NAME = re.compile(r"rollouts(-\d+)?\.jsonl")
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import lightning as L
 
-from lightning_sal.comparison import evaluate, write_arms
-from lightning_sal.memory import peak_memory
+from lightning_sal.callbacks.memory import peak_memory
+from lightning_sal.evaluation.comparison import evaluate, write_arms
+from lightning_sal.files.writing import whole
 from lightning_sal.samples import Phased
-from lightning_sal.writing import whole
 
 
 class RunRecord(L.Callback):

@@ -11,8 +11,8 @@ from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
 from torch.distributed.tensor import DTensor
 
+from lightning_sal.files.writing import whole
 from lightning_sal.internals.trainer import saves_in_shards
-from lightning_sal.writing import whole
 
 
 class SaveAdapter(L.Callback):

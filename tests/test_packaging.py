@@ -19,8 +19,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import lightning_sal
-from lightning_sal.ablation import read_ablation
 from lightning_sal.cli import main
+from lightning_sal.evaluation.ablation import read_ablation
 
 ROOT = Path(__file__).resolve().parents[1]
 LINKED = ("callbacks", "conf", "datamodules")

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_sal.annotation.samples import IDENTITY, Sample, key_of
-from lightning_sal.reading import parse_json, parse_object
-from lightning_sal.writing import naming
+from lightning_sal.files.reading import parse_json, parse_object
+from lightning_sal.files.writing import naming
 
 BEGINNING = b'{"task": '  # of each line
 

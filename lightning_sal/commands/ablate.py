@@ -8,7 +8,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from lightning_sal.cli import find_config
+from lightning_sal.configs.places import find_config
 from lightning_sal.errors import Terminated
 
 
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from lightning_sal.ablation import draw_curves, read_ablation, read_arm, rows, write_table
+    from lightning_sal.evaluation.ablation import draw_curves, read_ablation, read_arm, rows, write_table
 
     ablation = read_ablation(find_config(arguments.config))
     processes = arguments.processes or ablation.processes

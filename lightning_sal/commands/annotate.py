@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from lightning_sal.errors import UsageError
 
 if TYPE_CHECKING:
-    from lightning_sal.annotation.budget import Budget
-    from lightning_sal.annotation.clients import Client
     from lightning_sal.annotation.output import Output
     from lightning_sal.annotation.pictures import PictureCheck
     from lightning_sal.annotation.runner import Tally
     from lightning_sal.annotation.samples import Sample
     from lightning_sal.annotation.wording import Wording
+    from lightning_sal.clients.api import Client
+    from lightning_sal.clients.budget import Budget
 
 LOCAL = "local:"
 GO_ON = "the same command goes on from here"
@@ -39,11 +39,11 @@ def main(argv: list[str]) -> int:
 
     import asyncio
 
-    from lightning_sal.annotation.budget import Budget, Estimate, Prices
     from lightning_sal.annotation.output import Output, done_keys
     from lightning_sal.annotation.runner import Limits, Runner
     from lightning_sal.annotation.samples import list_samples
     from lightning_sal.annotation.wording import Wording
+    from lightning_sal.clients.budget import Budget, Estimate, Prices
 
     out = arguments.out
     samples = list_samples(
@@ -168,10 +168,10 @@ _number.__name__ = "number"
 
 def _client(arguments: argparse.Namespace) -> Client:
     if arguments.model.startswith(LOCAL):
-        from lightning_sal.annotation.local import LocalClient
+        from lightning_sal.clients.local import LocalClient
 
         return LocalClient(arguments.model.removeprefix(LOCAL), arguments.max_tokens, arguments.concurrency)
-    from lightning_sal.annotation.clients import make_client
+    from lightning_sal.clients.api import make_client
 
     return make_client(arguments.model, arguments.base_url, arguments.max_tokens)
 
@@ -192,8 +192,8 @@ def _picture_check(arguments: argparse.Namespace) -> PictureCheck | None:
 
 def _show_estimate(samples: Sequence[Sample], all_samples: int, wording: Wording, budget: Budget) -> None:
     """What it would take to ask once about each sample, as it is to be expected and at most."""
-    from lightning_sal.annotation.budget import TYPICAL_ANSWER
     from lightning_sal.annotation.requests import shown_images, text_of
+    from lightning_sal.clients.budget import TYPICAL_ANSWER
 
     estimate = budget.estimate
     asked = [

@@ -118,7 +118,7 @@ def _faults(record: Record, seen: dict[Samples, str]) -> Iterator[str]:
         seen: Task and images -> where they stood first, of the annotated samples before this one, which is added.
     """
     from lightning_sal.datasets import UnreadableSample
-    from lightning_sal.splitting import digest
+    from lightning_sal.datasets.splitting import digest
     from lightning_sal.tasks import TASKS
 
     try:

@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
 
     from rich.console import Console
 
-    from lightning_sal.comparison import paired_difference, read_arms, table
+    from lightning_sal.evaluation.comparison import paired_difference, read_arms, table
 
     runs = [read_arms(path) for path in arguments.files]
     names = list(runs[0])

@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     if target.exists():
         raise FileExistsError(f"{target}: there is such a file already, and it is not overwritten")
 
-    from lightning_sal.conversations import dataset_info, from_conversations, to_conversations
+    from lightning_sal.datasets.conversations import dataset_info, from_conversations, to_conversations
     from lightning_sal.tasks import get_task
 
     if arguments.to == "sharegpt":

@@ -82,7 +82,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     from lightning_sal.demo.server import address, is_loopback, listen, server_of
     from lightning_sal.demo.uploads import Bounds
     from lightning_sal.demo.visitors import Visitors
-    from lightning_sal.prediction.predictor import Predictor
+    from lightning_sal.inference.predictor import Predictor
     from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 
     disable_progress_bar()

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning_sal.reading import parse_yaml, read_text
+from lightning_sal.files.reading import parse_yaml, read_text
 
 if TYPE_CHECKING:
     from lightning_sal.policy.config import PolicyConfig
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     policy = None if arguments.config is None else read_policy(arguments.config)
 
-    from lightning_sal.export import export
+    from lightning_sal.policy.export import export
 
     model = arguments.model or (policy and policy.model)
     export(arguments.source, arguments.out, model, policy and policy.lora, arguments.dtype)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_sal.estimate import Estimate
+    from lightning_sal.policy.estimate import Estimate
 
 GROUP = 8  # Images of a CoSOD sample where the data module does not say
 
@@ -49,8 +49,8 @@ def main(argv: list[str]) -> int:
 
     from rich.console import Console
 
-    from lightning_sal.estimate import Sizes, Step, estimate
     from lightning_sal.policy.config import LoRA, PolicyConfig
+    from lightning_sal.policy.estimate import Sizes, Step, estimate
     from lightning_sal.policy.shape import (
         count_parameters,
         load_shape,

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning_sal.reading import parse_yaml, read_text
+from lightning_sal.files.reading import parse_yaml, read_text
 
 if TYPE_CHECKING:
     import lightning as L
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
 
     import lightning as L
 
-    from lightning_sal.replay import read_replay, replay
+    from lightning_sal.modules.replay import read_replay, replay
 
     saved = read_replay(arguments.file)
     config = saved["config"] if arguments.config is None else read_text(arguments.config)

@@ -33,9 +33,9 @@ def main(argv: list[str]) -> int:
     from rich.console import Console
     from rich.progress import track
 
-    from lightning_sal.results import Results, ResultsWriter
-    from lightning_sal.scoring import pair_up, score
-    from lightning_sal.tables import markdown
+    from lightning_sal.evaluation.results import Results, ResultsWriter
+    from lightning_sal.evaluation.scoring import pair_up, score
+    from lightning_sal.evaluation.tables import markdown
     from lightning_sal.tasks import get_task
 
     get_task(arguments.task)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lightning_sal.prediction.predictor import Predictor
+    from lightning_sal.inference.predictor import Predictor
     from lightning_sal.samples import ImageGroup, Prediction
 
 EXAMPLES = Path(__file__).parents[1] / "tiny" / "examples"
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    from lightning_sal.prediction.folder import AnswerFolder
+    from lightning_sal.pages.answer_folder import AnswerFolder
 
     settings = {
         "task": ", ".join(dict.fromkeys(task for task, _ in sources)),
@@ -92,7 +92,7 @@ def main(argv: list[str]) -> int:
 def _load(arguments: argparse.Namespace) -> Predictor:
     from transformers.utils.logging import disable_progress_bar
 
-    from lightning_sal.prediction.predictor import Predictor
+    from lightning_sal.inference.predictor import Predictor
 
     disable_progress_bar()  # there is one of ours
     return Predictor.load(

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_sal.splitting import Split
+    from lightning_sal.datasets.splitting import Split
 
 ORDER = ("sft", "rl", "isr", "val")
 DESCRIPTION = """\
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
     from rich.console import Console
     from rich.progress import track
 
-    from lightning_sal.splitting import read_lines_to_split, read_size, sample_of, split
+    from lightning_sal.datasets.splitting import read_lines_to_split, read_size, sample_of, split
 
     given = {name: getattr(arguments, name) for name in ORDER}
     sizes = {name: read_size(text) for name, text in given.items() if text is not None}

@@ -30,8 +30,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--difference", action="store_true", help="compare the first folder with the second")
     arguments = parser.parse_args(argv)
 
-    from lightning_sal.results import joined, read_summary
-    from lightning_sal.tables import FORMATS, difference_lines
+    from lightning_sal.evaluation.results import joined, read_summary
+    from lightning_sal.evaluation.tables import FORMATS, difference_lines
 
     if arguments.difference:
         if len(arguments.folders) != 2:

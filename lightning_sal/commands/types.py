@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_sal.reading import parse_object
+from lightning_sal.files.reading import parse_object
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
     import torch
     from rich.console import Console
 
-    from lightning_sal.response_types import (
+    from lightning_sal.evaluation.response_types import (
         advantages_by_algorithm,
         classify,
         figure,
@@ -117,7 +117,7 @@ def _table(title: str, types: Tensor, values: dict[str, Tensor], advantages: dic
     """A Rich table, one row a type and one for all; values of a type that no response has are left blank."""
     from rich.table import Table
 
-    from lightning_sal.response_types import TYPES, mean_by_type, shares
+    from lightning_sal.evaluation.response_types import TYPES, mean_by_type, shares
 
     grid = Table(title=title, caption="mean reward, confidence and advantages of each type")
     for head in ("type", "share", *values, *advantages):

@@ -11,7 +11,7 @@ from typing import Any
 from lightning_sal.datasets.records import Photograph, Record
 from lightning_sal.datasets.segmentations import Drawing, Segmentations, read_frame
 from lightning_sal.datasets.spelling import find_files
-from lightning_sal.reading import read_json
+from lightning_sal.files.reading import read_json
 
 log = logging.getLogger(__name__)
 

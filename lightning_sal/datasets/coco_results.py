@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_sal.writing import whole
+from lightning_sal.files.writing import whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from lightning_sal.datasets.segmentations import Segmentations
 from lightning_sal.datasets.sis import ColouredFile
 from lightning_sal.datasets.sod import MaskFile
 from lightning_sal.datasets.spelling import file_of
-from lightning_sal.reading import parse_object, read_text
+from lightning_sal.files.reading import parse_object, read_text
 from lightning_sal.tasks import TASKS
 
 FIELDS = {"task", "images", "masks", "annotation", "response"}

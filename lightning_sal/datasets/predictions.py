@@ -21,7 +21,7 @@ from lightning_sal.datasets.map_ranges import find_ranges
 from lightning_sal.datasets.records import Photograph
 from lightning_sal.datasets.segmentations import Drawing, Segmentations
 from lightning_sal.datasets.spelling import shared_start
-from lightning_sal.reading import parse_object, read_json, read_text
+from lightning_sal.files.reading import parse_object, read_json, read_text
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def image_name(path: Path, task: str) -> str:
 
 
 def parse_prediction(text: str) -> dict[str, Any]:
-    """A line of `predictions.jsonl`, as `lightning_sal.prediction.files` writes it.
+    """A line of `predictions.jsonl`, as `lightning_sal.pages.prediction_files` writes it.
 
     Raises:
         ValueError: It is none.

@@ -21,7 +21,7 @@ from lightning_sal.demo.visitors import Visitors, visitor_of
 from lightning_sal.tasks import TASKS
 
 if TYPE_CHECKING:
-    from lightning_sal.prediction.predictor import Predictor
+    from lightning_sal.inference.predictor import Predictor
     from lightning_sal.samples import ImageGroup
 
 TITLE = "What stands out?"

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning_sal.prediction.folder import AnswerFolder
+from lightning_sal.pages.answer_folder import AnswerFolder
 from lightning_sal.samples import ImageGroup, Prediction
 
 if TYPE_CHECKING:
-    from lightning_sal.prediction.predictor import Predictor
+    from lightning_sal.inference.predictor import Predictor
 
 
 def stream(

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_sal.loading import refuse_non_finite
+from lightning_sal.files.loading import refuse_non_finite
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 

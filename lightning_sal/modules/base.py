@@ -12,15 +12,15 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
+from lightning_sal.evaluation.metrics import Evaluation
+from lightning_sal.inference.predictor import Predictor
 from lightning_sal.modules import agreement
-from lightning_sal.modules.evaluation import Evaluation
 from lightning_sal.modules.exact_resume import ExactResume
 from lightning_sal.modules.stopping import SaveAtEnd, StopAtSigterm
 from lightning_sal.modules.strategies import OneDevice, average_gradients, strategy_of, whole
 from lightning_sal.objectives import sft_loss, token_confidence
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.policy import Policy
-from lightning_sal.prediction.predictor import Predictor
 from lightning_sal.rewards import Reward, RewardBatch
 from lightning_sal.samples import Batch, ImageGroup, Prediction, Rollout
 from lightning_sal.segmenters.base import Segmenter

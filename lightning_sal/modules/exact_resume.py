@@ -14,9 +14,9 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from tensorboard.compat.proto import event_pb2
 
-from lightning_sal.checkpoints import WholeCheckpoints
+from lightning_sal.files.checkpoints import WholeCheckpoints
+from lightning_sal.files.writing import naming
 from lightning_sal.internals.trainer import event_file, logged_so_far
-from lightning_sal.writing import naming
 
 Numbers = Mapping[str, Any]
 events: Any = event_pb2  # whose names protobuf makes as it loads, which type checkers do not see

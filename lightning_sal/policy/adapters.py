@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_sal.loading import built_from
+from lightning_sal.files.loading import built_from
 from lightning_sal.policy.backbone import LANGUAGE_LAYERS
 from lightning_sal.policy.config import LoRA
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from lightning_sal.loading import built_from, refuse_non_finite
+from lightning_sal.files.loading import built_from, refuse_non_finite
+from lightning_sal.files.reading import read_object
 from lightning_sal.policy.backbone import MODEL_TYPES, VISION_LAYERS, vision_tower
 from lightning_sal.policy.config import PolicyConfig
-from lightning_sal.reading import read_object
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

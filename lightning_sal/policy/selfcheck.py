@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from lightning_sal.errors import UsageError
+from lightning_sal.internals.versions import tested_range, warn_untested
 from lightning_sal.policy.attention import Alone, Cached, additive
 from lightning_sal.policy.backbone import Backbone
 from lightning_sal.policy.cache import PackedCache
 from lightning_sal.policy.fused import FusedDecoder, can_fuse
 from lightning_sal.policy.positions import mrope_positions
 from lightning_sal.policy.prompts import Prompts
-from lightning_sal.versions import tested_range, warn_untested
 
 _IMAGE, _VIDEO, _START, _END = 1, 2, 3, 4
 _GRIDS = ((1, 4, 6), (1, 2, 4), (1, 4, 4))  # patches of three images; four of them make a visual token

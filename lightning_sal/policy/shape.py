@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lightning_sal import tasks
-from lightning_sal.loading import built_from
+from lightning_sal.files.loading import built_from
 from lightning_sal.policy.adapters import add_lora
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.loading import freeze, load_processor, read_instructions

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lightning_sal.answers import compose_answers
+from lightning_sal.inference.evidence import compose_answers
 from lightning_sal.rewards.terms import Correctness, Format, Judged, RewardTerm, Scores
 from lightning_sal.samples import ImageGroup
 from lightning_sal.segmenters.base import Segmenter

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from lightning_sal.loading import built_from
-from lightning_sal.reading import read_object
+from lightning_sal.files.loading import built_from
+from lightning_sal.files.reading import read_object
 from lightning_sal.segmenters import published
 from lightning_sal.segmenters.batching import segment_distinct
 from lightning_sal.segmenters.beit3 import BEiT3

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_sal.loading import built_from
+from lightning_sal.files.loading import built_from
 from lightning_sal.tasks import SEMANTIC
 
 FILES = ("*.json", "sentencepiece.bpe.model", "*.safetensors")

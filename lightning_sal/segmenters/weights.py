@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lightning_sal.loading import read_safetensors, read_tensors, refuse_non_finite
-from lightning_sal.reading import read_object
+from lightning_sal.files.loading import read_safetensors, read_tensors, refuse_non_finite
+from lightning_sal.files.reading import read_object
 
 
 def find_folder(source: str | Path, patterns: Sequence[str]) -> Path:

@@ -8,7 +8,7 @@ from PIL import Image
 from lightning_sal.annotation.requests import build, picture, shown_images, text_of
 from lightning_sal.annotation.samples import list_samples
 from lightning_sal.annotation.wording import Wording
-from lightning_sal.drawing import colour
+from lightning_sal.pages.drawing import colour
 from tests.annotation.parts import write_cosod, write_sis, write_sod
 from tests.annotation.server import LEVELS, image_number
 

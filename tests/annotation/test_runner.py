@@ -5,12 +5,12 @@ import random
 
 import pytest
 
-from lightning_sal.annotation.budget import Budget, Estimate
 from lightning_sal.annotation.output import Output
-from lightning_sal.annotation.replies import Failure, Reply
 from lightning_sal.annotation.runner import Limits, Runner
 from lightning_sal.annotation.samples import list_samples
 from lightning_sal.annotation.wording import Wording
+from lightning_sal.clients.budget import Budget, Estimate
+from lightning_sal.clients.replies import Failure, Reply
 from tests.annotation.parts import write_sod
 from tests.annotation.server import usual_answer
 

@@ -3,7 +3,7 @@
 import torch
 
 from lightning_sal.callbacks import BeforeAfter, InterleavedSFT
-from lightning_sal.comparison import read_arms
+from lightning_sal.evaluation.comparison import read_arms
 from tests.modules.parts import cgpo, scenes, trained, trainer
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 from lightning_sal.callbacks import EvaluationResults, PredictionWriter
 from lightning_sal.commands.score import main as score
 from lightning_sal.datamodules import BenchmarksDataModule
+from lightning_sal.evaluation.results import read_images, read_summary
 from lightning_sal.metrics.functional import structure_measure
-from lightning_sal.results import read_images, read_summary
 from tests.modules.parts import sft, trainer
 
 ANSWERS = {"sod": "<rg>a</rg>", "sis": "<ins>a</ins><ins>bb</ins>", "cosod": "<rg>[semantic] a</rg>"}

@@ -14,7 +14,7 @@ from torch import nn
 
 from lightning_sal.callbacks import response_types
 from lightning_sal.callbacks.response_types import ResponseTypes
-from lightning_sal.response_types import TYPES
+from lightning_sal.evaluation.response_types import TYPES
 
 HIGH, LOW = 0.9, 0.1
 

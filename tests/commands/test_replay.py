@@ -9,7 +9,7 @@ import torch
 
 from lightning_sal.cli import main
 from lightning_sal.modules import CGPO
-from lightning_sal.replay import read_replay
+from lightning_sal.modules.replay import read_replay
 
 SEEN = []
 

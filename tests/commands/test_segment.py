@@ -11,7 +11,7 @@ from PIL import Image
 from lightning_sal.cli import main
 from lightning_sal.commands.segment import EXAMPLES
 from lightning_sal.datasets.photographs import find_groups
-from lightning_sal.prediction.predictor import Predictor
+from lightning_sal.inference.predictor import Predictor
 from lightning_sal.tasks import TASKS
 from lightning_sal.tiny.scenes import scene_group
 

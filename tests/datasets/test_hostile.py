@@ -12,15 +12,15 @@ import pytest
 
 from lightning_sal.annotation.output import done_keys
 from lightning_sal.commands.types import _read
-from lightning_sal.comparison import read_arms
-from lightning_sal.conversations import from_conversations, to_conversations
 from lightning_sal.datasets import jsonl_records
 from lightning_sal.datasets.coco_results import instance
+from lightning_sal.datasets.conversations import from_conversations, to_conversations
 from lightning_sal.datasets.sis import LAYOUT
-from lightning_sal.prediction.files import delete_listed
-from lightning_sal.results import read_summary
-from lightning_sal.scoring import pair_up
-from lightning_sal.splitting import read_lines_to_split, sample_of
+from lightning_sal.datasets.splitting import read_lines_to_split, sample_of
+from lightning_sal.evaluation.comparison import read_arms
+from lightning_sal.evaluation.results import read_summary
+from lightning_sal.evaluation.scoring import pair_up
+from lightning_sal.pages.prediction_files import delete_listed
 
 DEEP, DEEPER = "@deep@", "@deeper@"  # stand for brackets by the hundred, which Python's own tools would not write
 NESTED = {json.dumps(DEEP): "[" * 900 + "]" * 900, json.dumps(DEEPER): '{"a":' * 5000 + "1" + "}" * 5000}

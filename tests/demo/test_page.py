@@ -20,7 +20,7 @@ if CHROMIUM is None:
     pytest.skip("the page is tested in a browser, and there is no chromium on PATH", allow_module_level=True)
 
 from lightning_sal.demo.page import EXAMPLES, KNOWS_SCENES  # noqa: E402
-from lightning_sal.prediction.predictor import Predictor  # noqa: E402
+from lightning_sal.inference.predictor import Predictor  # noqa: E402
 from tests.demo.parts import Says, png  # noqa: E402
 from tests.demo.serving import served  # noqa: E402
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lightning_sal.callbacks import EvaluationResults
-from lightning_sal.results import read_images, read_summary
+from lightning_sal.evaluation.results import read_images, read_summary
 from tests.distributed.processes import in_processes
 from tests.modules.parts import SGD, scenes, sft, trained, trainer
 

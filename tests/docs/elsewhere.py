@@ -18,14 +18,14 @@ ELSEWHERE = [
     (r"(uv run )?tensorboard --logdir runs", "tests/docs/test_tensorboard.py", "tensorboard"),
     (r"uv run python benchmarks/\w+\.py", "tests/docs/test_benchmarks.py", "benchmarks"),
     (r"(uv run )?python examples/text_only\.py.*", "tests/examples", "text_only"),
-    (r"(uv run )?lightning(-sal)? ablate .*", "tests/test_ablation.py", "ablate"),
+    (r"(uv run )?lightning(-sal)? ablate .*", "tests/evaluation/test_ablation.py", "ablate"),
     (r"(uv run )?lightning(-sal)? replay .*", "tests/commands/test_replay.py", "replay"),
     (r"(uv run )?lightning(-sal)? demo.*", "tests/commands/test_demo.py", "demo"),
     (r"(uv run )?lightning(-sal)? annotate .*", "tests/commands/test_annotate.py", "annotate"),
     (r"export (OPENAI|GEMINI|GOOGLE)_API_KEY=.*", "tests/commands/test_annotate.py", "API_KEY"),
     (r"(uv )?pip install ['\"]?lightning-sal\[\w+\]['\"]?", "pyproject.toml", "[project.optional-dependencies]"),
     # Needs more lines than fit into a test: its sizes are shared out there.
-    (r"lightning-sal split .*sod=2640.*", "tests/test_splitting.py", "sod=2640,sis=2467,cosod=1262"),
+    (r"lightning-sal split .*sod=2640.*", "tests/datasets/test_splitting.py", "sod=2640,sis=2467,cosod=1262"),
     # Needs weights of real size: the same command runs there with the embedded ones.
     (r"(uv run )?lightning(-sal)? segment .*YxZhang/.*", "tests/commands/test_segment.py", "segment"),
     # Needs several GPUs or machines: the same strategies run there, on processes of a CPU that find each other as under

@@ -9,8 +9,8 @@ import warnings
 import pytest
 import torch
 
-from lightning_sal import versions
 from lightning_sal.errors import UsageError
+from lightning_sal.internals import versions
 from lightning_sal.policy import selfcheck
 from lightning_sal.policy.adapters import adapters_off, merged_weight
 from lightning_sal.policy.attention import Alone
@@ -141,7 +141,7 @@ def test_the_check_leaves_the_random_numbers_as_they_were(fresh):
 
 def test_a_version_outside_the_tested_range_is_told_once(monkeypatch):
     versions.warn_untested.cache_clear()
-    monkeypatch.setattr("lightning_sal.versions.metadata.version", lambda library: "0.1")
+    monkeypatch.setattr("lightning_sal.internals.versions.metadata.version", lambda library: "0.1")
     with pytest.warns(UserWarning, match=r"peft 0\.1 was not tested with lightning-sal, peft.* was") as told:
         versions.warn_untested("peft")
     assert len(told) == 1

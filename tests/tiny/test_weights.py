@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import lightning_sal
-from lightning_sal.comparison import evaluate, summary
 from lightning_sal.datasets.scenes import SceneGroups
 from lightning_sal.datasets.streams import EvaluationLoader
+from lightning_sal.evaluation.comparison import evaluate, summary
 from lightning_sal.modules import SFT
 from lightning_sal.policy import PolicyConfig
 from lightning_sal.policy.policy import Policy

@@ -1,0 +1,1 @@
+"""Config files and what the command line makes of them."""

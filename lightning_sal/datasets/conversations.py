@@ -1,0 +1,196 @@
+"""Annotated responses as ShareGPT-style conversations, which LLaMA-Factory and ms-swift read, and back.
+
+    {"conversations": [{"from": "human", "value": "<image>What in this image ..."}, {"from": "gpt", "value": "<think>..."}],
+     "images": ["a.jpg"], "lightning_sal": "{\\"task\\": \\"sod\\", \\"masks\\": [\\"a.png\\"]}"}
+
+The human asks the task's instruction after one `<image>` for each image. What such readers do not know, the task and
+the masks, lies in a column of our own: both drop columns that they were not told of, and as one text its type is the
+same in every line, which the `datasets` library asks of a column. Paths are relative to the file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from lightning_sal.datasets.jsonl import GROUP_TASKS, check_fields, moved, read_lines
+from lightning_sal.files.reading import parse_json, parse_object, read_text
+from lightning_sal.tasks import TASKS, get_task
+
+COLUMN = "lightning_sal"
+IMAGE = "<image>"
+PLACEHOLDERS = (IMAGE, "<video>", "<audio>")  # replaced by pixels and sound wherever they stand, in answers too
+TURN = ("from", "value", "role", "content")
+ROLES = {"human": "question", "user": "question", "gpt": "answer", "assistant": "answer", "system": "system"}
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """What became of a line.
+
+    Args:
+        source: Where it stood, as `file:line`.
+        result: The converted line, or None.
+        fault: Why there is none, or None.
+        left: What of it has no place in the result, in words.
+    """
+
+    source: str
+    result: dict[str, Any] | None = None
+    fault: str | None = None
+    left: tuple[str, ...] = ()
+
+
+def to_conversations(path: Path, folder: Path) -> Iterator[Converted]:
+    """The lines of an SFT JSONL as conversations.
+
+    Args:
+        path: The JSONL.
+        folder: That the result's paths are relative to.
+    """
+    for line in read_lines(path):
+        try:
+            if line.fault:
+                raise ValueError(line.fault)
+            yield Converted(line.source, to_conversation(moved(line.fields, path.parent, folder)))
+        except ValueError as error:
+            yield Converted(line.source, fault=str(error))
+
+
+def from_conversations(path: Path, folder: Path, task: str | None = None) -> Iterator[Converted]:
+    """Conversations, a JSON array or one a line, as lines of an SFT JSONL.
+
+    Args:
+        path: The conversations.
+        folder: That the result's paths are relative to.
+        task: Of those that do not say; None tells it from the answer's tags and the number of images.
+    """
+    for source, text in _items(path):
+        try:
+            fields, left = from_conversation(parse_json(text) if isinstance(text, str) else text, task)
+            yield Converted(source, moved(fields, path.parent, folder), left=left)
+        except ValueError as error:
+            yield Converted(source, fault=str(error))
+
+
+def to_conversation(fields: dict[str, Any]) -> dict[str, Any]:
+    """One line as a conversation.
+
+    Raises:
+        ValueError: The response holds a placeholder, which readers would count among the images.
+    """
+    response, images = fields["response"], fields["images"]
+    _check_answer(response)
+    question = IMAGE * len(images) + get_task(fields["task"]).instruction
+    ours = {key: value for key, value in fields.items() if key not in ("images", "response")}
+    return {
+        "conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": response}],
+        "images": images,
+        COLUMN: json.dumps(ours, ensure_ascii=False),
+    }
+
+
+def from_conversation(item: Any, task: str | None = None) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """One conversation as the fields of a line.
+
+    Args:
+        item: `conversations` of `from` and `value`, or `messages` of `role` and `content`; with `images`, or `image`.
+        task: Of an item without our own column.
+
+    Returns:
+        The fields; and what of the item has no place in them, in words.
+
+    Raises:
+        ValueError: It cannot be a sample, and why.
+    """
+    if not isinstance(item, dict):
+        raise ValueError("not an object")
+    spoken = "conversations" if "conversations" in item else "messages"
+    shown = "images" if "images" in item else "image"
+    question, response, system = _turns(item.get(spoken))
+    images = [item[shown]] if isinstance(item.get(shown), str) else item.get(shown)
+    if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
+        raise ValueError("`images` is not a list of paths")
+    images = [unquote(image.removeprefix("file://")) if image.startswith("file://") else image for image in images]
+    if remote := [image for image in images if "://" in image or image.startswith("data:")]:
+        raise ValueError(f"{remote[0][:60]} is no file: download it first")
+    if (count := question.count(IMAGE)) != len(images):
+        raise ValueError(f"{count} x {IMAGE} in the question and {len(images)} images")
+    _check_answer(response)
+    ours = _own_column(item)
+    told = {"task": task or _infer_task(response, len(images))} if ours is None else ours
+    fields = {"task": "", "images": images} | told | {"images": images, "response": response}
+    check_fields(fields)
+    if ours is None and (reason := TASKS[fields["task"]].parse(response).reason):
+        raise ValueError(f"no answer to the task {fields['task']}: {reason}")
+    left = [f"`{key}`" for key in item if key not in (spoken, shown, COLUMN) and item[key] is not None]
+    left += [
+        f"`{key}` of a turn" for key in dict.fromkeys(key for turn in item[spoken] for key in turn) if key not in TURN
+    ]
+    left += ["a system prompt"] if system else []
+    asked = TASKS[fields["task"]].instruction
+    left += ["a question in other words"] if question.replace(IMAGE, "").strip() != asked else []
+    return fields, tuple(left)
+
+
+def dataset_info(path: Path) -> dict[str, Any]:
+    """The entry of such a file in the `dataset_info.json` of LLaMA-Factory."""
+    columns = {"messages": "conversations", "images": "images"}
+    return {path.stem: {"file_name": path.name, "formatting": "sharegpt", "columns": columns}}
+
+
+def _items(path: Path) -> list[tuple[str, Any]]:
+    """(where it stands, the item or the text of its line); the whole file is an array, or each line an item."""
+    text = read_text(path)
+    if not text.lstrip().startswith("["):
+        return [(f"{path}:{n}", line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+    return [(f"{path}: item {n}", item) for n, item in enumerate(parse_json(text, path), 1)]
+
+
+def _turns(turns: Any) -> tuple[str, str, str]:
+    """Question, answer, and the system prompt or an empty text."""
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        raise ValueError("neither `conversations` nor `messages` is a list of turns")
+    said = [(_role(turn.get("from", turn.get("role"))), turn.get("value", turn.get("content"))) for turn in turns]
+    if not all(isinstance(text, str) for _, text in said):
+        raise ValueError("a turn without a text")
+    system = [text for role, text in said[:1] if role == "system"]
+    if [role for role, _ in said[len(system) :]] != ["question", "answer"]:
+        raise ValueError(f"{len(said)} turns, where one question and one answer must stand")
+    return said[-2][1], said[-1][1], "".join(system)
+
+
+def _role(name: Any) -> str | None:
+    return ROLES.get(name) if isinstance(name, str) else None
+
+
+def _check_answer(response: str) -> None:
+    if found := [mark for mark in PLACEHOLDERS if mark in response]:
+        raise ValueError(f"the response holds {found[0]}, which readers of conversations take for an image or the like")
+
+
+def _own_column(item: dict[str, Any]) -> dict[str, Any] | None:
+    if item.get(COLUMN) is None:
+        return None
+    if not isinstance(item[COLUMN], str):
+        raise ValueError(f"`{COLUMN}` is not the text of a JSON object")
+    try:
+        return parse_object(item[COLUMN])
+    except ValueError as error:
+        raise ValueError(f"`{COLUMN}` is not the text of a JSON object: {error}") from error
+
+
+def _infer_task(response: str, images: int) -> str:
+    """The one task that has such an answer to so many images."""
+    reasons = {
+        name: task.parse(response).reason for name, task in TASKS.items() if (images > 1) == (name in GROUP_TASKS)
+    }
+    fitting = [name for name, reason in reasons.items() if reason is None]
+    if len(fitting) != 1:
+        told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise ValueError(f"no task has such an answer to {images} images ({told})")
+    return fitting[0]

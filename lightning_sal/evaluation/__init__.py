@@ -1,0 +1,1 @@
+"""From predictions to numbers: metrics, results on disk, tables, comparisons, ablations."""

@@ -1,0 +1,176 @@
+"""Compare trainings on the same held-out samples: exactly right answers and masks, paired."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_sal.files.reading import parse_object, read_text
+from lightning_sal.files.writing import whole
+from lightning_sal.samples import Batch, Prediction
+from lightning_sal.tasks import TASKS
+
+NUMBER = (int, float)
+KINDS: dict[str, Any] = {
+    "key": str, "task": str, "exact": bool, "correctness": NUMBER, "reward": NUMBER, "confidence": NUMBER
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """How the greedy response to one held-out sample did.
+
+    Args:
+        key: Key of the image group.
+        task: Name of its task.
+        exact: Whether its expressions are those of the annotated response, in any order.
+        correctness: S-measure or IASM of its masks, in [0, 1].
+        reward: Its reward.
+        confidence: Mean probability of its tokens, in [0, 1].
+    """
+
+    key: str
+    task: str
+    exact: bool
+    correctness: float
+    reward: float
+    confidence: float
+
+
+def evaluate(module: Any, batches: Iterable[Batch]) -> tuple[list[Sample], list[Prediction]]:
+    """Greedy responses of a `PolicyModule` to annotated held-out samples, in their order."""
+    samples, predictions = [], []
+    for batch in batches:
+        judged, said = module.judge(batch.groups)
+        for prediction, correct, reward in zip(said, judged.terms["correctness"], judged.total, strict=True):
+            group = prediction.group
+            exact = TASKS[group.task].is_exact(prediction.expressions, group.response or "")
+            sample = Sample(group.key, group.task, exact, correct.item(), reward.item(), prediction.confidence)
+            samples.append(sample)
+        predictions += said
+    return samples, predictions
+
+
+def train_supervised(
+    module: Any, batches: Iterable[Batch], *, steps: int | None = None, seconds: float | None = None, clip: float | None
+) -> int:
+    """SFT alone, with a fresh optimiser of the module's own making, for a number of steps or a time.
+
+    Args:
+        module: A `PolicyModule`; its policy is trained in place.
+        batches: Annotated batches without an end.
+        steps: Optimisation steps, or None for no bound.
+        seconds: Wall time after which no step starts, or None for no bound.
+        clip: Largest gradient norm, or None.
+
+    Returns:
+        The number of steps done.
+    """
+    if steps is None and seconds is None:
+        raise ValueError("train_supervised: give steps or seconds")
+    made = module.configure_optimizers()
+    optimizer, scheduler = (
+        (made["optimizer"], made["lr_scheduler"]["scheduler"]) if isinstance(made, dict) else (made, None)
+    )
+    start, done = time.perf_counter(), 0
+    stream = iter(batches)
+    while done != steps and (seconds is None or time.perf_counter() - start < seconds):
+        optimizer.zero_grad()
+        for loss in module.sft_losses(next(stream)):
+            loss.backward()
+        if clip:
+            torch.nn.utils.clip_grad_norm_([p for p in module.parameters() if p.requires_grad], clip)
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+        done += 1
+    return done
+
+
+def trainable_state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of the weights that are trained."""
+    return {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
+
+
+@torch.no_grad()
+def restore(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Put a copy of the trained weights back."""
+    for name, parameter in module.named_parameters():
+        if name in state:
+            parameter.copy_(state[name])
+
+
+def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float]:
+    """Mean of ours - theirs over the same samples, and its standard error s / sqrt(n)."""
+    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+    n = len(differences)
+    mean = sum(differences) / n
+    variance = sum((d - mean) ** 2 for d in differences) / max(n - 1, 1)
+    return mean, math.sqrt(variance / n)
+
+
+def summary(samples: Sequence[Sample]) -> dict[str, float]:
+    """Means over all samples (`exact`, `correctness`, `reward`, `confidence`) and `exact/<task>`, in [0, 1]."""
+    means = {
+        name: sum(float(getattr(s, name)) for s in samples) / len(samples)
+        for name in ("exact", "correctness", "reward", "confidence")
+    }
+    for task in TASKS:
+        if own := [s.exact for s in samples if s.task == task]:
+            means[f"exact/{task}"] = sum(own) / len(own)
+    return means
+
+
+def write_arms(arms: Mapping[str, Sequence[Sample]], path: Path) -> None:
+    """One JSON object a line: the arm and the fields of the sample."""
+    if path.exists():
+        raise FileExistsError(f"{path} is there already, and is not overwritten")
+    with whole(path) as part, part.open("w") as file:
+        for arm, samples in arms.items():
+            file.writelines(json.dumps({"arm": arm, **asdict(sample)}, allow_nan=False) + "\n" for sample in samples)
+
+
+def read_arms(path: Path) -> dict[str, list[Sample]]:
+    """What `write_arms` wrote.
+
+    Raises:
+        ValueError: If a line is not such an object; it is named.
+    """
+    arms: dict[str, list[Sample]] = {}
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            fields = parse_object(line)
+            arm, sample = str(fields.pop("arm")), Sample(**fields)
+            if not all(isinstance(getattr(sample, name), kinds) for name, kinds in KINDS.items()):
+                raise ValueError("a field holds another kind of value")
+            arms.setdefault(arm, []).append(sample)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path}:{number}: not a sample of a comparison: {error}") from None
+    return arms
+
+
+def table(arms: Mapping[str, Sequence[Sample]], title: str) -> Any:
+    """A Rich table, one row an arm; every arm has the same samples in the same order."""
+    from rich.table import Table
+
+    summaries = {name: summary(samples) for name, samples in arms.items()}
+    tasks = [task for task in TASKS if all(f"exact/{task}" in s for s in summaries.values())]
+    grid = Table(title=title)
+    grid.add_column("", no_wrap=True)
+    for head in ("exact", *(f"{task} exact" for task in tasks), "S / IASM", "reward", "confidence"):
+        grid.add_column(head, justify="right", no_wrap=True)
+    for name, s in summaries.items():
+        shares = [s["exact"], *(s[f"exact/{task}"] for task in tasks)]
+        cells = [f"{100 * share:.1f} %" for share in shares]
+        cells += [f"{s[key]:.3f}" for key in ("correctness", "reward", "confidence")]
+        grid.add_row(name, *cells)
+    return grid

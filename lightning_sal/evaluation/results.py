@@ -1,0 +1,212 @@
+"""Results of an evaluation on disk: a folder that tables, comparisons and failure pages are made from.
+
+summary.json          {"name", "benchmarks": {benchmark: {"task", "metrics": {metric: value}}}}
+<benchmark>.csv       one row an image, in the order of the data
+failures.html         the worst images of each benchmark with thumbnails; needs nothing beside it
+"""
+
+from __future__ import annotations
+
+import csv
+import heapq
+import html
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from lightning_sal.files.reading import parse_object, read_text
+from lightning_sal.files.writing import appending, whole
+from lightning_sal.pages.html import data_uri, page_head
+
+ESCAPED = "backslashreplace"  # what a name of a file holds that is not UTF-8
+WORST = 24  # images of a benchmark on the page of failures
+THUMBNAIL = 640  # pixels of its longer side
+STYLE = """
+figure { display: inline-block; margin: .6rem; padding: 1rem; max-width: 100%; vertical-align: top; break-inside: avoid;
+  background: var(--card); border: 1px solid var(--rule); border-radius: .8rem }
+figcaption { margin-top: .5rem; font-size: .9rem }
+img { display: block; max-width: 100% }
+"""
+LOWER_IS_BETTER = frozenset({"mae", "malformed", "ece"})
+PRIMARY = ("iasm", "s_measure")  # by which failures are ranked: of instances, of regions
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What one method reached.
+
+    Args:
+        name: Of the method.
+        tasks: Name of a benchmark -> its task.
+        metrics: Name of a benchmark -> metric -> value.
+    """
+
+    name: str
+    tasks: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def write_summary(results: Results, folder: Path) -> Path:
+    """Write `summary.json`, in one piece."""
+    path = folder / "summary.json"
+    with whole(path) as part:
+        part.write_text(json.dumps(asdict(results), indent=2, allow_nan=False), encoding="utf-8")
+    return path
+
+
+def read_summary(folder: Path) -> Results:
+    """What `write_summary` wrote.
+
+    Raises:
+        FileNotFoundError: The folder holds no summary.
+        ValueError: The file is none.
+    """
+    path = folder / "summary.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; give a folder that `lightning test` or `score` has written")
+    try:
+        results = Results(**parse_object(read_text(path)))
+        if (
+            not isinstance(results.name, str)
+            or not isinstance(results.tasks, dict)
+            or not all(map(_are_values, results.metrics.values()))
+        ):
+            raise ValueError("`name`, `tasks` or `metrics` hold other things than names and numbers")
+        return results
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: not a summary of results: {error}") from None
+
+
+def _are_values(metrics: Any) -> bool:
+    return isinstance(metrics, dict) and all(isinstance(value, int | float) for value in metrics.values())
+
+
+def joined(results: Sequence[Results]) -> list[Results]:
+    """One for each method: results of one name on different benchmarks become one.
+
+    Raises:
+        ValueError: A method comes twice with the same benchmark.
+    """
+    methods: dict[str, Results] = {}
+    for result in results:
+        whole = methods.setdefault(result.name, Results(result.name))
+        if twice := sorted(set(whole.metrics) & set(result.metrics)):
+            raise ValueError(f"two folders hold results of {result.name!r} on {twice[0]}: give one of them, or rename")
+        whole.tasks.update(result.tasks)
+        whole.metrics.update(result.metrics)
+    return list(methods.values())
+
+
+def read_images(folder: Path, benchmark: str) -> list[dict[str, str]]:
+    """The rows of a benchmark, one an image."""
+    with (folder / f"{benchmark}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+class ResultsWriter:
+    """Collects what is known of each image while an evaluation runs; memory does not grow with their number.
+
+    Args:
+        folder: Where to write; it must not hold results yet.
+        part: Number of this process among those that write at once, each with every `parts`-th sample.
+        parts: How many they are; the first joins what they wrote by `finish`.
+
+    Raises:
+        FileExistsError: The folder holds results.
+    """
+
+    def __init__(self, folder: Path, part: int = 0, parts: int = 1) -> None:
+        self.folder, self.part, self.parts = folder, part, parts
+        self.worst: dict[str, list[tuple[float, int, str]]] = {}
+        self.images, self.samples, self.key = 0, -1, ""
+
+    @staticmethod
+    def prepare(folder: Path) -> None:
+        """Make the folder; refuse one that holds results. What an unfinished run left there is written over."""
+        if (folder / "summary.json").exists() or any(not path.name.startswith(".") for path in folder.glob("*.csv")):
+            raise FileExistsError(f"{folder}: results are there already; name another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def add(self, row: Mapping[str, Any], picture: Callable[[], Image.Image]) -> None:
+        """Add an image: its row (`benchmark` among its fields), and how to draw it where it is among the worst."""
+        benchmark = row["benchmark"]
+        if row["key"] != self.key:  # the images of a group come one after the other
+            self.samples, self.key = self.samples + 1, row["key"]
+        row = {"sample": self.samples * self.parts + self.part, **row}
+        new = benchmark not in self.worst
+        path = self._csv(benchmark, self.part)
+        if new:
+            path.unlink(missing_ok=True)  # of a run that did not finish
+        with appending(path, errors=ESCAPED) as file:
+            writer = csv.DictWriter(file, list(row))
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+        score = next(float(row[name]) for name in PRIMARY if name in row)
+        heap, self.images = self.worst.setdefault(benchmark, []), self.images + 1
+        if len(heap) < WORST or -score > heap[0][0]:
+            entry = (-score, -self.images, _figure(row, score, picture()))
+            (heapq.heappush if len(heap) < WORST else heapq.heapreplace)(heap, entry)
+
+    def close(self) -> None:
+        """Write down the worst images of this process."""
+        with whole(self._worst_file(self.part)) as part:
+            part.write_text(json.dumps(self.worst, allow_nan=False), encoding="utf-8")
+
+    def finish(self, results: Results) -> None:
+        """Join what all processes wrote, once all are closed, and write the summary and the page of failures."""
+        worst: dict[str, list[tuple[float, int, str]]] = {}
+        for part in range(self.parts):
+            path = self._worst_file(part)
+            for benchmark, entries in json.loads(path.read_text(encoding="utf-8")).items():
+                worst.setdefault(benchmark, []).extend(map(tuple, entries))
+            path.unlink()
+        for benchmark in worst:
+            self._join(benchmark)
+        page = _page(results.name, {name: sorted(entries, reverse=True)[:WORST] for name, entries in worst.items()})
+        with whole(self.folder / "failures.html") as part:
+            part.write_text(page, encoding="utf-8", errors=ESCAPED)
+        write_summary(results, self.folder)
+
+    def _join(self, benchmark: str) -> None:
+        """One file from several, in the order of the data."""
+        lines, head = [], ""
+        for part in range(self.parts):
+            path = self._csv(benchmark, part)
+            if path.exists():
+                with path.open(newline="", encoding="utf-8") as file:
+                    head, *own = file.readlines()
+                lines += own
+                path.unlink()
+        lines.sort(key=lambda line: int(line.split(",", 1)[0]))  # stable: the images of a sample stay in order
+        with whole(self.folder / f"{benchmark}.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
+            file.writelines([head, *lines])
+
+    def _csv(self, benchmark: str, part: int) -> Path:
+        return self.folder / f".{benchmark}-{part}.csv"
+
+    def _worst_file(self, part: int) -> Path:
+        return self.folder / f".worst-{part}.json"
+
+
+def _figure(row: Mapping[str, Any], score: float, picture: Image.Image) -> str:
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    name = html.escape(str(row["image"] or row["key"]))
+    said = html.escape(" | ".join(str(row[key]) for key in ("expressions", "malformed") if row.get(key)))
+    return (
+        f'<figure><img src="{data_uri(picture.convert("RGB"), quality=80)}" alt="{name}">'
+        f"<figcaption>{score:.3f} {name}<br>{said}</figcaption></figure>"
+    )
+
+
+def _page(name: str, worst: Mapping[str, Iterable[tuple[float, int, str]]]) -> str:
+    title = f"{name}: worst first"
+    sections = [
+        f"<h2>{html.escape(benchmark)}</h2>" + "".join(figure for *_, figure in entries)
+        for benchmark, entries in worst.items()
+    ]
+    return "".join([page_head(title, STYLE), f"<h1>{html.escape(title)}</h1>", *sections])

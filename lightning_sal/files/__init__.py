@@ -1,0 +1,1 @@
+"""Reading what others wrote without trusting it, and writing whole files."""

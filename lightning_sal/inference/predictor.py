@@ -1,0 +1,185 @@
+"""From photographs to masks and reasons: a policy and a segmenter, without a Trainer.
+
+from lightning_sal import Predictor
+
+predictor = Predictor.load("tiny")
+prediction = predictor("photo.jpg")
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_sal.datasets.photographs import read_group
+from lightning_sal.files.loading import refuse_non_finite
+from lightning_sal.inference.evidence import compose, segment_answers
+from lightning_sal.objectives import token_confidence
+from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.policy import Policy
+from lightning_sal.samples import ImageGroup, Prediction, Rollout
+from lightning_sal.segmenters.base import Segmenter
+from lightning_sal.tiny.weights import embedded_segmenter
+
+
+@dataclass(frozen=True, slots=True)
+class Predictor:
+    """Answers image groups by the likeliest response of a policy, and turns its expressions into masks.
+
+    Args:
+        policy: The multimodal LLM.
+        segmenter: Finds the mask of each expression.
+        max_new_tokens: Limit of response tokens, > 0; a response that reaches it is cut off.
+    """
+
+    policy: Policy
+    segmenter: Segmenter
+    max_new_tokens: int = 512
+
+    @classmethod
+    def load(
+        cls,
+        model: str = "tiny",
+        segmenter: str | None = None,
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        max_new_tokens: int = 512,
+        max_pixels: int | None = None,
+    ) -> Predictor:
+        """Load weights and be ready to answer.
+
+        Args:
+            model: As in `PolicyConfig`: `tiny`, `tiny-early`, a folder, a hub name; or a checkpoint of `lightning fit`, or a
+                folder of adapters in peft's format, either of which names its base model.
+            segmenter: Folder or hub name of an EVF-SAM2; None takes the embedded small one.
+            device: As torch names it; None takes cuda where there is one.
+            dtype: Of the policy's frozen weights: float32, bfloat16 or float16; None takes that of the checkpoint, else
+                float32.
+            max_new_tokens: Limit of response tokens, > 0.
+            max_pixels: Most pixels that an image is resized to for the policy; None keeps what the model states.
+
+        Raises:
+            OSError: If there is no such model.
+            ValueError: If weights do not fit exactly, hold NaN, or cannot be trusted, or there is no such device.
+        """
+        device = find_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        settings = {key: value for key, value in (("dtype", dtype), ("max_pixels", max_pixels)) if value is not None}
+        policy = load_policy(model, settings).requires_grad_(False).eval().to(device)
+        if segmenter is None:
+            found = embedded_segmenter()
+        else:
+            from lightning_sal.segmenters import EVFSAM2
+
+            found = EVFSAM2.from_pretrained(segmenter)
+        return cls(policy, found.requires_grad_(False).to(device), max_new_tokens)
+
+    def __call__(
+        self, images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], task: str = "sod"
+    ) -> Prediction:
+        """The prediction for one photograph, or for several together as a CoSOD group.
+
+        Args:
+            images: File, or the files of a group.
+            task: sod, sis or cosod.
+
+        Raises:
+            UnreadableSample: If a file is no image that can be read.
+            ValueError: If the task is unknown, or asks for another number of images.
+        """
+        files = [images] if isinstance(images, (str, os.PathLike)) else images
+        return self.predict([read_group([os.fspath(file) for file in files], task)])[0]
+
+    @torch.no_grad()
+    def predict(self, groups: Sequence[ImageGroup]) -> list[Prediction]:
+        """One prediction a group; all go through the models together.
+
+        Raises:
+            ValueError: If a prompt is longer than the policy's limit, or an image too narrow for it.
+        """
+        rollout = self.policy.sample(self.policy.encode(groups), self.max_new_tokens, temperature=0)
+        return self._predictions(groups, rollout)
+
+    def stream(self, group: ImageGroup) -> Generator[str, None, Prediction]:
+        """The response to one group as it grows, then its prediction, which is that of `predict`.
+
+        Yields:
+            The text so far.
+
+        Returns:
+            The prediction: the value of `yield from`, or of the StopIteration that ends `next`.
+        """
+        with torch.no_grad():
+            prompts = self.policy.encode([group])
+        rollout = yield from self.policy.stream(prompts, self.max_new_tokens)
+        return self._predictions([group], rollout)[0]
+
+    def _predictions(self, groups: Sequence[ImageGroup], rollout: Rollout) -> list[Prediction]:
+        answers, found = segment_answers(groups, rollout.texts, self.segmenter)
+        confidence = token_confidence(rollout.logp, rollout.mask).tolist()
+        return [
+            Prediction(group, text, answer.expressions, answer.reason, compose(group, masks), sure, masks)
+            for group, text, answer, masks, sure in zip(groups, rollout.texts, answers, found, confidence, strict=True)
+        ]
+
+
+def find_device(name: str) -> str:
+    """A name of torch's for a device, once a number has been there and back.
+
+    Raises:
+        ValueError: If there is no such device here.
+    """
+    try:
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError) as error:  # AssertionError: of a torch without CUDA
+        said = str(error).partition("\n")[0]
+        raise ValueError(f"device '{name}' cannot be used on this machine; cpu can: {said}") from error
+    return name
+
+
+def load_policy(model: str, settings: dict[str, Any]) -> Policy:
+    """The policy of a name, a folder, a checkpoint file or a folder of adapters.
+
+    Args:
+        model: See `Predictor.load`.
+        settings: Fields of `PolicyConfig` that are to be other than what the checkpoint, or the default, says.
+    """
+    path = Path(model)
+    if path.is_file():
+        return _from_checkpoint(path, settings)
+    if (path / "adapter_config.json").is_file():
+        return _from_adapter(path, settings)
+    return Policy(PolicyConfig(model, **settings))
+
+
+def _from_checkpoint(path: Path, settings: dict[str, Any]) -> Policy:
+    from lightning_sal.policy.export import check_weights, read_checkpoint
+
+    config, weights = read_checkpoint(path)
+    if config is None:
+        raise ValueError(
+            f"{path} does not say what its policy is: make a model of it by `lightning-sal export --config`"
+        )
+    policy = Policy(replace(config, gradient_checkpointing=False, feature_cache=None, **settings))
+    check_weights(str(path), weights, {name: p for name, p in policy.net.named_parameters() if p.requires_grad})
+    refuse_non_finite(weights, str(path))
+    policy.net.load_state_dict(weights, strict=False)
+    return policy
+
+
+def _from_adapter(folder: Path, settings: dict[str, Any]) -> Policy:
+    from lightning_sal.policy.export import check_layer_names, read_adapter, with_adapter
+
+    config, weights = read_adapter(folder)
+    if config.base_model_name_or_path is None:
+        raise ValueError(f"{folder} does not say what its base model is: merge it by `lightning-sal export --model`")
+    refuse_non_finite(weights, str(folder))
+    policy = Policy(PolicyConfig(config.base_model_name_or_path, **settings))
+    check_layer_names(str(folder), weights, policy.net)
+    policy.net = with_adapter(str(folder), policy.net, config, weights)
+    return policy

@@ -1,0 +1,157 @@
+"""An answer as a web page shows it: images, a layer a mask, the reasoning, and expressions in the colour of their masks.
+
+Pointing at an expression, or reaching it by the tab key, lights its mask and dims the others. CSS alone does that, so that a
+page needs no script, no network and nothing beside it.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate, max_pool2d
+
+from lightning_sal.pages.drawing import colour
+from lightning_sal.pages.html import data_uri
+from lightning_sal.samples import Prediction
+from lightning_sal.tasks import SEMANTIC, task_of
+
+LONGEST_SIDE = 480  # pixels of an image on the page
+FILL, OUTLINE = 64, 255  # opacity of a mask and of its border
+# The title of a step of the reasoning: a few capitalised words and a colon, at the start of a sentence
+STEP = re.compile(r"(?:^|(?<=[.!?\n])\s)\s*((?:[A-Z]\w*)(?: \w+){0,6}):")
+
+STYLE = """
+.answer { font: 15px/1.55 system-ui, sans-serif; display: grid; gap: .8rem; align-content: start; overflow-wrap: anywhere }
+.answer p { margin: 0 }
+.answer .images { display: grid; gap: .5rem; align-content: start;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 9rem), 1fr)) }
+.answer .image { position: relative; width: 100%; max-width: calc(24rem * var(--aspect)); margin: 0; border-radius: .5rem;
+  overflow: hidden; align-self: start; justify-self: center }
+.answer .image img { display: block; width: 100%; height: auto; margin: 0; transition: opacity .15s, filter .15s }
+.answer .image .mask { position: absolute; inset: 0; height: 100% }
+.answer .expressions { display: flex; flex-wrap: wrap; gap: .4rem }
+.answer .expression { cursor: default; border-radius: .3rem; color: inherit; outline-offset: 1px;
+  background: color-mix(in srgb, var(--colour) 26%, transparent); print-color-adjust: exact;
+  -webkit-print-color-adjust: exact }
+.answer .expression:is(:hover, :focus) { outline: 2px solid var(--colour) }
+.answer .expressions .expression { padding: .1rem .6rem; border-left: .3rem solid var(--colour); font-weight: 600 }
+.answer .expression small { font-weight: 400; opacity: .65 }
+.answer .think { white-space: pre-line }
+.answer .think b { display: block; margin-top: .35rem; font-size: .8em; letter-spacing: .04em; opacity: .6 }
+.answer .think .expression { padding: 0 .2em; box-decoration-break: clone; -webkit-box-decoration-break: clone }
+.answer .sure { font-size: .8em; opacity: .7; font-variant-numeric: tabular-nums }
+.answer .sure i { display: inline-block; width: 4rem; height: .4rem; margin-left: .5rem; border-radius: .2rem;
+  background: linear-gradient(90deg, currentColor var(--sure), color-mix(in srgb, currentColor 20%, transparent) 0);
+  print-color-adjust: exact; -webkit-print-color-adjust: exact }
+.answer .malformed { border-left: .3rem solid #d33; padding-left: .6rem }
+.answer pre { margin: 0; max-height: 16rem; overflow: auto; white-space: pre-wrap; font: .9em/1.45 ui-monospace, monospace }
+@media print { .answer pre { max-height: none } }
+.answer:has(.expression:is(:hover, :focus)) .mask { opacity: .06 }
+.answer:has(.expression:is(:hover, :focus)) .photograph { filter: grayscale(.7) brightness(.65) }
+"""
+
+
+def answer_html(prediction: Prediction, *, style: bool = True, longest_side: int = LONGEST_SIDE) -> str:
+    """One prediction as a fragment of HTML that needs nothing beside it.
+
+    Args:
+        prediction: What was said and found. All its texts are escaped.
+        style: Whether the fragment brings its style sheet; a page that holds many has it once, by `answer_style`.
+        longest_side: Pixels of the longer side of an image on the page; smaller ones are not enlarged, their masks are.
+
+    Returns:
+        One line.
+    """
+    answer = task_of(prediction.group).parse(prediction.text)
+    images = zip(prediction.group.images, prediction.drawn, strict=True)
+    last = max(0, len(prediction.drawn[0]) - 1)  # where only the union of the masks was kept, all expressions light it
+    numbered = [(min(number, last), words) for number, words in enumerate(prediction.expressions)]
+    parts = [
+        '<div class="images">',
+        *(_figure(image, masks, longest_side) for image, masks in images),
+        "</div>",
+        '<p class="expressions">',
+        *(_expression(number, words) for number, words in numbered),
+        "</p>",
+    ]
+    if prediction.reason is not None:
+        parts.append(f'<p class="malformed">Malformed: {_escaped(prediction.reason)}</p>')
+        parts.append(f"<pre>{_escaped(prediction.text)}</pre>")
+    elif answer.think:
+        parts.append(f'<p class="think">{_reasoning(answer.think, numbered)}</p>')
+    sure = prediction.confidence
+    parts.append(f'<p class="sure">confidence {sure:.2f}<i style="--sure: {100 * sure:.0f}%"></i></p>')
+    head = f"<style>{answer_style(len(prediction.expressions))}</style>" if style else ""
+    return f'<article class="answer">{head}{"".join(parts)}</article>'
+
+
+def answer_style(expressions: int) -> str:
+    """The style sheet of answers with at most so many expressions, on one line."""
+    lit = (
+        f'.answer:has(.expression[data-mask="{i}"]:is(:hover, :focus)) .mask[data-mask="{i}"] {{ opacity: 1 }}'
+        for i in range(expressions)
+    )
+    return " ".join((STYLE + "".join(lit)).split())
+
+
+def _figure(image: Tensor, masks: Tensor, longest_side: int) -> str:
+    height, width = image.shape[:2]
+    photograph = Image.fromarray(image.cpu().numpy())
+    photograph.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
+    layers = [f'<img class="photograph" alt="" src="{data_uri(photograph, quality=88)}">']
+    scale = longest_side / max(height, width)  # up too: the page enlarges small images, and outlines are to stay thin
+    size = (max(1, round(scale * height)), max(1, round(scale * width)))
+    for number, mask in enumerate(masks.cpu()):
+        drawn = interpolate(mask[None, None].float(), size, mode="bilinear", antialias=scale < 1)[0, 0] >= 0.5
+        layers.append(f'<img class="mask" data-mask="{number}" alt="" src="{data_uri(_layer(drawn, number), "PNG")}">')
+    return f'<figure class="image" style="--aspect: {width / height:.3f}">{"".join(layers)}</figure>'
+
+
+def _layer(mask: Tensor, number: int) -> Image.Image:
+    """A mask as a transparent picture: palette entry 0 outside, 1 inside, 2 along its border."""
+    radius = max(1, round(max(mask.shape) / 160))
+    outside = max_pool2d((~mask)[None].float(), 2 * radius + 1, stride=1, padding=radius)[0] > 0
+    layer = Image.fromarray((mask.to(torch.uint8) + (mask & outside).to(torch.uint8)).numpy())
+    layer.putpalette([0, 0, 0, *colour(number), *colour(number)])
+    layer.info["transparency"] = bytes((0, FILL, OUTLINE))
+    return layer
+
+
+def _escaped(text: str) -> str:
+    """Text as HTML on one line; its line ends stay what they are."""
+    return html.escape(text).replace("\r", "&#13;").replace("\n", "&#10;")
+
+
+def _expression(number: int, words: str) -> str:
+    r, g, b = colour(number)
+    shown = _escaped(words).replace(SEMANTIC, f"<small>{SEMANTIC}</small>", 1)
+    return (
+        f'<span class="expression" tabindex="0" data-mask="{number}" style="--colour: rgb({r} {g} {b})">{shown}</span>'
+    )
+
+
+def _reasoning(text: str, numbered: Sequence[tuple[int, str]]) -> str:
+    """Reasoning with the titles of its steps set apart."""
+    pieces = STEP.split(text)
+    return "".join(
+        f"<b>{_escaped(piece)}</b>" if at % 2 else _marked(piece.strip(), numbered) for at, piece in enumerate(pieces)
+    )
+
+
+def _marked(text: str, numbered: Sequence[tuple[int, str]]) -> str:
+    """Text in which the words of an expression, wherever they stand, are that expression."""
+    named = [(number, " ".join(words.replace(SEMANTIC, "").split())) for number, words in numbered]
+    numbers = {name.lower(): number for number, name in reversed(named) if name}
+    if not numbers:
+        return _escaped(text)
+    longest_first = sorted(numbers, key=len, reverse=True)
+    pattern = "|".join(r"\s+".join(map(re.escape, name.split())) for name in longest_first)
+    return "".join(
+        _expression(numbers[" ".join(piece.lower().split())], piece) if at % 2 else _escaped(piece)
+        for at, piece in enumerate(re.split(rf"(?i)(?<!\w)({pattern})(?!\w)", text))
+    )
