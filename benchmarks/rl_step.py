@@ -273,7 +273,7 @@ def run_ours(given: argparse.Namespace, meter: Meter) -> int:
 
     class Steps(L.Callback):
         def on_fit_start(self, trainer: Any, module: Any) -> None:
-            module.policy.banned[list(module.policy.eos_ids)] = True  # so that no response ends early
+            module.policy.suppressed[list(module.policy.eos_ids)] = True  # so that no response ends early
 
         def on_train_batch_start(self, *_: Any) -> None:
             meter.begin()

@@ -38,7 +38,7 @@ class BeforeAfter(L.Callback):
     `samples.jsonl` holds each held-out sample of each arm, for `lightning-sal compare`; loggers get the means of each as
     `before_after/<arm>/...`, where the arm is `start`, `end`, or the name of a control.
 
-    What it asks of others: the module is a `lightning_sal.modules` module (or offers its `judge` and, for a control, its
+    What it asks of others: the module is a `lightning_sal.modules` module (or offers its `evaluate` and, for a control, its
     `sft_losses` and `configure_optimizers`), the datamodule gives annotated samples by `val_dataloader()` and, for a
     control, has its SFT batches in `streams["sft"]`. One process only.
 

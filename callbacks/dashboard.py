@@ -105,7 +105,7 @@ CATEGORIES = (
     ),
     Category(
         "Validation, responses",
-        lambda trainer, module: trainer.enable_validation and hasattr(module, "judge"),
+        lambda trainer, module: trainer.enable_validation and hasattr(module, "evaluate"),
         {
             "Reward and confidence": [r"val/\w+/(reward|confidence)$"],
             "Exact and malformed": [r"val/\w+/(exact|malformed)$"],
@@ -124,7 +124,7 @@ class Dashboard(L.Callback):
 
     What it asks of others, and nothing more: the names of docs/tensorboard.md for what is logged. It takes a module with
     a `record` for one that samples responses, with a `beta` above 0 for one that logs `train/kl`, with `prompts_per_step`
-    for one that samples dynamically, and with `judge` for one that evaluates responses; what `RolloutMonitor` and
+    for one that samples dynamically, and with `evaluate` for one that evaluates responses; what `RolloutMonitor` and
     `ResponseTypes` log is shown where they are among the callbacks.
 
     Args:

@@ -1,4 +1,4 @@
-"""Whether the policy is as sure of its responses as they are good, as a figure in TensorBoard."""
+"""Whether the policy is as confident of its responses as they are good, as a figure in TensorBoard."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class RunRecord(L.Callback):
     - `curve.jsonl`: for each RL step its number, wall time since the start in seconds, mean reward, and responses.
     - `run.json`: median seconds of an RL and of an SFT step, peak memory in bytes, responses to a prompt, seconds in all.
 
-    What it asks of others: the module is a `lightning_sal.modules` module (or offers its `judge`, and after an RL step a
+    What it asks of others: the module is a `lightning_sal.modules` module (or offers its `evaluate`, and after an RL step a
     `record` with `groups` and `judged.total`); the datamodule gives annotated samples by `val_dataloader()`. One process
     only.
 

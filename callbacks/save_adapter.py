@@ -43,39 +43,39 @@ class SaveAdapter(L.Callback):
             raise ValueError("SaveAdapter: there are several, which would write to the same folders: keep one")
         model = find_adapter(pl_module, self.attribute)
         refuse_shards(trainer.strategy, model)
-        kept = trainer.strategy.checkpoint_io
-        kept = kept.kept if isinstance(kept, _BesideCheckpoints) else kept  # of an earlier fit of this trainer
-        trainer.strategy.checkpoint_io = _BesideCheckpoints(kept, model)
+        inner = trainer.strategy.checkpoint_io
+        inner = inner.inner if isinstance(inner, _BesideCheckpoints) else inner  # of an earlier fit of this trainer
+        trainer.strategy.checkpoint_io = _BesideCheckpoints(inner, model)
 
 
 class _BesideCheckpoints(CheckpointIO):
     """What the strategy writes and removes checkpoints with, on rank 0, and the adapters too.
 
     Args:
-        kept: What it did so with before.
+        inner: What it did so with before.
         model: The `peft.PeftModel`.
     """
 
-    def __init__(self, kept: CheckpointIO, model: Any) -> None:
-        self.kept, self.model = kept, model
+    def __init__(self, inner: CheckpointIO, model: Any) -> None:
+        self.inner, self.model = inner, model
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         folder = adapter_folder(path)
-        self.kept.save_checkpoint(checkpoint, path, storage_options)
+        self.inner.save_checkpoint(checkpoint, path, storage_options)
         with whole(folder) as part:  # in place of that of the checkpoint that was just replaced
             self.model.save_pretrained(part)
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        return self.kept.load_checkpoint(path, *args, **kwargs)
+        return self.inner.load_checkpoint(path, *args, **kwargs)
 
     def remove_checkpoint(self, path: str | Path) -> None:
         folder = adapter_folder(path)
         if folder.is_dir():  # a checkpoint of an earlier run may have none
             shutil.rmtree(folder)
-        self.kept.remove_checkpoint(path)
+        self.inner.remove_checkpoint(path)
 
     def teardown(self) -> None:
-        self.kept.teardown()
+        self.inner.teardown()
 
 
 def adapter_folder(checkpoint: str | Path) -> Path:
@@ -110,8 +110,8 @@ def find_adapter(module: L.LightningModule, attribute: str | None = None) -> Any
     name = type(module).__name__
     if not found:
         raise ValueError(f"SaveAdapter: {name} has no adapters: set model.policy.lora, or take SaveAdapter out")
-    said = f"nothing at {attribute}" if attribute else "several"
-    raise ValueError(f"SaveAdapter: of PeftModels {name} has {said}: set attribute to one of {', '.join(found)}")
+    fault = f"nothing at {attribute}" if attribute else "several"
+    raise ValueError(f"SaveAdapter: of PeftModels {name} has {fault}: set attribute to one of {', '.join(found)}")
 
 
 def refuse_shards(strategy: Strategy, model: Any) -> None:

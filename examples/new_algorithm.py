@@ -38,8 +38,8 @@ class Reinforce(RolloutModule):
     |---|---|---|---|
     | reward minus the moving mean | token | (0.2, 0.2) | mean over all tokens of the step |
 
-    With one update a rollout the ratio is 1 and the clip idle. Where CGPO asks how sure the policy was of a response, this
-    asks how well it did of late, with no regard to the prompt.
+    With one update a rollout the ratio is 1 and the clip idle. Where CGPO compares a reward with the
+    confidence in the response, this compares it with recent rewards, whatever the prompt.
 
     Args:
         decay: Weight of the past in the moving mean, in [0, 1): b <- decay b + (1 - decay) mean(r).
@@ -63,7 +63,7 @@ class Reinforce(RolloutModule):
     def rl_step(self, batch: Batch) -> Tensor:
         loss = super().rl_step(batch)
         rewards = self.record.judged.total.to(self.device)  # pyright: ignore[reportOptionalMemberAccess]  just set
-        total, count = self.over_ranks(
+        total, count = self.all_reduce(
             torch.stack([rewards.sum(), rewards.new_tensor(len(rewards))])
         )  # alike on all ranks
         self.baseline.lerp_(total / count, 1 - self.decay)

@@ -35,8 +35,8 @@ class Brevity(RewardTerm):
         """Score B responses in [0, 1]."""
         values, reasons = [], []
         for item in judged:
-            said = item.answer.expressions
-            long = [text for text in said if len(text.removeprefix("[semantic] ").split()) > self.words]
-            values.append(1 - len(long) / len(said) if said else 0.0)
+            expressions = item.answer.expressions
+            long = [text for text in expressions if len(text.removeprefix("[semantic] ").split()) > self.words]
+            values.append(1 - len(long) / len(expressions) if expressions else 0.0)
             reasons.append(f"more than {self.words} words: {long[0]}" if long else None)
         return Scores(torch.tensor(values), tuple(reasons))

@@ -34,14 +34,14 @@ _LOST = re.compile(
 
 def runtime_error_line(error: RuntimeError) -> str | None:
     """One line for what libraries raise as a RuntimeError and a user can mend; None of any other, which is a bug."""
-    said = str(error)
-    if said.startswith("SaveConfigCallback expected "):
-        path = said.removeprefix("SaveConfigCallback expected ").partition(" to NOT exist")[0]
+    text = str(error)
+    if text.startswith("SaveConfigCallback expected "):
+        path = text.removeprefix("SaveConfigCallback expected ").partition(" to NOT exist")[0]
         return f"{path} is there already, of an earlier run, and is not overwritten"
-    if said.startswith("Error(s) in loading state_dict"):
-        lines = " ".join(said.split("\n\t", 2)[1:2])
-        return f"the checkpoint does not fit the model of this run; the first of {said.count(chr(10))} faults: {lines}"
-    if _LOST.search(said):
+    if text.startswith("Error(s) in loading state_dict"):
+        lines = " ".join(text.split("\n\t", 2)[1:2])
+        return f"the checkpoint does not fit the model of this run; the first of {text.count(chr(10))} faults: {lines}"
+    if _LOST.search(text):
         rank = os.environ.get("LOCAL_RANK", "0")
         return f"rank {rank}: stopped, since another rank has ended; what ended that one stands in a line of its own"
     return None

@@ -121,7 +121,7 @@ class Phased(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the policy and the segmenter said of one group.
+    """The policy's response to one group, and the segmenter's masks for it.
 
     Args:
         group: The image group.

@@ -48,13 +48,13 @@ def evaluate(module: Any, batches: Iterable[Batch]) -> tuple[list[Sample], list[
     """Greedy responses of a `PolicyModule` to annotated held-out samples, in their order."""
     samples, predictions = [], []
     for batch in batches:
-        judged, said = module.judge(batch.groups)
-        for prediction, correct, reward in zip(said, judged.terms["correctness"], judged.total, strict=True):
+        judged, found = module.evaluate(batch.groups)
+        for prediction, correct, reward in zip(found, judged.terms["correctness"], judged.total, strict=True):
             group = prediction.group
             exact = TASKS[group.task].is_exact(prediction.expressions, group.response or "")
             sample = Sample(group.key, group.task, exact, correct.item(), reward.item(), prediction.confidence)
             samples.append(sample)
-        predictions += said
+        predictions += found
     return samples, predictions
 
 

@@ -50,11 +50,11 @@ def built_from(source: str) -> Iterator[None]:
     try:
         yield
     except ODD_VALUES as error:
-        said = " ".join(str(error).split())
-        if isinstance(error, ValueError) and source in said:
+        text = " ".join(str(error).split())
+        if isinstance(error, ValueError) and source in text:
             raise
-        kind = "" if isinstance(error, ValueError) and said else f"{type(error).__name__}: "
-        raise ValueError(f"{source} cannot be built: {kind}{said}") from error
+        kind = "" if isinstance(error, ValueError) and text else f"{type(error).__name__}: "
+        raise ValueError(f"{source} cannot be built: {kind}{text}") from error
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -137,8 +137,8 @@ def find_device(name: str) -> str:
     try:
         torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError) as error:  # AssertionError: of a torch without CUDA
-        said = str(error).partition("\n")[0]
-        raise ValueError(f"device '{name}' cannot be used on this machine; cpu can: {said}") from error
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device '{name}' cannot be used on this machine; cpu can: {reason}") from error
     return name
 
 

@@ -99,7 +99,7 @@ class MapMetric(ImageMean):
             preds = target = torch.zeros(0, 1, 1, device=self.device)
         if isinstance(preds, Tensor) and isinstance(target, Tensor):
             return self.scores(*checked(preds, target))
-        return self.scores(*one_by_one(lambda pred, truth: checked(pred[None], truth[None]), preds, target))
+        return self.scores(*one_by_one(lambda pred, one: checked(pred[None], one[None]), preds, target))
 
 
 def placed(device: torch.device, *inputs: Any) -> list[Any]:
@@ -124,9 +124,9 @@ def one_by_one(
     if len(preds) != len(target):
         raise ValueError(f"{len(preds)} preds and {len(target)} targets: there must be one target for each")
     found = []
-    for index, (pred, truth) in enumerate(zip(preds, target, strict=True)):
+    for index, (pred, one) in enumerate(zip(preds, target, strict=True)):
         try:
-            found.append(function(pred, truth))
+            found.append(function(pred, one))
         except ValueError as error:
             raise ValueError(f"image {index}: {error}") from None
     return tuple(torch.cat(column) for column in zip(*found, strict=True))

@@ -116,7 +116,7 @@ class PolicyModule(L.LightningModule):
                 torch.distributed.broadcast(parameter.detach(), src=0)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch)
+        self._evaluate_batch(batch)
 
     def on_validation_epoch_end(self) -> None:
         self._log_evaluation("val")
@@ -127,7 +127,7 @@ class PolicyModule(L.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> tuple[list[dict[str, Any]], list[Prediction]]:
         """Greedy responses: one row of values an image, and one prediction a group."""
-        return self._evaluate(batch)
+        return self._evaluate_batch(batch)
 
     def on_test_epoch_end(self) -> None:
         self._log_evaluation("test")
@@ -141,19 +141,19 @@ class PolicyModule(L.LightningModule):
         with torch.no_grad():
             return self.policy.sample(self.policy.encode(groups), self.max_new_tokens, temperature=0)
 
-    def judge(self, groups: Sequence[ImageGroup]) -> tuple[RewardBatch, list[Prediction]]:
-        """Greedy responses to B groups: what they are worth, and what was said."""
+    def evaluate(self, groups: Sequence[ImageGroup]) -> tuple[RewardBatch, list[Prediction]]:
+        """Greedy responses to B groups: their rewards, and the predictions."""
         rollout = self.respond(groups)
         judged = self.reward(groups, rollout.texts, rollout.truncated, self.segmenter)
         confidence = token_confidence(rollout.logp, rollout.mask).tolist()
         parts = zip(groups, rollout.texts, judged.answers, judged.masks, confidence, strict=True)
         return judged, [Prediction(g, text, a.expressions, a.reason, masks, c) for g, text, a, masks, c in parts]
 
-    def _evaluate(self, batch: Batch) -> tuple[list[dict[str, Any]], list[Prediction]]:
+    def _evaluate_batch(self, batch: Batch) -> tuple[list[dict[str, Any]], list[Prediction]]:
         if not len(batch):  # of a rank that has no sample left, while others still gather weights for theirs
             self.respond([_NOTHING])
             return [], []
-        judged, predictions = self.judge(batch.groups)
+        judged, predictions = self.evaluate(batch.groups)
         return self.evaluation.update(judged, predictions), predictions
 
     def _log_evaluation(self, stage: str) -> None:
@@ -163,7 +163,9 @@ class PolicyModule(L.LightningModule):
     def sft_step(self, batch: Batch) -> Tensor:
         """One step of supervised fine-tuning, back-propagated but for its last micro-batch, which is returned."""
         with self.memory_advice("update"):
-            return self.accumulate(self.sft_losses(batch), self.most(len(self.micro_batches(len(batch.groups)))))
+            return self.accumulate(
+                self.sft_losses(batch), self.max_over_ranks(len(self.micro_batches(len(batch.groups))))
+            )
 
     def sft_losses(self, batch: Batch) -> Iterator[Tensor]:
         """Token cross-entropy of the annotated responses, a micro-batch at a time; their sum is the loss of the step."""
@@ -174,9 +176,9 @@ class PolicyModule(L.LightningModule):
                     f"{group.key}: SFT needs a response and this sample has none; give a JSONL with responses"
                 )
         ids, mask = self.policy.encode_responses([group.response or "" for group in groups])
-        total = self.over_ranks(mask.sum().float())
+        total = self.all_reduce(mask.sum().float())
         parts = self.micro_batches(len(groups))
-        for number in range(self.most(len(parts))):
+        for number in range(self.max_over_ranks(len(parts))):
             part = parts[min(number, len(parts) - 1)]
             counts = mask[part] & (number < len(parts))
             logp = self.policy.score(self.policy.encode(groups[part]), ids[part], counts)
@@ -218,7 +220,7 @@ class PolicyModule(L.LightningModule):
     def optimizer_zero_grad(self, *_: Any) -> None:
         """Gradients are cleared at the start of a step by `accumulate`, not between its micro-batches."""
 
-    def over_ranks(self, value: Tensor, operation: Literal["sum", "max"] = "sum") -> Tensor:
+    def all_reduce(self, value: Tensor, operation: Literal["sum", "max"] = "sum") -> Tensor:
         """The sum, or the largest, of a tensor over all ranks."""
         return self.trainer.strategy.reduce(value, reduce_op=operation)  # type: ignore[return-value]
 
@@ -249,15 +251,15 @@ class PolicyModule(L.LightningModule):
 
     def any_rank(self, condition: bool) -> bool:
         """Whether a condition holds on any rank."""
-        return bool(self.most(int(condition)))
+        return bool(self.max_over_ranks(int(condition)))
 
-    def most(self, count: int) -> int:
+    def max_over_ranks(self, count: int) -> int:
         """The largest of a count over all ranks."""
         if self.trainer.world_size == 1:
             return count
-        return int(self.over_ranks(torch.tensor(count, device=self.device), "max"))
+        return int(self.all_reduce(torch.tensor(count, device=self.device), "max"))
 
-    def step_now(self, loss: Tensor) -> None:
+    def extra_optimizer_step(self, loss: Tensor) -> None:
         """An optimisation step in the midst of a training step, clipped like the one that Lightning does at its end.
 
         Args:
@@ -303,7 +305,7 @@ class PolicyModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["policy"] = asdict(self.policy_config)  # plain values, of which `lightning-sal export` makes a model
         checkpoint["run"] = agreement.run_of(self.trainer)
-        checkpoint["buffers"] = self._remembered()
+        checkpoint["buffers"] = self._buffers_to_save()
         checkpoint["trained"] = self.trainable_names()
         keep = set(checkpoint["trained"])
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in keep}
@@ -322,7 +324,7 @@ class PolicyModule(L.LightningModule):
             agreement.refuse_weights_alone(checkpoint.get("optimizer_states"))
         agreement.refuse_other_weights(given, own, "policy")
         kept = checkpoint.get("buffers", {})
-        for name, buffer in self._remembered().items():
+        for name, buffer in self._buffers_to_save().items():
             if name in kept:  # a checkpoint of another algorithm or reward has none of these, and they start anew
                 buffer.copy_(kept[name])
 
@@ -330,7 +332,7 @@ class PolicyModule(L.LightningModule):
         agreement.refuse_streams(self.trainer.train_dataloader)
         agreement.refuse_other_optimizer(self.trainer.optimizers)
 
-    def _remembered(self) -> dict[str, Tensor]:
+    def _buffers_to_save(self) -> dict[str, Tensor]:
         """What algorithm and reward remember from step to step: the buffers of this module itself and of the reward."""
         own = dict(self.named_buffers(recurse=False))
         return own | {f"reward.{name}": buffer for name, buffer in self.reward.named_buffers()}

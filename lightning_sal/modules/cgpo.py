@@ -15,7 +15,7 @@ class CGPO(RolloutModule):
     |---|---|---|---|
     | reward minus the policy's own confidence | token | (0.2, 0.2) | mean over tokens, then over responses |
 
-    Where GRPO compares a response with others to the same prompt, CGPO compares its reward with how sure the policy was
+    Where GRPO compares a response with others to the same prompt, CGPO compares its reward with how confident the policy was
     of it: no group, no reference model. SFT steps in between (ISR) stand in for a KL penalty.
     """
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_sal.modules.rollout import Experience, RolloutModule
-from lightning_sal.objectives import group_advantages, leave_one_out_advantages, overlong_penalty, tells_apart
+from lightning_sal.objectives import group_advantages, has_variance, leave_one_out_advantages, overlong_penalty
 from lightning_sal.policy.prompts import join_prompts
 from lightning_sal.rewards.total import join_rewards
 from lightning_sal.samples import ImageGroup, join_rollouts
@@ -37,12 +37,12 @@ class GroupModule(RolloutModule):
     def advantages(self, rewards: Tensor, confidence: Tensor) -> Tensor:
         return group_advantages(rewards, self.responses_per_prompt, self.scale)
 
-    def moving(self, experience: Experience, rewards: Tensor) -> list[int]:
+    def trained(self, experience: Experience, rewards: Tensor) -> list[int]:
         """Without a KL term a group whose rewards are all equal has gradient 0."""
         if self.beta:
-            return experience.kept
-        apart = tells_apart(rewards, self.responses_per_prompt).tolist()
-        return [row for row in experience.kept if apart[row]]
+            return experience.selected
+        varies = has_variance(rewards, self.responses_per_prompt).tolist()
+        return [row for row in experience.selected if varies[row]]
 
 
 class GRPO(GroupModule):
@@ -75,12 +75,12 @@ class DAPO(GroupModule):
     A = (r - mean) / std in the group; token ratio; clip (0.2, 0.28); mean over all tokens of the step; no KL. A group whose
     rewards are all equal teaches nothing and is dropped, and more prompts of the batch are sampled in its place: give the
     datamodule a `batch_size` of several times `prompts_per_step`. The bound is the batch; where it holds too few groups
-    that tell apart, the step takes those that there are, and `train/dynamic_sampling/gave_up` counts it.
+    with different rewards, the step takes those that there are, and `train/dynamic_sampling/gave_up` counts it.
 
     Args:
         clip: (low, high), how far the ratio may leave 1 downwards and upwards.
-        prompts_per_step: Prompts that are sampled at a time, until as many groups tell apart; null samples all prompts of
-            the batch at once.
+        prompts_per_step: Prompts that are sampled at a time, until as many groups have rewards that differ; null samples
+            all prompts of the batch at once.
         overlong_buffer: Tokens before `max_new_tokens` over which a penalty grows from 0 to -1; null for no penalty.
         **kwargs: As for `RolloutModule`.
     """
@@ -112,18 +112,20 @@ class DAPO(GroupModule):
     def collect(
         self, groups: Sequence[ImageGroup], generator: torch.Generator, seconds: dict[str, float]
     ) -> Experience:
-        """Sample round after round until enough groups tell apart or the batch has no more prompts."""
+        """Sample round after round until enough groups have rewards that differ, or the batch has no more prompts."""
         wanted = self.prompts_per_step or len(groups)
         rounds: list[Experience] = []
         for start in range(0, len(groups), wanted):
             found = super().collect(groups[start : start + wanted], generator, seconds)
-            apart = tells_apart(self.shaped_rewards(found), self.responses_per_prompt).tolist()
-            rounds.append(replace(found, kept=[row for row, differs in enumerate(apart) if differs]))
-            if not self.any_rank(sum(len(each.kept) for each in rounds) < wanted):
+            varies = has_variance(self.shaped_rewards(found), self.responses_per_prompt).tolist()
+            rounds.append(replace(found, selected=[row for row, differs in enumerate(varies) if differs]))
+            if not self.any_rank(sum(len(each.selected) for each in rounds) < wanted):
                 break
         experience = _join(rounds)
-        kept, sampled = len(experience.kept), len(experience.groups)
-        counts = self.over_ranks(torch.tensor([sampled - kept, float(kept < wanted)], device=self.device)).tolist()
+        selected, sampled = len(experience.selected), len(experience.groups)
+        counts = self.all_reduce(
+            torch.tensor([sampled - selected, float(selected < wanted)], device=self.device)
+        ).tolist()
         self.log("train/dynamic_sampling/rounds", float(len(rounds)))
         self.log("train/dynamic_sampling/dropped", counts[0])
         self.log("train/dynamic_sampling/gave_up", counts[1])
@@ -182,14 +184,14 @@ def _join(rounds: Sequence[Experience]) -> Experience:
     """The rounds of a step as one; prompts are numbered on."""
     if len(rounds) == 1:
         return rounds[0]
-    kept, before = [], 0
+    selected, before = [], 0
     for each in rounds:
-        kept += [before + row for row in each.kept]
+        selected += [before + row for row in each.selected]
         before += len(each.groups)
     return Experience(
         tuple(group for each in rounds for group in each.groups),
         join_prompts([each.prompts for each in rounds]),
         join_rollouts([each.rollout for each in rounds]),
         join_rewards([each.judged for each in rounds]),
-        kept,
+        selected,
     )

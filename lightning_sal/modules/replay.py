@@ -99,13 +99,13 @@ class Observer(L.Callback):
         gradients = {name: p.grad for name, p in pl_module.named_parameters() if p.grad is not None}
         norm = torch.nn.utils.get_total_norm(gradients.values()).item()
         faulty = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
-        said = (
+        faults = (
             f"; gradients of {len(faulty)} of {len(gradients)} weights are not finite, first {faulty[0]}"
             if faulty
             else ""
         )
         numbers = f"loss {self._loss / scale:.6g}, gradient norm so far {norm / scale:.6g}"
-        self.lines.append(f"update {self._update}, micro-batch {self._pass}: {numbers}{said}")
+        self.lines.append(f"update {self._update}, micro-batch {self._pass}: {numbers}{faults}")
         # A scaler passes over infinite gradients itself, and so does FiniteGuard.
         self.finite &= math.isfinite(self._loss) and (scaler is not None or math.isfinite(norm))
 
@@ -114,10 +114,10 @@ class Observer(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         record: Any = getattr(pl_module, "record", None)
-        self.lines += [] if record is None else _judge(record)
+        self.lines += [] if record is None else _non_finite_of(record)
 
 
-def _judge(record: Any) -> Iterator[str]:
+def _non_finite_of(record: Any) -> Iterator[str]:
     """What of a rollout is not finite, and in which samples."""
     rewards = {f"reward {name}": values for name, values in record.judged.terms.items()}
     columns = {"log-probs": record.rollout.logp, **rewards, "reward": record.judged.total}

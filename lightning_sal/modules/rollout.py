@@ -48,21 +48,21 @@ class RolloutRecord:
 
 @dataclass(slots=True)
 class Experience:
-    """Sampled and judged responses that an update learns from; rows as in `RolloutRecord`.
+    """Sampled responses with rewards, which an update is computed from; rows as in `RolloutRecord`.
 
     Args:
         groups: P image groups.
         prompts: They, encoded.
         rollout: The sampled responses.
-        judged: What they are worth.
-        kept: The prompts whose responses are learnt from, by number.
+        judged: Their rewards.
+        selected: Indices of the prompts whose responses are trained on.
     """
 
     groups: tuple[ImageGroup, ...]
     prompts: Prompts
     rollout: Rollout
     judged: RewardBatch
-    kept: list[int]
+    selected: list[int]
 
 
 class RolloutModule(PolicyModule):
@@ -75,8 +75,8 @@ class RolloutModule(PolicyModule):
     | clip | `clip`, `surrogate` | (low, high) around 1; clipped, weighted |
     | reduction | `reduction` | sequence_mean, token_mean, constant |
 
-    One step samples G responses to each of P prompts at once, judges them, and updates in micro-batches, whose size does
-    not change the gradient. A batch that comes as `Phased("sft", batch)` takes an SFT step instead: see
+    One step samples G responses to each of P prompts at once, computes their rewards, and updates in micro-batches, whose
+    size does not change the gradient. A batch that comes as `Phased("sft", batch)` takes an SFT step instead: see
     `lightning_sal.callbacks.InterleavedSFT`.
 
     Args:
@@ -149,7 +149,7 @@ class RolloutModule(PolicyModule):
         return self.sft_step(data) if phase == "sft" else self.rl_step(data)
 
     def rl_step(self, batch: Batch) -> Tensor:
-        """Sample responses, judge them, and propagate the policy loss but for the last micro-batch of the last update."""
+        """Sample, compute rewards, and propagate the policy loss but for the last micro-batch of the last update."""
         seconds: dict[str, float] = {}
         experience = self.collect(batch.groups, self._generator(), seconds)
         rewards = self.shaped_rewards(experience).to(self.device)
@@ -159,7 +159,7 @@ class RolloutModule(PolicyModule):
         ratios = RatioLog(self.clip, self.ratio)
         # Filled by the first update, whose own forward pass gives the old policy: on-policy the ratio is exactly 1.
         old, reference = torch.zeros_like(rollout.logp), torch.zeros_like(rollout.logp) if self.beta else None
-        parts = self._parts(experience.prompts, self.moving(experience, rewards))
+        parts = self._parts(experience.prompts, self.trained(experience, rewards))
 
         def losses(first: bool) -> Iterator[Tensor]:
             for which, rows, counts in parts:
@@ -197,7 +197,7 @@ class RolloutModule(PolicyModule):
         with self.memory_advice("update"):
             pending = self.accumulate(losses(first=True), len(parts))
             for _ in range(self.updates_per_rollout - 1):
-                self.step_now(pending)
+                self.extra_optimizer_step(pending)
                 pending = self.accumulate(losses(first=False), len(parts))
         advantages = self.advantages(rewards, confidence)
         self.record = RolloutRecord(
@@ -212,7 +212,7 @@ class RolloutModule(PolicyModule):
     def collect(
         self, groups: Sequence[ImageGroup], generator: torch.Generator, seconds: dict[str, float]
     ) -> Experience:
-        """Sample and judge responses to P groups; `seconds` gets the time of each phase added."""
+        """Sample responses to P groups and compute their rewards; `seconds` gets the time of each phase added."""
         with torch.no_grad():
             with self.clock("encode", seconds):
                 prompts = self.policy.encode(groups)
@@ -233,8 +233,8 @@ class RolloutModule(PolicyModule):
 
     def memory_knob(self, phase: str) -> str:
         if phase == "sample":
-            grown = f"{self.responses_per_prompt} x data.batch_size responses grow at once"
-            return f"{grown}: halve data.batch_size, or set model.max_new_tokens {self.max_new_tokens // 2}"
+            count = f"{self.responses_per_prompt} x data.batch_size responses are sampled at once"
+            return f"{count}: halve data.batch_size, or set model.max_new_tokens {self.max_new_tokens // 2}"
         if phase == "segment":
             return "halve max_batch of model.segmenter"
         return super().memory_knob(phase)
@@ -249,30 +249,30 @@ class RolloutModule(PolicyModule):
         self.log_dict({f"train/seconds/{phase}": value for phase, value in seconds.items()})
         self.log("train/tokens_per_second", float(self.record.rollout.mask.sum()) / sum(seconds.values()))
 
-    def moving(self, experience: Experience, rewards: Tensor) -> list[int]:
-        """The prompts whose responses move the policy: no pass is spent on the others, though they count as responses."""
-        return experience.kept
+    def trained(self, experience: Experience, rewards: Tensor) -> list[int]:
+        """The prompts whose responses have a gradient: no pass is spent on the others, though they count as responses."""
+        return experience.selected
 
-    def _parts(self, prompts: Prompts, moving: Sequence[int]) -> list[tuple[list[int], list[int], bool]]:
+    def _parts(self, prompts: Prompts, trained: Sequence[int]) -> list[tuple[list[int], list[int], bool]]:
         """Prompts, rows and whether they count, of each micro-batch; as many on every rank."""
-        order = [row for row in prompts.by_length() if row in set(moving)]
+        order = [row for row in prompts.by_length() if row in set(trained)]
         parts = [(*part, True) for part in micro_batches(order, self.responses_per_prompt, self.micro_batch_size)]
-        return parts + [([0], [0], False)] * (self.most(len(parts) or 1) - len(parts))
+        return parts + [([0], [0], False)] * (self.max_over_ranks(len(parts) or 1) - len(parts))
 
     def _totals(self, experience: Experience) -> list[float]:
         """Responses and response tokens of the whole step on all ranks."""
         rows = [
-            row * self.responses_per_prompt + g for row in experience.kept for g in range(self.responses_per_prompt)
+            row * self.responses_per_prompt + g for row in experience.selected for g in range(self.responses_per_prompt)
         ]
         tokens = experience.rollout.mask[rows].sum()
-        return self.over_ranks(torch.stack([torch.tensor(len(rows), device=self.device), tokens]).double()).tolist()
+        return self.all_reduce(torch.stack([torch.tensor(len(rows), device=self.device), tokens]).double()).tolist()
 
     def _repeated(self, groups: Sequence[ImageGroup]) -> tuple[ImageGroup, ...]:
         return tuple(group for group in groups for _ in range(self.responses_per_prompt))
 
     def _log_kl(self, logp: Tensor, reference: Tensor, mask: Tensor) -> None:
         d = (reference - logp)[mask]
-        sums = self.over_ranks(torch.stack([(d.exp() - d - 1).sum(), mask.sum()]).double())
+        sums = self.all_reduce(torch.stack([(d.exp() - d - 1).sum(), mask.sum()]).double())
         self.log("train/kl", float(sums[0] / sums[1]))
 
     def _generator(self) -> torch.Generator:

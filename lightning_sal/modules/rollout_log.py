@@ -44,9 +44,9 @@ class RatioLog:
 
     def over(self, module: Any) -> dict[str, float]:
         """`train/clip_ratio/...`, `train/ratio/...` and `train/sampler_ratio/...` over all ranks."""
-        sums = module.over_ranks(torch.stack(self._sums).sum(0))
+        sums = module.all_reduce(torch.stack(self._sums).sum(0))
         low, high, *means = (sums[:4] / sums[4].clamp(min=1)).tolist()
-        extremes = module.over_ranks(torch.stack(self._extremes).amax(0), "max").tolist()
+        extremes = module.all_reduce(torch.stack(self._extremes).amax(0), "max").tolist()
         values = {"train/clip_ratio/low": low, "train/clip_ratio/high": high}
         for name, mean, up, down in zip(("ratio", "sampler_ratio"), means, extremes[::2], extremes[1::2], strict=True):
             values |= {
@@ -76,7 +76,7 @@ def log_rollout(module: Any, record: RolloutRecord) -> None:
     rows = torch.stack([column.detach().float().to(device) for column in columns.values()])  # (columns, B)
     member = torch.tensor([[group.task == task for group in record.groups] for task in TASKS], device=device)
     member = torch.cat([torch.ones_like(member[:1]), member]).float()  # all, then each task
-    sums = module.over_ranks(torch.cat([(rows[:, None] * member).sum(-1), member.sum(1)[None]]))
+    sums = module.all_reduce(torch.cat([(rows[:, None] * member).sum(-1), member.sum(1)[None]]))
     means = (sums[:-1] / sums[-1]).cpu()
     for at, scope in enumerate(("train", *(f"train/{task}" for task in TASKS))):
         if not sums[-1, at]:

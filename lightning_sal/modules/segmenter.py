@@ -110,9 +110,9 @@ class SegmenterFineTuning(L.LightningModule):
         return loss * self.trainer.world_size  # data-parallel strategies average gradients over ranks
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        for logits, truth in self.pairs(batch.groups):
+        for logits, target in self.pairs(batch.groups):
             for metric in self.metrics.values():
-                metric.update(logits > 0, truth)
+                metric.update(logits > 0, target)
 
     def on_validation_epoch_end(self) -> None:
         scores: Any = {"s_measure": self.metrics["s_measure"].compute(), **self.metrics["iou"].compute()}
@@ -127,12 +127,12 @@ class SegmenterFineTuning(L.LightningModule):
             ValueError: If a sample has no masks or no response whose expressions can be read.
         """
         images = [image for group in groups for image in group.images]
-        said = [texts for group in groups for texts in [_expressions(group)] * len(group.images)]
-        truths = [truth for group in groups for truth in group.masks or ()]
+        expressions = [texts for group in groups for texts in [_expressions(group)] * len(group.images)]
+        targets = [target for group in groups for target in group.masks or ()]
         instances = [TASKS[group.task].instances for group in groups for _ in group.images]
-        ids = [[torch.tensor(row) for row in self.segmenter.tokenize(texts)] for texts in said]
+        ids = [[torch.tensor(row) for row in self.segmenter.tokenize(texts)] for texts in expressions]
         logits = self.segmenter.logits(images, ids)
-        return [pair(*parts) for parts in zip(logits, truths, instances, strict=True)]
+        return [pair(*parts) for parts in zip(logits, targets, instances, strict=True)]
 
     def on_fit_end(self) -> None:
         if self.export is not None and self.trainer.is_global_zero:
@@ -147,22 +147,22 @@ class SegmenterFineTuning(L.LightningModule):
         refuse_other_weights(checkpoint["state_dict"], own, "segmenter")
 
 
-def pair(logits: Tensor, truth: Tensor, instances: bool) -> tuple[Tensor, Tensor]:
+def pair(logits: Tensor, target: Tensor, instances: bool) -> tuple[Tensor, Tensor]:
     """Which logits answer for which ground truth on an image.
 
     Args:
         logits: (E, H, W), one an expression, E >= 1.
-        truth: (1, H, W) bool of a region, or (I, H, W) of instances.
+        target: (1, H, W) bool of a region, or (I, H, W) of instances.
         instances: Whether each expression is an instance of its own.
 
     Returns:
         (M, H, W) both: M = 1 for regions, min(E, I) for instances.
     """
     if not instances:
-        return logits.amax(0, keepdim=True), truth
+        return logits.amax(0, keepdim=True), target
     with torch.no_grad():
-        rows, columns = linear_sum_assignment(pairwise_mask_bce(logits, truth).cpu().numpy())
-    return logits[torch.from_numpy(rows)], truth[torch.from_numpy(columns)]
+        rows, columns = linear_sum_assignment(pairwise_mask_bce(logits, target).cpu().numpy())
+    return logits[torch.from_numpy(rows)], target[torch.from_numpy(columns)]
 
 
 def _expressions(group: ImageGroup) -> tuple[str, ...]:

@@ -42,9 +42,9 @@ class StopAtSigterm(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         if trainer.strategy.reduce_boolean_decision(self._asked, all=False):
-            said = save_last(trainer)
+            outcome = save_last(trainer)
             if trainer.is_global_zero:
-                print(f"lightning: terminated after step {trainer.global_step}{said}", file=sys.stderr, flush=True)
+                print(f"lightning: terminated after step {trainer.global_step}{outcome}", file=sys.stderr, flush=True)
             # Where Lightning started the other ranks, it kills the first one as soon as another has failed.
             raise SystemExit(0 if trainer.local_rank else TERMINATED)
 

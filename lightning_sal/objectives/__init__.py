@@ -6,9 +6,9 @@ An objective is four choices, each written once: the advantage, the level of the
 from lightning_sal.objectives.advantages import (
     cgpo_advantages,
     group_advantages,
+    has_variance,
     leave_one_out_advantages,
     overlong_penalty,
-    tells_apart,
     token_confidence,
 )
 from lightning_sal.objectives.policy import clip_fractions, log_ratio, policy_loss
@@ -19,6 +19,7 @@ __all__ = [
     "cgpo_advantages",
     "clip_fractions",
     "group_advantages",
+    "has_variance",
     "leave_one_out_advantages",
     "log_ratio",
     "mask_bce",
@@ -27,6 +28,5 @@ __all__ = [
     "pairwise_mask_bce",
     "policy_loss",
     "sft_loss",
-    "tells_apart",
     "token_confidence",
 ]

@@ -95,8 +95,8 @@ def overlong_penalty(lengths: Tensor, max_length: int, buffer: int) -> Tensor:
     return ((max_length - buffer - lengths) / buffer).clamp(-1, 0)
 
 
-def tells_apart(rewards: Tensor, group_size: int) -> Tensor:
-    """Which groups have rewards that differ: (B / G,) bool. The others have advantage 0 and teach nothing (DAPO)."""
+def has_variance(rewards: Tensor, group_size: int) -> Tensor:
+    """Which groups have rewards that differ: (B / G,) bool. The others have advantage 0 and no gradient (DAPO)."""
     return ~_all_equal(_grouped(rewards, group_size)).squeeze(1)
 
 

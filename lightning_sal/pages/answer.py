@@ -44,9 +44,9 @@ STYLE = """
 .answer .think { white-space: pre-line }
 .answer .think b { display: block; margin-top: .35rem; font-size: .8em; letter-spacing: .04em; opacity: .6 }
 .answer .think .expression { padding: 0 .2em; box-decoration-break: clone; -webkit-box-decoration-break: clone }
-.answer .sure { font-size: .8em; opacity: .7; font-variant-numeric: tabular-nums }
-.answer .sure i { display: inline-block; width: 4rem; height: .4rem; margin-left: .5rem; border-radius: .2rem;
-  background: linear-gradient(90deg, currentColor var(--sure), color-mix(in srgb, currentColor 20%, transparent) 0);
+.answer .confidence { font-size: .8em; opacity: .7; font-variant-numeric: tabular-nums }
+.answer .confidence i { display: inline-block; width: 4rem; height: .4rem; margin-left: .5rem; border-radius: .2rem;
+  background: linear-gradient(90deg, currentColor var(--confidence), color-mix(in srgb, currentColor 20%, transparent) 0);
   print-color-adjust: exact; -webkit-print-color-adjust: exact }
 .answer .malformed { border-left: .3rem solid #d33; padding-left: .6rem }
 .answer pre { margin: 0; max-height: 16rem; overflow: auto; white-space: pre-wrap; font: .9em/1.45 ui-monospace, monospace }
@@ -60,7 +60,7 @@ def answer_html(prediction: Prediction, *, style: bool = True, longest_side: int
     """One prediction as a fragment of HTML that needs nothing beside it.
 
     Args:
-        prediction: What was said and found. All its texts are escaped.
+        prediction: A response, what it names, and its masks. All its texts are escaped.
         style: Whether the fragment brings its style sheet; a page that holds many has it once, by `answer_style`.
         longest_side: Pixels of the longer side of an image on the page; smaller ones are not enlarged, their masks are.
 
@@ -84,8 +84,10 @@ def answer_html(prediction: Prediction, *, style: bool = True, longest_side: int
         parts.append(f"<pre>{_escaped(prediction.text)}</pre>")
     elif answer.think:
         parts.append(f'<p class="think">{_reasoning(answer.think, numbered)}</p>')
-    sure = prediction.confidence
-    parts.append(f'<p class="sure">confidence {sure:.2f}<i style="--sure: {100 * sure:.0f}%"></i></p>')
+    confidence = prediction.confidence
+    parts.append(
+        f'<p class="confidence">confidence {confidence:.2f}<i style="--confidence: {100 * confidence:.0f}%"></i></p>'
+    )
     head = f"<style>{answer_style(len(prediction.expressions))}</style>" if style else ""
     return f'<article class="answer">{head}{"".join(parts)}</article>'
 

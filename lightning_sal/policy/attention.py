@@ -69,12 +69,12 @@ class SharedPrompt:
 
     Args:
         prompt: (P, 1, L, L) additive, what prompt tokens see; None where no prompt is padded.
-        said: (P G, 1, T H / K, L + T) additive, what response tokens see, once for each query head that shares a key
+        response: (P G, 1, T H / K, L + T) additive, what response tokens see, once for each query head that shares a key
             head. Padding of a response needs no mask: it comes last, so no token sees it.
     """
 
     prompt: Tensor | None
-    said: Tensor
+    response: Tensor
 
     @classmethod
     def of(
@@ -84,13 +84,13 @@ class SharedPrompt:
         count, length = real.shape
         own = _causal(steps, real.device).repeat(shared, 1).expand(count, -1, -1)
         before = real[:, None].expand(-1, shared * steps, -1)
-        said = torch.cat([before, own], dim=2).repeat_interleave(responses, dim=0)
+        response = torch.cat([before, own], dim=2).repeat_interleave(responses, dim=0)
         prompt = additive(_causal(length, real.device) & real[:, None, None], dtype) if padded else None
-        return cls(prompt, additive(said[:, None], dtype))
+        return cls(prompt, additive(response[:, None], dtype))
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
         count, heads, size, depth = query.shape
-        rows, _, asked, seen = self.said.shape
+        rows, _, asked, seen = self.response.shape
         steps = asked * key.shape[1] // heads
         length, responses = seen - steps, rows // count
         # Copies, so that what the gradient keeps of a prompt is not the whole sequence.
@@ -100,13 +100,15 @@ class SharedPrompt:
         def behind(states: Tensor) -> Tensor:
             """(P, K, L + G T, D) -> (P G, K, L + T, D): a copy of the prompt before each response."""
             once = states[:, None, :, :length].expand(-1, responses, -1, -1, -1)
-            return torch.cat([once, _apart(states[:, :, length:], responses)], dim=3).flatten(0, 1)
+            return torch.cat([once, _split(states[:, :, length:], responses)], dim=3).flatten(0, 1)
 
         # Query heads that share a key head stand among the queries, so that keys are never repeated.
-        asking = _apart(query[:, :, length:], responses).reshape(rows, -1, asked, depth)
-        said = F.scaled_dot_product_attention(asking, behind(key), behind(value), attn_mask=self.said, scale=scale)
-        said = said.view(count, responses, heads, steps, depth).transpose(2, 3)
-        return torch.cat([prompt, said.reshape(count, size - length, heads, depth)], dim=1)
+        asking = _split(query[:, :, length:], responses).reshape(rows, -1, asked, depth)
+        response = F.scaled_dot_product_attention(
+            asking, behind(key), behind(value), attn_mask=self.response, scale=scale
+        )
+        response = response.view(count, responses, heads, steps, depth).transpose(2, 3)
+        return torch.cat([prompt, response.reshape(count, size - length, heads, depth)], dim=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,6 @@ def _causal(size: int, device: torch.device) -> Tensor:
     return torch.ones(size, size, dtype=torch.bool, device=device).tril()
 
 
-def _apart(states: Tensor, responses: int) -> Tensor:
+def _split(states: Tensor, responses: int) -> Tensor:
     """(P, H, G T, D) -> (P, G, H, T, D)."""
     return states.unflatten(2, (responses, -1)).transpose(1, 2)

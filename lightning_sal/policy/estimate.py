@@ -265,16 +265,16 @@ def layer_bytes(sizes: Sizes, step: Step) -> int:
     """
     c, i, a, b = sizes.hidden, sizes.intermediate, sizes.attention, sizes.keys
     prompts, responses = step.together
-    length, said, every = step.prompt_tokens, step.response_tokens, tokens(step)
+    length, response, every = step.prompt_tokens, step.response_tokens, tokens(step)
     inputs = {"q_proj": c, "k_proj": c, "v_proj": c, "o_proj": a, "gate_proj": c, "up_proj": c, "down_proj": i}
     shared = ({"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj"}, {"down_proj"})
     taken = sizes.targets if sizes.casts else [min(each & sizes.targets) for each in shared if each & sizes.targets]
     adapters = sum(inputs[name] for name in taken) + sizes.rank * len(sizes.targets)
     numbers = every * (2 * a + 3 * i)
     if responses == 1:
-        numbers += every * 2 * (a if step.masked else b) + (prompts * (length + said) ** 2 if step.masked else 0)
+        numbers += every * 2 * (a if step.masked else b) + (prompts * (length + response) ** 2 if step.masked else 0)
     else:
-        numbers += every * a + 2 * prompts * ((a if step.masked else b) * length + b * responses * (length + said))
+        numbers += every * a + 2 * prompts * ((a if step.masked else b) * length + b * responses * (length + response))
     return every * (2 * c * 4 + adapters * sizes.adapter_number) + numbers * sizes.number
 
 

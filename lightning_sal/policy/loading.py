@@ -43,16 +43,16 @@ def load_model(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
     # A hub name is owner/name; what cannot be one, or lies in a folder that is here, is a path that was mistyped.
     if not local and (len(source.parts) != 2 or source.parent.is_dir() or config.model.startswith(".")):
         raise FileNotFoundError(f"policy model '{config.model}': there is no folder {source}, and it is no hub name")
-    name, said = str(source) if local else config.model, f"policy model '{config.model}'"
+    name, label = str(source) if local else config.model, f"policy model '{config.model}'"
     stated = read_object(source / "config.json") if local else {}
-    with built_from(said):
+    with built_from(label):
         kind = stated.get("model_type") if local else AutoConfig.from_pretrained(name).model_type
     if kind not in MODEL_TYPES:
-        raise ValueError(f"{said} is a {kind}, by its config.json: take one of {', '.join(MODEL_TYPES)}")
+        raise ValueError(f"{label} is a {kind}, by its config.json: take one of {', '.join(MODEL_TYPES)}")
     processor = load_processor(name, config)
     bits = _four_bits(_DTYPES[config.dtype]) if config.load_in_4bit else None
     loader: Any = AutoModelForImageTextToText
-    with built_from(said):
+    with built_from(label):
         model, found = loader.from_pretrained(
             name,
             dtype=_DTYPES[config.dtype],
@@ -63,9 +63,9 @@ def load_model(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
         )
     if missing := sorted(found["missing_keys"]):
         raise ValueError(
-            f"{said}: its files lack {len(missing)} of the weights that its config.json asks for (first: {missing[0]})"
+            f"{label}: its files lack {len(missing)} of the weights that its config.json asks for (first: {missing[0]})"
         )
-    refuse_non_finite(dict(model.named_parameters()), said)
+    refuse_non_finite(dict(model.named_parameters()), label)
     part: Any
     for part in model.modules():  # on a CPU it would pack its weights while sampling, in a way without gradients
         if hasattr(part, "support_avx512bf16_for_cpu"):

@@ -18,7 +18,6 @@ from lightning_sal import tasks
 from lightning_sal.policy.adapters import add_lora
 from lightning_sal.policy.attention import Alone, Cached, SharedPrompt, View
 from lightning_sal.policy.backbone import Backbone
-from lightning_sal.policy.banned import banned_ids
 from lightning_sal.policy.cache import PackedCache
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.features import FeatureCache, ImageFeatures, arithmetic, vision_fingerprint
@@ -27,8 +26,9 @@ from lightning_sal.policy.loading import freeze, load_model
 from lightning_sal.policy.log_probs import chosen_log_probs
 from lightning_sal.policy.positions import mrope_positions
 from lightning_sal.policy.prompts import Prompts
-from lightning_sal.policy.sampling import drain, grow, read_prompts
+from lightning_sal.policy.sampling import drain, generate, read_prompts
 from lightning_sal.policy.selfcheck import check
+from lightning_sal.policy.suppressed import suppressed_ids
 from lightning_sal.samples import ImageGroup, Rollout
 
 _MOST_LOGITS = 2**26  # Float32 logits that stand in memory at once: 256 MiB
@@ -37,7 +37,7 @@ _MOST_LOGITS = 2**26  # Float32 logits that stand in memory at once: 256 MiB
 class Policy(nn.Module):
     """A Qwen2.5-VL or Qwen3-VL with one path for sampling and one for scoring.
 
-    Both use the same visual features, explicit M-RoPE positions and the same banned ids, so that the log-probability of
+    Both use the same visual features, explicit M-RoPE positions and the same suppressed ids, so that the log-probability of
     a token is the same number wherever it is computed. All reads of the model go through its language model directly:
     the caches that transformers keeps, of keys and values and of positions, are never used.
 
@@ -60,8 +60,8 @@ class Policy(nn.Module):
         eos = model.generation_config.eos_token_id
         self.eos_ids = tuple(eos) if isinstance(eos, (list, tuple)) else (int(eos),)
         self.pad_id = int(tokenizer.pad_token_id)
-        self.banned: Tensor
-        self.register_buffer("banned", banned_ids(tokenizer, model.config, self.eos_ids), persistent=False)
+        self.suppressed: Tensor
+        self.register_buffer("suppressed", suppressed_ids(tokenizer, model.config, self.eos_ids), persistent=False)
         self.train()
 
     @property
@@ -71,7 +71,7 @@ class Policy(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.banned.device
+        return self.suppressed.device
 
     def encode(self, groups: Sequence[ImageGroup]) -> Prompts:
         """Prompts of image groups: the K images, then the task's instruction.
@@ -127,9 +127,11 @@ class Policy(nn.Module):
         return self.processor.tokenizer.decode([token for token in tokens if token not in self.eos_ids])
 
     def logits(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
-        """(..., V) logits over what may be said, at a temperature > 0, in float32 at least."""
+        """(..., V) logits, -inf at the suppressed ids, at a temperature > 0, in float32 at least."""
         logits = self.backbone.head(hidden)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).masked_fill_(self.banned, float("-inf"))
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).masked_fill_(
+            self.suppressed, float("-inf")
+        )
         return logits if temperature == 1 else logits / temperature
 
     def score(self, prompts: Prompts, tokens: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
@@ -151,19 +153,19 @@ class Policy(nn.Module):
         if responses > 1 and not self.backbone.shares_prompts:
             prompts, responses = prompts.select([row for row in range(len(prompts)) for _ in range(responses)]), 1
         count, width = prompts.ids.shape
-        said = self.backbone.embed(tokens).view(count, responses * steps, -1)
+        embeds = self.backbone.embed(tokens).view(count, responses * steps, -1)
         padded = min(prompts.lengths) < width
         sees: View | Tensor
         if responses > 1:
             shared = self.backbone.heads_a_key
-            sees = SharedPrompt.of(prompts.mask, responses, steps, said.dtype, padded=padded, shared=shared)
+            sees = SharedPrompt.of(prompts.mask, responses, steps, embeds.dtype, padded=padded, shared=shared)
         elif self.backbone.shares_prompts:
-            sees = Alone.of(prompts.mask, steps, said.dtype, padded=padded)
+            sees = Alone.of(prompts.mask, steps, embeds.dtype, padded=padded)
         else:
             sees = torch.cat([prompts.mask, mask], dim=1)
         at = (prompts.following[:, None] + torch.arange(steps, device=tokens.device)).repeat(1, responses)
         hidden = self.backbone.read(
-            torch.cat([self.backbone.prompt_embeds(prompts), said], dim=1),
+            torch.cat([self.backbone.prompt_embeds(prompts), embeds], dim=1),
             torch.cat([prompts.positions, at.expand(3, -1, -1)], dim=2),
             sees,
             **self.backbone.deep_features(prompts, responses * steps),
@@ -171,7 +173,7 @@ class Policy(nn.Module):
         before = hidden[:, width - 1, None, None].expand(-1, responses, -1, -1)
         after = hidden[:, width:].unflatten(1, (responses, steps))[:, :, :-1]
         predicting = torch.cat([before, after], dim=2).view(count * responses, steps, -1)
-        size = max(1, _MOST_LOGITS // self.banned.numel())
+        size = max(1, _MOST_LOGITS // self.suppressed.numel())
         return chosen_log_probs(lambda states: self.logits(states, temperature), predicting, tokens, mask, size)
 
     @contextmanager
@@ -228,7 +230,7 @@ class Policy(nn.Module):
             The response.
         """
         steps = self._sampling(prompts, max_new_tokens, 1, 0.0, None)
-        said: list[int] = []
+        tokens: list[int] = []
         before = ""
         while True:
             with torch.no_grad(), self._sampling_mode():
@@ -236,10 +238,10 @@ class Policy(nn.Module):
                     token = int(next(steps))
                 except StopIteration as end:
                     return end.value
-            if said and said[-1] in self.eos_ids:
+            if tokens and tokens[-1] in self.eos_ids:
                 continue
-            said.append(token)
-            text = self._text(said).rstrip("\N{REPLACEMENT CHARACTER}")
+            tokens.append(token)
+            text = self._text(tokens).rstrip("\N{REPLACEMENT CHARACTER}")
             if len(text) > len(before):
                 yield text
                 before = text
@@ -251,7 +253,7 @@ class Policy(nn.Module):
         language_model = self.backbone.language_model
         fused = can_fuse(language_model) and not torch.is_autocast_enabled(self.device.type)
         hidden, cache = read_prompts(prompts, self._read)
-        sampled = yield from grow(
+        sampled = yield from generate(
             prompts,
             hidden,
             cache,

@@ -1,4 +1,4 @@
-"""Sampling: each prompt is read once, and its G responses grow together behind it.
+"""Sampling: each prompt is read once, and its G responses are generated together behind it.
 
 The G responses to a prompt are one sequence for the attention: the prompt, then in each step a column of G tokens, with a
 mask under which a response sees the prompt and itself. So prompt keys and values stand in memory once, whatever G is.
@@ -86,7 +86,7 @@ def _merge(cache: PackedCache, own: PackedCache, rows: list[int], prompts: int, 
             cache.used[layer] = width
 
 
-def grow(
+def generate(
     prompts: Prompts,
     hidden: Tensor,
     cache: PackedCache,
@@ -100,7 +100,7 @@ def grow(
     pad: int,
     draws: Tensor | None,
 ) -> Generator[Tensor, None, Sampled]:
-    """Grow G responses behind each prompt until all have ended; `drain` gives the result at once.
+    """Generate G responses behind each prompt until all have ended; `drain` gives the result at once.
 
     Args:
         prompts: P prompts.
@@ -171,7 +171,7 @@ def drain(steps: Generator[Any, None, Result]) -> Result:
 
 
 class _Written:
-    """What has been said, put in its place when rows are packed and at the end.
+    """The tokens generated so far, put in their places when rows are packed and at the end.
 
     Args:
         rows: (P, G) number of each response.

@@ -47,7 +47,7 @@ class VLLMSampler:
     `/v1/chat/completions` with its images as PNG, resized as the policy's processor does it, so that the server's own
     resize changes nothing. The server's prompt token ids come back and must equal the
     policy's; the sampling settings are stated in full, since a server takes what is not stated from the model's
-    `generation_config.json`. Ids that the policy bans get a `logit_bias` of -100, and a response with one is refused.
+    `generation_config.json`. Ids that the policy suppresses get a `logit_bias` of -100, and a response with one is refused.
 
     The server must run with `--logprobs-mode processed_logprobs`, so that temperature and bias are in the
     log-probabilities; that is tested once. Even so its kernels and precision are others than the trainer's, so the loss
@@ -99,13 +99,13 @@ class VLLMSampler:
             raise ValueError("VLLMSampler tells its server adapters and the policy has none: give model.policy.lora")
         command = serve_command(policy.config, max(len(group.images) for group in groups), max_new_tokens)
         server = _Server(self.url, self.timeout_s, command)
-        banned = policy.banned.cpu()
+        suppressed = policy.suppressed.cpu()
         settings = {
             "model": self._adapter_name(policy, server),
             "n": responses,
             "max_completion_tokens": max_new_tokens,
             "stop_token_ids": list(policy.eos_ids),
-            "logit_bias": {str(token): -100.0 for token in banned.nonzero().flatten().tolist()},
+            "logit_bias": {str(token): -100.0 for token in suppressed.nonzero().flatten().tolist()},
             **_settings(temperature),
         }
         seeds = torch.randint(2**62, (len(prompts),), generator=generator, device=generator.device).tolist()
@@ -115,7 +115,7 @@ class VLLMSampler:
             answer = server.ask("/v1/chat/completions", question)
             try:
                 check_prompt(answer, prompts.ids[row][prompts.mask[row]].tolist())
-                return read_responses(answer, responses, max_new_tokens, policy.eos_ids, banned)
+                return read_responses(answer, responses, max_new_tokens, policy.eos_ids, suppressed)
             except ValueError as error:
                 raise server.error(f"{groups[row].key}: {error}") from error
 
@@ -188,8 +188,8 @@ class _Server:
             with _OPENER.open(request, timeout=self.timeout_s) as answer:
                 return answer.read()
         except HTTPError as error:
-            said = " ".join(error.read().decode(errors="replace").split())[:300]
-            raise self.error(f"{path} answered {error.code} {said}") from error
+            text = " ".join(error.read().decode(errors="replace").split())[:300]
+            raise self.error(f"{path} answered {error.code} {text}") from error
         except TimeoutError as error:
             raise self.error(f"{path} gave no answer in {self.timeout_s:g} s, raise timeout_s if it is busy") from error
         except (OSError, HTTPException) as error:
@@ -263,7 +263,7 @@ def check_prompt(answer: dict[str, Any], prompt: list[int]) -> None:
 
 
 def read_responses(
-    answer: dict[str, Any], responses: int, most: int, eos: Sequence[int], banned: Tensor | None = None
+    answer: dict[str, Any], responses: int, most: int, eos: Sequence[int], suppressed: Tensor | None = None
 ) -> list[tuple[list[int], list[float]]]:
     """Token ids and log-probabilities of each response, the end-of-turn token included.
 
@@ -272,7 +272,7 @@ def read_responses(
         responses: How many there must be.
         most: Limit of response tokens; one without an end must have so many.
         eos: Ids that end a response.
-        banned: (V,) bool, True on ids that must not be said; null allows all.
+        suppressed: (V,) bool, True on ids that a response must not hold; null allows all.
 
     Raises:
         ValueError: If anything is missing or cannot be.
@@ -295,8 +295,8 @@ def read_responses(
                 f"a response of {len(ids)} tokens (limit {most}) does not end as the policy's would, its finish_reason is "
                 f"{choice.get('finish_reason')}: raise --max-model-len, or serve the policy's generation_config.json"
             )
-        if banned is not None and (max(ids) >= len(banned) or bool(banned[ids].any())):
-            raise ValueError("a response says an id that logit_bias bans: serve the very folder that is trained")
+        if suppressed is not None and (max(ids) >= len(suppressed) or bool(suppressed[ids].any())):
+            raise ValueError("a response says an id that logit_bias suppresses: serve the very folder that is trained")
         found.append((ids, logp))
     return found
 

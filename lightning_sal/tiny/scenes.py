@@ -277,12 +277,12 @@ def scene_masks(task: str, scene: Scene, expressions: list[str]) -> np.ndarray:
 
 def response_of(task: str, scenes: list[Scene], expressions: list[str], mistake: Draw | None = None) -> str:
     """The annotated response of a sample; with `mistake`, one shape in it is named wrongly."""
-    said, wrong = list(expressions), {}
+    written, wrong = list(expressions), {}
     if mistake is not None:
-        at = mistake.below(len(said))
-        said[at] = _mistaken(mistake, said[at])
-        wrong = {expressions[at]: said[at]}
-    return TASKS[task].response(_think(task, scenes, said, wrong), said)
+        at = mistake.below(len(written))
+        written[at] = _mistaken(mistake, written[at])
+        wrong = {expressions[at]: written[at]}
+    return TASKS[task].response(_think(task, scenes, written, wrong), written)
 
 
 def scene_group(

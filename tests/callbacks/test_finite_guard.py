@@ -55,12 +55,13 @@ def load(path):
 
 
 @pytest.mark.parametrize(
-    ("bad", "said"), [(batch("nan"), "loss nan, gradient norm nan"), (batch(1, root=True), "loss 0, gradient norm inf")]
+    ("bad", "message"),
+    [(batch("nan"), "loss nan, gradient norm nan"), (batch(1, root=True), "loss 0, gradient norm inf")],
 )
-def test_a_loss_or_a_gradient_stops_before_the_update(bad, said, tmp_path):
+def test_a_loss_or_a_gradient_stops_before_the_update(bad, message, tmp_path):
     """The file holds the weights that two steps of Adam at rate 0.1 leave: each moves by the rate."""
     module = Squares()
-    with pytest.raises(ValueError, match=rf"step 2, rank 0: {said}.*lightning-sal replay .*step=2-rank=0.replay"):
+    with pytest.raises(ValueError, match=rf"step 2, rank 0: {message}.*lightning-sal replay .*step=2-rank=0.replay"):
         fit(tmp_path, [batch(1), batch(1), bad, batch(1)], module)
     assert float(module.weight.detach()) == pytest.approx(0.8, abs=0.01)
     saved = load(tmp_path / "replay" / "step=2-rank=0.replay")

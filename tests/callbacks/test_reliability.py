@@ -110,12 +110,12 @@ def test_validation_is_drawn_for_each_task_with_the_numbers_that_are_logged(tmp_
 
 def test_values_are_over_all_processes_however_much_each_sampled(monkeypatch):
     """Two processes as threads, and what they would exchange through `torch.distributed`; one of them sampled nothing."""
-    barrier, rank_of, said, entries = threading.Barrier(2, timeout=60), threading.local(), {}, []
+    barrier, rank_of, sent, entries = threading.Barrier(2, timeout=60), threading.local(), {}, []
 
     def gather(value, group=None):
-        said[rank_of.this] = value
+        sent[rank_of.this] = value
         barrier.wait()
-        both = [said[0], said[1]]
+        both = [sent[0], sent[1]]
         barrier.wait()
         return both
 

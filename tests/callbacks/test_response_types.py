@@ -114,12 +114,12 @@ def test_other_loggers_get_the_shares_and_need_no_matplotlib(tmp_path, monkeypat
 
 def test_values_are_over_all_processes_however_much_each_sampled(monkeypatch):
     """Two processes as threads, and what they would exchange through `torch.distributed`."""
-    barrier, rank_of, said, entries = threading.Barrier(2, timeout=60), threading.local(), {}, []
+    barrier, rank_of, sent, entries = threading.Barrier(2, timeout=60), threading.local(), {}, []
 
     def all_gather_object(parts, own):
-        said[rank_of.this] = own
+        sent[rank_of.this] = own
         barrier.wait()
-        parts[:] = said[0], said[1]
+        parts[:] = sent[0], sent[1]
 
     exchange = {"get_world_size": lambda: 2, "all_gather_object": all_gather_object}
     always = dict.fromkeys(("is_available", "is_initialized"), lambda: True)

@@ -89,14 +89,14 @@ def test_of_several_responses_to_a_prompt_the_first_of_each_come_first(tmp_path,
 
 
 def test_a_long_response_is_shown_whole(tmp_path, monkeypatch):
-    said = "<think>" + "word " * 60 + "</think><answer>" + "x" * 130 + "</answer>"
-    monkeypatch.setitem(rollouts.__globals__, "ANSWER", said)
+    response = "<think>" + "word " * 60 + "</think><answer>" + "x" * 130 + "</answer>"
+    monkeypatch.setitem(rollouts.__globals__, "ANSWER", response)
     events = fit(RolloutPanels(), [("a",)], tmp_path)
     text = events.Tensors("rollouts/a/text_summary")[0].tensor_proto.string_val[0].decode()
     block = text.partition("\n\n    ")[2]
     assert max(len(line) for line in block.splitlines()) <= 114
     assert "</think>\n    <answer>x" in block
-    assert "".join(block.split()) == "".join(said.split())
+    assert "".join(block.split()) == "".join(response.split())
 
 
 def test_a_step_that_sampled_nothing_gives_way_to_the_next_one(tmp_path):

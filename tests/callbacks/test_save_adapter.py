@@ -81,7 +81,7 @@ def test_peft_loads_the_adapters_of_each_checkpoint_and_they_say_the_same(tmp_pa
     kept = ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_train_steps=1)
     run = trainer(tmp_path, max_steps=2, enable_checkpointing=True, callbacks=[SaveAdapter(), kept])
     run.fit(sft(policy=TINY), datamodule=scenes(streams=["sft"], batch_size=2))
-    said = [log_probs(Policy(replace(TINY, lora=None)))]
+    scores = [log_probs(Policy(replace(TINY, lora=None)))]
     for step in (1, 2):
         trained = sft(policy=TINY)
         trained.configure_model()
@@ -90,10 +90,10 @@ def test_peft_loads_the_adapters_of_each_checkpoint_and_they_say_the_same(tmp_pa
         )
         policy = Policy(replace(TINY, lora=None))
         PeftModel.from_pretrained(policy.net, tmp_path / f"step={step}.adapter")  # replaces the layers in place
-        said.append(log_probs(policy))
-        torch.testing.assert_close(said[-1], log_probs(trained.policy), atol=1e-6, rtol=0)
-    assert (said[1] - said[0]).abs().max() > 1e-3
-    assert (said[2] - said[1]).abs().max() > 1e-3
+        scores.append(log_probs(policy))
+        torch.testing.assert_close(scores[-1], log_probs(trained.policy), atol=1e-6, rtol=0)
+    assert (scores[1] - scores[0]).abs().max() > 1e-3
+    assert (scores[2] - scores[1]).abs().max() > 1e-3
 
 
 def test_the_base_model_is_named_as_it_was_configured(tmp_path, monkeypatch):
@@ -189,8 +189,10 @@ def test_two_processes_write_whole_adapters_once(strategy, prefix, ranks):
 
 def test_adapters_in_shards_are_refused(ranks):
     for rank in range(2):
-        said = (ranks / f"error-{rank}").read_text()
-        assert said.startswith("SaveAdapter: 4 weights that are trained lie in shards, first base_model.model.0.lora_A")
+        message = (ranks / f"error-{rank}").read_text()
+        assert message.startswith(
+            "SaveAdapter: 4 weights that are trained lie in shards, first base_model.model.0.lora_A"
+        )
 
 
 def test_a_module_without_adapters_is_refused(tmp_path):

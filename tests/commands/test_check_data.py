@@ -83,10 +83,10 @@ def test_what_annotation_gets_wrong_is_named_by_line(tmp_path, capsys):
     codes[:4, :4], codes[6:, 6:] = (0, 200, 0), (200, 0, 0)
     save(tmp_path / "two.png", codes)
     one, two, three = (f"<think>t</think><answer>{n * '<ins>x</ins>'}</answer>" for n in (1, 2, 3))
-    said = "<think>t</think><answer><rg>[semantic] disc</rg></answer>"
+    response = "<think>t</think><answer><rg>[semantic] disc</rg></answer>"
     sod = {"task": "sod", "images": ["images/0.png"], "response": SAID}
     sis = {"task": "sis", "images": ["images/0.png"], "annotation": "two.png"}
-    cosod = {"task": "cosod", "response": said}
+    cosod = {"task": "cosod", "response": response}
     lines = [
         sod,
         sod | {"images": ["copy.png"]},

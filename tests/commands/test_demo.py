@@ -39,17 +39,17 @@ def test_a_model_is_not_compared_with_itself(capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--max-images", "0"], "--max-images is 0: give 1 or more"),
         (["--port", "70000"], "--port 70000: ports go from 0 to 65535"),
     ],
 )
-def test_values_that_cannot_be_are_one_line(words, said, capsys):
+def test_values_that_cannot_be_are_one_line(words, message, capsys):
     pytest.importorskip("gradio", reason="the page needs the extra: pip install 'lightning-sal[demo]'")
     assert refused(*words) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert said in line
+    assert message in line
 
 
 def test_a_taken_port_and_an_open_host_are_told_before_any_model_loads(monkeypatch, capsys):

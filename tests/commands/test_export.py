@@ -78,10 +78,10 @@ def test_an_export_says_what_the_adapted_policy_says_whichever_it_is_made_from(r
     assert export(run.adapter, "--model", "tiny", "--out", one, "--dtype", "float32") == 0
     assert export(run.checkpoint, "--config", run.config, "--out", two, "--dtype", "float32") == 0
     assert export(run.checkpoint, "--out", three, "--dtype", "float32") == 0
-    said = log_probs(trained(run.checkpoint))
+    expected = log_probs(trained(run.checkpoint))
     for folder in (one, two, three):
-        torch.testing.assert_close(log_probs(Policy(PolicyConfig(str(folder)))), said, atol=1e-5, rtol=0)
-    assert (said - log_probs(Policy(PolicyConfig("tiny")))).abs().max() > 1e-2
+        torch.testing.assert_close(log_probs(Policy(PolicyConfig(str(folder)))), expected, atol=1e-5, rtol=0)
+    assert (expected - log_probs(Policy(PolicyConfig("tiny")))).abs().max() > 1e-2
     first, second = load_file(one / "model.safetensors"), load_file(two / "model.safetensors")
     assert all(torch.equal(first[name], weight) for name, weight in second.items())
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
@@ -141,9 +141,9 @@ def test_a_checkpoint_of_full_training_needs_no_config(train_vision, tmp_path):
     run.fit(sft(policy=config), datamodule=scenes(streams=["sft"], batch_size=2))
     run.save_checkpoint(tmp_path / "full.ckpt")
     assert export(tmp_path / "full.ckpt", "--out", tmp_path / "out", "--dtype", "float32") == 0
-    said = log_probs(trained(tmp_path / "full.ckpt", config))
-    torch.testing.assert_close(log_probs(Policy(PolicyConfig(str(tmp_path / "out")))), said, atol=1e-6, rtol=0)
-    assert (said - log_probs(Policy(PolicyConfig("tiny")))).abs().max() > 1e-2
+    expected = log_probs(trained(tmp_path / "full.ckpt", config))
+    torch.testing.assert_close(log_probs(Policy(PolicyConfig(str(tmp_path / "out")))), expected, atol=1e-6, rtol=0)
+    assert (expected - log_probs(Policy(PolicyConfig("tiny")))).abs().max() > 1e-2
 
 
 def test_the_instructions_that_it_was_trained_on_stand_in_the_folder(run, tmp_path):
@@ -184,7 +184,7 @@ FIRST = "base_model.model.model.language_model.layers.0.mlp.down_proj.lora_A.wei
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda weights: weights.pop(FIRST), f"1 weights are missing from it (first: ['{FIRST}']), 0 have no place"),
         (
@@ -199,11 +199,11 @@ FIRST = "base_model.model.model.language_model.layers.0.mlp.down_proj.lora_A.wei
         (lambda weights: weights[FIRST].fill_(float("nan")), "down_proj.weight is not finite in torch.bfloat16"),
     ],
 )
-def test_adapters_that_do_not_fit_are_one_line(change, said, run, tmp_path, capsys):
+def test_adapters_that_do_not_fit_are_one_line(change, message, run, tmp_path, capsys):
     folder = spoilt_adapter(run, tmp_path / "spoilt", change)
     assert export(folder, "--out", tmp_path / "out") == 1
     (line,) = capsys.readouterr().err.splitlines()[-1:]
-    assert said in line
+    assert message in line
     assert sorted(path.name for path in tmp_path.iterdir()) == ["spoilt"]
 
 
@@ -230,7 +230,7 @@ class Code:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (None, "No such file"),
         (b"PK", "is not a checkpoint of tensors and plain values, or only the beginning of one"),
@@ -241,7 +241,7 @@ class Code:
         ({"state_dict": {"policy.net.a": torch.zeros(1)}}, "does not say what its base model is: give --model"),
     ],
 )
-def test_files_that_are_none_are_refused_by_one_line(content, said, tmp_path, capsys, monkeypatch):
+def test_files_that_are_none_are_refused_by_one_line(content, message, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if isinstance(content, bytes):
         Path("a.ckpt").write_bytes(content)
@@ -249,7 +249,7 @@ def test_files_that_are_none_are_refused_by_one_line(content, said, tmp_path, ca
         torch.save(content, "a.ckpt")
     assert export("a.ckpt", "--out", "out") == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert said in line
+    assert message in line
     assert not Path("ran").exists()
 
 

@@ -165,7 +165,7 @@ def test_another_rank_draws_other_numbers(stopped):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (None, "No such file"),
         (b"", "is not a replay file, or only the beginning of one"),
@@ -173,7 +173,7 @@ def test_another_rank_draws_other_numbers(stopped):
         ({"state_dict": {}}, "is not a replay file: FiniteGuard writes them"),
     ],
 )
-def test_another_file_is_refused_by_one_line(content, said, tmp_path, capsys):
+def test_another_file_is_refused_by_one_line(content, message, tmp_path, capsys):
     path = tmp_path / "a.replay"
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -181,4 +181,4 @@ def test_another_file_is_refused_by_one_line(content, said, tmp_path, capsys):
         torch.save(content, path)
     assert main(["replay", str(path)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert said in line
+    assert message in line

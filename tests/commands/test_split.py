@@ -136,8 +136,8 @@ def test_what_cannot_be_split_is_one_line(scenes, tmp_path, capsys, line, argume
     good = {"task": "sod", "images": ["images/sod2_0.png"], "masks": ["masks/sod2_0_0.png"], "response": "x"}
     source = write(scenes / "bad.jsonl", [good, line])
     assert main(["split", str(source), "--out", str(tmp_path / "out"), *arguments]) == 1
-    (said,) = capsys.readouterr().err.split("lightning: error: ")[1:]
-    assert re.search(reason, said)
+    (message,) = capsys.readouterr().err.split("lightning: error: ")[1:]
+    assert re.search(reason, message)
     assert not (tmp_path / "out").exists()
 
 

@@ -83,10 +83,10 @@ def test_a_damaged_last_one_names_the_one_before_which_last_good_takes(checkpoin
     (checkpoints / "step=4.ckpt").write_bytes(b"")
     for option in ("last", str(last)):
         assert fit("--ckpt_path", option) == 1
-        said = line(capsys)
-        assert "last.ckpt is not a checkpoint, or only the beginning of one" in said
-        assert "step=2.ckpt" in said
-        assert "--ckpt_path last-good" in said
+        message = line(capsys)
+        assert "last.ckpt is not a checkpoint, or only the beginning of one" in message
+        assert "step=2.ckpt" in message
+        assert "--ckpt_path last-good" in message
     assert fit("--ckpt_path", "last-good") == 0
     assert torch.load(checkpoints / "step=6.ckpt", weights_only=True)["global_step"] == 6
 

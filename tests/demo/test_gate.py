@@ -76,8 +76,8 @@ def uploads(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def url(uploads):
-    said = Says("<think>a", "<think>a</think><answer><rg>left half</rg></answer>")
-    with served({"says": said}, allowed=["demo.example"]) as place:
+    model = Says("<think>a", "<think>a</think><answer><rg>left half</rg></answer>")
+    with served({"says": model}, allowed=["demo.example"]) as place:
         yield place
 
 

@@ -214,10 +214,10 @@ def test_whatever_cannot_be_used_is_told_and_the_next_photograph_works(open_page
     }
     page.get_by_role("button", name="Show what stands out").click()
     page.get_by_text("There is no photograph yet").wait_for()
-    for name, (content, said) in bad.items():
+    for name, (content, message) in bad.items():
         (tmp_path / name).write_bytes(content)
         upload(page, tmp_path / name)
-        page.get_by_text(said).wait_for()
+        page.get_by_text(message).wait_for()
     upload(page, SOD[0])
     page.locator("#pictures img").wait_for()
     page.get_by_label("Co-salient object detection").check()
@@ -247,9 +247,9 @@ def test_runs_wait_their_turn_and_the_words_of_a_model_are_words(open_page, says
     told = (HOSTILE, "queue: 1/1", "This application is currently busy. Please try again.")
     says.go.clear()
     try:
-        for page, said in zip(pages, told, strict=True):
+        for page, message in zip(pages, told, strict=True):
             page.get_by_role("button", name="Show what stands out").click()
-            page.get_by_text(said).wait_for()
+            page.get_by_text(message).wait_for()
     finally:
         says.go.set()
     for page in pages[:2]:

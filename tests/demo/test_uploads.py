@@ -42,7 +42,7 @@ def test_a_photograph_is_read_as_it_is_displayed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("text.png", b"hello", "text.png cannot be read: not an image, or cut off in its header; AVIF, BMP, "),
         ("empty.jpg", b"", "empty.jpg cannot be read: not an image, or cut off"),
@@ -54,11 +54,11 @@ def test_a_photograph_is_read_as_it_is_displayed(tmp_path):
         ("cut.png", png(20, 20), "cut.png: "),
     ],
 )
-def test_each_bad_file_is_told_by_its_name_and_reason(name, content, said, tmp_path):
+def test_each_bad_file_is_told_by_its_name_and_reason(name, content, message, tmp_path):
     path = write(tmp_path / name, content)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(ValueError, match=f"^{re.escape(said)}") as raised:
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}") as raised:
             read_upload(path, BOUNDS)
     assert str(tmp_path) not in str(raised.value)
 
@@ -121,7 +121,7 @@ def test_all_photographs_are_one_group_for_cosod(photograph):
 
 
 @pytest.mark.parametrize(
-    ("number", "task", "said"),
+    ("number", "task", "message"),
     [
         (0, "sod", "There is no photograph yet"),
         (0, "cosod", "There is no photograph yet"),
@@ -129,8 +129,8 @@ def test_all_photographs_are_one_group_for_cosod(photograph):
         (4, "sis", "4 photographs are more than the 3 that one run takes"),
     ],
 )
-def test_numbers_of_photographs_are_checked_before_any_is_read(number, task, said):
-    with pytest.raises(ValueError, match=said):
+def test_numbers_of_photographs_are_checked_before_any_is_read(number, task, message):
+    with pytest.raises(ValueError, match=message):
         read_groups(["there is no such file"] * number, task, BOUNDS)
 
 

@@ -39,4 +39,4 @@ ELSEWHERE = [
 def elsewhere(words: list[str]) -> tuple[str, str] | None:
     """The file that runs a command and what it says of it, or None where none is known."""
     command = " ".join(words)
-    return next(((file, said) for pattern, file, said in ELSEWHERE if re.fullmatch(pattern, command)), None)
+    return next(((file, phrase) for pattern, file, phrase in ELSEWHERE if re.fullmatch(pattern, command)), None)

@@ -112,8 +112,8 @@ def class_paths(node):
 
 
 @in_checkout
-@pytest.mark.parametrize(("file", "said"), sorted({(file, said) for _, file, said in ELSEWHERE}))
-def test_what_runs_elsewhere_is_there(file, said):
+@pytest.mark.parametrize(("file", "phrase"), sorted({(file, phrase) for _, file, phrase in ELSEWHERE}))
+def test_what_runs_elsewhere_is_there(file, phrase):
     place = ROOT / file
     files = [place] if place.is_file() else sorted(place.glob("*.py"))
-    assert any(said in each.read_text() for each in files), f"{file} does not speak of {said!r}"
+    assert any(phrase in each.read_text() for each in files), f"{file} does not speak of {phrase!r}"

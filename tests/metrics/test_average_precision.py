@@ -15,7 +15,7 @@ Image = tuple[Tensor, Tensor, Tensor]
 
 
 def images(count: int, seed: int = 0) -> list[Image]:
-    """Predicted and true instances (some found well, some badly, some not) and scores that 1/65536 tells apart."""
+    """Predicted and true instances (some found well, some badly, some not) and scores that differ by more than 1/65536."""
     draw = torch.Generator().manual_seed(seed)
     found = []
     for _ in range(count):

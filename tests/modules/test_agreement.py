@@ -64,7 +64,7 @@ def spoiled(checkpoint, change):
 
 
 @pytest.mark.parametrize(
-    ("module", "options", "said"),
+    ("module", "options", "values"),
     [
         (partial(sft, policy=PolicyConfig("tiny-scratch", lora=LoRA(rank=8))), {}, ("rank 4", "rank is 8")),
         (cgpo, {}, ("module SFT", "module CGPO")),
@@ -72,11 +72,11 @@ def spoiled(checkpoint, change):
         (partial(sft, optimizer=partial(torch.optim.SGD, lr=0.1)), {}, ("another optimizer than SGD",)),
     ],
 )
-def test_another_run_is_refused_before_its_first_step(module, options, said, checkpoint, tmp_path):
+def test_another_run_is_refused_before_its_first_step(module, options, values, checkpoint, tmp_path):
     run = trainer(tmp_path, max_steps=2)
     with pytest.raises(ValueError, match="the checkpoint") as error:
         run.fit(module(), datamodule=scenes(streams=["sft"], **options), ckpt_path=checkpoint, weights_only=True)
-    assert all(part in str(error.value) for part in said)
+    assert all(part in str(error.value) for part in values)
     assert "\n" not in str(error.value)
 
 
@@ -89,8 +89,8 @@ def test_weights_of_another_shape_or_of_nan_are_refused(checkpoint, tmp_path):
     def nan(content):
         next(iter(content["state_dict"].values())).fill_(float("nan"))
 
-    for change, said in ((shorten, r"is \(1, .*\) in it"), (nan, "NaN")):
-        with pytest.raises(ValueError, match=said):
+    for change, message in ((shorten, r"is \(1, .*\) in it"), (nan, "NaN")):
+        with pytest.raises(ValueError, match=message):
             trainer(tmp_path).test(
                 sft(), datamodule=scenes(), ckpt_path=spoiled(checkpoint, change), weights_only=True, verbose=False
             )

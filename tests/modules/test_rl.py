@@ -99,7 +99,7 @@ def by_hand(module, record, start, updates):
         RLOO: lambda: leave_one_out_advantages(rewards, G),
     }.get(type(module), lambda: group_advantages(rewards, G))()
     if type(module) is DAPO:
-        assert (advantage.view(-1, G) != 0).any(1).all()  # every group tells apart here
+        assert (advantage.view(-1, G) != 0).any(1).all()  # the rewards of every group differ here
     gradients, (low, high) = [], module.clip
     for _ in range(updates):
         module.zero_grad()
@@ -205,7 +205,7 @@ class OnlyOdd(RewardTerm):
 
 @pytest.mark.parametrize(("beta", "scored"), [(0.0, G), (0.04, 3 * G)])
 def test_no_pass_is_spent_on_groups_with_equal_rewards_though_they_count(beta, scored, tmp_path, monkeypatch):
-    """Of three prompts the second alone tells apart; the mean is still over all three."""
+    """Of three prompts the second alone has rewards that differ; the mean is still over all three."""
     module, rows = made(GRPO, beta=beta, reward=Reward([OnlyOdd()]), updates_per_rollout=2), []
     module.configure_model()
     score = module.policy.score
@@ -228,7 +228,7 @@ def dapo_step(tmp_path, batch_size, **options):
     return module, keep
 
 
-def test_dynamic_sampling_goes_on_until_enough_groups_tell_apart(tmp_path):
+def test_dynamic_sampling_goes_on_until_enough_groups_have_different_rewards(tmp_path):
     """Each round of two prompts has one group that teaches: the second round brings the second, the third is not sampled."""
     _, keep = dapo_step(tmp_path, 6, prompts_per_step=2)
     assert keep.logged["train/dynamic_sampling/rounds"] == 2

@@ -32,12 +32,12 @@ def weights(module):
 def test_regions_are_judged_by_their_union_and_instances_one_by_one():
     logits = torch.tensor([[[5.0, -5.0, -5.0]], [[-5.0, -5.0, 5.0]], [[-5.0, 5.0, -5.0]]])
     union = torch.tensor([[[True, False, True]]])
-    both, truth = pair(logits[:2], union, instances=False)
+    both, target = pair(logits[:2], union, instances=False)
     assert both.tolist() == [[[5.0, -5.0, 5.0]]]
-    assert torch.equal(truth, union)
+    assert torch.equal(target, union)
     instances = torch.tensor([[[False, False, True]], [[True, False, False]]])
-    matched, truths = pair(logits, instances, instances=True)
-    assert torch.equal(matched > 0, truths)
+    matched, targets = pair(logits, instances, instances=True)
+    assert torch.equal(matched > 0, targets)
     assert len(matched) == 2  # the third expression names nothing that is there
     assert len(pair(logits[:1], instances, instances=True)[0]) == 1
     assert len(pair(logits, instances[:0], instances=True)[0]) == 0
@@ -53,11 +53,11 @@ def test_the_loss_is_the_mean_over_all_masks_of_the_step(tmp_path, dice_weight):
             expected = []
             for group in batch.groups:
                 texts = TASKS[group.task].parse(group.response).expressions
-                for image, truth in zip(group.images, group.masks, strict=True):
+                for image, target in zip(group.images, group.masks, strict=True):
                     ids = [torch.tensor(row) for row in self.segmenter.tokenize(texts)]
                     alone = torch.cat([self.segmenter.mask_logits(image, [row]) for row in ids])
-                    kept = pair(alone, truth, TASKS[group.task].instances)
-                    expected += (mask_bce(*kept) + dice_weight * mask_dice(*kept)).tolist()
+                    paired = pair(alone, target, TASKS[group.task].instances)
+                    expected += (mask_bce(*paired) + dice_weight * mask_dice(*paired)).tolist()
             loss = super().training_step(batch, batch_idx)
             losses.append((loss.item(), sum(expected) / len(expected)))
             return loss

@@ -5,9 +5,9 @@ import torch
 
 from lightning_sal.objectives import (
     group_advantages,
+    has_variance,
     leave_one_out_advantages,
     overlong_penalty,
-    tells_apart,
 )
 
 REWARDS = torch.tensor([1, 0.25, 0.8, 0.9], dtype=torch.float64)
@@ -49,7 +49,7 @@ def test_overlong_penalty_by_hand():
 
 def test_groups_that_tell_nothing_are_found():
     rewards = torch.tensor([0.1, 0.1, 0.1, 0.1, 0.1 + 1e-7, 0.1])
-    assert tells_apart(rewards, 3).tolist() == [False, True]
+    assert has_variance(rewards, 3).tolist() == [False, True]
 
 
 @pytest.mark.parametrize(

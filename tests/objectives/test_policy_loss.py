@@ -126,7 +126,7 @@ def test_micro_batches_with_global_counts_add_up(reduction):
 def test_masked_tokens_and_rows_are_exactly_nothing(reduction):
     logp, old, _, mask = tensors()
     with torch.no_grad():
-        logp[0, 4] = float("-inf")  # what a banned id outside the response would give
+        logp[0, 4] = float("-inf")  # what a suppressed id outside the response would give
     mask = mask.clone()
     mask[1] = False
     advantages = torch.tensor(GROUP, dtype=torch.float64)

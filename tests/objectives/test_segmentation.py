@@ -36,11 +36,11 @@ def test_dice_by_hand():
 
 def test_a_sure_and_right_mask_costs_nothing_and_a_wrong_one_all():
     target = torch.tensor([[[True, False]]])
-    sure = torch.tensor([[[60.0, -60.0]]])
-    assert mask_bce(sure, target).item() == pytest.approx(0, abs=1e-6)
-    assert mask_dice(sure, target).item() == pytest.approx(0, abs=1e-6)
-    assert mask_bce(-sure, target).item() == pytest.approx(60)
-    assert mask_dice(-sure, target).item() == pytest.approx(1, abs=1e-3)
+    certain = torch.tensor([[[60.0, -60.0]]])
+    assert mask_bce(certain, target).item() == pytest.approx(0, abs=1e-6)
+    assert mask_dice(certain, target).item() == pytest.approx(0, abs=1e-6)
+    assert mask_bce(-certain, target).item() == pytest.approx(60)
+    assert mask_dice(-certain, target).item() == pytest.approx(1, abs=1e-3)
 
 
 def test_all_pairs_at_once_are_the_pairs_one_by_one():

@@ -136,10 +136,10 @@ def test_the_gallery_grows_by_lines_and_goes_on_where_it_stopped(tmp_path, monke
     gallery.finish(["x.png: <not> an image"])
     names = ["index.html", "index-2.html", "index-3.html"]
 
-    def said():
+    def shown():
         return [re.findall(r"thing-\w", "".join(Read((tmp_path / name).read_text()).texts)) for name in names]
 
-    assert said() == [["thing-a", "thing-b"], ["thing-c", "thing-d"], ["thing-e"]]
+    assert shown() == [["thing-a", "thing-b"], ["thing-c", "thing-d"], ["thing-e"]]
     assert 'href="index-2.html"' in (tmp_path / "index.html").read_text()
     assert "x.png: &lt;not&gt; an image" in (tmp_path / "index-3.html").read_text()
     before = [(tmp_path / name).read_bytes() for name in names[:2]]
@@ -149,7 +149,7 @@ def test_the_gallery_grows_by_lines_and_goes_on_where_it_stopped(tmp_path, monke
     for name in "DE":
         gallery.add(answer(f"About: {name}", [f"thing-{name}"]))
     gallery.finish([])
-    assert said() == [["thing-a", "thing-b"], ["thing-c", "thing-D"], ["thing-E"]]
+    assert shown() == [["thing-a", "thing-b"], ["thing-c", "thing-D"], ["thing-E"]]
     assert (tmp_path / "index.html").read_bytes() == before[0]
     assert "not</html" not in (tmp_path / "index-3.html").read_text()
     with pytest.raises(ValueError, match=r"index-3\.html: answers are missing"):

@@ -93,8 +93,8 @@ def test_a_gallery_holds_all_panels():
 
 
 def test_without_images_a_panel_is_its_words():
-    empty, said = (panel((), None, (), text, title="question") for text in ("", "an answer of a few words"))
-    assert empty.size == said.size
+    empty, filled = (panel((), None, (), text, title="question") for text in ("", "an answer of a few words"))
+    assert empty.size == filled.size
     assert empty.width < panel([GREY], None, [square()], "").width
-    assert np.asarray(said).tobytes() != np.asarray(empty).tobytes()
-    assert panel((), None, (), "word " * 400).height > 2 * said.height
+    assert np.asarray(filled).tobytes() != np.asarray(empty).tobytes()
+    assert panel((), None, (), "word " * 400).height > 2 * filled.height

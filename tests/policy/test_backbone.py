@@ -109,16 +109,16 @@ def test_positions_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("part", "changed", "said"),
+    ("part", "changed", "message"),
     [
         ("mrope_positions", lambda *a: mrope_positions(*a).clamp(max=6), "positions"),
         ("additive", lambda allowed, dtype: torch.zeros_like(allowed, dtype=dtype), "a token behind a cache"),
     ],
 )
-def test_a_model_that_computes_something_else_is_refused_in_one_line(part, changed, said, fresh, monkeypatch):
+def test_a_model_that_computes_something_else_is_refused_in_one_line(part, changed, message, fresh, monkeypatch):
     """As if transformers had moved them: what the two sides do is compared, whichever side it is that changed."""
     monkeypatch.setattr(selfcheck, part, changed)
-    with pytest.raises(UsageError, match=said) as caught:
+    with pytest.raises(UsageError, match=message) as caught:
         Policy(PolicyConfig("tiny-scratch"))
     assert "install transformers" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -75,7 +75,7 @@ class Recorder(L.Callback):
     """Records what the allocator gives and takes back during the steps."""
 
     def on_train_start(self, trainer, module):
-        module.policy.banned[list(module.policy.eos_ids)] = True  # so that every response is as long as it may be
+        module.policy.suppressed[list(module.policy.eos_ids)] = True  # so that every response is as long as it may be
         self.record = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
         self.record.start()
 

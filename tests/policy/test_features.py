@@ -52,16 +52,16 @@ def watched(policy):
     return policy
 
 
-class Said(L.Callback):
-    """Puts responses, rewards and losses of RL steps into a list."""
+class StepLog(L.Callback):
+    """Appends responses, rewards and losses of RL steps to a list."""
 
-    def __init__(self, said):
-        self.said = said
+    def __init__(self, steps):
+        self.steps = steps
 
     def on_train_batch_end(self, trainer, pl_module, *_):
         if (record := pl_module.record) is not None:
             loss = float(trainer.callback_metrics["train/loss"])
-            self.said.append((record.rollout.texts, record.rollout.logp.tolist(), record.judged.total.tolist(), loss))
+            self.steps.append((record.rollout.texts, record.rollout.logp.tolist(), record.judged.total.tolist(), loss))
 
 
 def files(folder):
@@ -277,14 +277,14 @@ def test_training_is_the_same_with_and_without(tmp_path):
         module = cgpo(policy=replace(POLICY, feature_cache=folder and str(tmp_path / folder)))
         module.configure_model()
         watched(module.policy)
-        said = []
-        callbacks = [InterleavedSFT(rl_steps=2, sft_steps=1), Said(said)]
+        steps = []
+        callbacks = [InterleavedSFT(rl_steps=2, sft_steps=1), StepLog(steps)]
         trainer(tmp_path, max_steps=3, callbacks=callbacks).fit(module, datamodule=scenes())
         assert len(module.policy.runs) == passes
-        results.append((trained(module), said))
-    weights, said = results[0]
-    assert len(said) == 2
+        results.append((trained(module), steps))
+    weights, steps = results[0]
+    assert len(steps) == 2
     assert all(weight.abs().max() > 0 for name, weight in weights.items() if "lora_B" in name)
     for others, theirs in results[1:]:
-        assert theirs == said
+        assert theirs == steps
         assert all(torch.equal(weight, weights[name]) for name, weight in others.items())

@@ -52,7 +52,7 @@ def test_scores_equal_transformers_own_forward(policy):
             return_tensors="pt",
             return_mm_token_type_ids=True,
         )
-        logits = policy.qwen(**inputs).logits[0].float().masked_fill(policy.banned, float("-inf"))
+        logits = policy.qwen(**inputs).logits[0].float().masked_fill(policy.suppressed, float("-inf"))
         length = int(mask[row].sum())
         logp = logits[-length - 1 : -1].log_softmax(-1)
         expected = logp.gather(1, tokens[row, :length, None])[:, 0]

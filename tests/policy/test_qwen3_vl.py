@@ -82,7 +82,7 @@ def test_scores_equal_transformers_own_forward(policy, folder):
             return_mm_token_type_ids=True,
         )
         with torch.no_grad():
-            logits = stock(**inputs).logits[0].masked_fill(policy.banned, float("-inf"))
+            logits = stock(**inputs).logits[0].masked_fill(policy.suppressed, float("-inf"))
         length = int(mask[row].sum())
         expected = logits[-length - 1 : -1].log_softmax(-1).gather(1, tokens[row, :length, None])[:, 0]
         torch.testing.assert_close(ours[row, :length], expected, atol=2e-5, rtol=0)

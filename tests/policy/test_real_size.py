@@ -7,9 +7,9 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoTokenizer
 
-from lightning_sal.policy.banned import banned_ids
 from lightning_sal.policy.config import LoRA, PolicyConfig
 from lightning_sal.policy.shape import count_parameters, on_meta
+from lightning_sal.policy.suppressed import suppressed_ids
 
 # config.json of Qwen/Qwen2.5-VL-7B-Instruct; the 3B has other values where SMALLER says so.
 PUBLISHED = {
@@ -184,8 +184,8 @@ def test_added_tokens_have_the_published_ids(tokenizer):
 
 def test_no_placeholder_can_be_said_and_only_the_two_ends_end(tokenizer, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(PUBLISHED))
-    banned = banned_ids(tokenizer, AutoConfig.from_pretrained(tmp_path), ENDS)
-    assert banned.shape == (152064,)
+    suppressed = suppressed_ids(tokenizer, AutoConfig.from_pretrained(tmp_path), ENDS)
+    assert suppressed.shape == (152064,)
     special = set(range(FIRST, 151657))
     beyond = set(range(151665, 152064))
-    assert set(banned.nonzero()[:, 0].tolist()) == (special - set(ENDS)) | beyond
+    assert set(suppressed.nonzero()[:, 0].tolist()) == (special - set(ENDS)) | beyond

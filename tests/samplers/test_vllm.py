@@ -204,9 +204,9 @@ def test_requests_leave_nothing_to_the_servers_defaults(policy, tmp_path):
     }
     assert all(question | plain == question for question in (probe, *questions))
     assert len(questions) == len(GROUPS)
-    banned = {str(token): -100.0 for token in policy.banned.nonzero().flatten().tolist()}
+    suppressed = {str(token): -100.0 for token in policy.suppressed.nonzero().flatten().tolist()}
     for question in questions:
-        assert question["logit_bias"] == banned
+        assert question["logit_bias"] == suppressed
         assert set(question["stop_token_ids"]) == set(policy.eos_ids)
         assert "mm_processor_kwargs" not in question  # which vLLM refuses unless it is told to trust whoever asks
 
@@ -372,8 +372,8 @@ FAULTS = {
     "an unknown log-probability": ({"spoil": first(**choice([1] * TOKENS, [-9999.0] * TOKENS))}, "0 log-probabilities"),
     "logits": ({"spoil": first(**choice([1] * TOKENS, [3.0] * TOKENS))}, "0 log-probabilities"),
     "a short context": ({"spoil": first(**choice([1, 2], [-1.0] * 2, reason="length"))}, "finish_reason is length"),
-    "a banned id": ({"spoil": first(**choice([415] * TOKENS, [-1.0] * TOKENS))}, "bans"),
-    "an id too many": ({"spoil": first(**choice([428] * TOKENS, [-1.0] * TOKENS))}, "bans"),
+    "a suppressed id": ({"spoil": first(**choice([415] * TOKENS, [-1.0] * TOKENS))}, "suppresses"),
+    "an id too many": ({"spoil": first(**choice([428] * TOKENS, [-1.0] * TOKENS))}, "suppresses"),
 }
 
 

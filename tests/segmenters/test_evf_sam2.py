@@ -108,13 +108,13 @@ def test_an_expression_that_several_responses_share_is_segmented_once(model):
     pairs = []
     hook = model.text_hidden_fcs[0].register_forward_pre_hook(lambda _, args: pairs.append(len(args[0])))
     rgb, other = image(60, 80), image(60, 80, 1)
-    said = [[SHORT, LONG], [LONG], [LONG, SHORT, LONG], [SHORT]]
+    expressions = [[SHORT, LONG], [LONG], [LONG, SHORT, LONG], [SHORT]]
     try:
-        together = model.segment([rgb, rgb, rgb, other], said)
+        together = model.segment([rgb, rgb, rgb, other], expressions)
     finally:
         hook.remove()
     assert sum(pairs) == 3
-    for picture, texts, masks in zip([rgb, rgb, rgb, other], said, together, strict=True):
+    for picture, texts, masks in zip([rgb, rgb, rgb, other], expressions, together, strict=True):
         for text, mask in zip(texts, masks, strict=True):
             assert torch.equal(mask, model.segment([picture], [[text]])[0][0])
 

@@ -1,4 +1,4 @@
-"""What algorithm and reward remember from step to step goes on with a checkpoint."""
+"""The buffers of algorithm and reward, which hold what they keep from step to step, are in checkpoints."""
 
 import pytest
 import torch
@@ -56,7 +56,7 @@ def fit(folder, steps, checkpoint=None):
     return run, model
 
 
-def test_a_run_that_goes_on_remembers(tmp_path):
+def test_a_resumed_run_takes_the_buffers_up_again(tmp_path):
     run, _ = fit(tmp_path, 2)
     run.save_checkpoint(tmp_path / "at2.ckpt")
     _, resumed = fit(tmp_path, 3, tmp_path / "at2.ckpt")

@@ -1,4 +1,4 @@
-"""What a policy may not say."""
+"""The token ids that a policy never samples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_sal.policy.backbone import VISION_TOKENS
 
 
-def banned_ids(tokenizer: Any, config: Any, eos: Collection[int]) -> Tensor:
+def suppressed_ids(tokenizer: Any, config: Any, eos: Collection[int]) -> Tensor:
     """The ids that are never sampled and have probability 0.
 
     They are the tokenizer's special tokens but those that end a response, what the model takes for an image or a video,
@@ -23,10 +23,10 @@ def banned_ids(tokenizer: Any, config: Any, eos: Collection[int]) -> Tensor:
         eos: Ids that end a response.
 
     Returns:
-        (V,) bool, True where an id is banned.
+        (V,) bool, True where an id is suppressed.
     """
-    banned = torch.zeros(config.text_config.vocab_size, dtype=torch.bool)
-    banned[[i for i in tokenizer.all_special_ids if i not in eos]] = True
-    banned[[i for name in VISION_TOKENS if (i := getattr(config, name, None)) is not None]] = True
-    banned[len(tokenizer) :] = True
-    return banned
+    suppressed = torch.zeros(config.text_config.vocab_size, dtype=torch.bool)
+    suppressed[[i for i in tokenizer.all_special_ids if i not in eos]] = True
+    suppressed[[i for name in VISION_TOKENS if (i := getattr(config, name, None)) is not None]] = True
+    suppressed[len(tokenizer) :] = True
+    return suppressed
