@@ -18,14 +18,14 @@ from lightning_sal.evaluation.comparison import (
     restore,
     summary,
     table,
+    tasks_of,
     train_supervised,
     trainable_state,
     write_arms,
 )
 from lightning_sal.files.writing import whole
+from lightning_sal.inference.responses import Prediction
 from lightning_sal.pages.drawing import gallery, panel
-from lightning_sal.samples import Prediction
-from lightning_sal.tasks import TASKS
 
 
 class BeforeAfter(L.Callback):
@@ -121,8 +121,9 @@ class BeforeAfter(L.Callback):
 
     def _draw(self, after: list[Prediction]) -> None:
         pairs = list(zip(self.before, after, strict=True))
-        pairs.sort(key=lambda pair: pair[0].expressions == pair[1].expressions)  # what changed comes first
-        queues: dict[str, list[tuple[Prediction, Prediction]]] = {task: [] for task in TASKS}
+        pairs.sort(key=lambda pair: pair[0].answer.fields() == pair[1].answer.fields())  # what changed comes first
+        tasks = tasks_of(self.arms["start"])
+        queues: dict[str, list[tuple[Prediction, Prediction]]] = {task: [] for task in tasks}
         for pair in pairs:
             queues[pair[0].group.task].append(pair)
         chosen = [pair for turn in zip_longest(*queues.values()) for pair in turn if pair][: self.panels]

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from lightning_sal.tasks import TASKS, Measure
+
 Charts = Mapping[str, list[str]]
 
 
@@ -38,6 +40,12 @@ def _samples(trainer: Any, module: Any) -> bool:
 
 def _by(callback: str) -> Callable[[Any, Any], bool]:
     return lambda trainer, module: any(type(other).__name__ == callback for other in trainer.callbacks)
+
+
+def _any(wanted: Callable[[Measure], bool]) -> str:
+    """The names in validation of those measures of the tasks that are wanted."""
+    names = [name for task in TASKS.values() for name, measure in task.measures().items() if wanted(measure)]
+    return rf"val/(\w+/)?({'|'.join(dict.fromkeys(names))})$"
 
 
 CATEGORIES = (
@@ -101,7 +109,10 @@ CATEGORIES = (
     Category(
         "Validation",
         lambda trainer, module: trainer.enable_validation,
-        {"S-measure and IASM": [r"val/(\w+/)?(s_measure|iasm)$"], "Overlap": [r"val/(\w+/)?(giou|ap50)$"]},
+        {
+            "What failures are ranked by": [_any(lambda measure: measure.primary)],
+            "Overlap": [_any(lambda measure: measure.overlap)],
+        },
     ),
     Category(
         "Validation, responses",

@@ -8,10 +8,9 @@ from typing import Any
 
 import lightning as L
 
-from lightning_sal.evaluation.results import Results, ResultsWriter
+from lightning_sal.evaluation.metrics import Row
+from lightning_sal.evaluation.results import Results, ResultsWriter, measures_of
 from lightning_sal.pages.drawing import panel
-from lightning_sal.samples import Prediction
-from lightning_sal.tasks import TASKS
 
 
 class EvaluationResults(L.Callback):
@@ -21,10 +20,9 @@ class EvaluationResults(L.Callback):
     worst images of each benchmark with truth, prediction and words. A folder that holds results is refused before any
     work.
 
-    What it asks of others, and nothing more: `test_step` returns a row of values an image (with `benchmark`, `key` and
-    `image`) and a list of `lightning_sal.samples.Prediction`, whose images with masks are those rows in their order; the
-    module logs `test/<name>/<metric>` by the end of the epoch. A name is that of a task, or of a benchmark in the
-    datamodule's `benchmarks`, name -> task, where it has them.
+    What it asks of others, and nothing more: the first thing that `test_step` returns is a list of
+    `lightning_sal.evaluation.metrics.Row`; the module has `evaluation.tasks`, name -> task, and logs `test/<name>/<metric>`
+    by the end of the epoch.
 
     Args:
         folder: Where to write.
@@ -37,17 +35,15 @@ class EvaluationResults(L.Callback):
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         ResultsWriter.prepare(self.folder)  # by every process, so that none is left waiting where it is refused
         trainer.strategy.barrier("results prepared")
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        self.tasks = {task: task for task in TASKS} | dict(getattr(data, "benchmarks", None) or {})
-        self.writer = ResultsWriter(self.folder, trainer.global_rank, trainer.world_size)
+        evaluation: Any = pl_module.evaluation
+        self.tasks: dict[str, str] = dict(evaluation.tasks)
+        self.writer = ResultsWriter(self.folder, self.tasks, trainer.global_rank, trainer.world_size)
 
     def on_test_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        rows, predictions = outputs
-        images = [(p, number) for p in predictions for number in range(len(p.group.masks or ()))]
-        for row, (prediction, number) in zip(rows, images, strict=True):
-            self.writer.add(row, partial(_picture, prediction, number))
+        for row in outputs[0]:
+            self.writer.add(row.fields, partial(_picture, row))
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.writer.close()
@@ -60,11 +56,13 @@ class EvaluationResults(L.Callback):
                 case ["test", name, metric] if name in self.tasks:
                     results.tasks[name] = self.tasks[name]
                     results.metrics.setdefault(name, {})[metric] = float(value)
+        results.measures.update(measures_of(results.tasks))
         self.writer.finish(results)
         print(f"Results: {self.folder}, failures: {self.folder / 'failures.html'}")
 
 
-def _picture(prediction: Prediction, number: int) -> Any:
-    group = prediction.group
-    truth = None if group.masks is None else group.masks[number : number + 1]
-    return panel(group.images[number : number + 1], truth, prediction.masks[number : number + 1], prediction.text)
+def _picture(row: Row) -> Any:
+    prediction, group = row.prediction, row.prediction.group
+    images = slice(None) if row.image is None else slice(row.image, row.image + 1)
+    target = None if group.masks is None else group.masks[images]
+    return panel(group.images[images], target, prediction.masks[images], prediction.text)

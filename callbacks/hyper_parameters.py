@@ -13,6 +13,8 @@ from tensorboard.compat.proto import summary_pb2
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
 from lightning_sal.internals.trainer import event_file
+from lightning_sal.tasks import SOD, TASKS
+from lightning_sal.tasks.measures import primary
 
 # Protobuf makes the names in these modules as they load, which type checkers do not see.
 api: Any = api_pb2
@@ -50,10 +52,8 @@ METRICS = (
     "train/response/malformed",
     "train/confidence_minus_reward",
     "before_after/start/exact",
-    "val/sod/s_measure",
-    "val/sis/iasm",
-    "val/cosod/s_measure",
-    "val/s_measure",
+    *(f"val/{name}/{primary(task.measures())}" for name, task in TASKS.items()),
+    f"val/{primary(SOD.measures())}",  # of a segmenter's fine-tuning
     "train/seconds/step",
     "train/loss",
 )

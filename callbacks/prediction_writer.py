@@ -13,8 +13,8 @@ from typing import Any
 import lightning as L
 
 from lightning_sal.files.writing import numbered, whole
+from lightning_sal.inference.responses import Prediction
 from lightning_sal.pages.prediction_files import append, delete_listed, write
-from lightning_sal.samples import Prediction
 
 
 class PredictionWriter(L.Callback):

@@ -21,12 +21,12 @@ class Reliability(L.Callback):
     | `train/ece` | their expected calibration error |
     | `val/<name>/reliability` | of the greedy responses of a validation (TensorBoard only) |
 
-    All numbers are those of `ConfidenceCalibration`, over the responses of all processes; rewards are clamped to [0, 1].
+    All numbers are those of `ConfidenceCalibration`, over the responses of all processes; rewards must lie in [0, 1].
     A figure of rollouts is due every `every_n_steps`; one that no response came before is left out. What is counted since
     the last one is saved in checkpoints.
 
     What it asks of others, and nothing more: after a step the module's `record`, where it has one, is None or has
-    `judged.total` and `confidence`, both (B,). In validation, `evaluation.answers`, where the module has it, maps a name
+    `rewards.total` and `confidence`, both (B,). In validation, `evaluation.answers`, where the module has it, maps a name
     to a mapping whose `calibration` is a `ConfidenceCalibration` that is not reset before callbacks have seen the end of
     the epoch.
 
@@ -51,8 +51,8 @@ class Reliability(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         record: Any = getattr(pl_module, "record", None)
         if record is not None:
-            columns = (record.confidence, record.judged.total)
-            self.rollouts.update(*(values.detach().to(pl_module.device).clamp(0, 1) for values in columns))
+            confidence = record.confidence.detach().to(pl_module.device).clamp(0, 1)  # what rounding may have added
+            self.rollouts.update(confidence, record.rewards.total.detach().to(pl_module.device))
         number = trainer.global_step // self.every_n_steps
         if number == self._figures:
             return

@@ -35,7 +35,7 @@ class ResponseTypes(L.Callback):
     checkpoints.
 
     What it asks of others, and nothing more: after a step the module's `record`, where it has one, is None or has
-    `groups` (B objects with `key` and `task`), `judged.total`, `confidence` and `advantages`, all (B,).
+    `groups` (B objects with `key` and `task`), `rewards.total`, `confidence` and `advantages`, all (B,).
 
     Args:
         every_n_steps: Optimisation steps from one figure to the next, >= 1.
@@ -96,7 +96,7 @@ class ResponseTypes(L.Callback):
 
 def _columns(record: Any) -> dict[str, Tensor]:
     """What a step adds: reward, confidence, and the advantages by name, each (B,) on the CPU."""
-    columns = {"reward": record.judged.total, "confidence": record.confidence, "as trained": record.advantages}
+    columns = {"reward": record.rewards.total, "confidence": record.confidence, "as trained": record.advantages}
     columns = {name: values.detach().float().cpu() for name, values in columns.items()}
     prompts = [(group.task, group.key) for group in record.groups]
     return columns | advantages_by_algorithm(columns["reward"], columns["confidence"], prompts)

@@ -26,10 +26,10 @@ class RolloutPanels(L.Callback):
 
     - `groups`, B objects with `key` and `task`;
     - `rollout.texts`, B responses;
-    - `judged.total`, (B,) rewards;
-    - `judged.reasons`, where there is one: name of a reward term -> B reasons, each a line or None;
+    - `rewards.total`, (B,) rewards;
+    - `rewards.reasons`, where there is one: name of a reward term -> B reasons, each a line or None;
     - where there are images: in each of `groups` the `images` (K tensors (H, W, 3) uint8) and `masks` (K boolean tensors
-      (N, H, W), or None), and in `judged.masks` for each response the K predicted masks (N, H, W).
+      (N, H, W), or None), and `responses`, B objects with `masks`: the K predicted masks (N, H, W), or None.
 
     Args:
         every_n_steps: Optimisation steps from one drawing to the next, >= 1.
@@ -68,14 +68,15 @@ class RolloutPanels(L.Callback):
         self._drawn = state_dict["drawn"]
 
     def _panel(self, record: Any, row: int) -> Any:
-        group, judged, text = record.groups[row], record.judged, record.rollout.texts[row]
-        title = " · ".join([_headline(record, row), *_reasons(judged, row)])
+        group, rewards, text = record.groups[row], record.rewards, record.rollout.texts[row]
+        title = " · ".join([_headline(record, row), *_reasons(rewards, row)])
         if not (images := getattr(group, "images", ())):
             return panel((), None, (), text, title=title)
-        return panel(images, group.masks, judged.masks[row], text, title=title)
+        found = record.responses[row].masks
+        return panel(images, group.masks, found, text, title=title)
 
     def _markdown(self, record: Any, row: int) -> str:
-        lines = [f"**{_headline(record, row)}**", *_reasons(record.judged, row)]
+        lines = [f"**{_headline(record, row)}**", *_reasons(record.rewards, row)]
         return "\n\n".join([*lines, _block(record.rollout.texts[row])])
 
 
@@ -91,7 +92,7 @@ def _in_turn(groups: Sequence[Any], task: str) -> list[int]:
 
 
 def _headline(record: Any, row: int) -> str:
-    return f"{record.groups[row].key} · reward {float(record.judged.total[row]):.3f}"
+    return f"{record.groups[row].key} · reward {float(record.rewards.total[row]):.3f}"
 
 
 def _block(text: str) -> str:
@@ -100,6 +101,6 @@ def _block(text: str) -> str:
     return indent("\n".join(part for line in lines for part in wrap(line, 110) or [""]), "    ", lambda _: True)
 
 
-def _reasons(judged: Any, row: int) -> list[str]:
-    reasons = getattr(judged, "reasons", {})
+def _reasons(rewards: Any, row: int) -> list[str]:
+    reasons = getattr(rewards, "reasons", {})
     return [f"{name}: {lines[row]}" for name, lines in reasons.items() if lines[row] is not None]

@@ -31,7 +31,7 @@ class RolloutWriter(L.Callback):
     the lines of steps after that checkpoint, which are done again, and a line that a killed process left unfinished.
 
     What it asks of others, and nothing more: after a step the module's `record` is None, or has `groups` (B objects with
-    `key` and `task`), `rollout.texts`, `rollout.mask` (B, T), `rollout.truncated`, `judged.total`, `judged.terms`,
+    `key` and `task`), `rollout.texts`, `rollout.mask` (B, T), `rollout.truncated`, `rewards.total`, `rewards.terms`,
     `confidence` and `advantages`.
 
     Args:
@@ -81,13 +81,13 @@ def _lines(record: Any) -> Iterator[dict[str, Any]]:
     seen: Counter[tuple[str, str]] = Counter()
     columns = {
         "text": list(record.rollout.texts),
-        "reward": record.judged.total.tolist(),
+        "reward": record.rewards.total.tolist(),
         "confidence": record.confidence.tolist(),
         "advantage": record.advantages.tolist(),
         "tokens": record.rollout.mask.sum(1).tolist(),
         "truncated": record.rollout.truncated.tolist(),
     }
-    terms = {name: values.tolist() for name, values in record.judged.terms.items()}
+    terms = {name: values.tolist() for name, values in record.rewards.terms.items()}
     for row, group in enumerate(record.groups):
         prompt = group.task, group.key
         own = {"task": group.task, "key": group.key, "index": seen[prompt]}

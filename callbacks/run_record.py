@@ -24,7 +24,7 @@ class RunRecord(L.Callback):
     - `run.json`: median seconds of an RL and of an SFT step, peak memory in bytes, responses to a prompt, seconds in all.
 
     What it asks of others: the module is a `lightning_sal.modules` module (or offers its `evaluate`, and after an RL step a
-    `record` with `groups` and `judged.total`); the datamodule gives annotated samples by `val_dataloader()`. One process
+    `record` with `groups` and `rewards.total`); the datamodule gives annotated samples by `val_dataloader()`. One process
     only.
 
     Args:
@@ -58,7 +58,7 @@ class RunRecord(L.Callback):
             line = {
                 "step": trainer.global_step,
                 "seconds": now - self._began,
-                "reward": record.judged.total.mean().item(),
+                "reward": record.rewards.total.mean().item(),
             }
             self.curve.append({**line, "responses": len(record.groups), "prompts": prompts})
 

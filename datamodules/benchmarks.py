@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning_sal.datamodules.base import ImageGroupsDataModule
-from lightning_sal.datasets import LAYOUTS, ImageGroups
+from lightning_sal.datasets import ImageGroups, layout_of, task_records
 from lightning_sal.datasets.cosod import chunks
 from lightning_sal.datasets.records import Record
+from lightning_sal.tasks import get_task, load_task
 
 
 class BenchmarksDataModule(ImageGroupsDataModule):
@@ -19,7 +20,7 @@ class BenchmarksDataModule(ImageGroupsDataModule):
     of a CoSOD group is answered once, in parts of at most `group_size`.
 
     Args:
-        benchmarks: Name of a benchmark, that of its folder -> its task (sod, sis, cosod).
+        benchmarks: Name of a benchmark, that of its folder -> its task: sod, sis, cosod, or your own as FILE.py:NAME.
         root: The folder that they lie in.
         group_size: K, images of a CoSOD sample, >= 2.
         limit: Take only the first so many samples of each benchmark; null for all.
@@ -37,12 +38,13 @@ class BenchmarksDataModule(ImageGroupsDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(max_unreadable=max_unreadable, **kwargs)
-        for name, task in benchmarks.items():
-            if task not in LAYOUTS:
-                raise ValueError(f"benchmark {name}: unknown task {task!r}; known are {sorted(LAYOUTS)}")
+        tasks = {name: load_task(task) for name, task in benchmarks.items()}
+        for name, task in tasks.items():
+            layout_of(task)
             if "." in name or "/" in name:
                 raise ValueError(f"benchmark {name}: a name has no dot and no slash; rename or link its folder")
-        self.benchmarks, self.root, self.group_size, self.limit = benchmarks, root, group_size, limit
+        self.benchmarks = {name: task.name for name, task in tasks.items()}
+        self.root, self.group_size, self.limit = root, group_size, limit
 
     def training_datasets(self) -> dict[str, Any]:
         raise ValueError("BenchmarksDataModule has nothing to train on: use it with `lightning test`")
@@ -53,5 +55,5 @@ class BenchmarksDataModule(ImageGroupsDataModule):
         return ImageGroups([record for name, task in self.benchmarks.items() for record in self._records(name, task)])
 
     def _records(self, name: str, task: str) -> list[Record]:
-        records = chunks(LAYOUTS[task].records(Path(self.root) / name, "test"), self.group_size)[: self.limit]
+        records = chunks(task_records(get_task(task), Path(self.root) / name, "test"), self.group_size)[: self.limit]
         return [replace(record, benchmark=name, key=f"{name}/{record.key}") for record in records]

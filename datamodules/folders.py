@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from lightning_sal.datamodules.base import ImageGroupsDataModule
-from lightning_sal.datasets import LAYOUTS, ImageGroups, Record, jsonl_records
+from lightning_sal.datasets import ImageGroups, Record, Source, jsonl_records, task_records
 from lightning_sal.datasets.cosod import GroupDraws, chunks
 from lightning_sal.datasets.endless import Mixture
+from lightning_sal.tasks import get_task, load_task
 
-Folders = dict[str, str | list[str]]
+Place = str | Source
+Folders = dict[str, Place | list[Place]]
 
 
 class UnifiedDataModule(ImageGroupsDataModule):
     """Several tasks in one stream, drawn by weight; with annotated responses beside it for interleaved SFT.
 
     A folder may hold the splits train, val and test, of which the one that is wanted is taken, or a single dataset. In its
-    place may stand a JSONL of annotated responses, of which the lines of the task are taken. In training, a CoSOD sample
-    is K random images of its group; in evaluation each group is cut into parts of at most K.
+    place may stand a JSONL, of which the lines of the task are taken, or a source of your own by its class_path: a class
+    with the method of `lightning_sal.datasets.Source`. A task of your own is named by its place, FILE.py:NAME. In training,
+    a CoSOD sample is K random images of its group; in evaluation each group is cut into parts of at most K.
 
     Args:
         train: Task (sod, sis, cosod) -> folder to train on, or a list of them; for sis each may be a COCO json.
@@ -45,12 +48,14 @@ class UnifiedDataModule(ImageGroupsDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.folders = {"train": train or {}, "val": val or {}, "test": test or {}}
-        for task in sorted({task for folders in self.folders.values() for task in folders} - set(LAYOUTS)):
-            raise ValueError(f"unknown task {task!r}; known are {sorted(LAYOUTS)}")
+        given = {"train": train or {}, "val": val or {}, "test": test or {}}
+        self.folders = {
+            split: {load_task(task).name: places for task, places in named.items()} for split, named in given.items()
+        }
         if group_size < 2:
             raise ValueError(f"group_size is the number of images of a CoSOD sample, at least 2, not {group_size}")
-        self.weights, self.group_size, self.sft, self.limit = weights, group_size, sft, limit
+        self.weights = weights and {load_task(task).name: weight for task, weight in weights.items()}
+        self.group_size, self.sft, self.limit = group_size, sft, limit
 
     def training_datasets(self) -> dict[str, Any]:
         datasets: dict[str, Any] = {}
@@ -71,15 +76,13 @@ class UnifiedDataModule(ImageGroupsDataModule):
 
     def _records(self, task: str, split: str, chunked: bool = False) -> list[Record]:
         named = self.folders[split][task]
-        folders = [named] if isinstance(named, str) else named
+        places = named if isinstance(named, list) else [named]
         found: list[Record] = []
-        for folder in folders:
-            records = (
-                _annotated(folder, task) if Path(folder).suffix == ".jsonl" else LAYOUTS[task].records(folder, split)
-            )
+        for number, place in enumerate(places, 1):
+            records = task_records(get_task(task), place, split)
             records = (chunks(records, self.group_size) if chunked else records)[: self.limit]
             # A key is unique within its folder alone.
-            within = [task] * (len(self.folders[split]) > 1) + [Path(folder).name] * (len(folders) > 1)
+            within = [task] * (len(self.folders[split]) > 1) + [_name(place, number)] * (len(places) > 1)
             found += [replace(record, key="/".join([*within, record.key])) for record in records]
         return found
 
@@ -139,12 +142,8 @@ class CoSODDataModule(UnifiedDataModule):
         super().__init__(*folders, weights=None, group_size=group_size, **kwargs)
 
 
-def _annotated(path: str, task: str) -> list[Record]:
-    """The samples of one task in a JSONL; its malformed lines too, so that they are counted as unreadable."""
-    records = [record for record in jsonl_records(path) if record.task in (task, "")]
-    if not any(record.task for record in records):
-        raise ValueError(f"{path}: holds no line of the task {task}")
-    return records
+def _name(place: Place, number: int) -> str:
+    return Path(place).name if isinstance(place, str) else f"source-{number}"
 
 
 def _of(task: str, folder: str | None) -> Folders | None:

@@ -8,6 +8,7 @@ import lightning as L
 
 from lightning_sal.datasets.photographs import check_formats, check_group, find_groups, read_group
 from lightning_sal.samples import Batch
+from lightning_sal.tasks import load_task
 
 
 class PredictDataModule(L.LightningDataModule):
@@ -16,12 +17,13 @@ class PredictDataModule(L.LightningDataModule):
     Args:
         images: Image files, folders (with all folders below) and patterns as `photos/**/*.jpg`. For cosod, each folder that
             holds images is a group, and files named singly are one group together; otherwise each is a sample.
-        task: "sod", "sis" or "cosod".
+        task: sod, sis, cosod, or your own as FILE.py:NAME.
         batch_size: Image groups of a batch on one rank.
     """
 
     def __init__(self, images: list[str], task: str = "sod", batch_size: int = 1) -> None:
         super().__init__()
+        task = load_task(task).name
         self.task, self.batch_size = task, batch_size
         self.groups = find_groups(images, task)
         for files in self.groups:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from lightning_sal.datamodules.base import ImageGroupsDataModule
 from lightning_sal.datasets import ImageGroups, jsonl_records
+from lightning_sal.tasks import load_task
 
 
 class SFTDataModule(ImageGroupsDataModule):
@@ -15,13 +17,21 @@ class SFTDataModule(ImageGroupsDataModule):
         train: JSONL to train on, null for none.
         val: JSONL to validate on, null for none.
         test: JSONL to test on, null for none.
+        tasks: Tasks of your own that the lines name, as FILE.py:NAME.
         **kwargs: See `ImageGroupsDataModule`.
     """
 
     def __init__(
-        self, train: str | None = None, val: str | None = None, test: str | None = None, **kwargs: Any
+        self,
+        train: str | None = None,
+        val: str | None = None,
+        test: str | None = None,
+        tasks: Sequence[str] = (),
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        for task in tasks:
+            load_task(task)
         self.files = {"train": train, "val": val, "test": test}
 
     def training_datasets(self) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class Reinforce(RolloutModule):
 
     def rl_step(self, batch: Batch) -> Tensor:
         loss = super().rl_step(batch)
-        rewards = self.record.judged.total.to(self.device)  # pyright: ignore[reportOptionalMemberAccess]  just set
+        rewards = self.record.rewards.total.to(self.device)  # pyright: ignore[reportOptionalMemberAccess]  just set
         total, count = self.all_reduce(
             torch.stack([rewards.sum(), rewards.new_tensor(len(rewards))])
         )  # alike on all ranks

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import torch
 
-from lightning_sal.rewards import Judged, RewardTerm, Scores
+from lightning_sal.rewards import Response, RewardTerm, Scores
 
 
 class Brevity(RewardTerm):
@@ -24,6 +24,7 @@ class Brevity(RewardTerm):
     """
 
     name = "brevity"
+    bounds = (0.0, 1.0)  # without which CGPO, whose rewards stand beside a confidence in [0, 1], refuses it
 
     def __init__(self, words: int = 3) -> None:
         super().__init__()
@@ -31,11 +32,11 @@ class Brevity(RewardTerm):
             raise ValueError(f"Brevity: words must be at least 1, not {words}")
         self.words = words
 
-    def forward(self, judged: Sequence[Judged]) -> Scores:
+    def forward(self, responses: Sequence[Response]) -> Scores:
         """Score B responses in [0, 1]."""
         values, reasons = [], []
-        for item in judged:
-            expressions = item.answer.expressions
+        for response in responses:
+            expressions = response.answer.labels
             long = [text for text in expressions if len(text.removeprefix("[semantic] ").split()) > self.words]
             values.append(1 - len(long) / len(expressions) if expressions else 0.0)
             reasons.append(f"more than {self.words} words: {long[0]}" if long else None)

@@ -81,7 +81,7 @@ class Sorter(L.LightningModule):
         self.record = SimpleNamespace(
             groups=[SimpleNamespace(task="sort", key=word) for word in words],
             rollout=SimpleNamespace(texts=texts),
-            judged=SimpleNamespace(total=reward),
+            rewards=SimpleNamespace(total=reward),
         )
         # (3) CollapseGuard watches scalars by the names under which they are logged.
         self.log_dict({"rl/reward": reward.mean(), "rl/entropy": entropy}, prog_bar=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,14 +23,18 @@ class ImageGroup:
 
     Args:
         key: Names the sample in messages and file names; unique within its source.
-        task: Name of the task, a key of `lightning_sal.tasks.TASKS`.
+        task: Name of the task, which `lightning_sal.tasks.get_task` knows.
         images: K tensors of shape (H, W, 3), uint8; sizes may differ within the group.
-        masks: K boolean tensors of shape (N, H, W), each as large as its image; N = 1 for SOD and CoSOD, N = I >= 0
-            instances for SIS. None where the ground truth is unknown.
+        masks: K boolean tensors of shape (N, H, W), each as large as its image; N = 1 for a region, N = I >= 0 for
+            instances. None where they are unknown.
         response: The annotated response that SFT learns, or None.
         paths: The K files that the images came from; empty where they came from none.
         benchmark: Name of the benchmark that the sample is evaluated under; empty where it is only one of its task.
         reasoning: Whether the response must reason before it answers.
+        question: What is asked of these images beside the task's instruction; empty where nothing is.
+        reference: The answer that is right, as text, or None.
+        boxes: K float tensors of shape (N, 4), N >= 0: x0, y0, x1, y1 in pixels of the original image; or None.
+        points: K float tensors of shape (N, 2), N >= 0: x, y in pixels of the original image; or None.
     """
 
     key: str
@@ -41,12 +45,18 @@ class ImageGroup:
     paths: tuple[str, ...] = ()
     benchmark: str = ""
     reasoning: bool = True
+    question: str = ""
+    reference: str | None = None
+    boxes: tuple[Tensor, ...] | None = None
+    points: tuple[Tensor, ...] | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ImageGroup:
-        """The same group with its masks on `device`; images stay where the processor reads them."""
-        if self.masks is None:
-            return self
-        return replace(self, masks=tuple(mask.to(device, non_blocking=non_blocking) for mask in self.masks))
+        """The same group with masks, boxes and points on `device`; images stay where the processor reads them."""
+
+        def moved(tensors: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
+            return tensors and tuple(tensor.to(device, non_blocking=non_blocking) for tensor in tensors)
+
+        return replace(self, masks=moved(self.masks), boxes=moved(self.boxes), points=moved(self.points))
 
 
 @dataclass(slots=True)
@@ -68,7 +78,7 @@ class Batch:
         return iter(self.groups)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The same batch with its masks on `device`."""
+        """The same batch with masks, boxes and points on `device`."""
         return replace(self, groups=tuple(group.to(device, non_blocking) for group in self.groups))
 
 
@@ -120,49 +130,58 @@ class Phased(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
-    """The policy's response to one group, and the segmenter's masks for it.
+class Message:
+    """A turn of a conversation with the policy.
 
     Args:
-        group: The image group.
-        text: The whole response.
-        expressions: The referring expressions that were found in it.
-        reason: Why the response is malformed, or None.
-        masks: K boolean tensors of shape (N, H, W), each as large as its image: N = 1 for SOD and CoSOD, one an
-            expression for SIS.
-        confidence: Mean probability of the response's tokens, in [0, 1].
-        expression_masks: K boolean tensors of shape (E, H, W), one mask an expression, of which `masks` is composed; None
-            where they were not kept.
-
-    Raises:
-        ValueError: If the confidence is NaN.
+        role: Who speaks.
+        text: What is said.
+        images: How many images stand before the text: the next ones of the sample that no turn before has shown.
     """
 
-    group: ImageGroup
+    role: Literal["system", "user", "assistant"]
     text: str
-    expressions: tuple[str, ...]
-    reason: str | None
-    masks: tuple[Tensor, ...]
-    confidence: float
-    expression_masks: tuple[Tensor, ...] | None = None
+    images: int = 0
+
+
+@dataclass(frozen=True)
+class VisualPrompt:
+    """Where an object is: in a box, at points, or both. Coordinates are x, y in pixels of the original image.
+
+    Args:
+        box: x0, y0, x1, y1.
+        points: N >= 0 pairs x, y.
+        labels: For each point 1 if it lies on the object, 0 if on the background.
+
+    Raises:
+        ValueError: If there is neither box nor point, a label is missing or unknown, or a coordinate is no number.
+    """
+
+    box: tuple[float, float, float, float] | None = None
+    points: tuple[tuple[float, float], ...] = ()
+    labels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if math.isnan(self.confidence):
+        # Lists, as JSON has them, become tuples: prompts that are equal are segmented once, and so must be hashable
+        points = tuple((float(x), float(y)) for x, y in self.points)
+        object.__setattr__(self, "points", points)
+        object.__setattr__(self, "labels", tuple(int(label) for label in self.labels))
+        if self.box is not None:
+            x0, y0, x1, y1 = self.box
+            object.__setattr__(self, "box", (float(x0), float(y0), float(x1), float(y1)))
+        if not self.corners_and_points:
+            raise ValueError("a visual prompt needs a box or a point")
+        if len(self.labels) != len(points) or not set(self.labels) <= {0, 1}:
             raise ValueError(
-                f"{', '.join(self.group.paths) or self.group.key}: the policy computes NaN and answers nothing: take "
-                "bfloat16 or float32 for float16, or weights of before that"
+                f"a visual prompt has {len(points)} points and labels {list(self.labels)}: give a 0 or 1 each"
+            )
+        if not all(math.isfinite(value) for pair in self.corners_and_points for value in pair):
+            raise ValueError(
+                f"a visual prompt has a coordinate that is no number: box {self.box}, points {list(points)}"
             )
 
     @property
-    def drawn(self) -> tuple[Tensor, ...]:
-        """What a picture shows: the mask of each expression, or the task's masks where those were not kept."""
-        return self.masks if self.expression_masks is None else self.expression_masks
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Prediction:
-        """The same prediction with its masks, and those of its group, on `device`."""
-
-        def moved(masks: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return tuple(mask.to(device, non_blocking=non_blocking) for mask in masks)
-
-        parts = None if self.expression_masks is None else moved(self.expression_masks)
-        return replace(self, group=self.group.to(device, non_blocking), masks=moved(self.masks), expression_masks=parts)
+    def corners_and_points(self) -> list[tuple[float, float]]:
+        """The P points that SAM2 sees."""
+        corners = [] if self.box is None else [self.box[:2], self.box[2:]]
+        return [*corners, *self.points]

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from lightning_sal.annotation.wording import Forbidden
-from lightning_sal.tasks import SEMANTIC, Task
+from lightning_sal.tasks import SEMANTIC, TagTask
 
 MOST_REGIONS = 5  # "few", for regions that are no instances
 MOST_NAME_WORDS = 3  # of a category behind [semantic]
@@ -24,7 +24,7 @@ _SEMANTIC = re.compile(r"\[\s*semantic\s*\]\s*", re.IGNORECASE)
 
 def canonical(
     text: str,
-    task: Task,
+    task: TagTask,
     *,
     titles: Sequence[str] = (),
     forbidden: Forbidden | None = None,
@@ -94,7 +94,7 @@ def _title(title: str) -> re.Pattern[str]:
     return re.compile(rf"(?:^{ornament}{words}[*_ \t]*(?::[*_]*|$)|\b{words}[*_]*:[*_]*)", re.IGNORECASE | re.MULTILINE)
 
 
-def _expressions(body: str, task: Task) -> tuple[str, ...]:
+def _expressions(body: str, task: TagTask) -> tuple[str, ...]:
     mended = _SEMANTIC.sub(f"{SEMANTIC} ", body)
     if task.semantic == "required" and mended.count(f"<{task.tag}>") == 1 and SEMANTIC not in mended:
         mended = mended.replace(f"<{task.tag}>", f"<{task.tag}>{SEMANTIC} ")
@@ -105,7 +105,7 @@ def _expressions(body: str, task: Task) -> tuple[str, ...]:
     (most, times), *_ = Counter(expression.lower() for expression in expressions).most_common(1)
     if times > 1:
         raise ValueError(f"malformed: {most!r} is there {times} times")
-    if not task.instances and len(expressions) > MOST_REGIONS:
+    if task.masks_per_image == 1 and len(expressions) > MOST_REGIONS:
         raise ValueError(f"malformed: {len(expressions)} regions, at most {MOST_REGIONS} are few")
     for expression in expressions:
         if expression.startswith(SEMANTIC) and len(expression.split()) > 1 + MOST_NAME_WORDS:

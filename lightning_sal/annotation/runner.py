@@ -173,7 +173,7 @@ class Runner:
         if not reply.text.strip() and not reply.truncated:
             raise ValueError("empty: the model wrote nothing")
         task = get_task(group.task)
-        instances = len(group.masks[0]) if task.instances and group.masks else None
+        instances = len(group.masks[0]) if task.masks_per_image is None and group.masks else None
         try:
             return canonical(
                 reply.text,

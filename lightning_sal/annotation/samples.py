@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from lightning_sal.datasets import LAYOUTS, Photograph, Record
+from lightning_sal.datasets import Photograph, Record, task_records
 from lightning_sal.datasets.cosod import chunks
 from lightning_sal.datasets.images import UnreadableSample, read_orientation, read_size
 from lightning_sal.datasets.segmentations import Segmentations
 from lightning_sal.datasets.sis import ColouredFile
 from lightning_sal.datasets.sod import MaskFile
+from lightning_sal.tasks import get_task
 
 IDENTITY = ("task", "images", "masks", "annotation")
 
@@ -59,7 +60,7 @@ def list_samples(task: str, data: Path, folder: Path, *, split: str | None, grou
     """
     samples = [
         Sample(part, record.key, fields_of(part, folder))
-        for record in LAYOUTS[task].records(data, split)
+        for record in task_records(get_task(task), data, split)
         for part in chunks([record], group_size)
     ]
     return list({sample.key: sample for sample in samples}.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from lightning_sal.errors import printable
 
 if TYPE_CHECKING:
     from lightning_sal.datasets import Record
+    from lightning_sal.samples import ImageGroup
 
 PEEKED_MASKS = 8
 
@@ -34,7 +36,9 @@ def main(argv: list[str]) -> int:
         "than there are, and every line that repeats the task and images of another. Exits with 1 where there is any.",
     )
     parser.add_argument("path", type=Path, help="folder of a benchmark, COCO json, or JSONL of annotated responses")
-    parser.add_argument("--task", help="sod, sis or cosod, where the folder alone does not tell")
+    parser.add_argument(
+        "--task", help="sod, sis, cosod, or your own as FILE.py:NAME, where the path alone does not tell"
+    )
     arguments = parser.parse_args(argv)
     try:
         records = _records(arguments.path, arguments.task)
@@ -68,34 +72,39 @@ def _records(path: Path, task: str | None) -> list[Record]:
         FileNotFoundError: There is no such path.
         ValueError: The task is unknown, or `path` holds nothing of it.
     """
-    from lightning_sal.datasets import LAYOUTS, jsonl_records
+    from lightning_sal.datasets import jsonl_records, layout_of
+    from lightning_sal.tasks import get_task, load_task
 
+    known = None if task is None else load_task(task)
     if path.suffix == ".jsonl":
         return jsonl_records(path)
-    if task is not None and task not in LAYOUTS:
-        raise ValueError(f"unknown task {task!r}; known are {sorted(LAYOUTS)}")
-    layout = LAYOUTS[task or _infer_task(path)]
+    known = known or get_task(_infer_task(path))
+    layout = layout_of(known)
     records = [record for candidate in layout.candidates(path) for record in candidate.records()]
-    return records or layout.records(path)  # which says what was looked for
+    records = records or layout.records(path)  # which says what was looked for
+    return [replace(record, task=known.name) for record in records]
 
 
 def _infer_task(path: Path) -> str:
     """The one task whose layout fits; flat pairs of image and mask are SIS where the masks show colours, else SOD."""
-    from lightning_sal.datasets import LAYOUTS
+    from lightning_sal.datasets import layout_of
     from lightning_sal.datasets.layouts import contents
+    from lightning_sal.tasks import TASKS
 
-    fitting = {task: found for task, layout in LAYOUTS.items() if (found := layout.candidates(path))}
+    layouts = {name: layout_of(task) for name, task in TASKS.items() if task.layout}
+    fitting = {name: found for name, layout in layouts.items() if (found := layout.candidates(path))}
     if not fitting:
-        looked_for = "; ".join(f"{task}: {layout.looked_for}" for task, layout in LAYOUTS.items())
+        looked_for = "; ".join(f"{task}: {layout.looked_for}" for task, layout in layouts.items())
         raise ValueError(f"{path}: no known layout; looked for {looked_for}; found {contents(path)}")
-    if "cosod" in fitting:  # whose groups might be datasets of the others, too
-        fitting = {task: found for task, found in fitting.items() if task == "cosod" or not found[0].deep}
+    if any(TASKS[name].several for name in fitting):  # whose groups might be datasets of the others, too
+        fitting = {name: found for name, found in fitting.items() if TASKS[name].several or not found[0].deep}
     same_masks = (
         len({tuple(mask for candidate in found for mask in candidate.masks) for found in fitting.values()}) == 1
     )
-    if set(fitting) == {"sod", "sis"} and same_masks:
-        masks = [mask for candidate in fitting["sis"] for mask in candidate.masks[:PEEKED_MASKS]]
-        return "sis" if any(_coloured(mask) for mask in masks) else "sod"
+    kinds = {TASKS[name].masks_per_image: name for name in fitting}
+    if len(fitting) == 2 and set(kinds) == {1, None} and same_masks:  # one mask an image, or one colour an instance
+        masks = [mask for candidate in fitting[kinds[None]] for mask in candidate.masks[:PEEKED_MASKS]]
+        return kinds[None if any(_coloured(mask) for mask in masks) else 1]
     if len(fitting) > 1:
         raise ValueError(f"{path}: fits the tasks {', '.join(fitting)}; say which with --task")
     return next(iter(fitting))
@@ -110,6 +119,17 @@ def _coloured(mask: Path) -> bool:
         return False
 
 
+def _missing(record: Record, group: ImageGroup) -> Iterator[str]:
+    """What a sample without a response lacks, without which nothing can be learnt from it, nor measured."""
+    from lightning_sal.tasks import get_task
+
+    if record.response is None:
+        try:
+            get_task(record.task).require(group)
+        except ValueError as error:
+            yield f"{record.source}: {error}" if record.source else str(error)
+
+
 def _faults(record: Record, seen: dict[Samples, str]) -> Iterator[str]:
     """One line for each fault of a sample.
 
@@ -119,23 +139,26 @@ def _faults(record: Record, seen: dict[Samples, str]) -> Iterator[str]:
     """
     from lightning_sal.datasets import UnreadableSample
     from lightning_sal.datasets.splitting import digest
-    from lightning_sal.tasks import TASKS
+    from lightning_sal.tasks import get_task
 
     try:
         group = record.read()
     except UnreadableSample:
         group = None
         yield from record.problems()
+    if group is not None:
+        yield from _missing(record, group)
     if record.response is None:
         return
-    answer = TASKS[record.task].parse(record.response)
+    task = get_task(record.task)
+    answer = task.parse(record.response)
     if answer.reason:
         yield f"{record.source}: malformed response: {answer.reason}"
     if group is None:
         return
-    instances = len(group.masks[0]) if group.masks and TASKS[record.task].instances else None
-    if instances not in (None, len(answer.expressions)) and not answer.reason:
-        yield f"{record.source}: {len(answer.expressions)} expressions for {instances} instances"
+    instances = len(group.masks[0]) if group.masks and task.masks_per_image is None else None
+    if instances not in (None, len(answer.labels)) and not answer.reason:
+        yield f"{record.source}: {len(answer.labels)} expressions for {instances} instances"
     images = sorted(digest(photograph.path) for photograph in record.photographs)
     first = seen.setdefault((record.task, *images), record.source)
     if first != record.source:

@@ -28,6 +28,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--compare", metavar="MODEL", help="a second one, whose answers stand beside those of the first"
     )
+    parser.add_argument(
+        "--task",
+        action="append",
+        default=[],
+        metavar="FILE.py:NAME",
+        help="a task of your own that the page offers too; can be given several times",
+    )
     parser.add_argument("--segmenter", help="an EVF-SAM2, folder or hub name; by default the embedded small one")
     parser.add_argument("--max-new-tokens", type=int, default=512, help="limit of a response; %(default)s")
     parser.add_argument("--max-pixels", type=int, help="most pixels of an image that the policy sees")
@@ -49,7 +56,10 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
 
     from lightning_sal.errors import UsageError
+    from lightning_sal.tasks import load_task
 
+    for task in arguments.task:
+        load_task(task)
     if find_spec("gradio") is None:
         raise UsageError("the page needs gradio: pip install 'lightning-sal[demo]'")
     if arguments.compare == arguments.model:

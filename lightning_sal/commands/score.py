@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
         "--preds", type=Path, required=True, metavar="PATH", help="folder of predictions, or COCO results json"
     )
     parser.add_argument("--gt", type=Path, required=True, metavar="FOLDER", help="the benchmark, as distributed")
-    parser.add_argument("--task", required=True, help="sod, sis or cosod")
+    parser.add_argument("--task", required=True, help="sod, sis, cosod, or your own as FILE.py:NAME")
     parser.add_argument("--name", help="name of the method, in tables; by default that of the folder of predictions")
     parser.add_argument("--benchmark", metavar="NAME", help="name of the benchmark; by default that of its folder")
     parser.add_argument(
@@ -33,23 +33,26 @@ def main(argv: list[str]) -> int:
     from rich.console import Console
     from rich.progress import track
 
-    from lightning_sal.evaluation.results import Results, ResultsWriter
+    from lightning_sal.evaluation.results import Results, ResultsWriter, measures_of
     from lightning_sal.evaluation.scoring import pair_up, score
     from lightning_sal.evaluation.tables import markdown
-    from lightning_sal.tasks import get_task
+    from lightning_sal.tasks import load_task
 
-    get_task(arguments.task)
+    task = load_task(arguments.task)
+    if task.masks_per_image == 0:
+        raise ValueError(f"the task {task.name} has no masks to score: use `lightning test`")
     name = arguments.name or arguments.preds.resolve().stem
     benchmark = arguments.benchmark or arguments.gt.resolve().stem
     folder = arguments.out or Path("runs/score") / name / benchmark
-    pairs = pair_up(arguments.preds, arguments.gt, arguments.task, benchmark)
+    pairs = pair_up(arguments.preds, arguments.gt, task, benchmark)
     ResultsWriter.prepare(folder)
-    writer = ResultsWriter(folder)
+    tasks = {benchmark: task.name}
+    writer = ResultsWriter(folder, tasks)
     options = {"normalize": arguments.normalize, "weighted_f": arguments.weighted_f}
     shown = track(pairs, "images", console=Console(stderr=True), transient=True)
-    metrics = score(shown, arguments.task, writer, benchmark, **options)
+    metrics = score(shown, task, writer, benchmark, **options)
     writer.close()
-    results = Results(name, {benchmark: arguments.task}, {benchmark: metrics})
+    results = Results(name, tasks, {benchmark: metrics}, measures_of(tasks))
     writer.finish(results)
     print(markdown([results], list(metrics)), end="")
     print(f"{len(pairs)} images. Results: {folder}, failures: {folder / 'failures.html'}")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lightning_sal.inference.predictor import Predictor
-    from lightning_sal.samples import ImageGroup, Prediction
+    from lightning_sal.inference.responses import Prediction
+    from lightning_sal.samples import ImageGroup
 
 EXAMPLES = Path(__file__).parents[1] / "tiny" / "examples"
 Source = tuple[str, tuple[str, ...]]  # task, and the files of one group
@@ -35,7 +36,10 @@ def main(argv: list[str]) -> int:
         help="image files, folders (with all folders below), or quoted patterns as 'photos/**/*.jpg'; for cosod each "
         "folder that holds images is a group, and files named singly are one group together",
     )
-    parser.add_argument("--task", choices=("sod", "sis", "cosod"), help="sod by default; without PATH, all three")
+    parser.add_argument(
+        "--task",
+        help="sod (the default), sis, cosod, or your own as FILE.py:NAME; without PATH, all that have examples",
+    )
     parser.add_argument(
         "--model",
         default="tiny",
@@ -125,10 +129,11 @@ def _sources(paths: Sequence[str], task: str | None) -> list[Source]:
     """The groups that the paths name, or those that the package ships."""
     from lightning_sal.datasets.photographs import find_groups
     from lightning_sal.errors import UsageError
-    from lightning_sal.tasks import TASKS
+    from lightning_sal.tasks import SOD, TASKS, load_task
 
-    tasks = [task] if task else ["sod"] if paths else list(TASKS)
     try:
+        shipped = [name for name in TASKS if (EXAMPLES / name).is_dir()]
+        tasks = [load_task(task).name] if task else [SOD.name] if paths else shipped
         return [(name, group) for name in tasks for group in find_groups(paths or [str(EXAMPLES / name)], name)]
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error

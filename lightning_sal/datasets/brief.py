@@ -27,4 +27,4 @@ class WithoutReasoning:
         if group.response is None:
             return group
         task = task_of(group)
-        return replace(group, response=task.response("", task.parse(group.response).expressions))
+        return replace(group, response=task.write("", task.parse(group.response)))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from lightning_sal.datasets.jsonl import GROUP_TASKS, check_fields, moved, read_lines
+from lightning_sal.datasets.jsonl import check_fields, moved, read_lines
 from lightning_sal.files.reading import parse_json, parse_object, read_text
 from lightning_sal.tasks import TASKS, get_task
 
@@ -83,6 +83,8 @@ def to_conversation(fields: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: The response holds a placeholder, which readers would count among the images.
     """
+    if "response" not in fields:
+        raise ValueError("no response: a conversation needs an answer")
     response, images = fields["response"], fields["images"]
     _check_answer(response)
     question = IMAGE * len(images) + get_task(fields["task"]).instruction
@@ -186,9 +188,7 @@ def _own_column(item: dict[str, Any]) -> dict[str, Any] | None:
 
 def _infer_task(response: str, images: int) -> str:
     """The one task that has such an answer to so many images."""
-    reasons = {
-        name: task.parse(response).reason for name, task in TASKS.items() if (images > 1) == (name in GROUP_TASKS)
-    }
+    reasons = {name: task.parse(response).reason for name, task in TASKS.items() if (images > 1) == task.several}
     fitting = [name for name, reason in reasons.items() if reason is None]
     if len(fitting) != 1:
         told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())

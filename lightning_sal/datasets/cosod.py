@@ -124,7 +124,7 @@ def _mask_folder_in(group: Path) -> Path | None:
 
 
 LAYOUT = Layout(
-    task="cosod",
+    name="cosod",
     looked_for=(
         "an image root (image, images, img) beside a mask root (binary, groundtruth, gt, gts, mask, masks), one folder "
         "a group below both, or group folders of images with such a mask folder inside"

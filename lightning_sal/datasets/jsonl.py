@@ -1,17 +1,21 @@
-"""Annotated responses for SFT: one JSON object a line.
+"""Samples as JSON, one object a line, with annotated responses for SFT or without.
 
     {"task": "sod", "images": ["a.jpg"], "masks": ["a.png"], "response": "<think>...</think><answer>...</answer>"}
     {"task": "sis", "images": ["b.jpg"], "annotation": "b.png", "response": "..."}
     {"task": "cosod", "images": ["c.jpg", "d.jpg"], "masks": ["c.png", "d.png"], "response": "..."}
+    {"task": ..., "images": ["e.jpg"], "question": "How many dogs?", "reference": "2", "boxes": [[[4, 8, 60, 52]]]}
 
-`masks` is one file an image, or for SIS one file an instance; `annotation`, for SIS, is a file with one colour an
-instance, or a list of COCO segmentations, one an instance. Either may be left out where only the words are known.
-Paths are relative to the JSONL.
+`task` and `images` must be there. `masks` is one file an image, or, of a task with instances, one file an instance;
+`annotation`, for instances, is a file with one colour each, or a list of COCO segmentations. `response` is what SFT
+learns; RL and evaluation do without. `question` and `reference` are texts; `boxes` (x0, y0, x1, y1) and `points` (x, y) are
+lists, one an image, in pixels of the image. What a task needs of these, it says where it is missing. Paths are relative to
+the JSONL.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -32,13 +36,14 @@ from lightning_sal.datasets.spelling import file_of
 from lightning_sal.files.reading import parse_object, read_text
 from lightning_sal.tasks import TASKS
 
-FIELDS = {"task", "images", "masks", "annotation", "response"}
-GROUP_TASKS = {"cosod"}  # several images a sample
+FIELDS = {"task", "images", "masks", "annotation", "response", "question", "reference", "boxes", "points"}
+TEXTS = ("response", "question", "reference")
+COORDINATES = {"boxes": 4, "points": 2}  # numbers of each
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of an SFT JSONL.
+    """One line of a JSONL.
 
     Args:
         path: The file.
@@ -59,7 +64,7 @@ class Line:
 
 
 def jsonl_records(path: str | Path) -> list[Record]:
-    """The samples of an SFT JSONL; a malformed line becomes a sample that cannot be read, named `file:line`.
+    """The samples of a JSONL; a malformed line becomes a sample that cannot be read, named `file:line`.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -69,7 +74,7 @@ def jsonl_records(path: str | Path) -> list[Record]:
 
 
 def read_lines(path: str | Path) -> list[Line]:
-    """The lines of an SFT JSONL as they stand; empty ones are left out.
+    """The lines of a JSONL as they stand; empty ones are left out.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -123,29 +128,68 @@ def _record(line: Line) -> Record:
     key = f"{line.path.stem}/{line.number}"
     if line.fault is not None:
         return Record(key, "", (Photograph(line.path, fault=line.fault),), source=line.source)
-    photographs = _photographs(line.path.parent, line.fields)
-    return Record(key, line.fields["task"], photographs, line.fields["response"], line.source)
+    fields = line.fields
+    return Record(
+        key,
+        fields["task"],
+        _photographs(line.path.parent, fields),
+        fields.get("response"),
+        line.source,
+        question=fields.get("question", ""),
+        reference=fields.get("reference"),
+        boxes=_coordinates(fields, "boxes"),
+        points=_coordinates(fields, "points"),
+    )
+
+
+def _coordinates(fields: dict[str, Any], name: str) -> tuple[Tensor, ...] | None:
+    if name not in fields:
+        return None
+    return tuple(torch.tensor(of_image, dtype=torch.float32).view(-1, COORDINATES[name]) for of_image in fields[name])
 
 
 def check_fields(fields: dict[str, Any]) -> None:
     """Raises ValueError with the reason where a line is not as the head of this file says."""
     if unknown := sorted(set(fields) - FIELDS):
         raise ValueError(f"unknown fields {shortened(unknown)}; known are {sorted(FIELDS)}")
-    task, images = fields.get("task"), fields.get("images")
-    if not isinstance(task, str) or task not in TASKS:
-        raise ValueError(f"unknown task {shortened(task)}; known are {sorted(TASKS)}")
-    if not isinstance(fields.get("response"), str) or not fields["response"].strip():
-        raise ValueError("`response` is not a text")
+    name, images = fields.get("task"), fields.get("images")
+    if not isinstance(name, str) or name not in TASKS:
+        raise ValueError(f"unknown task {shortened(name)}; known are {sorted(TASKS)}")
+    task = TASKS[name]
+    for key in TEXTS:
+        if key in fields and (not isinstance(fields[key], str) or not fields[key].strip()):
+            raise ValueError(f"`{key}` is not a text")
     if not _is_paths(images) or not images or not _is_paths(fields.get("masks", [])):
         raise ValueError("`images` and `masks` are lists of paths, with at least one image")
-    if (len(images) > 1) != (task in GROUP_TASKS):
-        raise ValueError(f"{len(images)} images for the task {task}")
+    if (len(images) > 1) != task.several:
+        raise ValueError(f"{len(images)} images for the task {name}")
+    for key, numbers in COORDINATES.items():
+        _check_coordinates(fields, key, numbers)
     if not isinstance(fields.get("annotation", ""), str | list) or ("annotation" in fields and "masks" in fields):
         raise ValueError("`annotation` is a path or a list of segmentations, and takes the place of `masks`")
-    if "annotation" in fields and not TASKS[task].instances:
-        raise ValueError(f"`annotation` holds instances; the task {task} has `masks`")
-    if not TASKS[task].instances and len(fields.get("masks", images)) != len(images):
+    if "annotation" in fields and task.masks_per_image is not None:
+        raise ValueError(f"`annotation` holds instances; the task {name} has `masks`")
+    if task.masks_per_image is not None and len(fields.get("masks", images)) != len(images):
         raise ValueError(f"{len(fields['masks'])} masks for {len(images)} images")
+    if task.masks_per_image is None and "masks" in fields and len(images) > 1:
+        raise ValueError("`masks` is one file an instance, of one image alone: give `annotation` for several images")
+
+
+def _check_coordinates(fields: dict[str, Any], name: str, numbers: int) -> None:
+    """Raises ValueError where `boxes` or `points` are not lists of as many finite numbers, one list an image."""
+    given = fields.get(name, [[]] * len(fields["images"]))
+    if not isinstance(given, list) or len(given) != len(fields["images"]):
+        raise ValueError(f"`{name}` is not a list with one list an image")
+    for of_image in given:
+        for item in of_image if isinstance(of_image, list) else [None]:
+            if not isinstance(item, list) or len(item) != numbers or not all(map(_is_number, item)):
+                raise ValueError(f"`{name}`: {shortened(item)} is not {numbers} numbers")
+            if numbers == 4 and not (item[0] <= item[2] and item[1] <= item[3]):
+                raise ValueError(f"`{name}`: {shortened(item)} is not x0, y0, x1, y1 with x0 <= x1 and y0 <= y1")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_paths(value: Any) -> bool:
@@ -163,7 +207,7 @@ def _photographs(folder: Path, fields: dict[str, Any]) -> tuple[Photograph, ...]
         drawings = [(f"instance {i}", segmentation) for i, segmentation in enumerate(annotation)]
         annotations = [Segmentations(drawings)]
     elif "masks" in fields:
-        per_instance = TASKS[fields["task"]].instances
+        per_instance = TASKS[fields["task"]].masks_per_image is None
         annotations = [partial(_read_masks, masks)] if per_instance else [MaskFile(mask) for mask in masks]
     return tuple(Photograph(image, annotate) for image, annotate in zip(images, annotations, strict=True))
 

@@ -57,23 +57,23 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How the benchmarks of one task lie on disk.
+    """How samples lie on disk; each task says in which layout it is found.
 
     Args:
-        task: Name of the task.
+        name: What lies so, in a word or three, for messages.
         looked_for: What is recognised, in words, for the message where nothing is.
         match: The datasets that lie right in a folder (or are this file); none where it is no dataset.
         match_deep: The same for datasets whose images and masks lie in folders alike below an image and a mask folder;
             asked where `match` finds nothing at all.
     """
 
-    task: str
+    name: str
     looked_for: str
     match: Callable[[Path], list[Candidate]]
     match_deep: Callable[[Path], list[Candidate]] = lambda _: []
 
     def candidates(self, root: str | Path) -> list[Candidate]:
-        """Every dataset of this task in `root`, or, where it is none itself, in the folders below it; or the one whose image
+        """Every dataset of this layout in `root`, or, where it is none itself, in the folders below; or the one whose image
         folder or mask folder `root` is."""
         root = Path(root)
         if not root.exists():
@@ -99,7 +99,7 @@ class Layout:
         found = self.candidates(root)
         if not found:
             raise ValueError(
-                f"{root}: no {self.task} layout; looked for {self.looked_for}; found {contents(Path(root))}"
+                f"{root}: no {self.name} layout; looked for {self.looked_for}; found {contents(Path(root))}"
             )
         fitting = [c for c in found if split is None or c.split in (None, split)]
         exact = [c for c in fitting if c.split == split]

@@ -10,7 +10,6 @@ from pathlib import Path
 from lightning_sal.datasets.decoding import PICTURES, SUFFIXES, UnreadableSample, open_image
 from lightning_sal.datasets.files import LEFT_BEHIND, is_picture, walk
 from lightning_sal.datasets.images import read_image
-from lightning_sal.datasets.jsonl import GROUP_TASKS
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import get_task
 
@@ -31,11 +30,11 @@ def find_groups(paths: Iterable[str], task: str) -> list[tuple[str, ...]]:
         FileNotFoundError: A path is not there, or a pattern fits nothing.
         ValueError: The task is unknown, or there is no image in what is named.
     """
-    get_task(task)
+    several = get_task(task).several
     paths = list(paths)
     places = [place for path in paths for place in _expanded(path)]
     found = [(place.is_dir(), _below(place) if place.is_dir() else [place]) for place in places]
-    if task in GROUP_TASKS:
+    if several:
         groups = [
             list(of_folder) for is_folder, files in found if is_folder for _, of_folder in groupby(files, _parent)
         ]
@@ -54,9 +53,9 @@ def check_group(files: Sequence[str], task: str) -> None:
     Raises:
         ValueError: It is not, or the task is unknown.
     """
-    get_task(task)
-    if (len(files) > 1) != (task in GROUP_TASKS):
-        wanted = "a group of at least 2 images" if task in GROUP_TASKS else "one image"
+    several = get_task(task).several
+    if (len(files) > 1) != several:
+        wanted = "a group of at least 2 images" if several else "one image"
         raise ValueError(f"{', '.join(files) or 'no file'}: {task} needs {wanted}, and {len(files)} given")
 
 

@@ -22,6 +22,7 @@ from lightning_sal.datasets.records import Photograph
 from lightning_sal.datasets.segmentations import Drawing, Segmentations
 from lightning_sal.datasets.spelling import shared_start
 from lightning_sal.files.reading import parse_object, read_json, read_text
+from lightning_sal.tasks import Task
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ Reader = Callable[[tuple[int, int]], tuple[Tensor, Tensor | None]]
 
 
 def prediction_readers(
-    path: Path, task: str, benchmark: str, photographs: Mapping[str, Photograph]
+    path: Path, task: Task, benchmark: str, photographs: Mapping[str, Photograph]
 ) -> dict[str, Reader]:
     """Name of an image -> how its prediction is read.
 
@@ -39,7 +40,7 @@ def prediction_readers(
 
     Args:
         path: The folder, or the json.
-        task: sod, sis or cosod.
+        task: What the predictions answer.
         benchmark: Name of the benchmark, by which the lines of `PredictionWriter` are chosen that name one.
         photographs: Name of an image -> its photograph: tells which of two predictions of one name is its own, and, read
             from a COCO json, which id COCO results call it by.
@@ -56,17 +57,17 @@ def prediction_readers(
         return _coco_results(path, photographs)
     if (path / "predictions.jsonl").is_file():
         return _own_predictions(path / "predictions.jsonl", task, benchmark, photographs)
-    folders = subfolders(path) if task == "cosod" else [path]
+    folders = subfolders(path) if task.several else [path]
     files = [file for folder in folders for file in image_files(folder)]
     if not files:
-        where = "in one folder a group" if task == "cosod" else "right in it"
+        where = "in one folder a group" if task.several else "right in it"
         found = contents(path)
         raise ValueError(f"{path}: no predictions; looked for images {where}, or predictions.jsonl; found {found}")
     named: dict[str, Path] = {}
     for file in files:
         if (first := named.setdefault(image_name(file, task), file)) != file:
             raise ValueError(f"{path}: two predictions for one image, {first.name} and {file.name}: delete one")
-    if task == "sis":
+    if task.masks_per_image is None:
         return {name: partial(_read_instances, file) for name, file in named.items()}
     ranges, lines = find_ranges(files)
     for line in lines:
@@ -74,9 +75,9 @@ def prediction_readers(
     return {name: partial(_read_map, file, ranges.get(file)) for name, file in named.items()}
 
 
-def image_name(path: Path, task: str) -> str:
-    """The name under which predictions of an image are looked for: its stem, for CoSOD after the folder of its group."""
-    return f"{composed(path.parent.name)}/{stem(path)}" if task == "cosod" else stem(path)
+def image_name(path: Path, task: Task) -> str:
+    """The name that predictions of an image have: its stem, after the folder of its group where the task has several."""
+    return f"{composed(path.parent.name)}/{stem(path)}" if task.several else stem(path)
 
 
 def parse_prediction(text: str) -> dict[str, Any]:
@@ -114,7 +115,9 @@ class _Answer:
     masks: list[str]
 
 
-def _own_predictions(path: Path, task: str, benchmark: str, photographs: Mapping[str, Photograph]) -> dict[str, Reader]:
+def _own_predictions(
+    path: Path, task: Task, benchmark: str, photographs: Mapping[str, Photograph]
+) -> dict[str, Reader]:
     found: dict[str, list[_Answer]] = {}
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
@@ -131,7 +134,7 @@ def _own_predictions(path: Path, task: str, benchmark: str, photographs: Mapping
                 found.setdefault(image_name(image, task), []).append(answer)
     readers: dict[str, Reader] = {}
     for name, answers in found.items():
-        own = [answer for answer in answers if answer.task == task] or answers
+        own = [answer for answer in answers if answer.task == task.name] or answers
         own = _nearest(own, photographs[name].path) if name in photographs else own
         if len(own) > 1:
             raise ValueError(

@@ -69,6 +69,10 @@ class Record:
         response: The annotated response, or None.
         source: `file:line` where a list names the sample, put before its messages; empty for what a folder holds.
         benchmark: Name of the benchmark that it belongs to, or empty.
+        question: As in `ImageGroup`, and so are the rest.
+        reference: The answer that is right, or None.
+        boxes: Boxes of each photograph in pixels, or None.
+        points: Points of each photograph in pixels, or None.
     """
 
     key: str
@@ -77,6 +81,10 @@ class Record:
     response: str | None = None
     source: str = ""
     benchmark: str = ""
+    question: str = ""
+    reference: str | None = None
+    boxes: tuple[Tensor, ...] | None = None
+    points: tuple[Tensor, ...] | None = None
 
     def read(self) -> ImageGroup:
         """The image group.
@@ -97,6 +105,10 @@ class Record:
             response=self.response,
             paths=tuple(str(photograph.path) for photograph in self.photographs),
             benchmark=self.benchmark,
+            question=self.question,
+            reference=self.reference,
+            boxes=self.boxes,
+            points=self.points,
         )
 
     def problems(self) -> list[str]:

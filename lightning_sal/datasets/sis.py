@@ -79,7 +79,7 @@ def _above(folder: Path) -> Path:
 
 
 LAYOUT = Layout(
-    task="sis",
+    name="sis",
     looked_for=(
         "COCO json with `images` and `annotations`, in a folder annotations or not, beside its photographs or their folder "
         "(images, imgs, train, ...), or an image folder beside a folder of masks with one colour an instance (Instance GT, "

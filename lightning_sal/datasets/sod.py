@@ -26,7 +26,7 @@ _flat_pairs = partial(flat_pairs, task="sod", annotate=MaskFile)
 
 
 LAYOUT = Layout(
-    task="sod",
+    name="sod",
     looked_for=(
         "an image folder (image, images, img, imgs, *-Image) beside a mask folder (mask, masks, gt, gts, binary, "
         "groundtruth, ground_truth_mask, pixelwiseGT*, *-Mask), with files or folders of the same names in both, or jpg "

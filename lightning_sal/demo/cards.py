@@ -9,9 +9,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from lightning_sal.inference.responses import Prediction
 from lightning_sal.pages.answer import answer_html
 from lightning_sal.pages.html import data_uri
-from lightning_sal.samples import ImageGroup, Prediction
+from lightning_sal.samples import ImageGroup
 
 TAG = re.compile("</?(?:think|answer|rg|ins)>|<[/a-z]*$")  # the last where an unfinished text ends within one
 

@@ -76,7 +76,7 @@ def build(predictors: Mapping[str, Predictor], bounds: Bounds, visitors: Visitor
         visitors.give(visitor, masks)
         yield gr.skip(), gr.skip(), gr.DownloadButton(value=masks, interactive=True)
 
-    examples = [(list(files), name) for name in TASKS for files in find_groups([str(EXAMPLES / name)], name)]
+    examples = [(list(files), name) for name in TASKS for files in _examples(name)]
     visitors.share(file for files, _ in examples for file in files)
     gr.set_static_paths([EXAMPLES])  # shown as they lie there, not copied among the uploads
     cards = [[strip(check_uploads(files, bounds)[0])] for files, _ in examples]
@@ -98,7 +98,7 @@ def build(predictors: Mapping[str, Predictor], bounds: Bounds, visitors: Visitor
             with gr.Column(scale=2):
                 task = gr.Radio(
                     [(of.title.capitalize(), name) for name, of in TASKS.items()],
-                    value="sod",
+                    value=next(iter(TASKS)),
                     label="Task",
                     info=TASK_INFO,
                 )
@@ -122,6 +122,12 @@ def build(predictors: Mapping[str, Predictor], bounds: Bounds, visitors: Visitor
             api_visibility="private",
         )  # fmt: skip
     return page.queue(max_size=bounds.waiting)
+
+
+def _examples(task: str) -> list[tuple[str, ...]]:
+    """The groups that the package ships for a task; none for a task of the user's own."""
+    folder = EXAMPLES / task
+    return find_groups([str(folder)], task) if folder.is_dir() else []
 
 
 def _head(predictors: Mapping[str, Predictor], note: str) -> str:

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightning_sal.inference.responses import Prediction
 from lightning_sal.pages.answer_folder import AnswerFolder
-from lightning_sal.samples import ImageGroup, Prediction
+from lightning_sal.samples import ImageGroup
 
 if TYPE_CHECKING:
     from lightning_sal.inference.predictor import Predictor

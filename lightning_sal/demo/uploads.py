@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lightning_sal.datasets.decoding import FORMATS, TooManyPixels, UnreadableSample
 from lightning_sal.datasets.images import read_image, read_size
-from lightning_sal.datasets.jsonl import GROUP_TASKS
 from lightning_sal.samples import ImageGroup
+from lightning_sal.tasks import get_task
 
 MEBIBYTE = 2**20
 THUMBNAIL = 176  # pixels of its longer side
@@ -96,11 +96,12 @@ def read_groups(paths: Sequence[str], task: str, bounds: Bounds) -> Iterator[Ima
     """
     if not paths:
         raise ValueError("There is no photograph yet: drop one, or take an example.")
-    if task in GROUP_TASKS and len(paths) < 2:
+    several = get_task(task).several
+    if several and len(paths) < 2:
         raise ValueError("Co-salient objects are what several photographs share: add at least one more.")
     if len(paths) > bounds.images:
         raise ValueError(f"{len(paths)} photographs are more than the {bounds.images} that one run takes.")
-    groups = [paths] if task in GROUP_TASKS else [[path] for path in paths]
+    groups = [paths] if several else [[path] for path in paths]
     return (_read_group(files, task, bounds) for files in groups)
 
 

@@ -14,10 +14,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from lightning_sal.evaluation.comparison import Sample, paired_difference, read_arms, summary
+from lightning_sal.evaluation.comparison import Sample, heading_of, paired_difference, read_arms, summary, tasks_of
 from lightning_sal.files.reading import parse_yaml, read_text
 from lightning_sal.files.writing import whole
-from lightning_sal.tasks import TASKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +97,19 @@ def rows(arms: Mapping[str, Arm]) -> tuple[list[str], list[list[str]]]:
     Values are means over seeds with their standard error. The difference in exact answers is paired over the held-out
     samples, each averaged over seeds first, and left out where an arm has other samples than the first.
     """
-    heads = ["arm", "exact %", "difference", *(f"{task} exact %" for task in TASKS)]
-    heads += [*(f"{task} {'IASM' if TASKS[task].instances else 'S'}" for task in TASKS), "reward"]
+    everything = [sample for arm in arms.values() for run in arm.samples for sample in run]
+    tasks = tasks_of(everything)
+    heads = ["arm", "exact %", "difference", *(f"{task} exact %" for task in tasks)]
+    heads += [*(f"{task} {heading_of(everything, task)}" for task in tasks), "reward"]
     heads += ["s an RL step", "s an SFT step", "peak GB", "responses a prompt", "minutes"]
     first = next(iter(arms.values()))
     table = []
     for name, arm in arms.items():
         means = [summary(samples) for samples in arm.samples]
-        by_task = [{task: [s for s in run if s.task == task] for task in TASKS} for run in arm.samples]
+        by_task = [{task: [s for s in run if s.task == task] for task in tasks} for run in arm.samples]
         cells = [name, _mean([100 * m["exact"] for m in means], 1), _difference(arm, first)]
-        cells += [_mean([100 * m[f"exact/{t}"] for m in means if f"exact/{t}" in m], 1) for t in TASKS]
-        cells += [_mean([fmean(s.correctness for s in run[t]) for run in by_task if run[t]], 3) for t in TASKS]
+        cells += [_mean([100 * m[f"exact/{t}"] for m in means if f"exact/{t}" in m], 1) for t in tasks]
+        cells += [_mean([fmean(s.correctness for s in run[t]) for run in by_task if run[t]], 3) for t in tasks]
         cells += [_mean([m["reward"] for m in means], 3)]
         for key, scale, digits in (
             ("rl_seconds", 1, 2),

@@ -14,12 +14,15 @@ import torch
 
 from lightning_sal.files.reading import parse_object, read_text
 from lightning_sal.files.writing import whole
-from lightning_sal.samples import Batch, Prediction
-from lightning_sal.tasks import TASKS
+from lightning_sal.inference.responses import Prediction, prediction_of
+from lightning_sal.rewards import Correctness
+from lightning_sal.samples import Batch
+from lightning_sal.tasks import TASKS, get_task
+from lightning_sal.tasks.measures import primary
 
 NUMBER = (int, float)
 KINDS: dict[str, Any] = {
-    "key": str, "task": str, "exact": bool, "correctness": NUMBER, "reward": NUMBER, "confidence": NUMBER
+    "key": str, "task": str, "exact": bool, "correctness": NUMBER, "reward": NUMBER, "confidence": NUMBER, "measure": str
 }  # fmt: skip
 
 
@@ -30,10 +33,11 @@ class Sample:
     Args:
         key: Key of the image group.
         task: Name of its task.
-        exact: Whether its expressions are those of the annotated response, in any order.
-        correctness: S-measure or IASM of its masks, in [0, 1].
+        exact: Whether its answer is exactly the annotated one.
+        correctness: The primary measure of its task, in [0, 1].
         reward: Its reward.
         confidence: Mean probability of its tokens, in [0, 1].
+        measure: Heading of the primary measure; empty in files of before it was written.
     """
 
     key: str
@@ -42,19 +46,31 @@ class Sample:
     correctness: float
     reward: float
     confidence: float
+    measure: str = ""
 
 
 def evaluate(module: Any, batches: Iterable[Batch]) -> tuple[list[Sample], list[Prediction]]:
     """Greedy responses of a `PolicyModule` to annotated held-out samples, in their order."""
     samples, predictions = [], []
     for batch in batches:
-        judged, found = module.evaluate(batch.groups)
-        for prediction, correct, reward in zip(found, judged.terms["correctness"], judged.total, strict=True):
-            group = prediction.group
-            exact = TASKS[group.task].is_exact(prediction.expressions, group.response or "")
-            sample = Sample(group.key, group.task, exact, correct.item(), reward.item(), prediction.confidence)
-            samples.append(sample)
-        predictions += found
+        rewards, responses = module.evaluate(batch.groups)
+        terms = rewards.terms
+        correct = terms["correctness"] if "correctness" in terms else Correctness()(responses).values
+        for response, value, reward in zip(responses, correct, rewards.total, strict=True):
+            task, prediction = get_task(response.group.task), prediction_of(response)
+            measures = task.measures()
+            samples.append(
+                Sample(
+                    response.group.key,
+                    task.name,
+                    bool(task.agrees(response.answer, response.group)),
+                    value.item(),
+                    reward.item(),
+                    prediction.confidence,
+                    measures[primary(measures)].heading,
+                )
+            )
+            predictions.append(prediction)
     return samples, predictions
 
 
@@ -116,15 +132,28 @@ def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> tuple[f
     return mean, math.sqrt(variance / n)
 
 
+def tasks_of(samples: Iterable[Sample]) -> list[str]:
+    """The tasks of some samples: those that this process knows first, in its order, then the others as they come."""
+    found = dict.fromkeys(sample.task for sample in samples)
+    return [task for task in TASKS if task in found] + [task for task in found if task not in TASKS]
+
+
+def heading_of(samples: Iterable[Sample], task: str) -> str:
+    """What correctness is called for a task."""
+    stated = next((sample.measure for sample in samples if sample.task == task and sample.measure), "")
+    measures = TASKS[task].measures() if task in TASKS else {}
+    return stated or (measures[primary(measures)].heading if measures else "correctness")
+
+
 def summary(samples: Sequence[Sample]) -> dict[str, float]:
     """Means over all samples (`exact`, `correctness`, `reward`, `confidence`) and `exact/<task>`, in [0, 1]."""
     means = {
         name: sum(float(getattr(s, name)) for s in samples) / len(samples)
         for name in ("exact", "correctness", "reward", "confidence")
     }
-    for task in TASKS:
-        if own := [s.exact for s in samples if s.task == task]:
-            means[f"exact/{task}"] = sum(own) / len(own)
+    for task in tasks_of(samples):
+        own = [s.exact for s in samples if s.task == task]
+        means[f"exact/{task}"] = sum(own) / len(own)
     return means
 
 
@@ -163,10 +192,12 @@ def table(arms: Mapping[str, Sequence[Sample]], title: str) -> Any:
     from rich.table import Table
 
     summaries = {name: summary(samples) for name, samples in arms.items()}
-    tasks = [task for task in TASKS if all(f"exact/{task}" in s for s in summaries.values())]
+    everything = [sample for samples in arms.values() for sample in samples]
+    tasks = [task for task in tasks_of(everything) if all(f"exact/{task}" in s for s in summaries.values())]
+    correctness = " / ".join(dict.fromkeys(heading_of(everything, task) for task in tasks)) or "correctness"
     grid = Table(title=title)
     grid.add_column("", no_wrap=True)
-    for head in ("exact", *(f"{task} exact" for task in tasks), "S / IASM", "reward", "confidence"):
+    for head in ("exact", *(f"{task} exact" for task in tasks), correctness, "reward", "confidence"):
         grid.add_column(head, justify="right", no_wrap=True)
     for name, s in summaries.items():
         shares = [s["exact"], *(s[f"exact/{task}"] for task in tasks)]

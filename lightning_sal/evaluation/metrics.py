@@ -3,107 +3,109 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
-from lightning_sal.metrics import (
-    ConfidenceCalibration,
-    InstanceAlignedStructureMeasure,
-    InstanceAveragePrecision,
-    MaskIoU,
-    SaliencySuite,
-)
+from lightning_sal.inference.responses import Prediction, Response, prediction_of
+from lightning_sal.metrics import ConfidenceCalibration
 from lightning_sal.rewards import RewardBatch
-from lightning_sal.samples import Prediction
-from lightning_sal.tasks import TASKS
+from lightning_sal.tasks import TASKS, get_task
 
 
-def mask_metrics(task: str, normalize: bool = False, weighted_f: bool = False) -> dict[str, Metric]:
-    """The metrics of a task's masks: S, E, F, MAE, gIoU and cIoU of regions (SOD, CoSOD); IASM and AP of instances (SIS).
-
-    Args:
-        task: sod, sis or cosod.
-        normalize: Whether each saliency map is stretched to [0, 1] first.
-        weighted_f: Whether the weighted F-measure of regions is wanted too, which takes several times as long.
-    """
-    if TASKS[task].instances:
-        return {"iasm": InstanceAlignedStructureMeasure(), "ap": InstanceAveragePrecision()}
-    return {"maps": SaliencySuite(weighted_f, normalize), "iou": MaskIoU(normalize=normalize)}
-
-
-def score_image(metrics: Any, masks: Tensor, truth: Tensor, scores: Tensor | None = None) -> dict[str, float]:
-    """Add one image to `mask_metrics`; returns its own values.
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is known of one image of a test, or of one sample of a task without masks.
 
     Args:
-        metrics: Name -> metric.
-        masks: (1, H, W) map or mask of a region, or (M, H, W) instances.
-        truth: (1, H, W), or (I, H, W).
-        scores: (M,) scores of the instances in [0, 1], where they have some.
+        fields: What it is, how its masks did, and what was answered about its group; `benchmark` is among them.
+        prediction: Of its group.
+        image: Number of the image in its group; None where the row is of the whole sample.
     """
-    values: dict[str, float] = {}
-    for name, metric in metrics.items():
-        value = metric(masks, truth, scores) if name == "ap" else metric(masks, truth)
-        values |= {part: v.item() for part, v in (value if isinstance(value, dict) else {name: value}).items()}
-    return values
+
+    fields: dict[str, Any]
+    prediction: Prediction
+    image: int | None
 
 
 class Evaluation(nn.Module):
     """Metrics of greedy responses, by benchmark, or by task where samples belong to none.
 
-    `mask_metrics`, and for every task `reward`, `confidence`, the two of `ConfidenceCalibration` (with the reward clamped
-    to [0, 1]), `malformed` (share of responses that do not keep the format; what cannot be read counts as empty masks) and
-    `exact`: the share whose expressions are exactly those of the annotated response, in any order, over the samples that
-    have one.
+    What each task is measured by, and for every task `reward`, `confidence`, `malformed` (share of responses that do not
+    keep the format; what cannot be read counts as empty masks), `exact`: the share of answers that are exactly the annotated
+    one, over the samples that have one; and those of `ConfidenceCalibration`, where the reward lies in [0, 1].
 
     Args:
         benchmarks: Name of a benchmark -> its task; null for none.
+        calibration: Whether rewards lie in [0, 1], so that confidence can be compared with them.
     """
 
-    def __init__(self, benchmarks: Mapping[str, str] | None = None) -> None:
+    def __init__(self, benchmarks: Mapping[str, str] | None = None, calibration: bool = True) -> None:
         super().__init__()
-        names = {task: task for task in TASKS} | dict(benchmarks or {})
-        self.masks = nn.ModuleDict({name: nn.ModuleDict(mask_metrics(task)) for name, task in names.items()})
-        self.answers = nn.ModuleDict({name: nn.ModuleDict(_answer_metrics()) for name in names})
+        self.tasks = {task: task for task in TASKS} | dict(benchmarks or {})
+        self.measured = nn.ModuleDict(
+            {name: nn.ModuleDict(get_task(task).metrics()) for name, task in self.tasks.items()}
+        )
+        self.answers = nn.ModuleDict({name: nn.ModuleDict(_answer_metrics(calibration)) for name in self.tasks})
 
-    def update(self, judged: RewardBatch, predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
-        """Add B responses.
+    def measure(self, responses: Sequence[Response]) -> list[Response]:
+        """Add B responses to what their tasks are measured by; gives them with their own values.
 
         Args:
-            judged: What they are worth.
-            predictions: What was said of B groups, with confidence in [0, 1].
+            responses: With masks, where the task has some.
+        """
+        measured = []
+        for response in responses:
+            group = response.group
+            metrics: Any = self.measured[_name(response)]
+            task = get_task(group.task)
+            has_truth = all(getattr(group, name) is not None for name in task.needs)
+            values = task.update(metrics, group, response.answer, response.masks or ()) if has_truth else []
+            measured.append(replace(response, values=tuple(values)))
+        return measured
+
+    def update(self, responses: Sequence[Response], rewards: RewardBatch) -> list[Row]:
+        """Add B responses to what every task is measured by.
+
+        Args:
+            responses: With what `measure` gave, and confidence in [0, 1].
+            rewards: What they are worth.
 
         Returns:
-            One row an image: what it is, how its masks did, and what was said of its group.
+            A row an image, or a sample of a task without masks.
         """
-        rows = []
-        for reward, prediction in zip(judged.total, predictions, strict=True):
-            group, malformed = prediction.group, prediction.reason is not None
-            name, sure = group.benchmark or group.task, torch.tensor([prediction.confidence])
-            said = {"reward": reward.item(), "confidence": prediction.confidence}
-            said |= {"expressions": "; ".join(prediction.expressions), "malformed": prediction.reason or ""}
-            known = zip(prediction.masks, group.masks, strict=True) if group.masks else ()
-            for number, (mask, truth) in enumerate(known):
-                about = {"benchmark": name, "key": group.key, "image": group.paths[number] if group.paths else ""}
-                rows.append({**about, **score_image(self.masks[name], mask, truth), **said})
+        rows: list[Row] = []
+        for reward, response in zip(rewards.total, responses, strict=True):
+            group, confidence = response.group, response.confidence or 0.0
+            name, prediction = _name(response), prediction_of(response)
+            about = {"reward": reward.item(), "confidence": confidence}
+            about |= {key: _text(value) for key, value in response.answer.fields().items()}
+            about["malformed"] = response.answer.reason or ""
+            for number, values in enumerate(response.values or ()):
+                image = number if response.masks else None
+                path = group.paths[number] if group.paths else ""
+                rows.append(
+                    Row({"benchmark": name, "key": group.key, "image": path, **values, **about}, prediction, image)
+                )
             metrics: Any = self.answers[name]
             metrics["reward"].update(reward)
-            metrics["confidence"].update(prediction.confidence)
-            metrics["calibration"].update(sure, reward[None].clamp(0, 1))
-            metrics["malformed"].update(float(malformed))
-            if group.response is not None:
-                exact = TASKS[group.task].is_exact(prediction.expressions, group.response)
+            metrics["confidence"].update(confidence)
+            if "calibration" in metrics:
+                metrics["calibration"].update(torch.tensor([confidence]), reward[None])
+            metrics["malformed"].update(float(response.answer.reason is not None))
+            if (exact := get_task(group.task).agrees(response.answer, group)) is not None:
                 metrics["exact"].update(float(exact))
         return rows
 
     def compute(self) -> dict[str, Tensor]:
-        """`<benchmark or task>/<metric>` -> value, without what was never updated on any rank; then start over."""
+        """`<benchmark or task>/<measure>` -> value, without what was never updated on any rank; then start over."""
         values: dict[str, Tensor] = {}
-        for sets in (self.masks, self.answers):
+        for sets in (self.measured, self.answers):
             for name, metrics in sets.items():
-                values |= {f"{name}/{metric}": value for metric, value in compute_all(metrics).items()}
+                values |= {f"{name}/{measure}": value for measure, value in compute_all(metrics).items()}
         return values
 
 
@@ -117,6 +119,14 @@ def compute_all(metrics: Any) -> dict[str, Tensor]:
     return {name: value for name, value in values.items() if not torch.isnan(value)}
 
 
-def _answer_metrics() -> dict[str, Metric]:
+def _answer_metrics(calibration: bool) -> dict[str, Metric]:
     means = {name: MeanMetric() for name in ("reward", "confidence", "malformed", "exact")}
-    return {**means, "calibration": ConfidenceCalibration()}
+    return {**means, **({"calibration": ConfidenceCalibration()} if calibration else {})}
+
+
+def _name(response: Response) -> str:
+    return response.group.benchmark or response.group.task
+
+
+def _text(value: Any) -> str:
+    return "; ".join(map(str, value)) if isinstance(value, list) else str(value)

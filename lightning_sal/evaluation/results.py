@@ -1,6 +1,7 @@
 """Results of an evaluation on disk: a folder that tables, comparisons and failure pages are made from.
 
-summary.json          {"name", "benchmarks": {benchmark: {"task", "metrics": {metric: value}}}}
+summary.json          {"name", "tasks": {benchmark: task}, "metrics": {benchmark: {metric: value}},
+                      "measures": {metric: its heading, direction, ...}}
 <benchmark>.csv       one row an image, in the order of the data
 failures.html         the worst images of each benchmark with thumbnails; needs nothing beside it
 """
@@ -21,6 +22,9 @@ from PIL import Image
 from lightning_sal.files.reading import parse_object, read_text
 from lightning_sal.files.writing import appending, whole
 from lightning_sal.pages.html import data_uri, page_head
+from lightning_sal.tasks import TASKS, Measure, get_task
+from lightning_sal.tasks.measures import RESPONSES, primary
+from lightning_sal.tasks.measures import joined as joined_measures
 
 ESCAPED = "backslashreplace"  # what a name of a file holds that is not UTF-8
 WORST = 24  # images of a benchmark on the page of failures
@@ -31,8 +35,6 @@ figure { display: inline-block; margin: .6rem; padding: 1rem; max-width: 100%; v
 figcaption { margin-top: .5rem; font-size: .9rem }
 img { display: block; max-width: 100% }
 """
-LOWER_IS_BETTER = frozenset({"mae", "malformed", "ece"})
-PRIMARY = ("iasm", "s_measure")  # by which failures are ranked: of instances, of regions
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +45,17 @@ class Results:
         name: Of the method.
         tasks: Name of a benchmark -> its task.
         metrics: Name of a benchmark -> metric -> value.
+        measures: Metric -> its heading, direction, and what else a table must know of it.
     """
 
     name: str
     tasks: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    measures: dict[str, Measure] = field(default_factory=dict)
+
+    def measure(self, metric: str) -> Measure:
+        """What is known of a metric; one that nothing is said of is called by its name, and more of it is better."""
+        return self.measures.get(metric) or Measure(metric)
 
 
 def write_summary(results: Results, folder: Path) -> Path:
@@ -69,7 +77,11 @@ def read_summary(folder: Path) -> Results:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give a folder that `lightning test` or `score` has written")
     try:
-        results = Results(**parse_object(read_text(path)))
+        fields = parse_object(read_text(path))
+        stated: dict[str, Any] = fields.pop("measures", {})
+        results = Results(**fields)
+        measures = {name: Measure(**each) for name, each in stated.items()} or measures_of(results.tasks)
+        results.measures.update(measures)
         if (
             not isinstance(results.name, str)
             or not isinstance(results.tasks, dict)
@@ -79,6 +91,15 @@ def read_summary(folder: Path) -> Results:
         return results
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a summary of results: {error}") from None
+
+
+def measures_of(tasks: Mapping[str, str]) -> dict[str, Measure]:
+    """What the metrics of some benchmarks are.
+
+    Args:
+        tasks: Name of a benchmark -> its task; those that this process does not know are passed over.
+    """
+    return joined_measures([*(TASKS[task].measures() for task in tasks.values() if task in TASKS), RESPONSES])
 
 
 def _are_values(metrics: Any) -> bool:
@@ -98,6 +119,7 @@ def joined(results: Sequence[Results]) -> list[Results]:
             raise ValueError(f"two folders hold results of {result.name!r} on {twice[0]}: give one of them, or rename")
         whole.tasks.update(result.tasks)
         whole.metrics.update(result.metrics)
+        whole.measures.update(result.measures)
     return list(methods.values())
 
 
@@ -112,6 +134,7 @@ class ResultsWriter:
 
     Args:
         folder: Where to write; it must not hold results yet.
+        tasks: Name of a benchmark -> its task.
         part: Number of this process among those that write at once, each with every `parts`-th sample.
         parts: How many they are; the first joins what they wrote by `finish`.
 
@@ -119,8 +142,8 @@ class ResultsWriter:
         FileExistsError: The folder holds results.
     """
 
-    def __init__(self, folder: Path, part: int = 0, parts: int = 1) -> None:
-        self.folder, self.part, self.parts = folder, part, parts
+    def __init__(self, folder: Path, tasks: Mapping[str, str], part: int = 0, parts: int = 1) -> None:
+        self.folder, self.tasks, self.part, self.parts = folder, tasks, part, parts
         self.worst: dict[str, list[tuple[float, int, str]]] = {}
         self.images, self.samples, self.key = 0, -1, ""
 
@@ -146,10 +169,13 @@ class ResultsWriter:
             if new:
                 writer.writeheader()
             writer.writerow(row)
-        score = next(float(row[name]) for name in PRIMARY if name in row)
+        measures = get_task(self.tasks[benchmark]).measures()
+        name = primary(measures)
+        score = float(row[name])
+        badness = score if measures[name].lower_is_better else -score
         heap, self.images = self.worst.setdefault(benchmark, []), self.images + 1
-        if len(heap) < WORST or -score > heap[0][0]:
-            entry = (-score, -self.images, _figure(row, score, picture()))
+        if len(heap) < WORST or badness > heap[0][0]:
+            entry = (badness, -self.images, _figure(row, score, picture()))
             (heapq.heappush if len(heap) < WORST else heapq.heapreplace)(heap, entry)
 
     def close(self) -> None:
@@ -196,10 +222,11 @@ class ResultsWriter:
 def _figure(row: Mapping[str, Any], score: float, picture: Image.Image) -> str:
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     name = html.escape(str(row["image"] or row["key"]))
-    said = html.escape(" | ".join(str(row[key]) for key in ("expressions", "malformed") if row.get(key)))
+    texts = [row[key] for key in list(row)[list(row).index("confidence") + 1 :]] if "confidence" in row else []
+    words = html.escape(" | ".join(str(text) for text in texts if text))  # what was answered, and its fault
     return (
         f'<figure><img src="{data_uri(picture.convert("RGB"), quality=80)}" alt="{name}">'
-        f"<figcaption>{score:.3f} {name}<br>{said}</figcaption></figure>"
+        f"<figcaption>{score:.3f} {name}<br>{words}</figcaption></figure>"
     )
 
 

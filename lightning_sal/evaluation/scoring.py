@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from lightning_sal.datasets import LAYOUTS
+from lightning_sal.datasets import task_records
 from lightning_sal.datasets.layouts import listed
 from lightning_sal.datasets.predictions import Reader, image_name, prediction_readers
 from lightning_sal.datasets.records import Photograph
-from lightning_sal.evaluation.metrics import compute_all, mask_metrics, score_image
+from lightning_sal.evaluation.metrics import compute_all
 from lightning_sal.evaluation.results import ResultsWriter
 from lightning_sal.pages.drawing import panel
+from lightning_sal.samples import ImageGroup
+from lightning_sal.tasks import Task
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +32,13 @@ class Scored:
     read: Reader
 
 
-def pair_up(preds: Path, truth: Path, task: str, benchmark: str) -> list[Scored]:
+def pair_up(preds: Path, truth: Path, task: Task, benchmark: str) -> list[Scored]:
     """Every image of a benchmark with its prediction.
 
     Args:
         preds: What `prediction_readers` takes.
         truth: The benchmark, as distributed; where it holds splits, the test split is taken.
-        task: sod, sis or cosod.
+        task: Its task.
         benchmark: Its name.
 
     Raises:
@@ -44,7 +46,7 @@ def pair_up(preds: Path, truth: Path, task: str, benchmark: str) -> list[Scored]
         ValueError: Images without prediction or predictions without image, or two predictions of one: they are named.
     """
     images: dict[str, Photograph] = {}
-    for record in LAYOUTS[task].records(truth, "test"):
+    for record in task_records(task, truth, "test"):
         for photograph in record.photographs:
             name = image_name(photograph.path, task)
             if name in images:
@@ -60,28 +62,29 @@ def pair_up(preds: Path, truth: Path, task: str, benchmark: str) -> list[Scored]
 
 
 def score(
-    pairs: Iterable[Scored], task: str, writer: ResultsWriter, benchmark: str, **options: bool
+    pairs: Iterable[Scored], task: Task, writer: ResultsWriter, benchmark: str, **options: bool
 ) -> dict[str, float]:
     """Metrics over all pairs; a row for each goes to the writer.
 
     Args:
         pairs: What `pair_up` gives.
-        task: sod, sis or cosod.
+        task: What the masks answer.
         writer: Takes the rows.
         benchmark: Name of the benchmark.
-        **options: Those of `mask_metrics`.
+        **options: Those of the task's `metrics`.
 
     Raises:
         UnreadableSample: A file cannot be read, or does not fit.
     """
-    metrics = mask_metrics(task, **options)
+    metrics = task.metrics(**options)
     peaks: dict[str, float] = {}
     for pair in pairs:
         image, truth = pair.photograph.read()
         assert truth is not None  # records of a benchmark have ground truth
         masks, scores = pair.read((image.shape[0], image.shape[1]))
         row = {"benchmark": benchmark, "key": pair.name, "image": str(pair.photograph.path)}
-        values = score_image(metrics, masks, truth, scores)
+        group = ImageGroup(pair.name, task.name, (image,), (truth,))
+        (values,) = task.update(metrics, group, None, (masks,), scores)
         peaks[pair.name] = masks.max().item() if masks.numel() else 0.0
         writer.add(row | values, partial(panel, [image], [truth], [masks > 0.5], ""))
     _warn_of_dark(peaks)

@@ -10,20 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_sal.evaluation.results import LOWER_IS_BETTER, Results, read_images, read_summary
+from lightning_sal.evaluation.results import Results, read_images, read_summary
+from lightning_sal.tasks import Measure
+from lightning_sal.tasks.measures import joined as joined_measures
 
-# What papers report, where no metrics are asked for: the first four of regions, the others of instances.
-HEADS = {
-    "s_measure": "S",
-    "e_max": "E max",
-    "f_max": "F max",
-    "mae": "MAE",
-    "ap50": "AP50",
-    "ap70": "AP70",
-    "iasm": "IASM",
-}
-# Metrics of a benchmark that are means over its images, so that images can be resampled.
-PER_IMAGE = ("s_measure", "mae", "e_mean", "e_adaptive", "f_mean", "f_adaptive", "giou", "iasm")
 _LATEX = str.maketrans(
     {c: rf"\{c}" for c in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -42,19 +32,26 @@ def columns(results: Sequence[Results], metrics: Sequence[str] = ()) -> list[tup
     names = sorted({metric for _, metric in known})
     if unknown := [metric for metric in metrics if metric not in names]:
         raise ValueError(f"no results have the metric {unknown[0]!r}; there are {', '.join(names)}")
-    wanted = [(benchmark, metric) for benchmark in benchmarks for metric in metrics or HEADS]
+    wanted = metrics or [name for name, measure in measures_of(results).items() if measure.reported]
+    wanted = [(benchmark, metric) for benchmark in benchmarks for metric in wanted]
     return [column for column in wanted if column in known]
+
+
+def measures_of(results: Sequence[Results]) -> dict[str, Measure]:
+    """What all of the results are measured by."""
+    return joined_measures(result.measures for result in results)
 
 
 def best(results: Sequence[Results], benchmark: str, metric: str) -> float | None:
     """The best value of a column, rounded as it is shown; None where no method has it."""
     values = [round(r.metrics[benchmark][metric], 3) for r in results if metric in r.metrics.get(benchmark, {})]
-    return (min if metric in LOWER_IS_BETTER else max)(values, default=None)
+    lower = measures_of(results).get(metric, Measure(metric)).lower_is_better
+    return (min if lower else max)(values, default=None)
 
 
 def markdown(results: Sequence[Results], metrics: Sequence[str] = ()) -> str:
     """One row a method, one column a metric of a benchmark."""
-    heads = [f"{benchmark} {_head(metric)}" for benchmark, metric in columns(results, metrics)]
+    heads = [f"{benchmark} {_heading(results, metric)}" for benchmark, metric in columns(results, metrics)]
     lines = [["method", *heads], ["---", *["---:"] * len(heads)]]
     lines += [[_plain(r.name), *cells] for r, cells in _cells(results, metrics, "**{}**".format)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -67,7 +64,7 @@ def latex(results: Sequence[Results], metrics: Sequence[str] = ()) -> str:
     for benchmark, _ in chosen:
         spans[benchmark] = spans.get(benchmark, 0) + 1
     over = " & ".join(rf"\multicolumn{{{n}}}{{c}}{{{_escape(benchmark)}}}" for benchmark, n in spans.items())
-    heads = " & ".join(_escape(_head(metric)) for _, metric in chosen)
+    heads = " & ".join(_escape(_heading(results, metric)) for _, metric in chosen)
     rows = [
         " & ".join([_escape(r.name), *cells]) + r" \\" for r, cells in _cells(results, metrics, r"\textbf{{{}}}".format)
     ]
@@ -129,9 +126,10 @@ def difference_lines(ours: Path, theirs: Path, metrics: Sequence[str] = ()) -> l
     Raises:
         ValueError: They share no benchmark, or not the images of one; or a metric is no mean over images.
     """
-    if wrong := [metric for metric in metrics if metric not in PER_IMAGE]:
-        raise ValueError(f"{wrong[0]!r} is no mean over images that can be resampled; use {', '.join(PER_IMAGE)}")
     first, second = read_summary(ours), read_summary(theirs)
+    per_image = [name for name, measure in measures_of([first, second]).items() if measure.per_image]
+    if wrong := [metric for metric in metrics if metric not in per_image]:
+        raise ValueError(f"{wrong[0]!r} is no mean over images that can be resampled; use {', '.join(per_image)}")
     shared = [benchmark for benchmark in first.tasks if benchmark in second.tasks]
     if not shared:
         raise ValueError(f"{ours} and {theirs} share no benchmark")
@@ -141,7 +139,7 @@ def difference_lines(ours: Path, theirs: Path, metrics: Sequence[str] = ()) -> l
         if set(ours_by_image) != set(theirs_by_image):
             raise ValueError(f"{benchmark}: {ours} and {theirs} hold different images")
         pairs = [(row, theirs_by_image[image]) for image, row in ours_by_image.items()]
-        for metric in (m for m in metrics or PER_IMAGE if all(m in side for side in pairs[0])):
+        for metric in (m for m in metrics or per_image if all(m in side for side in pairs[0])):
             mean, low, high = paired_bootstrap(*([float(pair[side][metric]) for pair in pairs] for side in (0, 1)))
             what, interval = f"{benchmark} {metric}: {first.name} - {second.name}", f"[{low:+.4f}, {high:+.4f}]"
             lines.append(f"{what} = {mean:+.4f}, 95 % {interval}, {len(pairs)} images\n")
@@ -176,8 +174,10 @@ def _cells(
     return rows
 
 
-def _head(metric: str) -> str:
-    return HEADS.get(metric, metric)
+def _heading(results: Sequence[Results], metric: str) -> str:
+    """What a column is called: as papers call it where they report it, else by the name of the metric."""
+    measure = measures_of(results).get(metric)
+    return measure.heading if measure and measure.reported else metric
 
 
 def _plain(name: str) -> str:

@@ -18,11 +18,10 @@ import torch
 
 from lightning_sal.datasets.photographs import read_group
 from lightning_sal.files.loading import refuse_non_finite
-from lightning_sal.inference.evidence import compose, segment_answers
-from lightning_sal.objectives import token_confidence
+from lightning_sal.inference.responses import Prediction, gather, prediction_of
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.policy import Policy
-from lightning_sal.samples import ImageGroup, Prediction, Rollout
+from lightning_sal.samples import ImageGroup, Rollout
 from lightning_sal.segmenters.base import Segmenter
 from lightning_sal.tiny.weights import embedded_segmenter
 
@@ -120,12 +119,7 @@ class Predictor:
         return self._predictions([group], rollout)[0]
 
     def _predictions(self, groups: Sequence[ImageGroup], rollout: Rollout) -> list[Prediction]:
-        answers, found = segment_answers(groups, rollout.texts, self.segmenter)
-        confidence = token_confidence(rollout.logp, rollout.mask).tolist()
-        return [
-            Prediction(group, text, answer.expressions, answer.reason, compose(group, masks), sure, masks)
-            for group, text, answer, masks, sure in zip(groups, rollout.texts, answers, found, confidence, strict=True)
-        ]
+        return [prediction_of(response) for response in gather(groups, rollout, self.segmenter)]
 
 
 def find_device(name: str) -> str:

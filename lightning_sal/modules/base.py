@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, Literal
@@ -12,17 +12,19 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
-from lightning_sal.evaluation.metrics import Evaluation
+from lightning_sal.evaluation.metrics import Evaluation, Row
 from lightning_sal.inference.predictor import Predictor
+from lightning_sal.inference.responses import Prediction, Response, gather, prediction_of
 from lightning_sal.modules import agreement
 from lightning_sal.modules.exact_resume import ExactResume
 from lightning_sal.modules.stopping import SaveAtEnd, StopAtSigterm
 from lightning_sal.modules.strategies import OneDevice, average_gradients, strategy_of, whole
-from lightning_sal.objectives import sft_loss, token_confidence
+from lightning_sal.objectives import sft_loss
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.policy import Policy
 from lightning_sal.rewards import Reward, RewardBatch
-from lightning_sal.samples import Batch, ImageGroup, Prediction, Rollout
+from lightning_sal.rewards.total import ROUNDING
+from lightning_sal.samples import Batch, ImageGroup, Rollout
 from lightning_sal.segmenters.base import Segmenter
 from lightning_sal.tiny.weights import embedded_segmenter
 
@@ -83,7 +85,7 @@ class PolicyModule(L.LightningModule):
             self.segmenter = embedded_segmenter() if self.segmenter is None else self.segmenter
             if isinstance(self.segmenter, torch.nn.Module):
                 self.segmenter.requires_grad_(False).eval()
-            self.evaluation = Evaluation()
+            self.evaluation = self._new_evaluation()
 
     def _make_policy(self) -> Policy:
         if self._trainer is None:  # made without one, in Python
@@ -123,9 +125,9 @@ class PolicyModule(L.LightningModule):
 
     def on_test_start(self) -> None:
         benchmarks = getattr(self.trainer.datamodule, "benchmarks", None)  # type: ignore[attr-defined]
-        self.evaluation = Evaluation(benchmarks).to(self.device)
+        self.evaluation = self._new_evaluation(benchmarks).to(self.device)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> tuple[list[dict[str, Any]], list[Prediction]]:
+    def test_step(self, batch: Batch, batch_idx: int) -> tuple[list[Row], list[Prediction]]:
         """Greedy responses: one row of values an image, and one prediction a group."""
         return self._evaluate_batch(batch)
 
@@ -141,20 +143,21 @@ class PolicyModule(L.LightningModule):
         with torch.no_grad():
             return self.policy.sample(self.policy.encode(groups), self.max_new_tokens, temperature=0)
 
-    def evaluate(self, groups: Sequence[ImageGroup]) -> tuple[RewardBatch, list[Prediction]]:
-        """Greedy responses to B groups: their rewards, and the predictions."""
-        rollout = self.respond(groups)
-        judged = self.reward(groups, rollout.texts, rollout.truncated, self.segmenter)
-        confidence = token_confidence(rollout.logp, rollout.mask).tolist()
-        parts = zip(groups, rollout.texts, judged.answers, judged.masks, confidence, strict=True)
-        return judged, [Prediction(g, text, a.expressions, a.reason, masks, c) for g, text, a, masks, c in parts]
+    def evaluate(self, groups: Sequence[ImageGroup]) -> tuple[RewardBatch, list[Response]]:
+        """Greedy responses to B groups: their rewards, and the responses with their masks."""
+        responses = gather(groups, self.respond(groups), self.segmenter)
+        return self.reward(responses), responses
 
-    def _evaluate_batch(self, batch: Batch) -> tuple[list[dict[str, Any]], list[Prediction]]:
+    def _evaluate_batch(self, batch: Batch) -> tuple[list[Row], list[Prediction]]:
         if not len(batch):  # of a rank that has no sample left, while others still gather weights for theirs
             self.respond([_NOTHING])
             return [], []
-        judged, predictions = self.evaluate(batch.groups)
-        return self.evaluation.update(judged, predictions), predictions
+        responses = self.evaluation.measure(gather(batch.groups, self.respond(batch.groups), self.segmenter))
+        return self.evaluation.update(responses, self.reward(responses)), list(map(prediction_of, responses))
+
+    def _new_evaluation(self, benchmarks: Mapping[str, str] | None = None) -> Evaluation:
+        low, high = self.reward.bounds
+        return Evaluation(benchmarks, calibration=low >= 0 and high <= 1 + ROUNDING)
 
     def _log_evaluation(self, stage: str) -> None:
         values = self.evaluation.compute()

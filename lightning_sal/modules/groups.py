@@ -103,7 +103,7 @@ class DAPO(GroupModule):
         self.prompts_per_step, self.overlong_buffer = prompts_per_step, overlong_buffer
 
     def shaped_rewards(self, experience: Experience) -> Tensor:
-        rewards = experience.judged.total
+        rewards = experience.rewards.total
         if self.overlong_buffer is None:
             return rewards
         lengths = experience.rollout.mask.sum(1).to(rewards.device)
@@ -192,6 +192,7 @@ def _join(rounds: Sequence[Experience]) -> Experience:
         tuple(group for each in rounds for group in each.groups),
         join_prompts([each.prompts for each in rounds]),
         join_rollouts([each.rollout for each in rounds]),
-        join_rewards([each.judged for each in rounds]),
+        [response for each in rounds for response in each.responses],
+        join_rewards([each.rewards for each in rounds]),
         selected,
     )

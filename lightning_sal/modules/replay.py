@@ -119,8 +119,8 @@ class Observer(L.Callback):
 
 def _non_finite_of(record: Any) -> Iterator[str]:
     """What of a rollout is not finite, and in which samples."""
-    rewards = {f"reward {name}": values for name, values in record.judged.terms.items()}
-    columns = {"log-probs": record.rollout.logp, **rewards, "reward": record.judged.total}
+    rewards = {f"reward {name}": values for name, values in record.rewards.terms.items()}
+    columns = {"log-probs": record.rollout.logp, **rewards, "reward": record.rewards.total}
     columns |= {"confidence": record.confidence, "advantages": record.advantages}
     faulty = {name: ~values.isfinite().view(len(values), -1).all(1) for name, values in columns.items()}
     for name, rows in faulty.items():

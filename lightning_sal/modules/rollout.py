@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_sal.inference.responses import Response, gather
 from lightning_sal.modules.base import PolicyModule
+from lightning_sal.modules.gathering import gather_rows
 from lightning_sal.modules.rollout_log import RatioLog, log_rollout
 from lightning_sal.objectives import policy_loss, token_confidence
 from lightning_sal.objectives.policy import Ratio, Reduction, Surrogate
@@ -32,7 +34,8 @@ class RolloutRecord:
     Args:
         groups: B image groups, one a response: each of the P groups comes G times.
         rollout: The sampled responses.
-        judged: Rewards, answers and masks.
+        responses: They, with what the reward needed of them.
+        rewards: What they are worth.
         confidence: (B,) in [0, 1].
         advantages: (B,); 0 for responses that the update left out.
         seconds: Phase -> wall time.
@@ -40,7 +43,8 @@ class RolloutRecord:
 
     groups: tuple[ImageGroup, ...]
     rollout: Rollout
-    judged: RewardBatch
+    responses: Sequence[Response]
+    rewards: RewardBatch
     confidence: Tensor
     advantages: Tensor
     seconds: dict[str, float] = field(default_factory=dict)
@@ -54,14 +58,16 @@ class Experience:
         groups: P image groups.
         prompts: They, encoded.
         rollout: The sampled responses.
-        judged: Their rewards.
+        responses: They, with what the reward needed of them.
+        rewards: What they are worth.
         selected: Indices of the prompts whose responses are trained on.
     """
 
     groups: tuple[ImageGroup, ...]
     prompts: Prompts
     rollout: Rollout
-    judged: RewardBatch
+    responses: Sequence[Response]
+    rewards: RewardBatch
     selected: list[int]
 
 
@@ -141,7 +147,7 @@ class RolloutModule(PolicyModule):
 
     def shaped_rewards(self, experience: Experience) -> Tensor:
         """(B,) rewards that the advantage rests on."""
-        return experience.judged.total
+        return experience.rewards.total
 
     def training_step(self, batch: Batch | Phased, batch_idx: int) -> Tensor:
         phase, data = batch if isinstance(batch, Phased) else ("rl", batch)
@@ -201,8 +207,16 @@ class RolloutModule(PolicyModule):
                 pending = self.accumulate(losses(first=False), len(parts))
         advantages = self.advantages(rewards, confidence)
         self.record = RolloutRecord(
-            self._repeated(experience.groups), rollout, experience.judged, confidence, advantages, seconds
+            self._repeated(experience.groups),
+            rollout,
+            experience.responses,
+            experience.rewards,
+            confidence,
+            advantages,
+            seconds,
         )
+        rows = self._rows(experience.selected)
+        self._observed = {name: experience.rewards.observed[name][rows] for name in self.reward.remembers}
         log_rollout(self, self.record)
         self.log_dict(ratios.over(self))
         if reference is not None:
@@ -227,9 +241,9 @@ class RolloutModule(PolicyModule):
                     generator=generator,
                 )
             with self.clock("segment", seconds):
-                repeated = self._repeated(groups)
-                judged = self.reward(repeated, rollout.texts, rollout.truncated, self.segmenter)
-        return Experience(tuple(groups), prompts, rollout, judged, list(range(len(groups))))
+                responses = gather(self._repeated(groups), rollout, self.segmenter, self.reward.needs)
+                rewards = self.reward(responses)
+        return Experience(tuple(groups), prompts, rollout, responses, rewards, list(range(len(groups))))
 
     def memory_knob(self, phase: str) -> str:
         if phase == "sample":
@@ -240,10 +254,11 @@ class RolloutModule(PolicyModule):
         return super().memory_knob(phase)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Log the seconds of each phase, now that the last backward pass and the optimiser are done."""
+        """Log the seconds of each phase and let the reward remember, now that backward pass and optimiser are done."""
         super().optimizer_step(*args, **kwargs)
         if self.record is None:
             return
+        self.reward.commit({name: gather_rows(self, values) for name, values in self._observed.items()})
         seconds = self.record.seconds
         seconds["update"] = self._now() - self._update_started
         self.log_dict({f"train/seconds/{phase}": value for phase, value in seconds.items()})
@@ -261,11 +276,13 @@ class RolloutModule(PolicyModule):
 
     def _totals(self, experience: Experience) -> list[float]:
         """Responses and response tokens of the whole step on all ranks."""
-        rows = [
-            row * self.responses_per_prompt + g for row in experience.selected for g in range(self.responses_per_prompt)
-        ]
+        rows = self._rows(experience.selected)
         tokens = experience.rollout.mask[rows].sum()
         return self.all_reduce(torch.stack([torch.tensor(len(rows), device=self.device), tokens]).double()).tolist()
+
+    def _rows(self, prompts: Sequence[int]) -> list[int]:
+        """The rows of the responses to some prompts."""
+        return [row * self.responses_per_prompt + g for row in prompts for g in range(self.responses_per_prompt)]
 
     def _repeated(self, groups: Sequence[ImageGroup]) -> tuple[ImageGroup, ...]:
         return tuple(group for group in groups for _ in range(self.responses_per_prompt))

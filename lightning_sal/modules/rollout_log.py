@@ -59,12 +59,13 @@ class RatioLog:
 
 def log_rollout(module: Any, record: RolloutRecord) -> None:
     """Log means over all ranks; a fixed set of sums is reduced once, whatever tasks a rank happened to draw."""
-    judged, rollout = record.judged, record.rollout
-    malformed = torch.tensor([float(answer.reason is not None) for answer in judged.answers])
+    rewards, rollout = record.rewards, record.rollout
+    answers = [response.answer for response in record.responses]
+    malformed = torch.tensor([float(answer.reason is not None) for answer in answers])
     columns = {
-        "reward/mean": judged.total,
-        **{f"reward/{name}": values for name, values in judged.terms.items()},
-        "reward_squared": judged.total**2,
+        "reward/mean": rewards.total,
+        **{f"reward/{name}": values for name, values in rewards.terms.items()},
+        "reward_squared": rewards.total**2,
         "confidence": record.confidence,
         "advantage/mean": record.advantages,
         "advantage_squared": record.advantages**2,

@@ -15,10 +15,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d
 
+from lightning_sal.inference.responses import Prediction
 from lightning_sal.pages.drawing import colour
 from lightning_sal.pages.html import data_uri
-from lightning_sal.samples import Prediction
-from lightning_sal.tasks import SEMANTIC, task_of
+from lightning_sal.tasks import SEMANTIC
 
 LONGEST_SIDE = 480  # pixels of an image on the page
 FILL, OUTLINE = 64, 255  # opacity of a mask and of its border
@@ -67,9 +67,10 @@ def answer_html(prediction: Prediction, *, style: bool = True, longest_side: int
     Returns:
         One line.
     """
-    answer = task_of(prediction.group).parse(prediction.text)
-    images = zip(prediction.group.images, prediction.drawn, strict=True)
-    last = max(0, len(prediction.drawn[0]) - 1)  # where only the union of the masks was kept, all expressions light it
+    answer = prediction.answer
+    drawn = prediction.drawn or tuple(torch.zeros(0, *image.shape[:2]) for image in prediction.group.images)
+    images = zip(prediction.group.images, drawn, strict=True)
+    last = max(0, len(drawn[0]) - 1)  # where only the union of the masks was kept, all expressions light it
     numbered = [(min(number, last), words) for number, words in enumerate(prediction.expressions)]
     parts = [
         '<div class="images">',
@@ -82,8 +83,8 @@ def answer_html(prediction: Prediction, *, style: bool = True, longest_side: int
     if prediction.reason is not None:
         parts.append(f'<p class="malformed">Malformed: {_escaped(prediction.reason)}</p>')
         parts.append(f"<pre>{_escaped(prediction.text)}</pre>")
-    elif answer.think:
-        parts.append(f'<p class="think">{_reasoning(answer.think, numbered)}</p>')
+    elif answer.reasoning:
+        parts.append(f'<p class="think">{_reasoning(answer.reasoning, numbered)}</p>')
     confidence = prediction.confidence
     parts.append(
         f'<p class="confidence">confidence {confidence:.2f}<i style="--confidence: {100 * confidence:.0f}%"></i></p>'

@@ -23,9 +23,9 @@ from lightning_sal.datasets.photographs import ANSWERS
 from lightning_sal.datasets.predictions import parse_prediction
 from lightning_sal.files.reading import read_object
 from lightning_sal.files.writing import numbered
+from lightning_sal.inference.responses import Prediction
 from lightning_sal.pages.gallery import Gallery
 from lightning_sal.pages.prediction_files import append, delete_listed, pictures, write
-from lightning_sal.samples import Prediction
 from lightning_sal.tasks import get_task
 
 PAGES, INSTANCES = "index*.html", "instances.json"
@@ -103,7 +103,7 @@ class AnswerFolder:
             unanswered: A line for each group that could not be answered.
         """
         (self.folder / INSTANCES).unlink(missing_ok=True)
-        if any(get_task(task).instances for task, _ in self._done):
+        if any(get_task(task).masks_per_image is None for task, _ in self._done):
             write_instances(self.folder / INSTANCES, self._instances())
         self._lock.close()
         return self.gallery.finish(unanswered)
@@ -140,13 +140,15 @@ class AnswerFolder:
 
     def _instances(self) -> Iterator[Instances]:
         for fields in self._whole_lines():
-            if not get_task(fields["task"]).instances:
+            task = get_task(fields["task"])
+            if task.masks_per_image is not None:
                 continue
+            labels = list(task.parse(fields["response"]).labels)
             for image, masks, overlay in zip(fields["images"], fields["masks"], fields["overlays"], strict=True):
                 with Image.open(self.folder / overlay) as drawn:
                     width, height = drawn.size
                 found = [np.asarray(Image.open(self.folder / mask)) > 0 for mask in masks]
-                yield Instances(image, (height, width), found, fields["expressions"], fields["confidence"])
+                yield Instances(image, (height, width), found, labels, fields["confidence"])
 
 
 def _difference(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

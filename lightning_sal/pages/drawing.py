@@ -61,7 +61,7 @@ def overlay(image: Tensor, masks: Tensor, alpha: float = 0.5) -> Tensor:
 def panel(
     images: Sequence[Tensor],
     truth: Sequence[Tensor] | None,
-    predicted: Sequence[Tensor],
+    predicted: Sequence[Tensor] | None,
     text: str,
     *,
     title: str = "",
@@ -72,14 +72,14 @@ def panel(
     Args:
         images: K tensors (H, W, 3) uint8; sizes may differ. With K = 0 there are the words alone.
         truth: K tensors (N, H, W) bool; None leaves the column out.
-        predicted: K tensors (N, H, W) bool.
+        predicted: K tensors (N, H, W) bool; None or empty leaves the column out.
         text: The whole response.
         title: A line or more above.
         size: Longest side of an image in pixels. Larger ones are scaled down to it, smaller ones up by the largest
             whole factor that keeps within it.
     """
     named = [("image", [None] * len(images)), ("truth", truth), ("predicted", predicted)]
-    columns = [(name, masks) for name, masks in named if masks is not None and images]
+    columns = [(name, masks) for name, masks in named if masks and images]
     rows = []
     for row, image in enumerate(images):
         drawn = (_scaled(image, masks[row], size) for _, masks in columns)
@@ -100,7 +100,7 @@ def panel(
         for left, part in zip(lefts, row, strict=True):
             page.paste(part, (left, y))
         y += row[0].height + GAP
-    _write(draw, words, (MARGIN + image_width + GAP, top + LINE), max((len(m) for m in predicted), default=0))
+    _write(draw, words, (MARGIN + image_width + GAP, top + LINE), max((len(m) for m in predicted or ()), default=0))
     return page
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_sal.files.writing import whole
+from lightning_sal.inference.responses import Prediction
 from lightning_sal.pages.answer import answer_html, answer_style
 from lightning_sal.pages.html import page_head
 from lightning_sal.pages.prediction_files import append
-from lightning_sal.samples import Prediction
 from lightning_sal.tasks import get_task
 
 A_PAGE = 200  # answers

@@ -2,7 +2,8 @@
 
 A line of `predictions.jsonl`, one a group, with files relative to its folder:
 
-    {"task", "benchmark", "key", "images", "response", "expressions", "reason", "confidence", "masks", "overlays"}
+    {"task", "benchmark", "key", "images", "response", "reason", "confidence", "masks", "overlays"}, and what is answered:
+    {"expressions"} where it is referring expressions
 
 `images` are paths as they were given; `masks` is a list an image, of one file for a region or one an instance.
 """
@@ -20,8 +21,8 @@ from torch import Tensor
 
 from lightning_sal.datasets.predictions import parse_prediction
 from lightning_sal.files.writing import appending, whole
+from lightning_sal.inference.responses import Prediction
 from lightning_sal.pages.drawing import overlay
-from lightning_sal.samples import Prediction
 from lightning_sal.tasks import get_task
 
 LONGEST_STEM = 200  # bytes; file systems allow 255 for the whole name
@@ -43,11 +44,14 @@ def write(folder: Path, prediction: Prediction, claim: Claim) -> dict[str, Any]:
     """
     group = prediction.group
     masks, overlays = [], []
+    if not prediction.masks:  # of a task without masks
+        masks = [[] for _ in group.images]
     claimed: list[Path] = []
-    pictures = zip(group.images, prediction.masks, prediction.drawn, strict=True)
+    pictures = zip(group.images if prediction.masks else (), prediction.masks, prediction.drawn, strict=True)
     try:
         for number, (image, found, drawn) in enumerate(pictures):
-            endings = [f"_{i}.png" for i in range(len(found))] if get_task(group.task).instances else [".png"]
+            single = get_task(group.task).masks_per_image == 1
+            endings = [".png"] if single else [f"_{i}.png" for i in range(len(found))]
             mask_files, overlay_file = claim(_stem(prediction, number), endings)
             claimed += [*mask_files, overlay_file]
             for file, mask in zip(mask_files, found, strict=True):
@@ -65,7 +69,7 @@ def write(folder: Path, prediction: Prediction, claim: Claim) -> dict[str, Any]:
         "key": group.key,
         "images": list(group.paths),
         "response": prediction.text,
-        "expressions": list(prediction.expressions),
+        **prediction.answer.fields(),
         "reason": prediction.reason,
         "confidence": prediction.confidence,
         "masks": masks,

@@ -1,4 +1,4 @@
-"""The terms of the reward: each judges B responses by one criterion and gives reasons beside its values."""
+"""The terms of the reward: each scores B responses by one criterion and gives reasons beside its values."""
 
 from __future__ import annotations
 
@@ -11,29 +11,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_sal.metrics.functional import instance_aligned_structure_measure, structure_measure
-from lightning_sal.samples import ImageGroup
-from lightning_sal.tasks import Answer, get_task
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A response with all that a term may judge it by.
-
-    Args:
-        group: The image group that it answers.
-        text: The whole response.
-        answer: What was read from it.
-        truncated: Whether it hit the token limit before it ended.
-        masks: K predicted masks (N, H, W) bool, composed by the task: N = 1 for regions, one an expression for
-            instances.
-    """
-
-    group: ImageGroup
-    text: str
-    answer: Answer
-    truncated: bool
-    masks: tuple[Tensor, ...]
+from lightning_sal.inference.responses import MASKS, Response
+from lightning_sal.tasks import get_task
+from lightning_sal.tasks.measures import primary
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,82 +23,114 @@ class Scores:
     Args:
         values: (B,) float.
         reasons: For each response a line that says why its value is what it is, where there is something to say.
+        observed: (B, ...) what `RewardTerm.commit` gets to remember; None for the values.
     """
 
     values: Tensor
     reasons: tuple[str | None, ...]
+    observed: Tensor | None = None
 
 
 class RewardTerm(nn.Module, ABC):
     """A criterion of the reward; a new one is a subclass that YAML names by its class_path.
 
-    It is a module so that a term with state keeps it where the checkpoint finds it: in buffers, whose shapes stay.
+    `forward` is pure: called twice it gives the same. What a term remembers it keeps in buffers, whose shapes stay, where
+    checkpoints find it, and changes in `commit` alone. So validation, responses that dynamic sampling throws away, and
+    comparisons before and after a run never move it.
     """
 
     name: ClassVar[str]
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """What it needs of a response beside group, text, answer, tokens and confidence: `masks`."""
+    bounds: ClassVar[tuple[float, float]] = (float("-inf"), float("inf"))
+    """The least and the largest value that it gives; CGPO refuses a total that may leave [0, 1]."""
 
     @abstractmethod
-    def forward(self, judged: Sequence[Judged]) -> Scores:
-        """Score B responses."""
+    def forward(self, responses: Sequence[Response]) -> Scores:
+        """Score B responses.
+
+        Args:
+            responses: What is judged, with what `needs` names.
+
+        Returns:
+            Values within `bounds`, and reasons.
+        """
+
+    def commit(self, observed: Tensor) -> None:
+        """Remember what an update was made from; called once after it, alike on all ranks.
+
+        Args:
+            observed: (N, ...) what `forward` observed of all responses that were learnt from, those of all ranks in their
+                order.
+        """
 
 
 class Correctness(RewardTerm):
-    """How well the predicted masks agree with the ground truth.
+    """How well the answer agrees with the ground truth: the primary measure of its task, averaged over its images.
 
-    Regions (SOD, CoSOD): the S-measure (Fan et al. 2017, arXiv:1708.00786) of their union, averaged over the K images.
-    Instances (SIS): IASM, the mean S-measure after Hungarian matching, over matched and unmatched instances alike.
-    A response without a readable expression gets 0.
+    S-measure of the region for SOD and CoSOD, IASM for SIS. A response without a readable answer gets 0.
     """
 
     name = "correctness"
+    needs = frozenset({MASKS})
+    bounds = (0.0, 1.0)
 
-    def forward(self, judged: Sequence[Judged]) -> Scores:
+    def forward(self, responses: Sequence[Response]) -> Scores:
         """Score B responses in [0, 1].
 
         Raises:
             ValueError: If the ground truth of a group is unknown.
         """
-        per_image: list[list[float]] = [[] for _ in judged]
-        by_size: dict[torch.Size, list[tuple[int, Tensor, Tensor]]] = defaultdict(list)
-        for row, item in enumerate(judged):
-            if item.group.masks is None:
-                raise ValueError(f"{item.group.key}: correctness needs masks and this sample has none; give its masks")
-            if not item.answer.expressions:
-                continue
-            for mask, target in zip(item.masks, item.group.masks, strict=True):
-                target = target.to(mask.device)
-                if get_task(item.group.task).instances:
-                    per_image[row].append(float(instance_aligned_structure_measure(mask, target)))
-                else:
-                    by_size[mask.shape].append((row, mask, target))
-        for same_size in by_size.values():
-            rows, masks, targets = zip(*same_size, strict=True)
-            for row, value in zip(rows, structure_measure(torch.cat(masks), torch.cat(targets)).tolist(), strict=True):
-                per_image[row].append(value)
-        values = torch.tensor([sum(scores) / len(scores) if scores else 0.0 for scores in per_image])
-        return Scores(values, tuple(_no_mask(item) for item in judged))
+        values = torch.zeros(len(responses), dtype=torch.float64)
+        by_task: dict[str, list[int]] = defaultdict(list)
+        for row, response in enumerate(responses):
+            by_task[response.group.task].append(row)
+        for name, rows in by_task.items():
+            values[rows] = torch.tensor(_task_correctness(name, [responses[row] for row in rows]), dtype=torch.float64)
+        return Scores(values.float(), tuple(map(_reason, responses)))
 
 
 class Format(RewardTerm):
     """Whether the response keeps the format: 0.5 for its two blocks + 0.5 for the grammar of the answer."""
 
     name = "format"
+    bounds = (0.0, 1.0)
 
-    def forward(self, judged: Sequence[Judged]) -> Scores:
+    def forward(self, responses: Sequence[Response]) -> Scores:
         """Score B responses by 0, 0.5 or 1."""
-        values = torch.tensor([item.answer.format_reward for item in judged])
-        return Scores(values, tuple(_malformed(item) for item in judged))
+        values = torch.tensor([response.answer.format_reward for response in responses])
+        return Scores(values, tuple(_malformed(response) for response in responses))
 
 
-def _malformed(item: Judged) -> str | None:
-    reason = item.answer.reason
-    return f"cut off at the token limit: {reason}" if reason and item.truncated else reason
+def _task_correctness(name: str, responses: Sequence[Response]) -> list[float]:
+    """Correctness of the responses to one task; measures that an evaluation has taken already are not taken again."""
+    task = get_task(name)
+    for response in responses:
+        task.require(response.group)
+    if all(response.values is not None for response in responses):
+        key = primary(task.measures())
+        return [
+            sum(row[key] for row in response.values or ()) / len(response.values or ())
+            if response.answer.labels
+            else 0.0
+            for response in responses
+        ]
+    return task.correctness(
+        [response.group for response in responses],
+        [response.answer for response in responses],
+        [response.masks for response in responses],
+    )
 
 
-def _no_mask(item: Judged) -> str | None:
+def _malformed(response: Response) -> str | None:
+    reason = response.answer.reason
+    return f"cut off at the token limit: {reason}" if reason and response.truncated else reason
+
+
+def _reason(response: Response) -> str | None:
     """Why there is nothing to measure, or None where there is."""
-    if not item.answer.expressions:
-        return _malformed(item)
-    if not any(mask.any() for mask in item.masks):
+    if not response.answer.labels:
+        return _malformed(response)
+    if response.masks and not any(mask.any() for mask in response.masks):
         return "no mask: the segmenter found no pixel for any expression"
     return None

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lightning_sal.inference.evidence import compose_answers
-from lightning_sal.rewards.terms import Correctness, Format, Judged, RewardTerm, Scores
-from lightning_sal.samples import ImageGroup
-from lightning_sal.segmenters.base import Segmenter
-from lightning_sal.tasks import Answer
+from lightning_sal.inference.responses import Response
+from lightning_sal.rewards.terms import Correctness, Format, RewardTerm, Scores
+
+ROUNDING = 1e-6  # by which a value in half precision or a mean may leave its bounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +23,13 @@ class RewardBatch:
         total: (B,) float32 on the CPU, the weighted sum of the terms.
         terms: Name of a term -> its (B,) float32 values on the CPU, before weighting.
         reasons: Name of a term -> its B reasons (one line or None).
-        answers: What was read from the responses.
-        masks: For each response the K predicted masks (N, H, W) bool of its images, where the segmenter put them.
+        observed: Name of a term -> (B, ...) what it will remember of these responses, once they have been learnt from.
     """
 
     total: Tensor
     terms: dict[str, Tensor]
     reasons: dict[str, tuple[str | None, ...]]
-    answers: tuple[Answer, ...]
-    masks: tuple[tuple[Tensor, ...], ...]
+    observed: dict[str, Tensor]
 
 
 def join_rewards(parts: Sequence[RewardBatch]) -> RewardBatch:
@@ -41,8 +38,7 @@ def join_rewards(parts: Sequence[RewardBatch]) -> RewardBatch:
         total=torch.cat([part.total for part in parts]),
         terms={name: torch.cat([part.terms[name] for part in parts]) for name in parts[0].terms},
         reasons={name: tuple(r for part in parts for r in part.reasons[name]) for name in parts[0].reasons},
-        answers=tuple(answer for part in parts for answer in part.answers),
-        masks=tuple(masks for part in parts for masks in part.masks),
+        observed={name: torch.cat([part.observed[name] for part in parts]) for name in parts[0].observed},
     )
 
 
@@ -65,37 +61,84 @@ class Reward(nn.Module):
         if set(self.weights) != set(names) or not all(map(math.isfinite, self.weights.values())):
             raise ValueError(f"reward weights {self.weights} must give each of {names} a finite number, and no other")
 
-    def forward(
-        self, groups: Sequence[ImageGroup], texts: Sequence[str], truncated: Tensor, segmenter: Segmenter
-    ) -> RewardBatch:
-        """Judge B responses; the segmenter is called once.
+    @property
+    def needs(self) -> frozenset[str]:
+        """What its terms need of a response beside the answer."""
+        return frozenset().union(*(term.needs for term in self._terms.values()))
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the largest total, by the bounds of the terms."""
+        weighted = [(self.weights[name], term.bounds) for name, term in self._terms.items()]
+        ends = [sorted(weight * end if weight else 0.0 for end in bounds) for weight, bounds in weighted]
+        low, high = (math.fsum(side) for side in zip(*ends, strict=True))
+        return low, high
+
+    def require_probability(self, who: str) -> None:
+        """Check that no total can leave [0, 1].
 
         Args:
-            groups: B image groups, one a response; a group may come several times.
-            texts: B responses.
-            truncated: (B,) bool, True where a response hit the token limit.
-            segmenter: Finds the masks of the expressions.
+            who: Needs it, for the error.
 
         Raises:
-            ValueError: If the three are not equally many, or a term gives a value that is not finite.
+            ValueError: One can; the line names the first term without bounds, or the bounds of the total.
         """
-        if not len(groups) == len(texts) == len(truncated):
+        low, high = self.bounds
+        unbounded = [name for name, term in self._terms.items() if not all(map(math.isfinite, term.bounds))]
+        if unbounded:
             raise ValueError(
-                f"{len(groups)} groups, {len(texts)} texts and {len(truncated)} truncated flags: "
-                "the reward needs one of each for a response"
+                f"{who} compares rewards with a confidence in [0, 1], and the reward term '{unbounded[0]}' states no "
+                "bounds: set `bounds = (0.0, 1.0)` in its class"
             )
-        answers, masks = compose_answers(groups, texts, segmenter)
-        judged = [Judged(*parts) for parts in zip(groups, texts, answers, truncated.tolist(), masks, strict=True)]
-        scores: dict[str, Scores] = {name: term(judged) for name, term in self.terms.items()}
+        if low < -ROUNDING or high > 1 + ROUNDING:
+            raise ValueError(
+                f"{who} compares rewards with a confidence in [0, 1], and with the weights {self.weights} a total lies in "
+                f"[{low:g}, {high:g}]: give weights that keep it within [0, 1]"
+            )
+
+    def forward(self, responses: Sequence[Response]) -> RewardBatch:
+        """Score B responses.
+
+        Args:
+            responses: With what `needs` names.
+
+        Raises:
+            ValueError: If a term gives a value that is not finite or outside of its bounds.
+        """
+        scores: dict[str, Scores] = {name: term(responses) for name, term in self._terms.items()}
         terms = {name: score.values.detach().float().cpu() for name, score in scores.items()}
         for name, values in terms.items():
-            for item, value in zip(judged, values.tolist(), strict=True):
-                if not math.isfinite(value):
-                    raise ValueError(f"{item.group.key}: reward term '{name}' gave {value}; it must be finite")
+            self._check(name, values.tolist(), responses)
+        observed = {name: score.values if score.observed is None else score.observed for name, score in scores.items()}
+        total = sum((self.weights[name] * values for name, values in terms.items()), torch.zeros(len(responses)))
+        low, high = self.bounds
         return RewardBatch(
-            total=sum((self.weights[name] * values for name, values in terms.items()), torch.zeros(len(judged))),
+            total=total.clamp(low, high),  # what rounding may have added
             terms=terms,
             reasons={name: score.reasons for name, score in scores.items()},
-            answers=answers,
-            masks=masks,
+            observed={name: values.detach() for name, values in observed.items()},
         )
+
+    def commit(self, observed: dict[str, Tensor]) -> None:
+        """Let each term remember what an update was made from; see `RewardTerm.commit`."""
+        for name, term in self._terms.items():
+            term.commit(observed[name])
+
+    @property
+    def remembers(self) -> tuple[str, ...]:
+        """The names of the terms that remember anything."""
+        return tuple(name for name, term in self._terms.items() if type(term).commit is not RewardTerm.commit)
+
+    @property
+    def _terms(self) -> dict[str, RewardTerm]:
+        return dict(self.terms.items())  # type: ignore[arg-type]  ModuleDict's own type is Module
+
+    def _check(self, name: str, values: list[float], responses: Sequence[Response]) -> None:
+        low, high = self._terms[name].bounds
+        for response, value in zip(responses, values, strict=True):
+            if not math.isfinite(value):
+                raise ValueError(f"{response.group.key}: reward term '{name}' gave {value}; it must be finite")
+            if not low - ROUNDING <= value <= high + ROUNDING:
+                raise ValueError(
+                    f"{response.group.key}: reward term '{name}' gave {value}, outside of its bounds [{low:g}, {high:g}]"
+                )

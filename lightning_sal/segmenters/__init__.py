@@ -6,15 +6,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning_sal.samples import VisualPrompt
     from lightning_sal.segmenters.base import Segmenter
+    from lightning_sal.segmenters.by_prompt import SegmenterByPrompt
     from lightning_sal.segmenters.evf_sam2 import EVFSAM2
-    from lightning_sal.segmenters.sam2_prompt import SAM2Prompt, VisualPrompt
+    from lightning_sal.segmenters.sam2_prompt import SAM2Prompt
 
-__all__ = ["EVFSAM2", "SAM2Prompt", "Segmenter", "VisualPrompt"]
-_HOME = {"EVFSAM2": "evf_sam2", "SAM2Prompt": "sam2_prompt", "Segmenter": "base", "VisualPrompt": "sam2_prompt"}
+__all__ = ["EVFSAM2", "SAM2Prompt", "Segmenter", "SegmenterByPrompt", "VisualPrompt"]
+_HOME = {
+    "EVFSAM2": "segmenters.evf_sam2",
+    "SAM2Prompt": "segmenters.sam2_prompt",
+    "Segmenter": "segmenters.base",
+    "SegmenterByPrompt": "segmenters.by_prompt",
+    "VisualPrompt": "samples",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(import_module(f"lightning_sal.{_HOME[name]}"), name)

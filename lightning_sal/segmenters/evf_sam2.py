@@ -173,18 +173,18 @@ class EVFSAM2(nn.Module):
             return torch.zeros(0, *image.shape[:2], device=self.visual_model.no_mem_embed.device)
         return self.logits([image], [ids])[0]
 
-    def segment(self, images: Sequence[Tensor], expressions: Sequence[Sequence[str]]) -> list[Tensor]:
+    def segment(self, images: Sequence[Tensor], prompts: Sequence[Sequence[str]]) -> list[Tensor]:
         """One mask an expression, in the frame of its image; evaluation mode, no gradient.
 
         Args:
             images: B tensors of shape (H, W, 3), uint8 RGB; sizes may differ.
-            expressions: For each image its E >= 0 expressions, tags removed, `[semantic]` kept. What exceeds BEiT-3's
+            prompts: For each image its E >= 0 expressions, tags removed, `[semantic]` kept. What exceeds BEiT-3's
                 position table is cut off.
 
         Returns:
             B boolean tensors of shape (E, H, W) on the device of the weights, True inside the object.
         """
-        return segment_distinct(self, images, expressions, self._logits_of_texts, self.max_batch)
+        return segment_distinct(self, images, prompts, self._logits_of_texts, self.max_batch)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, start and end token included, at most as many as BEiT-3 has positions for.

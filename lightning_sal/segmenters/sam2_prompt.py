@@ -6,10 +6,8 @@ a side of the square that SAM2 sees.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_sal.samples import VisualPrompt
 from lightning_sal.segmenters.batching import segment_distinct
 from lightning_sal.segmenters.sam2_model import (
     PIXEL_MEAN,
@@ -34,52 +33,9 @@ from lightning_sal.segmenters.weights import fill, find_file, read_file
 _BOX_LABELS = (2, 3)  # SAM2 reads a box as its first and its second corner
 
 
-@dataclass(frozen=True)
-class VisualPrompt:
-    """Where an object is: in a box, at points, or both. Coordinates are x, y in pixels of the original image.
-
-    Args:
-        box: x0, y0, x1, y1.
-        points: N >= 0 pairs x, y.
-        labels: For each point 1 if it lies on the object, 0 if on the background.
-
-    Raises:
-        ValueError: If there is neither box nor point, a label is missing or unknown, or a coordinate is no number.
-    """
-
-    box: tuple[float, float, float, float] | None = None
-    points: tuple[tuple[float, float], ...] = ()
-    labels: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        # Lists, as JSON has them, become tuples: prompts that are equal are segmented once, and so must be hashable
-        points = tuple((float(x), float(y)) for x, y in self.points)
-        object.__setattr__(self, "points", points)
-        object.__setattr__(self, "labels", tuple(int(label) for label in self.labels))
-        if self.box is not None:
-            x0, y0, x1, y1 = self.box
-            object.__setattr__(self, "box", (float(x0), float(y0), float(x1), float(y1)))
-        if not self.corners_and_points:
-            raise ValueError("a visual prompt needs a box or a point")
-        if len(self.labels) != len(points) or not set(self.labels) <= {0, 1}:
-            raise ValueError(
-                f"a visual prompt has {len(points)} points and labels {list(self.labels)}: give a 0 or 1 each"
-            )
-        if not all(math.isfinite(value) for pair in self.corners_and_points for value in pair):
-            raise ValueError(
-                f"a visual prompt has a coordinate that is no number: box {self.box}, points {list(points)}"
-            )
-
-    @property
-    def corners_and_points(self) -> list[tuple[float, float]]:
-        """The P points that SAM2 sees."""
-        corners = [] if self.box is None else [self.box[:2], self.box[2:]]
-        return [*corners, *self.points]
-
-    @property
-    def sam2_labels(self) -> list[int]:
-        """What SAM2 calls each of them."""
-        return [*(() if self.box is None else _BOX_LABELS), *self.labels]
+def prompt_labels(prompt: VisualPrompt) -> list[int]:
+    """What SAM2 calls each of the corners and points of a prompt."""
+    return [*(() if prompt.box is None else _BOX_LABELS), *prompt.labels]
 
 
 class SAM2Prompt(nn.Module):
@@ -143,7 +99,7 @@ class SAM2Prompt(nn.Module):
         for part, multimask in self._alike(asked):
             index = torch.tensor([owner[n] for n in part]).to(pixels.device)
             coordinates = torch.stack([self._squashed(asked[n], images[owner[n]]) for n in part])
-            labels = torch.tensor([asked[n].sam2_labels for n in part])
+            labels = torch.tensor([prompt_labels(asked[n]) for n in part])
             points = encode_points(self.sam2, coordinates.to(pixels.device), labels.to(pixels.device))
             low |= zip(part, decode(self.sam2, features.select(index), points, multimask=multimask), strict=True)
         grids = torch.stack([low[n] for n in range(len(asked))])
@@ -156,7 +112,7 @@ class SAM2Prompt(nn.Module):
         """
         kinds: defaultdict[tuple[int, bool], list[int]] = defaultdict(list)
         for n, prompt in enumerate(prompts):
-            size = len(prompt.sam2_labels)
+            size = len(prompt_labels(prompt))
             kinds[size, size == 1 if self.multimask is None else self.multimask].append(n)
         step = self.max_batch
         return [

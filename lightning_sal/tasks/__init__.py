@@ -1,25 +1,31 @@
-"""What is asked, how an answer is read and written, and what it is measured by."""
+"""What is asked, how an answer is read and written, what it asks of a segmenter, and what it is measured by."""
 
-from lightning_sal.tasks.saliency import (
-    SEMANTIC,
-    TASKS,
-    WITHOUT_REASONING,
-    Answer,
-    Task,
-    get_task,
-    instructions,
-    register,
-    task_of,
-)
+from lightning_sal.tasks.base import WITHOUT_REASONING, Answer, Task
+from lightning_sal.tasks.masks import InstanceTask, RegionTask
+from lightning_sal.tasks.measures import Measure
+from lightning_sal.tasks.registry import TASKS, get_task, instructions, load_task, register, task_of
+from lightning_sal.tasks.saliency import COSOD, SIS, SOD, TagInstances, TagRegions
+from lightning_sal.tasks.tags import SEMANTIC, Expressions, TagTask
 
 __all__ = [
+    "COSOD",
     "SEMANTIC",
+    "SIS",
+    "SOD",
     "TASKS",
     "WITHOUT_REASONING",
     "Answer",
+    "Expressions",
+    "InstanceTask",
+    "Measure",
+    "RegionTask",
+    "TagInstances",
+    "TagRegions",
+    "TagTask",
     "Task",
     "get_task",
     "instructions",
+    "load_task",
     "register",
     "task_of",
 ]

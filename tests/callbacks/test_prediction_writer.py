@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from lightning_sal.callbacks.prediction_writer import PredictionWriter
-from lightning_sal.samples import ImageGroup, Prediction
+from lightning_sal.inference.responses import Prediction
+from lightning_sal.samples import ImageGroup
 
 
 def prediction(task="sod", paths=("a.jpg",), masks=1, key="key", size=(20, 30)):

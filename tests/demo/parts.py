@@ -6,7 +6,7 @@ import zlib
 
 import torch
 
-from lightning_sal.samples import Prediction
+from lightning_sal.inference.responses import Prediction
 
 
 def png(width: int, height: int) -> bytes:

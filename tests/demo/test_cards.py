@@ -4,7 +4,8 @@ import torch
 from PIL import Image
 
 from lightning_sal.demo.cards import finished, strip, unfinished
-from lightning_sal.samples import ImageGroup, Prediction
+from lightning_sal.inference.responses import Prediction
+from lightning_sal.samples import ImageGroup
 
 PIXELS = torch.zeros(4, 6, 3, dtype=torch.uint8)
 ONE = ImageGroup("a<b>.png", "sod", (PIXELS,), paths=("a<b>.png",))

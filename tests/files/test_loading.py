@@ -11,10 +11,11 @@ from safetensors.torch import load_file, save_file
 from lightning_sal.files.loading import built_from, read_tensors, refuse_non_finite
 from lightning_sal.files.reading import read_object
 from lightning_sal.inference.predictor import Predictor, find_device, load_policy
+from lightning_sal.inference.responses import Prediction
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.export import read_adapter
 from lightning_sal.policy.loading import load_model
-from lightning_sal.samples import ImageGroup, Prediction
+from lightning_sal.samples import ImageGroup
 from lightning_sal.segmenters import EVFSAM2
 from lightning_sal.tiny.weights import WEIGHTS
 

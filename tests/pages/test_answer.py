@@ -12,10 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+from lightning_sal.inference.responses import Prediction
 from lightning_sal.pages.answer import answer_html
 from lightning_sal.pages.drawing import colour
 from lightning_sal.pages.gallery import Gallery
-from lightning_sal.samples import ImageGroup, Prediction
+from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import TASKS
 
 

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from lightning_sal.datasets.predictions import prediction_readers
+from lightning_sal.inference.responses import Prediction
 from lightning_sal.pages.answer_folder import AnswerFolder
-from lightning_sal.samples import ImageGroup, Prediction
+from lightning_sal.samples import ImageGroup
 from tests.distributed.processes import process
 
 SETTINGS = {"task": "sod", "model": "tiny"}

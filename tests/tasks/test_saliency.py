@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_sal.tasks import TASKS, Task, get_task, instructions, register
+from lightning_sal.tasks import TASKS, TagRegions, get_task, instructions, register
 
 THINK = "<think>a dog; it is vivid; the dog</think>"
 DOG = "<rg>the dog</rg>"
@@ -139,9 +139,9 @@ def test_malformed(task, text, reward, expressions, reason):
 
 
 def test_reasoning_comes_back():
-    assert TASKS["sod"].parse("<think> first\nsecond </think><answer></answer>").think == "first\nsecond"
-    assert TASKS["sod"].parse(f"<answer>{DOG}</answer>").think == ""
-    assert TASKS["sod"].parse(f"{THINK}{THINK}").think == ""
+    assert TASKS["sod"].parse("<think> first\nsecond </think><answer></answer>").reasoning == "first\nsecond"
+    assert TASKS["sod"].parse(f"<answer>{DOG}</answer>").reasoning == ""
+    assert TASKS["sod"].parse(f"{THINK}{THINK}").reasoning == ""
 
 
 # Texts of grammar fragments reach the branches that random characters never would.
@@ -186,7 +186,7 @@ def test_written_responses_are_well_formed(parts):
     text = task.response(think, expressions)
     assert task.format_reward(text) == 1.0
     assert task.parse(text).expressions == tuple(" ".join(expression.split()) for expression in expressions)
-    assert task.parse(text).think == think.strip()
+    assert task.parse(text).reasoning == think.strip()
 
 
 @given(responses(), st.data())
@@ -320,8 +320,8 @@ def test_without_reasoning_the_answer_block_alone_is_right(name):
 @pytest.fixture
 def cod(monkeypatch):
     """A task of one's own, known for one test."""
-    monkeypatch.setattr("lightning_sal.tasks.TASKS", dict(TASKS))
-    return Task("cod", "camouflage", "What hides?", tag="rg", semantic="forbidden", brief="Name it.")
+    monkeypatch.setattr("lightning_sal.tasks.registry.TASKS", dict(TASKS))
+    return TagRegions(name="cod", title="camouflage", instruction="What hides?", tag="rg", brief="Name it.")
 
 
 def test_a_registered_task_is_known(cod):

@@ -1,0 +1,65 @@
+"""Where samples come from: the layout in which a task is found on disk, a JSONL, or a source of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+from lightning_sal.datasets.jsonl import jsonl_records
+from lightning_sal.datasets.layouts import Layout
+from lightning_sal.datasets.records import Record
+from lightning_sal.tasks import Task
+
+
+class Source(Protocol):
+    """Samples of a task from anywhere; YAML names a class with this method by its class_path, in place of a folder."""
+
+    def records(self, split: str) -> Sequence[Record]:
+        """The samples of "train", "val" or "test", in a stable order; their `task` is the one that asks."""
+        ...
+
+
+def layout_of(task: Task) -> Layout:
+    """The layout in which a task is found.
+
+    Raises:
+        ValueError: The task names none, or there is none of that name.
+    """
+    module, _, name = task.layout.rpartition(".")
+    if not module:
+        raise ValueError(f"the task {task.name} has no layout on disk: give a JSONL, or a source by its class_path")
+    try:
+        layout = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"the task {task.name} names the layout {task.layout}, which is not there: {error}") from error
+    if not isinstance(layout, Layout):
+        raise ValueError(f"the task {task.name} names the layout {task.layout}, which is a {type(layout).__name__}")
+    return layout
+
+
+def task_records(task: Task, where: str | Path | Source, split: str | None = None) -> list[Record]:
+    """The samples of a task.
+
+    Args:
+        task: The task.
+        where: A folder in the task's layout; a JSONL, of which the lines of the task are taken, and its malformed lines,
+            so that they are counted; or a source.
+        split: "train", "val" or "test" chooses where a folder holds several.
+
+    Raises:
+        FileNotFoundError: There is no such path.
+        ValueError: It holds nothing of the task.
+    """
+    if not isinstance(where, (str, Path)):
+        records = list(where.records(split or "train"))
+    elif Path(where).suffix == ".jsonl":
+        records = [record for record in jsonl_records(where) if record.task in (task.name, "")]
+        if not any(record.task for record in records):
+            raise ValueError(f"{where}: holds no line of the task {task.name}")
+        return records
+    else:
+        records = layout_of(task).records(where, split)
+    return [replace(record, task=task.name) for record in records]

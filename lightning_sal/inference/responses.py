@@ -1,0 +1,199 @@
+"""From responses to what they are judged by: the answer in each, and the masks that a segmenter finds for it.
+
+Legend: B responses, K images of a group, E prompts of an answer, N masks of an image, T tokens of a response.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_sal.objectives import token_confidence
+from lightning_sal.samples import ImageGroup, Rollout
+from lightning_sal.segmenters.base import Segmenter, require_fit
+from lightning_sal.tasks import Answer, get_task, task_of
+
+MASKS = "masks"  # what a reward term or an evaluation may need beside the answer
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A response with all that it may be judged by; what nobody needs is not computed, and None.
+
+    Args:
+        group: The image group that it answers.
+        text: The whole response.
+        answer: What was read from it.
+        truncated: Whether it hit the token limit before it ended.
+        masks: K masks (N, H, W) bool, as the task composes them: N = 1 for a region, one a prompt for instances.
+        prompt_masks: K masks (E, H, W) bool, one a prompt.
+        values: What the task's measures gave: a dictionary an image, or one in all; None where they were not taken.
+        tokens: (T,) ids of its tokens.
+        logp: (T,) log-probabilities of the tokens in nats, under the policy that sampled.
+        confidence: Mean probability of the tokens, in [0, 1].
+    """
+
+    group: ImageGroup
+    text: str
+    answer: Answer
+    truncated: bool = False
+    masks: tuple[Tensor, ...] | None = None
+    prompt_masks: tuple[Tensor, ...] | None = None
+    values: tuple[dict[str, float], ...] | None = None
+    tokens: Tensor | None = None
+    logp: Tensor | None = None
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the policy and the segmenter answered to one group.
+
+    Args:
+        group: The image group.
+        text: The whole response.
+        answer: What was read from it.
+        masks: K boolean tensors of shape (N, H, W), each as large as its image; empty for a task without masks.
+        confidence: Mean probability of the response's tokens, in [0, 1].
+        prompt_masks: K boolean tensors of shape (E, H, W), one mask a prompt, of which `masks` is composed; None where they
+            were not kept.
+
+    Raises:
+        ValueError: If the confidence is NaN.
+    """
+
+    group: ImageGroup
+    text: str
+    answer: Answer
+    masks: tuple[Tensor, ...]
+    confidence: float
+    prompt_masks: tuple[Tensor, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.confidence):
+            raise ValueError(
+                f"{', '.join(self.group.paths) or self.group.key}: the policy computes NaN and answers nothing: take "
+                "bfloat16 or float32 for float16, or weights of before that"
+            )
+
+    @property
+    def expressions(self) -> tuple[str, ...]:
+        """What is answered, for people to read: one text a mask of `drawn`."""
+        return self.answer.labels
+
+    @property
+    def reason(self) -> str | None:
+        """Why the response is malformed, or None."""
+        return self.answer.reason
+
+    @property
+    def drawn(self) -> tuple[Tensor, ...]:
+        """What a picture shows: the mask of each prompt, or the task's masks where those were not kept."""
+        return self.masks if self.prompt_masks is None else self.prompt_masks
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Prediction:
+        """The same prediction with its masks, and those of its group, on `device`."""
+
+        def moved(masks: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return tuple(mask.to(device, non_blocking=non_blocking) for mask in masks)
+
+        parts = None if self.prompt_masks is None else moved(self.prompt_masks)
+        return replace(self, group=self.group.to(device, non_blocking), masks=moved(self.masks), prompt_masks=parts)
+
+
+def prediction_of(response: Response) -> Prediction:
+    """A response whose masks and confidence are known, as people see it."""
+    assert response.confidence is not None
+    masks = response.masks or ()
+    return Prediction(response.group, response.text, response.answer, masks, response.confidence, response.prompt_masks)
+
+
+def read_responses(groups: Sequence[ImageGroup], rollout: Rollout) -> list[Response]:
+    """The answers in the responses of a rollout.
+
+    Args:
+        groups: B image groups, one a response; a group may come several times.
+        rollout: B responses.
+
+    Raises:
+        ValueError: If there are not as many groups as responses, or a task is unknown.
+    """
+    if len(groups) != len(rollout.texts):
+        raise ValueError(f"{len(groups)} groups and {len(rollout.texts)} responses: there must be one each")
+    confidence = token_confidence(rollout.logp, rollout.mask).tolist()
+    lengths = rollout.mask.sum(1).tolist()
+    return [
+        Response(
+            group,
+            text,
+            task_of(group).parse(text),
+            truncated=truncated,
+            tokens=rollout.tokens[row, :length],
+            logp=rollout.logp[row, :length],
+            confidence=confidence[row],
+        )
+        for row, (group, text, truncated, length) in enumerate(
+            zip(groups, rollout.texts, rollout.truncated.tolist(), lengths, strict=True)
+        )
+    ]
+
+
+def find_masks(responses: Sequence[Response], segmenter: Segmenter[Any]) -> list[Response]:
+    """The responses with their masks, for which the segmenter is called once.
+
+    Args:
+        responses: B responses.
+        segmenter: Gets every image of every group with the prompts of its answer, which may be none; those of tasks
+            without masks it does not get.
+
+    Raises:
+        ValueError: If the segmenter takes other prompts than a task's, or does not give one boolean mask a prompt.
+    """
+    images, prompts = [], []
+    for response in responses:
+        task = get_task(response.group.task)
+        require_fit(segmenter, task.prompt_type, task.name)
+        for image in response.group.images if task.prompt_type else ():
+            images.append(image)
+            prompts.append(task.prompts(response.answer, (image.shape[0], image.shape[1])))
+    found = segmenter.segment(images, prompts) if images else []
+    if len(found) != len(images):
+        raise ValueError(f"the segmenter gave masks for {len(found)} images and was asked about {len(images)}")
+    following = iter(zip(found, prompts, strict=True))
+    segmented = []
+    for response in responses:
+        task, group = get_task(response.group.task), response.group
+        shown = group.images if task.prompt_type else ()
+        each = tuple(_checked(*next(following), group, image) for image in shown)
+        segmented.append(replace(response, prompt_masks=each, masks=tuple(map(task.compose, each))))
+    return segmented
+
+
+def gather(
+    groups: Sequence[ImageGroup], rollout: Rollout, segmenter: Segmenter[Any], needs: Collection[str] = (MASKS,)
+) -> list[Response]:
+    """The responses of a rollout with what is needed of them, and no more.
+
+    Args:
+        groups: B image groups, one a response.
+        rollout: B responses.
+        segmenter: Asked once, where masks are needed.
+        needs: What is needed beside the answer: `MASKS`.
+    """
+    responses = read_responses(groups, rollout)
+    return find_masks(responses, segmenter) if MASKS in needs else responses
+
+
+def _checked(mask: Tensor, prompts: Sequence[Any], group: ImageGroup, image: Tensor) -> Tensor:
+    wanted = (len(prompts), *image.shape[:2])
+    if mask.dtype != torch.bool or mask.shape != wanted:
+        raise ValueError(
+            f"{group.key}: the segmenter gave {mask.dtype} masks of shape {tuple(mask.shape)}; "
+            f"torch.bool of shape {wanted} was expected, one mask a prompt as large as the image"
+        )
+    return mask

@@ -1,0 +1,29 @@
+"""Rows of all ranks, on each of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+
+def gather_rows(module: Any, rows: Tensor) -> Tensor:
+    """The rows of all ranks, in the order of the ranks, which may have unequally many.
+
+    Args:
+        module: A `PolicyModule`, on each rank the same.
+        rows: (n, ...) of this rank.
+
+    Returns:
+        (N, ...), the same on each rank.
+    """
+    if module.trainer.world_size == 1:
+        return rows
+    rows = rows.to(module.device)
+    count = torch.tensor(len(rows), device=module.device)
+    most = module.max_over_ranks(len(rows))
+    padded = pad(rows, [0, 0] * (rows.ndim - 1) + [0, most - len(rows)])
+    counts, everything = module.all_gather(count), module.all_gather(padded)  # one more dimension in front: the rank
+    return torch.cat([of_rank[:n] for of_rank, n in zip(everything, counts.tolist(), strict=True)])

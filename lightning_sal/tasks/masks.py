@@ -1,0 +1,165 @@
+"""What tasks with masks are measured by: regions as one mask an image, instances as one an object.
+
+A kind of answer is added by a second base class: see `lightning_sal.tasks.saliency`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_sal.samples import ImageGroup
+from lightning_sal.tasks.base import Answer, Task
+from lightning_sal.tasks.measures import Measure
+
+
+class MaskTask(Task):
+    """A task whose answers become masks."""
+
+    needs = frozenset({"masks"})
+
+    @abstractmethod
+    def score(
+        self, metrics: Mapping[str, Any], masks: Tensor, target: Tensor, scores: Tensor | None
+    ) -> dict[str, float]:
+        """Add one image to the metrics; returns its own values.
+
+        Args:
+            metrics: Name -> metric.
+            masks: (N, H, W) masks, or a (1, H, W) map.
+            target: The ground truth, (1, H, W) of a region or (I, H, W) of instances.
+            scores: (N,) scores in [0, 1], where there are some.
+        """
+
+    def update(
+        self,
+        metrics: Mapping[str, Any],
+        group: ImageGroup,
+        answer: Answer | None,
+        masks: Sequence[Tensor],
+        scores: Tensor | None = None,
+    ) -> list[dict[str, float]]:
+        """See `Task.update`; a sample without ground truth adds nothing."""
+        known = zip(masks, group.masks, strict=True) if group.masks else ()
+        return [self.score(metrics, found, target, scores) for found, target in known]
+
+    def correctness(
+        self, groups: Sequence[ImageGroup], answers: Sequence[Answer], masks: Sequence[Sequence[Tensor] | None]
+    ) -> list[float]:
+        """See `Task.correctness`; images of one size are measured together."""
+        per_image: list[list[float]] = [[] for _ in groups]
+        by_size: dict[tuple[int, ...], list[tuple[int, Tensor, Tensor]]] = defaultdict(list)
+        for row, (group, answer, found) in enumerate(zip(groups, answers, masks, strict=True)):
+            self.require(group)
+            if answer.labels:
+                for mask, target in zip(found or (), group.masks or (), strict=True):
+                    by_size[tuple(mask.shape[1:])].append((row, mask, target.to(mask.device)))
+        for same_size in by_size.values():
+            rows, found, targets = zip(*same_size, strict=True)
+            for row, value in zip(rows, self.image_correctness(found, targets), strict=True):
+                per_image[row].append(value)
+        return [sum(values) / len(values) if values else 0.0 for values in per_image]
+
+    @abstractmethod
+    def image_correctness(self, masks: Sequence[Tensor], targets: Sequence[Tensor]) -> list[float]:
+        """The primary measure of each of some images of one size."""
+
+
+class RegionTask(MaskTask):
+    """One salient region an image, the union of what its prompts show.
+
+    Measured by S, E, F and MAE of the mask as a saliency map, and by its IoU. Correctness is the S-measure (Fan et al.
+    2017, arXiv:1708.00786).
+    """
+
+    masks_per_image = 1
+
+    def compose(self, masks: Tensor) -> Tensor:
+        """The union: (E, H, W) bool -> (1, H, W) bool, empty where E = 0."""
+        return masks.any(dim=0, keepdim=True)
+
+    def measures(self) -> dict[str, Measure]:
+        """See `Task.measures`."""
+        return {
+            "s_measure": Measure("S", reported=True, primary=True, per_image=True),
+            "e_max": Measure("E max", reported=True),
+            "f_max": Measure("F max", reported=True),
+            "mae": Measure("MAE", reported=True, lower_is_better=True, per_image=True),
+            "e_mean": Measure("E mean", per_image=True),
+            "e_adaptive": Measure("E adaptive", per_image=True),
+            "f_mean": Measure("F mean", per_image=True),
+            "f_adaptive": Measure("F adaptive", per_image=True),
+            "weighted_f": Measure("weighted F"),
+            "giou": Measure("gIoU", per_image=True, overlap=True),
+            "ciou": Measure("cIoU"),
+        }
+
+    def metrics(self, normalize: bool = False, weighted_f: bool = False) -> dict[str, Any]:
+        """New metrics.
+
+        Args:
+            normalize: Whether each saliency map is stretched to [0, 1] first.
+            weighted_f: Whether the weighted F-measure is wanted too, which takes several times as long.
+        """
+        from lightning_sal.metrics import MaskIoU, SaliencySuite
+
+        return {"maps": SaliencySuite(weighted_f, normalize), "iou": MaskIoU(normalize=normalize)}
+
+    def score(
+        self, metrics: Mapping[str, Any], masks: Tensor, target: Tensor, scores: Tensor | None
+    ) -> dict[str, float]:
+        """See `MaskTask.score`."""
+        values: dict[str, Tensor] = {}
+        for metric in metrics.values():
+            values |= metric(masks, target)
+        return {name: value.item() for name, value in values.items()}
+
+    def image_correctness(self, masks: Sequence[Tensor], targets: Sequence[Tensor]) -> list[float]:
+        """The S-measure of each image."""
+        from lightning_sal.metrics.functional import structure_measure
+
+        return structure_measure(torch.cat(list(masks)), torch.cat(list(targets))).tolist()
+
+
+class InstanceTask(MaskTask):
+    """One mask an object, each from a prompt of its own.
+
+    Measured by IASM, the mean S-measure after Hungarian matching over matched and unmatched instances alike, which is the
+    correctness, and by average precision.
+    """
+
+    masks_per_image = None
+
+    def measures(self) -> dict[str, Measure]:
+        """See `Task.measures`."""
+        return {
+            "ap50": Measure("AP50", reported=True, overlap=True),
+            "ap70": Measure("AP70", reported=True),
+            "iasm": Measure("IASM", reported=True, primary=True, per_image=True),
+            "ap": Measure("AP"),
+        }
+
+    def metrics(self, **_: Any) -> dict[str, Any]:
+        """New metrics; what only maps have options for is passed over."""
+        from lightning_sal.metrics import InstanceAlignedStructureMeasure, InstanceAveragePrecision
+
+        return {"iasm": InstanceAlignedStructureMeasure(), "ap": InstanceAveragePrecision()}
+
+    def score(
+        self, metrics: Mapping[str, Any], masks: Tensor, target: Tensor, scores: Tensor | None
+    ) -> dict[str, float]:
+        """See `MaskTask.score`."""
+        precision = metrics["ap"](masks, target, scores)
+        values = {"iasm": metrics["iasm"](masks, target), **precision}
+        return {name: value.item() for name, value in values.items()}
+
+    def image_correctness(self, masks: Sequence[Tensor], targets: Sequence[Tensor]) -> list[float]:
+        """IASM of each image."""
+        from lightning_sal.metrics.functional import instance_aligned_structure_measure
+
+        return [float(instance_aligned_structure_measure(*pair)) for pair in zip(masks, targets, strict=True)]

@@ -1,0 +1,67 @@
+"""What an evaluation reports: the heading of a number, its direction, and what it is good for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A number that an evaluation reports, whatever its value.
+
+    Args:
+        heading: Of its column in a table.
+        lower_is_better: Whether less of it is better.
+        reported: Whether papers report it: the columns of a table that asks for none.
+        primary: Whether it is the one by which failures are ranked.
+        per_image: Whether it is a mean over images (or samples), so that these can be resampled.
+        overlap: Whether it tells how far predictions and ground truth overlap, for the chart of it.
+    """
+
+    heading: str
+    lower_is_better: bool = False
+    reported: bool = False
+    primary: bool = False
+    per_image: bool = False
+    overlap: bool = False
+
+
+# Of every task: what is logged of its responses.
+RESPONSES = {
+    "reward": Measure("reward", per_image=True),
+    "confidence": Measure("confidence", per_image=True),
+    "malformed": Measure("malformed", lower_is_better=True),
+    "exact": Measure("exact"),
+    "ece": Measure("ECE", lower_is_better=True),
+    "high_reward_high_confidence": Measure("high reward, high confidence"),
+    "high_reward_low_confidence": Measure("high reward, low confidence"),
+    "low_reward_high_confidence": Measure("low reward, high confidence", lower_is_better=True),
+    "low_reward_low_confidence": Measure("low reward, low confidence"),
+}
+
+
+def primary(measures: Mapping[str, Measure]) -> str:
+    """The name of the primary one.
+
+    Raises:
+        ValueError: If there is not exactly one.
+    """
+    found = [name for name, measure in measures.items() if measure.primary]
+    if len(found) != 1:
+        raise ValueError(f"measures {', '.join(measures)}: exactly one is primary, not {len(found)}")
+    return found[0]
+
+
+def joined(parts: Iterable[Mapping[str, Measure]]) -> dict[str, Measure]:
+    """The measures of several tasks by name, in the order in which they first come.
+
+    Raises:
+        ValueError: If two tasks mean different things by one name.
+    """
+    whole: dict[str, Measure] = {}
+    for measures in parts:
+        for name, measure in measures.items():
+            if whole.setdefault(name, measure) != measure:
+                raise ValueError(f"two tasks mean different things by the measure {name!r}: rename one")
+    return whole

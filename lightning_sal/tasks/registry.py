@@ -1,0 +1,110 @@
+"""The tasks that a process knows by name: those of the package, and those that data and config name."""
+
+from __future__ import annotations
+
+import re
+import sys
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from lightning_sal.samples import ImageGroup
+from lightning_sal.tasks.base import Task
+
+T = TypeVar("T", bound=Task)
+
+TASKS: dict[str, Any] = {}
+
+
+def register(task: T) -> T:
+    """Make a task known by its name; call it where the task is defined.
+
+    Returns:
+        The task.
+
+    Raises:
+        ValueError: If another task has that name, or the name is not of letters, digits and _.
+    """
+    if not re.fullmatch(r"\w+", task.name):  # it becomes part of the names of metrics and files
+        raise ValueError(f"task {task.name!r}: a name is of letters, digits and _ alone")
+    if TASKS.setdefault(task.name, task) != task:
+        raise ValueError(f"task {task.name!r}: there is another one of that name; take a name of your own")
+    return task
+
+
+def get_task(name: str) -> Any:
+    """The `Task` of a name.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if name not in TASKS:
+        raise ValueError(
+            f"unknown task {name!r}: use one of {', '.join(TASKS)}, or your own as FILE.py:NAME or package.module:NAME"
+        )
+    return TASKS[name]
+
+
+def load_task(spec: str) -> Any:
+    """The `Task` that a user names, made known.
+
+    Args:
+        spec: The name of a known task; or where one of your own stands: `FILE.py:NAME`, `package.module:NAME`. It is code,
+            and it is run: name none that you do not trust. Without `:NAME` the file defines one task.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: There is no such task.
+    """
+    place, _, name = spec.rpartition(":") if ":" in spec else (spec, "", "")
+    if not name and not place.endswith(".py"):
+        return get_task(spec)
+    module = _import(place)
+    found = {key: value for key, value in vars(module).items() if isinstance(value, Task)}
+    if name:
+        if name not in found:
+            raise ValueError(f"{place} has no task {name!r}; there is {', '.join(found) or 'none'}")
+        return register(found[name])
+    if len(set(map(id, found.values()))) != 1:
+        raise ValueError(f"{place} has {len(found)} tasks: name one, as {place}:{next(iter(found), 'NAME')}")
+    return register(next(iter(found.values())))
+
+
+def task_of(group: ImageGroup) -> Any:
+    """The `Task` that an image group asks for, with or without reasoning."""
+    task = get_task(group.task)
+    return task if group.reasoning else task.without_reasoning()
+
+
+def instructions() -> dict[str, str]:
+    """What each known task asks, by its label: its name, and for the brief form its name and `WITHOUT_REASONING`."""
+    both = [each for task in TASKS.values() for each in (task, task.without_reasoning())]
+    return {task.label: task.instruction for task in sorted(both, key=lambda task: not task.reasoning)}
+
+
+def _import(place: str) -> ModuleType:
+    """The module of a dotted name or of a file; a file that is imported already, under whatever name, is not run twice."""
+    if not place.endswith(".py"):
+        try:
+            return import_module(place)
+        except ModuleNotFoundError as error:
+            raise ValueError(f"no module {error.name!r}: give a file, as FILE.py:NAME, or set PYTHONPATH") from error
+    path = Path(place)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file")
+    for module in list(sys.modules.values()):
+        if (own := getattr(module, "__file__", None)) and Path(own).resolve() == path.resolve():
+            return module
+    spec = spec_from_file_location(path.stem, path)
+    assert spec is not None  # of any name that ends in .py
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[path.stem] = module  # so that classes of the file find themselves, in copies and in other processes
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[path.stem]
+        raise
+    return module
