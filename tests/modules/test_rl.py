@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lightning_sal.modules import CGPO, CISPO, DAPO, GRPO, GSPO, RLOO, DrGRPO
-from lightning_sal.modules.rollout import micro_batches
+from lightning_sal.modules.accumulation import grouped_micro_batches
 from lightning_sal.objectives import cgpo_advantages, group_advantages, leave_one_out_advantages
 from lightning_sal.policy.config import LoRA, PolicyConfig
 from lightning_sal.rewards import Reward, RewardTerm, Scores
@@ -274,7 +274,7 @@ def test_long_responses_are_punished_where_asked(tmp_path):
 def test_micro_batches_hold_every_response_once_and_never_too_many():
     for responses in (1, 3, 8):
         for size in (None, 1, 2, 5, 8, 20):
-            parts = micro_batches([2, 0, 1], responses, size)
+            parts = grouped_micro_batches([2, 0, 1], responses, size)
             rows = [row for _, part in parts for row in part]
             assert sorted(rows) == list(range(3 * responses))
             assert all(len(part) <= (size or 24) and len(part) % len(which) == 0 for which, part in parts)
