@@ -21,16 +21,16 @@ class Worth(RewardTerm):
 
     name = "worth"
 
-    def forward(self, judged: Any) -> Scores:
-        return Scores(torch.tensor([worth(item.text) for item in judged]), (None,) * len(judged))
+    def forward(self, responses: Any) -> Scores:
+        return Scores(torch.tensor([worth(item.text) for item in responses]), (None,) * len(responses))
 
 
 class NoSegmenter:
     """Empty masks."""
 
-    def segment(self, images: Sequence[Tensor], expressions: Sequence[Sequence[str]]) -> list[Tensor]:
+    def segment(self, images: Sequence[Tensor], prompts: Sequence[Sequence[str]]) -> list[Tensor]:
         """One (E, H, W) bool an image, False everywhere."""
         return [
             torch.zeros(len(texts), *image.shape[:2], dtype=torch.bool)
-            for image, texts in zip(images, expressions, strict=True)
+            for image, texts in zip(images, prompts, strict=True)
         ]

@@ -30,10 +30,10 @@ class ColourSegmenter:
             raise ValueError(f"ColourSegmenter: distance must be above 0, not {distance}")
         self.distance = distance
 
-    def segment(self, images: Sequence[Tensor], expressions: Sequence[Sequence[str]]) -> list[Tensor]:
+    def segment(self, images: Sequence[Tensor], prompts: Sequence[Sequence[str]]) -> list[Tensor]:
         """One mask an expression: for each of B images (E, H, W) bool."""
         masks = []
-        for image, texts in zip(images, expressions, strict=True):
+        for image, texts in zip(images, prompts, strict=True):
             found = torch.zeros(len(texts), *image.shape[:2], dtype=torch.bool)
             pixels = rgb2lab(image.cpu().numpy())
             for mask, text in zip(found, texts, strict=True):

@@ -4,9 +4,9 @@
     lightning-sal segment photographs --task examples/new_task.py:COD
 
 A task is one object. It is named by its file wherever a task is named: in the folders of a datamodule, and as `--task` of
-the commands. Instruction, format reward, correctness, metrics (`val/cod/s_measure` and the like), logs and panels follow from
-the object; so do folders of images and masks, by the layout that it names. An answer of another kind is a subclass of `Task`:
-see new_answer.py and new_question.py.
+the commands. Instruction, format reward, correctness, metrics (`val/cod/s_measure` and the like), logs and panels follow
+from the object; so do folders of images and masks, by the layout that it names. An answer of another kind is a subclass of
+`Task`: see new_answer.py and new_question.py.
 """
 
 from lightning_sal.tasks import TagRegions

@@ -12,11 +12,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lightning_sal.modules.rollout import Experience, RolloutModule
+from lightning_sal.modules.experience import Experience, join_experience
+from lightning_sal.modules.rollout import RolloutModule
 from lightning_sal.objectives import group_advantages, has_variance, leave_one_out_advantages, overlong_penalty
-from lightning_sal.policy.prompts import join_prompts
-from lightning_sal.rewards.total import join_rewards
-from lightning_sal.samples import ImageGroup, join_rollouts
+from lightning_sal.samples import ImageGroup
 
 
 class GroupModule(RolloutModule):
@@ -121,7 +120,7 @@ class DAPO(GroupModule):
             rounds.append(replace(found, selected=[row for row, differs in enumerate(varies) if differs]))
             if not self.any_rank(sum(len(each.selected) for each in rounds) < wanted):
                 break
-        experience = _join(rounds)
+        experience = join_experience(rounds)
         selected, sampled = len(experience.selected), len(experience.groups)
         counts = self.all_reduce(
             torch.tensor([sampled - selected, float(selected < wanted)], device=self.device)
@@ -178,21 +177,3 @@ class RLOO(GroupModule):
 
     def advantages(self, rewards: Tensor, confidence: Tensor) -> Tensor:
         return leave_one_out_advantages(rewards, self.responses_per_prompt)
-
-
-def _join(rounds: Sequence[Experience]) -> Experience:
-    """The rounds of a step as one; prompts are numbered on."""
-    if len(rounds) == 1:
-        return rounds[0]
-    selected, before = [], 0
-    for each in rounds:
-        selected += [before + row for row in each.selected]
-        before += len(each.groups)
-    return Experience(
-        tuple(group for each in rounds for group in each.groups),
-        join_prompts([each.prompts for each in rounds]),
-        join_rollouts([each.rollout for each in rounds]),
-        [response for each in rounds for response in each.responses],
-        join_rewards([each.rewards for each in rounds]),
-        selected,
-    )

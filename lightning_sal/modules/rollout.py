@@ -6,69 +6,37 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_sal.inference.responses import Response, gather
+from lightning_sal.inference.responses import gather
+from lightning_sal.modules.accumulation import grouped_micro_batches
 from lightning_sal.modules.base import PolicyModule
+from lightning_sal.modules.experience import Experience, OldPolicy, RolloutRecord
 from lightning_sal.modules.gathering import gather_rows
 from lightning_sal.modules.rollout_log import RatioLog, log_rollout
-from lightning_sal.objectives import policy_loss, token_confidence
+from lightning_sal.objectives import k3, policy_loss, token_confidence
 from lightning_sal.objectives.policy import Ratio, Reduction, Surrogate
 from lightning_sal.policy.prompts import Prompts
-from lightning_sal.rewards import RewardBatch
 from lightning_sal.samplers import PolicySampler, Sampler
-from lightning_sal.samples import Batch, ImageGroup, Phased, Rollout
+from lightning_sal.samples import Batch, ImageGroup, Phased
 
 
-@dataclass(slots=True)
-class RolloutRecord:
-    """What one RL step did, for callbacks to log and to draw.
-
-    Legend: B = P G rows, the G responses to a prompt side by side.
+class MicroBatch(NamedTuple):
+    """The part of a step that goes through one forward and backward pass.
 
     Args:
-        groups: B image groups, one a response: each of the P groups comes G times.
-        rollout: The sampled responses.
-        responses: They, with what the reward needed of them.
-        rewards: What they are worth.
-        confidence: (B,) in [0, 1].
-        advantages: (B,); 0 for responses that the update left out.
-        seconds: Phase -> wall time.
+        prompts: Numbers of its prompts.
+        rows: Numbers of its responses, equally many to each prompt.
+        counts: False for a pass that contributes 0, so that all ranks do equally many.
     """
 
-    groups: tuple[ImageGroup, ...]
-    rollout: Rollout
-    responses: Sequence[Response]
-    rewards: RewardBatch
-    confidence: Tensor
-    advantages: Tensor
-    seconds: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Experience:
-    """Sampled responses with rewards, which an update is computed from; rows as in `RolloutRecord`.
-
-    Args:
-        groups: P image groups.
-        prompts: They, encoded.
-        rollout: The sampled responses.
-        responses: They, with what the reward needed of them.
-        rewards: What they are worth.
-        selected: Indices of the prompts whose responses are trained on.
-    """
-
-    groups: tuple[ImageGroup, ...]
-    prompts: Prompts
-    rollout: Rollout
-    responses: Sequence[Response]
-    rewards: RewardBatch
-    selected: list[int]
+    prompts: list[int]
+    rows: list[int]
+    counts: bool
 
 
 class RolloutModule(PolicyModule):
@@ -137,13 +105,22 @@ class RolloutModule(PolicyModule):
             )
         self.clip, self.temperature, self.beta = clip, temperature, beta
         self.responses_per_prompt, self.updates_per_rollout = responses_per_prompt, updates_per_rollout
-        self.sampler: Any = PolicySampler() if sampler is None else sampler
+        self.sampler: Sampler = PolicySampler() if sampler is None else sampler
         self.sampler_ratio_cap = sampler_ratio_cap
         self.record: RolloutRecord | None = None
 
     @abstractmethod
     def advantages(self, rewards: Tensor, confidence: Tensor) -> Tensor:
-        """(B,) advantages from (B,) rewards and (B,) confidence, the G responses to a prompt side by side."""
+        """(B,) advantages, the G responses to a prompt side by side.
+
+        The first update asks for them in each micro-batch, when the rows of `confidence` that are still to come are those
+        of the sampler. So the advantage of a response may depend on all rewards, and on no confidence but its own; what it
+        is given twice it answers alike.
+
+        Args:
+            rewards: (B,) as `shaped_rewards` gives them, all known.
+            confidence: (B,) in [0, 1], detached.
+        """
 
     def shaped_rewards(self, experience: Experience) -> Tensor:
         """(B,) rewards that the advantage rests on."""
@@ -159,69 +136,86 @@ class RolloutModule(PolicyModule):
         seconds: dict[str, float] = {}
         experience = self.collect(batch.groups, self._generator(), seconds)
         rewards = self.shaped_rewards(experience).to(self.device)
-        rollout = experience.rollout
-        confidence = token_confidence(rollout.logp, rollout.mask)  # of the sampler, until a row is scored
-        sequences, tokens_in_all = self._totals(experience)
+        old = OldPolicy.of(experience.rollout, reference=bool(self.beta))
         ratios = RatioLog(self.clip, self.ratio)
-        # Filled by the first update, whose own forward pass gives the old policy: on-policy the ratio is exactly 1.
-        old, reference = torch.zeros_like(rollout.logp), torch.zeros_like(rollout.logp) if self.beta else None
         parts = self._parts(experience.prompts, self.trained(experience, rewards))
-
-        def losses(first: bool) -> Iterator[Tensor]:
-            for which, rows, counts in parts:
-                length = int(rollout.mask[rows].sum(1).max())
-                tokens, mask = rollout.tokens[rows, :length], rollout.mask[rows, :length] & counts
-                prompts = experience.prompts.select(which)
-                logp = self.policy.score(prompts, tokens, mask, self.temperature)
-                if first and counts:
-                    old[rows, :length] = logp.detach()
-                    confidence[rows] = token_confidence(logp, mask)
-                    if reference is not None:
-                        with torch.no_grad(), self.policy.reference():
-                            reference[rows, :length] = self.policy.score(prompts, tokens, mask, self.temperature)
-                advantage = self.advantages(rewards, confidence)[rows]
-                ratios.add(logp, old[rows, :length], rollout.logp[rows, :length], advantage, mask)
-                drift = (old[rows, :length] - rollout.logp[rows, :length]).exp().clamp(max=self.sampler_ratio_cap)
-                yield policy_loss(
-                    logp,
-                    old[rows, :length],
-                    advantage,
-                    mask,
-                    ratio=self.ratio,
-                    reduction=self.reduction,
-                    clip=self.clip,
-                    surrogate=self.surrogate,
-                    max_length=self.max_new_tokens,
-                    weights=None if self.sampler.exact else drift,
-                    logp_ref=None if reference is None else reference[rows, :length],
-                    beta=self.beta,
-                    total_sequences=sequences,
-                    total_tokens=tokens_in_all,
-                )
-
+        totals = self._totals(experience)
         self._update_started = self._now()
         with self.memory_advice("update"):
-            pending = self.accumulate(losses(first=True), len(parts))
+            pending = self.accumulate(self._losses(experience, rewards, old, parts, totals, ratios, True), len(parts))
             for _ in range(self.updates_per_rollout - 1):
                 self.extra_optimizer_step(pending)
-                pending = self.accumulate(losses(first=False), len(parts))
-        advantages = self.advantages(rewards, confidence)
+                losses = self._losses(experience, rewards, old, parts, totals, ratios, False)
+                pending = self.accumulate(losses, len(parts))
         self.record = RolloutRecord(
             self._repeated(experience.groups),
-            rollout,
+            experience.rollout,
             experience.responses,
             experience.rewards,
-            confidence,
-            advantages,
+            old.confidence,
+            self.advantages(rewards, old.confidence),
             seconds,
         )
         rows = self._rows(experience.selected)
         self._observed = {name: experience.rewards.observed[name][rows] for name in self.reward.remembers}
         log_rollout(self, self.record)
         self.log_dict(ratios.over(self))
-        if reference is not None:
-            self._log_kl(old, reference, rollout.mask)
+        if old.reference is not None:
+            self._log_kl(old.logp, old.reference, experience.rollout.mask)
         return pending
+
+    def _losses(
+        self,
+        experience: Experience,
+        rewards: Tensor,
+        old: OldPolicy,
+        parts: Sequence[MicroBatch],
+        totals: Sequence[float],
+        ratios: RatioLog,
+        first: bool,
+    ) -> Iterator[Tensor]:
+        """The policy loss, a micro-batch at a time; their sum is the loss of an update.
+
+        Args:
+            experience: What was sampled.
+            rewards: (B,).
+            old: Filled where `first`.
+            parts: The micro-batches.
+            totals: Responses and response tokens of the whole step.
+            ratios: Gets each micro-batch added.
+            first: Whether no update was done on these responses yet.
+        """
+        rollout = experience.rollout
+        for which, rows, counts in parts:
+            length = int(rollout.mask[rows].sum(1).max())
+            tokens, mask = rollout.tokens[rows, :length], rollout.mask[rows, :length] & counts
+            prompts = experience.prompts.select(which)
+            logp = self.policy.score(prompts, tokens, mask, self.temperature)
+            if first and counts:
+                old.logp[rows, :length] = logp.detach()
+                old.confidence[rows] = token_confidence(logp, mask)
+                if old.reference is not None:
+                    with torch.no_grad(), self.policy.reference():
+                        old.reference[rows, :length] = self.policy.score(prompts, tokens, mask, self.temperature)
+            logp_old, sampled = old.logp[rows, :length], rollout.logp[rows, :length]
+            advantages = self.advantages(rewards, old.confidence)[rows]
+            ratios.add(logp, logp_old, sampled, advantages, mask)
+            yield policy_loss(
+                logp,
+                logp_old,
+                advantages,
+                mask,
+                ratio=self.ratio,
+                reduction=self.reduction,
+                clip=self.clip,
+                surrogate=self.surrogate,
+                max_length=self.max_new_tokens,
+                weights=None if self.sampler.exact else (logp_old - sampled).exp().clamp(max=self.sampler_ratio_cap),
+                logp_ref=None if old.reference is None else old.reference[rows, :length],
+                beta=self.beta,
+                total_sequences=totals[0],
+                total_tokens=totals[1],
+            )
 
     def collect(
         self, groups: Sequence[ImageGroup], generator: torch.Generator, seconds: dict[str, float]
@@ -245,13 +239,13 @@ class RolloutModule(PolicyModule):
                 rewards = self.reward(responses)
         return Experience(tuple(groups), prompts, rollout, responses, rewards, list(range(len(groups))))
 
-    def memory_knob(self, phase: str) -> str:
+    def memory_setting(self, phase: str) -> str:
         if phase == "sample":
             count = f"{self.responses_per_prompt} x data.batch_size responses are sampled at once"
             return f"{count}: halve data.batch_size, or set model.max_new_tokens {self.max_new_tokens // 2}"
         if phase == "segment":
             return "halve max_batch of model.segmenter"
-        return super().memory_knob(phase)
+        return super().memory_setting(phase)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Log the seconds of each phase and let the reward remember, now that backward pass and optimiser are done."""
@@ -268,11 +262,12 @@ class RolloutModule(PolicyModule):
         """The prompts whose responses have a gradient: no pass is spent on the others, though they count as responses."""
         return experience.selected
 
-    def _parts(self, prompts: Prompts, trained: Sequence[int]) -> list[tuple[list[int], list[int], bool]]:
-        """Prompts, rows and whether they count, of each micro-batch; as many on every rank."""
+    def _parts(self, prompts: Prompts, trained: Sequence[int]) -> list[MicroBatch]:
+        """The micro-batches of a step, as many on every rank."""
         order = [row for row in prompts.by_length() if row in set(trained)]
-        parts = [(*part, True) for part in micro_batches(order, self.responses_per_prompt, self.micro_batch_size)]
-        return parts + [([0], [0], False)] * (self.max_over_ranks(len(parts) or 1) - len(parts))
+        grouped = grouped_micro_batches(order, self.responses_per_prompt, self.micro_batch_size)
+        parts = [MicroBatch(*part, counts=True) for part in grouped]
+        return parts + [MicroBatch([0], [0], counts=False)] * (self.max_over_ranks(len(parts) or 1) - len(parts))
 
     def _totals(self, experience: Experience) -> list[float]:
         """Responses and response tokens of the whole step on all ranks."""
@@ -288,8 +283,8 @@ class RolloutModule(PolicyModule):
         return tuple(group for group in groups for _ in range(self.responses_per_prompt))
 
     def _log_kl(self, logp: Tensor, reference: Tensor, mask: Tensor) -> None:
-        d = (reference - logp)[mask]
-        sums = self.all_reduce(torch.stack([(d.exp() - d - 1).sum(), mask.sum()]).double())
+        divergence = k3(logp, reference, mask)[mask].sum()
+        sums = self.all_reduce(torch.stack([divergence, mask.sum()]).double())
         self.log("train/kl", float(sums[0] / sums[1]))
 
     def _generator(self) -> torch.Generator:
@@ -299,7 +294,7 @@ class RolloutModule(PolicyModule):
 
     @contextmanager
     def clock(self, phase: str, seconds: dict[str, float]) -> Iterator[None]:
-        """Add the wall time of what happens inside to `seconds[phase]`, and say which knob to turn if memory ends."""
+        """Add the wall time of what happens inside to `seconds[phase]`, and say what to set lower if memory ends."""
         start = self._now()
         with self.memory_advice(phase):
             yield
@@ -309,18 +304,3 @@ class RolloutModule(PolicyModule):
         """Seconds on a clock, read once the device has done all that it was given."""
         torch.get_device_module(self.device).synchronize()
         return time.perf_counter()
-
-
-def micro_batches(prompts: Sequence[int], responses: int, size: int | None) -> list[tuple[list[int], list[int]]]:
-    """Prompts and rows of each micro-batch of at most `size` responses, each prompt with equally many of its responses.
-
-    Args:
-        prompts: Numbers of the prompts; prompt n has the rows n G .. n G + G - 1.
-        responses: G.
-        size: Most responses at once, or None for all.
-    """
-    size = size or max(1, len(prompts)) * responses
-    at_once = max(1, size // responses)
-    chunks = [list(prompts[start : start + at_once]) for start in range(0, len(prompts), at_once)]
-    slots = [range(start, min(start + size, responses)) for start in range(0, responses, size)]
-    return [(chunk, [n * responses + g for n in chunk for g in slot]) for chunk in chunks for slot in slots]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from lightning_sal.modules.accumulation import AccumulatingModule
+from lightning_sal.modules.experience import RolloutRecord
 from lightning_sal.objectives import clip_fractions, log_ratio
 from lightning_sal.objectives.policy import Ratio
 from lightning_sal.tasks import TASKS
-
-if TYPE_CHECKING:
-    from lightning_sal.modules.rollout import RolloutRecord
 
 
 class RatioLog:
@@ -42,7 +40,7 @@ class RatioLog:
         # 0 outside the mask, as of a ratio of 1
         self._extremes.append(torch.stack([log.max(), -log.min(), drift.max(), -drift.min()]))
 
-    def over(self, module: Any) -> dict[str, float]:
+    def over(self, module: AccumulatingModule) -> dict[str, float]:
         """`train/clip_ratio/...`, `train/ratio/...` and `train/sampler_ratio/...` over all ranks."""
         sums = module.all_reduce(torch.stack(self._sums).sum(0))
         low, high, *means = (sums[:4] / sums[4].clamp(min=1)).tolist()
@@ -57,7 +55,7 @@ class RatioLog:
         return values
 
 
-def log_rollout(module: Any, record: RolloutRecord) -> None:
+def log_rollout(module: AccumulatingModule, record: RolloutRecord) -> None:
     """Log means over all ranks; a fixed set of sums is reduced once, whatever tasks a rank happened to draw."""
     rewards, rollout = record.rewards, record.rollout
     answers = [response.answer for response in record.responses]

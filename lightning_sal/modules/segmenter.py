@@ -6,20 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from lightning_sal.metrics import MaskIoU, StructureMeasure
-from lightning_sal.modules.agreement import refuse_other_weights
-from lightning_sal.modules.exact_resume import ExactResume
-from lightning_sal.modules.stopping import SaveAtEnd, StopAtSigterm
-from lightning_sal.objectives import mask_bce, mask_dice, pairwise_mask_bce
+from lightning_sal.modules.checkpoints import FineTuningModule
+from lightning_sal.objectives import mask_bce, mask_dice, pair_masks
 from lightning_sal.samples import Batch, ImageGroup
 from lightning_sal.segmenters.evf_sam2 import EVFSAM2
-from lightning_sal.tasks import TASKS
+from lightning_sal.tasks import get_task
 from lightning_sal.tiny.weights import embedded_segmenter
 
 Part = Literal["mask_decoder", "beit3", "image_encoder"]
@@ -32,7 +28,7 @@ _PREFIXES: dict[str, tuple[str, ...]] = {
 _WITHOUT_LOSS = ("iou_prediction_head", "pred_obj_score_head", ".mask_token")
 
 
-class SegmenterFineTuning(L.LightningModule):
+class SegmenterFineTuning(FineTuningModule):
     """Fine-tune EVF-SAM2 on (image, expression, mask): BCE, and dice where it has a weight.
 
     loss = 1/M sum_m (bce_m + dice_weight dice_m) over the M masks of a step on all ranks, at each image's own size; the
@@ -58,6 +54,8 @@ class SegmenterFineTuning(L.LightningModule):
         FileExistsError: If `export` exists.
     """
 
+    weights_of = "segmenter"
+
     def __init__(
         self,
         segmenter: EVFSAM2 | None = None,
@@ -67,13 +65,11 @@ class SegmenterFineTuning(L.LightningModule):
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(optimizer, lr_scheduler)
         if export is not None and export.exists():
             raise FileExistsError(f"{export} exists already: name another folder to write the segmenter to")
-        self.strict_loading = False  # checkpoints hold what is trained, and `on_load_checkpoint` checks that
         self.segmenter: EVFSAM2 = embedded_segmenter() if segmenter is None else segmenter
         self.dice_weight, self.export = dice_weight, export
-        self.make_optimizer, self.make_lr_scheduler = optimizer, lr_scheduler
         self.metrics: Any = torch.nn.ModuleDict({"s_measure": StructureMeasure(), "iou": MaskIoU()})
         self.trained_prefixes = tuple(prefix for part in train for prefix in _PREFIXES[part])
         for name, parameter in self.segmenter.named_parameters():
@@ -86,18 +82,6 @@ class SegmenterFineTuning(L.LightningModule):
         for name, part in self.segmenter.named_modules():
             part.training = mode and f"{name}.".startswith(self.trained_prefixes)
         return self
-
-    def configure_callbacks(self) -> list[L.Callback]:
-        return [ExactResume(), StopAtSigterm(), SaveAtEnd()]
-
-    def configure_optimizers(self) -> Any:
-        optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
-        if self.make_lr_scheduler is None:
-            return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.make_lr_scheduler(optimizer), "interval": "step"},
-        }
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         pairs = self.pairs(batch.groups)
@@ -129,46 +113,20 @@ class SegmenterFineTuning(L.LightningModule):
         images = [image for group in groups for image in group.images]
         expressions = [texts for group in groups for texts in [_expressions(group)] * len(group.images)]
         targets = [target for group in groups for target in group.masks or ()]
-        instances = [TASKS[group.task].instances for group in groups for _ in group.images]
+        instances = [get_task(group.task).masks_per_image is None for group in groups for _ in group.images]
         ids = [[torch.tensor(row) for row in self.segmenter.tokenize(texts)] for texts in expressions]
         logits = self.segmenter.logits(images, ids)
-        return [pair(*parts) for parts in zip(logits, targets, instances, strict=True)]
+        return [pair_masks(*parts) for parts in zip(logits, targets, instances, strict=True)]
 
     def on_fit_end(self) -> None:
         if self.export is not None and self.trainer.is_global_zero:
             self.segmenter.save_pretrained(self.export)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        keep = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in keep}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        own = {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
-        refuse_other_weights(checkpoint["state_dict"], own, "segmenter")
-
-
-def pair(logits: Tensor, target: Tensor, instances: bool) -> tuple[Tensor, Tensor]:
-    """Which logits answer for which ground truth on an image.
-
-    Args:
-        logits: (E, H, W), one an expression, E >= 1.
-        target: (1, H, W) bool of a region, or (I, H, W) of instances.
-        instances: Whether each expression is an instance of its own.
-
-    Returns:
-        (M, H, W) both: M = 1 for regions, min(E, I) for instances.
-    """
-    if not instances:
-        return logits.amax(0, keepdim=True), target
-    with torch.no_grad():
-        rows, columns = linear_sum_assignment(pairwise_mask_bce(logits, target).cpu().numpy())
-    return logits[torch.from_numpy(rows)], target[torch.from_numpy(columns)]
-
 
 def _expressions(group: ImageGroup) -> tuple[str, ...]:
     if group.masks is None or group.response is None:
         raise ValueError(f"{group.key}: the segmenter learns from a response and masks, and this sample lacks one")
-    answer = TASKS[group.task].parse(group.response)
-    if not answer.expressions:
+    answer = get_task(group.task).parse(group.response)
+    if not answer.labels:
         raise ValueError(f"{group.key}: no expression can be read from the response: {answer.reason}")
-    return answer.expressions
+    return answer.labels

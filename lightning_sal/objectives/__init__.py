@@ -11,8 +11,8 @@ from lightning_sal.objectives.advantages import (
     overlong_penalty,
     token_confidence,
 )
-from lightning_sal.objectives.policy import clip_fractions, log_ratio, policy_loss
-from lightning_sal.objectives.segmentation import mask_bce, mask_dice, pairwise_mask_bce
+from lightning_sal.objectives.policy import clip_fractions, k3, log_ratio, policy_loss
+from lightning_sal.objectives.segmentation import mask_bce, mask_dice, pair_masks, pairwise_mask_bce
 from lightning_sal.objectives.supervised import sft_loss
 
 __all__ = [
@@ -20,11 +20,13 @@ __all__ = [
     "clip_fractions",
     "group_advantages",
     "has_variance",
+    "k3",
     "leave_one_out_advantages",
     "log_ratio",
     "mask_bce",
     "mask_dice",
     "overlong_penalty",
+    "pair_masks",
     "pairwise_mask_bce",
     "policy_loss",
     "sft_loss",

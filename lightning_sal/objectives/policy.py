@@ -34,6 +34,24 @@ def log_ratio(logp: Tensor, logp_old: Tensor, mask: Tensor, ratio: Ratio = "toke
     raise ValueError(f"unknown ratio '{ratio}': use token or sequence")
 
 
+def k3(logp: Tensor, logp_ref: Tensor, mask: Tensor) -> Tensor:
+    """Estimate of the KL divergence to a reference at each token, exp(d) - d - 1 with d = logp_ref - logp.
+
+    Unbiased and never negative (Schulman 2020, http://joschu.net/blog/kl-approx.html), as GRPO has it (Shao et al. 2024,
+    arXiv:2402.03300).
+
+    Args:
+        logp: (B, T) log-probabilities under the policy, in nats.
+        logp_ref: (B, T) the same under the reference.
+        mask: (B, T) bool, True on response tokens.
+
+    Returns:
+        (B, T) in nats, >= 0; 0 outside the mask.
+    """
+    d = torch.where(mask, logp_ref - logp, 0.0)
+    return d.exp() - d - 1
+
+
 def policy_loss(
     logp: Tensor,
     logp_old: Tensor,
@@ -101,8 +119,7 @@ def policy_loss(
     if beta:
         if logp_ref is None:
             raise ValueError("policy_loss: beta > 0 needs logp_ref, the reference policy's log-probabilities")
-        d = torch.where(mask, logp_ref.detach() - logp, 0.0)
-        loss = loss + beta * (d.exp() - d - 1)
+        loss = loss + beta * k3(logp, logp_ref.detach(), mask)
     loss = torch.where(mask, loss, 0.0)
     sequences = logp.shape[0] if total_sequences is None else total_sequences
     if reduction == "sequence_mean":

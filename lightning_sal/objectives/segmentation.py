@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -49,3 +50,26 @@ def pairwise_mask_bce(logits: Tensor, target: Tensor) -> Tensor:
     """
     z, t = logits.flatten(1), target.to(logits).flatten(1)
     return F.softplus(z).mean(1, keepdim=True) - z @ t.T / z.shape[1]
+
+
+def pair_masks(logits: Tensor, target: Tensor, instances: bool) -> tuple[Tensor, Tensor]:
+    """Which logits are compared with which ground truth on an image.
+
+    Instances are paired one to one at the least total `pairwise_mask_bce` (Hungarian matching); what is left over on
+    either side has no pair. A region is compared with the union of all masks, the largest logit at each pixel.
+
+    Args:
+        logits: (E, H, W), one an expression, E >= 1.
+        target: (1, H, W) bool of a region, or (I, H, W) of instances.
+        instances: Whether each expression is an instance of its own.
+
+    Returns:
+        (M, H, W) both: M = 1 for regions, min(E, I) for instances.
+    """
+    from scipy.optimize import linear_sum_assignment  # the one function here that is not torch's
+
+    if not instances:
+        return logits.amax(0, keepdim=True), target
+    with torch.no_grad():
+        rows, columns = linear_sum_assignment(pairwise_mask_bce(logits, target).cpu().numpy())
+    return logits[torch.from_numpy(rows)], target[torch.from_numpy(columns)]

@@ -12,9 +12,9 @@ from lightning_sal.tiny.weights import embedded_segmenter
 class Halves:
     """Finds the left or the right half of an image, or nothing."""
 
-    def segment(self, images, expressions):
+    def segment(self, images, prompts):
         found = []
-        for image, said in zip(images, expressions, strict=True):
+        for image, said in zip(images, prompts, strict=True):
             masks = torch.zeros(len(said), *image.shape[:2], dtype=torch.bool)
             for mask, expression in zip(masks, said, strict=True):
                 middle = image.shape[1] // 2

@@ -24,7 +24,7 @@ from lightning_sal.callbacks import (
     RolloutMonitor,
     RolloutPanels,
 )
-from lightning_sal.callbacks.dashboard import CATEGORIES
+from lightning_sal.callbacks.dashboard import categories
 from lightning_sal.modules import DAPO, GRPO, SegmenterFineTuning
 from tests.modules.parts import cgpo, scenes, sft, trainer
 
@@ -81,7 +81,7 @@ def cgpo_run(tmp_path_factory):
 def test_every_line_of_a_cgpo_run_shows_what_was_logged(cgpo_run):
     shown = layout(cgpo_run)
     assert [*shown] == [
-        part.title for part in CATEGORIES if part.title not in ("Loss", "Reference", "Dynamic sampling")
+        part.title for part in categories() if part.title not in ("Loss", "Reference", "Dynamic sampling")
     ]
     logged = cgpo_run.Tags()["scalars"]
     empty = [

@@ -38,7 +38,7 @@ class Foreign(L.LightningModule):
 
 def record(pairs):
     confidence, reward = torch.tensor(pairs, requires_grad=True).T
-    return SimpleNamespace(confidence=confidence, judged=SimpleNamespace(total=reward))
+    return SimpleNamespace(confidence=confidence, rewards=SimpleNamespace(total=reward))
 
 
 def fit(folder, samples, **options):

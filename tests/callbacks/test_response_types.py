@@ -24,7 +24,7 @@ def rollouts(kinds):
     rewards = torch.tensor([HIGH if kind.startswith("Hr") else LOW for kind in kinds])
     return SimpleNamespace(
         groups=[SimpleNamespace(key="same", task="sod") for _ in kinds],
-        judged=SimpleNamespace(total=rewards),
+        rewards=SimpleNamespace(total=rewards),
         confidence=torch.tensor([HIGH if kind.endswith("Hc") else LOW for kind in kinds]),
         advantages=2 * rewards,
     )

@@ -27,7 +27,7 @@ def rollouts(tasks):
     return SimpleNamespace(
         groups=groups,
         rollout=SimpleNamespace(texts=[ANSWER.format(group.key) for group in groups]),
-        judged=SimpleNamespace(
+        rewards=SimpleNamespace(
             total=torch.arange(len(groups)) / 8,
             masks=[(mask,) for _ in groups],
             reasons={"format": [None] * (len(groups) - 1) + ["no think block"]},
@@ -121,7 +121,7 @@ def test_a_project_without_images_shows_its_words(tmp_path):
             self.record = SimpleNamespace(
                 groups=[SimpleNamespace(key=f"question {i}", task="words") for i in range(3)],
                 rollout=SimpleNamespace(texts=["one", "two", "three " * 60]),
-                judged=SimpleNamespace(total=torch.tensor([0.0, 0.5, 1.0])),
+                rewards=SimpleNamespace(total=torch.tensor([0.0, 0.5, 1.0])),
             )
             return self.layer(batch).sum()
 

@@ -24,7 +24,7 @@ def rollouts(step, keys):
             mask=torch.arange(5) < torch.arange(1, B + 1)[:, None],
             truncated=torch.arange(B) == 1,
         ),
-        judged=SimpleNamespace(total=torch.arange(B) / 4, terms={"format": torch.full((B,), 0.5)}),
+        rewards=SimpleNamespace(total=torch.arange(B) / 4, terms={"format": torch.full((B,), 0.5)}),
         confidence=torch.full((B,), 0.25, requires_grad=True),
         advantages=torch.arange(B) / 4 - 0.25,
     )

@@ -14,7 +14,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy, StrategyRegistry
 
 from lightning_sal.datamodules import ScenesDataModule
 from lightning_sal.policy.config import LoRA, PolicyConfig
-from lightning_sal.rewards.terms import Judged, RewardTerm, Scores
+from lightning_sal.rewards.terms import Response, RewardTerm, Scores
 from tests.device import pretend
 
 WHOLE = 56  # response tokens that hold a whole answer of the embedded policies
@@ -54,9 +54,9 @@ class Spread(RewardTerm):
 
     name = "spread"
 
-    def forward(self, judged: Sequence[Judged]) -> Scores:
-        values = [sum(map(ord, item.text)) % 97 / 97 for item in judged]
-        return Scores(torch.tensor(values, device=pretend.device()), (None,) * len(judged))
+    def forward(self, responses: Sequence[Response]) -> Scores:
+        values = [sum(map(ord, item.text)) % 97 / 97 for item in responses]
+        return Scores(torch.tensor(values, device=pretend.device()), (None,) * len(responses))
 
 
 class OnDevice(L.Callback):

@@ -43,9 +43,9 @@ class Marks(RewardTerm):
 
     name = "marks"
 
-    def forward(self, judged):
-        values = [0.5 if item.group.key.endswith("-0") else item.text.count("!") % 5 / 5 for item in judged]
-        return Scores(torch.tensor(values), (None,) * len(judged))
+    def forward(self, responses):
+        values = [0.5 if item.group.key.endswith("-0") else item.text.count("!") % 5 / 5 for item in responses]
+        return Scores(torch.tensor(values), (None,) * len(responses))
 
 
 class Keep(L.Callback):

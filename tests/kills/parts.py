@@ -15,17 +15,17 @@ class Wobbling(RewardTerm):
 
     name = "wobbling"
 
-    def forward(self, judged):
-        lengths = torch.tensor([len(each.text) % 7 / 7 for each in judged])
-        drawn = torch.rand(len(judged)) + random.random() + np.random.random()  # noqa: NPY002
-        return Scores(lengths + drawn, (None,) * len(judged))
+    def forward(self, responses):
+        lengths = torch.tensor([len(each.text) % 7 / 7 for each in responses])
+        drawn = torch.rand(len(responses)) + random.random() + np.random.random()  # noqa: NPY002
+        return Scores(lengths + drawn, (None,) * len(responses))
 
 
 class Blind:
     """Finds nothing."""
 
-    def segment(self, images: Sequence[Tensor], expressions: Sequence[Sequence[str]]) -> list[Tensor]:
+    def segment(self, images: Sequence[Tensor], prompts: Sequence[Sequence[str]]) -> list[Tensor]:
         return [
             torch.zeros(len(texts), *image.shape[:2], dtype=torch.bool)
-            for image, texts in zip(images, expressions, strict=True)
+            for image, texts in zip(images, prompts, strict=True)
         ]

@@ -18,9 +18,9 @@ ADAMW = partial(torch.optim.AdamW, lr=1e-3)
 class StripeSegmenter(nn.Module):
     """Masks that depend on the expression alone: stripes as wide as its text is long."""
 
-    def segment(self, images, expressions):
+    def segment(self, images, prompts):
         masks = []
-        for image, texts in zip(images, expressions, strict=True):
+        for image, texts in zip(images, prompts, strict=True):
             rows = torch.arange(image.shape[0])[:, None].expand(image.shape[:2])
             stripes = [rows // (len(text) + 1) % 2 == 0 for text in texts]
             masks.append(torch.stack(stripes) if stripes else torch.zeros(0, *image.shape[:2], dtype=torch.bool))

@@ -17,9 +17,9 @@ class Novelty(RewardTerm):
         super().__init__()
         self.register_buffer("seen", torch.zeros(()))
 
-    def forward(self, judged):
-        self.seen += len(judged)
-        return Scores((1 / (1 + self.seen)).expand(len(judged)), (None,) * len(judged))
+    def forward(self, responses):
+        self.seen += len(responses)
+        return Scores((1 / (1 + self.seen)).expand(len(responses)), (None,) * len(responses))
 
 
 class Baseline(RolloutModule):
@@ -35,7 +35,7 @@ class Baseline(RolloutModule):
 
     def rl_step(self, batch):
         loss = super().rl_step(batch)
-        self.baseline.copy_(self.record.judged.total.mean())
+        self.baseline.copy_(self.record.rewards.total.mean())
         return loss
 
 

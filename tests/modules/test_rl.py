@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lightning_sal.modules import CGPO, CISPO, DAPO, GRPO, GSPO, RLOO, DrGRPO
-from lightning_sal.modules.rollout import micro_batches
+from lightning_sal.modules.accumulation import grouped_micro_batches
 from lightning_sal.objectives import cgpo_advantages, group_advantages, leave_one_out_advantages
 from lightning_sal.policy.config import LoRA, PolicyConfig
 from lightning_sal.rewards import Reward, RewardTerm, Scores
@@ -23,8 +23,8 @@ class Letters(RewardTerm):
 
     name = "letters"
 
-    def forward(self, judged):
-        return Scores(torch.tensor([len(set(item.text)) / 30 for item in judged]), (None,) * len(judged))
+    def forward(self, responses):
+        return Scores(torch.tensor([len(set(item.text)) / 30 for item in responses]), (None,) * len(responses))
 
 
 class Keep(L.Callback):
@@ -88,7 +88,7 @@ def by_hand(module, record, start, updates):
             for row, ids in zip(rows, tokens, strict=True)
         ]
 
-    rewards = record.judged.total
+    rewards = record.rewards.total
     old = [logp.detach() for logp in scores()]
     with torch.no_grad(), module.policy.reference():
         reference = scores()
@@ -197,10 +197,10 @@ class OnlyOdd(RewardTerm):
 
     name = "odd"
 
-    def forward(self, judged):
-        keys = list(dict.fromkeys(item.group.key for item in judged))
-        values = [0.5 if keys.index(item.group.key) % 2 == 0 else len(set(item.text)) / 30 for item in judged]
-        return Scores(torch.tensor(values), (None,) * len(judged))
+    def forward(self, responses):
+        keys = list(dict.fromkeys(item.group.key for item in responses))
+        values = [0.5 if keys.index(item.group.key) % 2 == 0 else len(set(item.text)) / 30 for item in responses]
+        return Scores(torch.tensor(values), (None,) * len(responses))
 
 
 @pytest.mark.parametrize(("beta", "scored"), [(0.0, G), (0.04, 3 * G)])
@@ -245,7 +245,7 @@ def test_dynamic_sampling_gives_up_at_the_end_of_the_batch_and_says_so(tmp_path)
     assert keep.logged["train/dynamic_sampling/gave_up"] == 1
     rows = list(range(G, 2 * G))  # of the second prompt, which teaches
     lengths = keep.record.rollout.mask[rows].sum(1)
-    advantages = group_advantages(keep.record.judged.total[rows], G)
+    advantages = group_advantages(keep.record.rewards.total[rows], G)
     # On-policy each token's loss is -A, and the mean goes over the tokens of the kept responses alone.
     expected = -(advantages * lengths).sum() / lengths.sum()
     assert float(keep.logged["train/loss"]) == pytest.approx(float(expected), rel=1e-5)
@@ -255,8 +255,8 @@ def test_a_step_in_which_nothing_teaches_changes_nothing(tmp_path):
     class Same(RewardTerm):
         name = "same"
 
-        def forward(self, judged):
-            return Scores(torch.full((len(judged),), 0.1 + 0.2), (None,) * len(judged))
+        def forward(self, responses):
+            return Scores(torch.full((len(responses),), 0.1 + 0.2), (None,) * len(responses))
 
     keep = step(made(DAPO, reward=Reward([Same()])), tmp_path)
     assert all((gradient == 0).all() for gradient in keep.gradients[0].values())
@@ -265,16 +265,16 @@ def test_a_step_in_which_nothing_teaches_changes_nothing(tmp_path):
 
 def test_long_responses_are_punished_where_asked(tmp_path):
     plain, shaped = (step(made(DAPO, overlong_buffer=buffer), tmp_path).record for buffer in (None, TOKENS))
-    assert torch.equal(plain.judged.total, shaped.judged.total)
+    assert torch.equal(plain.rewards.total, shaped.rewards.total)
     lengths = plain.rollout.mask.sum(1)
-    expected = group_advantages(plain.judged.total - lengths / TOKENS, G)
+    expected = group_advantages(plain.rewards.total - lengths / TOKENS, G)
     torch.testing.assert_close(shaped.advantages, expected)
 
 
 def test_micro_batches_hold_every_response_once_and_never_too_many():
     for responses in (1, 3, 8):
         for size in (None, 1, 2, 5, 8, 20):
-            parts = micro_batches([2, 0, 1], responses, size)
+            parts = grouped_micro_batches([2, 0, 1], responses, size)
             rows = [row for _, part in parts for row in part]
             assert sorted(rows) == list(range(3 * responses))
             assert all(len(part) <= (size or 24) and len(part) % len(which) == 0 for which, part in parts)

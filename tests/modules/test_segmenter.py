@@ -10,8 +10,7 @@ import torch
 
 from lightning_sal.datasets.scenes import SceneGroups
 from lightning_sal.modules import SegmenterFineTuning
-from lightning_sal.modules.segmenter import pair
-from lightning_sal.objectives import mask_bce, mask_dice
+from lightning_sal.objectives import mask_bce, mask_dice, pair_masks
 from lightning_sal.samples import Batch
 from lightning_sal.segmenters import EVFSAM2
 from lightning_sal.tasks import TASKS
@@ -32,15 +31,15 @@ def weights(module):
 def test_regions_are_judged_by_their_union_and_instances_one_by_one():
     logits = torch.tensor([[[5.0, -5.0, -5.0]], [[-5.0, -5.0, 5.0]], [[-5.0, 5.0, -5.0]]])
     union = torch.tensor([[[True, False, True]]])
-    both, target = pair(logits[:2], union, instances=False)
+    both, target = pair_masks(logits[:2], union, instances=False)
     assert both.tolist() == [[[5.0, -5.0, 5.0]]]
     assert torch.equal(target, union)
     instances = torch.tensor([[[False, False, True]], [[True, False, False]]])
-    matched, targets = pair(logits, instances, instances=True)
+    matched, targets = pair_masks(logits, instances, instances=True)
     assert torch.equal(matched > 0, targets)
     assert len(matched) == 2  # the third expression names nothing that is there
-    assert len(pair(logits[:1], instances, instances=True)[0]) == 1
-    assert len(pair(logits, instances[:0], instances=True)[0]) == 0
+    assert len(pair_masks(logits[:1], instances, instances=True)[0]) == 1
+    assert len(pair_masks(logits, instances[:0], instances=True)[0]) == 0
 
 
 @pytest.mark.parametrize("dice_weight", [0.0, 0.5])
@@ -56,7 +55,7 @@ def test_the_loss_is_the_mean_over_all_masks_of_the_step(tmp_path, dice_weight):
                 for image, target in zip(group.images, group.masks, strict=True):
                     ids = [torch.tensor(row) for row in self.segmenter.tokenize(texts)]
                     alone = torch.cat([self.segmenter.mask_logits(image, [row]) for row in ids])
-                    paired = pair(alone, target, TASKS[group.task].instances)
+                    paired = pair_masks(alone, target, TASKS[group.task].instances)
                     expected += (mask_bce(*paired) + dice_weight * mask_dice(*paired)).tolist()
             loss = super().training_step(batch, batch_idx)
             losses.append((loss.item(), sum(expected) / len(expected)))

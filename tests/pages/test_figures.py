@@ -14,7 +14,7 @@ def record():
     rewards, confidence = torch.linspace(0, 1, 6), torch.linspace(1, 0, 6)
     return SimpleNamespace(
         groups=[SimpleNamespace(task="sod", key=str(n)) for n in range(6)],
-        judged=SimpleNamespace(total=rewards),
+        rewards=SimpleNamespace(total=rewards),
         confidence=confidence,
         advantages=rewards - confidence,
     )

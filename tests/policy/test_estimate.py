@@ -92,8 +92,8 @@ class Recorder(L.Callback):
 class Length(RewardTerm):
     name = "length"
 
-    def forward(self, judged):
-        return Scores(torch.tensor([float(len(item.text)) for item in judged]), (None,) * len(judged))
+    def forward(self, responses):
+        return Scores(torch.tensor([float(len(item.text)) for item in responses]), (None,) * len(responses))
 
 
 def compared(

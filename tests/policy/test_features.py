@@ -61,7 +61,7 @@ class StepLog(L.Callback):
     def on_train_batch_end(self, trainer, pl_module, *_):
         if (record := pl_module.record) is not None:
             loss = float(trainer.callback_metrics["train/loss"])
-            self.steps.append((record.rollout.texts, record.rollout.logp.tolist(), record.judged.total.tolist(), loss))
+            self.steps.append((record.rollout.texts, record.rollout.logp.tolist(), record.rewards.total.tolist(), loss))
 
 
 def files(folder):

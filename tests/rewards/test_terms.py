@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_sal.metrics.functional import structure_measure
-from lightning_sal.rewards import Correctness, Format, Judged
+from lightning_sal.rewards import Correctness, Format, Response
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import TASKS
 
@@ -25,12 +25,12 @@ def part(share: float, size: tuple[int, int] = (4, 8)) -> Tensor:
     return mask
 
 
-def judged(task: str, masks: list[Tensor], targets: list[Tensor] | None, text: str | None = None) -> Judged:
+def answered(task: str, masks: list[Tensor], targets: list[Tensor] | None, text: str | None = None) -> Response:
     """A response to the K images of `masks` and `targets`, each (N, H, W)."""
     text = TASKS[task].response("", [SAID[task]]) if text is None else text
     images = tuple(torch.zeros(*mask.shape[1:], 3, dtype=torch.uint8) for mask in masks)
     group = ImageGroup("sample-7", task, images, None if targets is None else tuple(targets))
-    return Judged(group, text, TASKS[task].parse(text), truncated=False, masks=tuple(masks))
+    return Response(group, text, TASKS[task].parse(text), truncated=False, masks=tuple(masks))
 
 
 def random_masks(seed: int, count: int, size: tuple[int, int]) -> Tensor:
@@ -41,10 +41,10 @@ def test_regions_are_measured_by_s_measure():
     full, empty = part(1)[None], part(0)[None]
     scores = Correctness()(
         [
-            judged("sod", [part(0.25)[None]], [full]),
-            judged("sod", [part(0.25)[None]], [empty]),
-            judged("sod", [full], [full]),
-            judged("cosod", [part(0.25)[None], part(0.5)[None], part(1)[None]], [full, empty, full]),
+            answered("sod", [part(0.25)[None]], [full]),
+            answered("sod", [part(0.25)[None]], [empty]),
+            answered("sod", [full], [full]),
+            answered("cosod", [part(0.25)[None], part(0.5)[None], part(1)[None]], [full, empty, full]),
         ]
     )
     assert scores.values.tolist() == pytest.approx([0.25, 0.75, 1.0, (0.25 + 0.5 + 1.0) / 3])
@@ -55,9 +55,9 @@ def test_instances_are_measured_by_iasm():
     halves = torch.stack([part(0.5), ~part(0.5)])
     scores = Correctness()(
         [
-            judged("sis", [halves.flip(0)], [halves]),
+            answered("sis", [halves.flip(0)], [halves]),
             # No true instance: each predicted one is left over and scores 1 - its share.
-            judged("sis", [torch.stack([part(0.25), part(0.5)])], [part(0)[None][:0]]),
+            answered("sis", [torch.stack([part(0.25), part(0.5)])], [part(0)[None][:0]]),
         ]
     )
     assert scores.values.tolist() == pytest.approx([1.0, (0.75 + 0.5) / 2])
@@ -66,9 +66,11 @@ def test_instances_are_measured_by_iasm():
 def test_each_response_keeps_its_own_value_whatever_sizes_stand_beside_it():
     sizes = [(4, 8), (8, 4), (4, 8), (6, 6)]
     rows = [
-        judged("sod", [random_masks(i, 1, size)], [random_masks(9 + i, 1, size)]) for i, size in enumerate(sizes)
+        answered("sod", [random_masks(i, 1, size)], [random_masks(9 + i, 1, size)]) for i, size in enumerate(sizes)
     ] + [
-        judged("cosod", [random_masks(i, 1, size) for i, size in enumerate(sizes)], [part(0.5, s)[None] for s in sizes])
+        answered(
+            "cosod", [random_masks(i, 1, size) for i, size in enumerate(sizes)], [part(0.5, s)[None] for s in sizes]
+        )
     ]
     alone = [
         torch.stack([structure_measure(m, t)[0] for m, t in zip(row.masks, row.group.masks or (), strict=True)]).mean()
@@ -79,7 +81,9 @@ def test_each_response_keeps_its_own_value_whatever_sizes_stand_beside_it():
 
 def test_without_an_expression_correctness_is_0_and_says_why():
     full = part(1)[None]
-    rows = [judged("sod", [full], [full], text) for text in ("", "<answer></answer>", "<answer><ins>x</ins></answer>")]
+    rows = [
+        answered("sod", [full], [full], text) for text in ("", "<answer></answer>", "<answer><ins>x</ins></answer>")
+    ]
     scores = Correctness()(rows)
     assert scores.values.tolist() == [0.0, 0.0, 0.0]
     assert scores.reasons == tuple(row.answer.reason for row in rows)
@@ -87,21 +91,21 @@ def test_without_an_expression_correctness_is_0_and_says_why():
 
 
 def test_an_expression_without_a_pixel_is_measured_and_named():
-    scores = Correctness()([judged("sod", [part(0)[None]], [part(0)[None]])])
+    scores = Correctness()([answered("sod", [part(0)[None]], [part(0)[None]])])
     assert scores.values.tolist() == [1.0]
     assert scores.reasons == ("no mask: the segmenter found no pixel for any expression",)
 
 
 def test_unknown_ground_truth_is_refused_by_name():
     with pytest.raises(ValueError, match="sample-7: correctness needs masks") as error:
-        Correctness()([judged("sod", [part(1)[None]], None)])
+        Correctness()([answered("sod", [part(1)[None]], None)])
     assert len(str(error.value).splitlines()) == 1
 
 
 def test_format_is_that_of_the_task():
     full = part(1)[None]
     texts = [None, "<answer><rg>the dog</rg></answer>", "the dog"]
-    scores = Format()([judged("sod", [full], [full], text) for text in texts])
+    scores = Format()([answered("sod", [full], [full], text) for text in texts])
     assert scores.values.tolist() == [1.0, 0.5, 0.0]
     assert scores.reasons[0] is None
     assert "<think>" in (scores.reasons[1] or "")
@@ -111,7 +115,7 @@ def test_format_is_that_of_the_task():
 def test_a_truncated_response_is_called_so():
     group = ImageGroup("sample-7", "sod", (torch.zeros(4, 8, 3, dtype=torch.uint8),), (part(1)[None],))
     text = "<think>a dog"
-    row = Judged(group, text, TASKS["sod"].parse(text), truncated=True, masks=(part(0)[None],))
+    row = Response(group, text, TASKS["sod"].parse(text), truncated=True, masks=(part(0)[None],))
     for term in (Correctness(), Format()):
         assert term([row]).values.tolist() == [0.0]
         assert term([row]).reasons[0].startswith("cut off at the token limit: ")

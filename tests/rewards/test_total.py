@@ -10,8 +10,8 @@ import yaml
 from jsonargparse import auto_cli
 from torch import Tensor
 
-from lightning_sal.rewards import Judged, Reward, RewardTerm, Scores, compose_answers
-from lightning_sal.samples import ImageGroup
+from lightning_sal.rewards import Reward, RewardTerm, Scores, compose_answers
+from lightning_sal.samples import ImageGroup, Rollout
 from lightning_sal.tasks import TASKS
 
 
@@ -35,11 +35,11 @@ class LookUp:
     def __init__(self) -> None:
         self.calls: list[tuple[Sequence[Tensor], Sequence[Sequence[str]]]] = []
 
-    def segment(self, images: Sequence[Tensor], expressions: Sequence[Sequence[str]]) -> list[Tensor]:
-        self.calls.append((images, expressions))
+    def segment(self, images: Sequence[Tensor], prompts: Sequence[Sequence[str]]) -> list[Tensor]:
+        self.calls.append((images, prompts))
         return [
             torch.stack([LOOK_UP[name](image) for name in names]) if names else torch.zeros(0, *image.shape[:2]).bool()
-            for image, names in zip(images, expressions, strict=True)
+            for image, names in zip(images, prompts, strict=True)
         ]
 
 
@@ -52,16 +52,16 @@ class Brevity(RewardTerm):
         super().__init__()
         self.limit = limit
 
-    def forward(self, judged: Sequence[Judged]) -> Scores:
-        short = [len(item.text) <= self.limit for item in judged]
+    def forward(self, responses: Sequence[Response]) -> Scores:
+        short = [len(item.text) <= self.limit for item in responses]
         return Scores(torch.tensor(short), tuple(None if ok else "long" for ok in short))
 
 
 class Broken(RewardTerm):
     name = "broken"
 
-    def forward(self, judged: Sequence[Judged]) -> Scores:
-        return Scores(torch.full((len(judged),), torch.nan), (None,) * len(judged))
+    def forward(self, responses: Sequence[Response]) -> Scores:
+        return Scores(torch.full((len(responses),), torch.nan), (None,) * len(responses))
 
 
 def group(task: str, key: str = "sample-7", widths: Sequence[int] = (8,), bright: Sequence[int] = (8,)) -> ImageGroup:
@@ -76,8 +76,18 @@ def say(task: str, *expressions: str) -> str:
     return TASKS[task].response("a thought", expressions)
 
 
+def rollout_of(texts: Sequence[str]) -> Rollout:
+    """Responses of one token each, of probability 1."""
+    some = torch.zeros(len(texts), 1)
+    return Rollout(tuple(texts), some.long(), some == 0, some, torch.zeros(len(texts), dtype=torch.bool))
+
+
+def respond(groups: Sequence[ImageGroup], texts: Sequence[str], segmenter=None) -> list[Response]:
+    return gather(groups, rollout_of(texts), segmenter or LookUp())
+
+
 def judge(reward: Reward, groups: Sequence[ImageGroup], texts: Sequence[str], segmenter=None):
-    return reward(groups, texts, torch.zeros(len(texts), dtype=torch.bool), segmenter or LookUp())
+    return reward(respond(groups, texts, segmenter))
 
 
 def test_a_mixed_step_by_hand():
@@ -223,7 +233,7 @@ def test_unequal_counts_are_refused():
 )
 def test_a_segmenter_that_breaks_its_promise_is_named(masks, message):
     class Wrong:
-        def segment(self, images, expressions):
+        def segment(self, images, prompts):
             return masks
 
     with pytest.raises(ValueError, match=message):
