@@ -24,7 +24,8 @@ from functools import partial
 from typing import Any
 from unittest import mock
 
-from rl_step import Meter, build, groups_of
+from meter import Meter
+from workload import build, groups_of
 
 ROWS = ("sft", "cgpo", "grpo", "masks")
 NAMES = {"sft": "SFT", "cgpo": "CGPO", "grpo": "GRPO", "masks": "EVF-SAM2-L"}
@@ -98,7 +99,7 @@ def measure_masks(given: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from lightning_sal.segmenters import EVFSAM2
-    from lightning_sal.tiny.weights import embedded_segmenter
+    from lightning_sal.segmenters.tiny import embedded_segmenter
 
     with torch.device(given.device):
         segmenter: Any = embedded_segmenter().to(given.device) if given.model == "tiny" else EVFSAM2().eval()

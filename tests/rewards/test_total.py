@@ -10,7 +10,8 @@ import yaml
 from jsonargparse import auto_cli
 from torch import Tensor
 
-from lightning_sal.rewards import Reward, RewardTerm, Scores, compose_answers
+from lightning_sal.inference.responses import gather
+from lightning_sal.rewards import Response, Reward, RewardTerm, Scores
 from lightning_sal.samples import ImageGroup, Rollout
 from lightning_sal.tasks import TASKS
 
@@ -100,7 +101,8 @@ def test_a_mixed_step_by_hand():
         "I see a dog",
     ]
     segmenter = LookUp()
-    batch = judge(Reward(), groups, texts, segmenter)
+    responses = respond(groups, texts, segmenter)
+    batch = Reward()(responses)
 
     # With everything as ground truth, S-measure is the share of the image that is predicted.
     assert batch.terms["correctness"].tolist() == pytest.approx([0.25, 0.5, (0.5 + 1.0) / 2, 0.0, 0.0])
@@ -109,15 +111,15 @@ def test_a_mixed_step_by_hand():
     assert batch.total.dtype == torch.float32
     assert [reason is None for reason in batch.reasons["correctness"]] == [True, True, True, False, False]
     assert [reason is None for reason in batch.reasons["format"]] == [True, False, True, False, False]
-    assert batch.answers[1].expressions == ("quarter", "half")
-    assert [[tuple(mask.shape) for mask in masks] for masks in batch.masks] == [
+    assert responses[1].answer.labels == ("quarter", "half")
+    assert [[tuple(mask.shape) for mask in masks] for masks in (response.masks for response in responses)] == [
         [(1, 4, 8)],
         [(1, 4, 8)],
         [(1, 4, 8), (1, 4, 16)],
         [(0, 4, 8)],
         [(1, 4, 8)],
     ]
-    assert not batch.masks[4][0].any()
+    assert not responses[4].masks[0].any()
 
     # One call for the step: every image, a CoSOD expression once on each of its images.
     (call,) = segmenter.calls
@@ -136,9 +138,9 @@ def test_instances_keep_a_mask_each():
     whole = group("sis")
     halves = torch.stack([LOOK_UP["other half"](whole.images[0]), LOOK_UP["half"](whole.images[0])])
     sample = ImageGroup(whole.key, "sis", whole.images, (halves,))
-    batch = judge(Reward(), [sample], [say("sis", "half", "other half")])
-    assert batch.masks[0][0].equal(halves.flip(0))
-    assert batch.total.tolist() == [1.0]
+    responses = respond([sample], [say("sis", "half", "other half")])
+    assert responses[0].masks[0].equal(halves.flip(0))
+    assert Reward()(responses).total.tolist() == [1.0]
 
 
 def test_responses_to_one_group_are_judged_apart():
@@ -152,7 +154,6 @@ def test_an_empty_step_gives_empty_tensors():
     assert batch.total.shape == (0,)
     assert {name: tuple(values.shape) for name, values in batch.terms.items()} == {"correctness": (0,), "format": (0,)}
     assert batch.reasons == {"correctness": (), "format": ()}
-    assert (batch.answers, batch.masks) == ((), ())
 
 
 def test_weights_scale_the_terms():
@@ -237,9 +238,9 @@ def test_a_segmenter_that_breaks_its_promise_is_named(masks, message):
             return masks
 
     with pytest.raises(ValueError, match=message):
-        compose_answers([group("sod")], [say("sod", "half")], Wrong())
+        respond([group("sod")], [say("sod", "half")], Wrong())
 
 
 def test_unknown_task_is_refused():
     with pytest.raises(ValueError, match="unknown task 'edges'"):
-        compose_answers([group("edges")], ["anything"], LookUp())
+        respond([group("edges")], ["anything"])
