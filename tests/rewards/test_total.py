@@ -11,7 +11,7 @@ from jsonargparse import auto_cli
 from torch import Tensor
 
 from lightning_sal.inference.responses import gather
-from lightning_sal.rewards import Response, Reward, RewardTerm, Scores
+from lightning_sal.rewards import Format, Response, Reward, RewardTerm, Scores
 from lightning_sal.samples import ImageGroup, Rollout
 from lightning_sal.tasks import TASKS
 
@@ -244,3 +244,75 @@ def test_a_segmenter_that_breaks_its_promise_is_named(masks, message):
 def test_unknown_task_is_refused():
     with pytest.raises(ValueError, match="unknown task 'edges'"):
         respond([group("edges")], ["anything"])
+
+
+class Remembering(RewardTerm):
+    """1 / (1 + the mean length of what was learnt from so far)."""
+
+    name = "remembering"
+    bounds = (0.0, 1.0)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total: torch.Tensor
+        self.register_buffer("total", torch.zeros(()))
+
+    def forward(self, responses: Sequence[Response]) -> Scores:
+        lengths = torch.tensor([float(len(item.text)) for item in responses])
+        return Scores((1 / (1 + self.total)).expand(len(responses)), (None,) * len(responses), observed=lengths)
+
+    def commit(self, observed: Tensor) -> None:
+        self.total += observed.sum()
+
+
+def test_scoring_remembers_nothing_until_it_is_told_to():
+    reward = Reward(terms=[Remembering(), Format()])
+    responses = respond([group("sod")] * 2, [say("sod", "half")] * 2)
+    first = reward(responses)
+    assert reward(responses).total.equal(first.total)
+    assert reward.remembers == ("remembering",)
+    reward.commit({name: first.observed[name] for name in reward.remembers})
+    assert reward.state_dict()["terms.remembering.total"] == 2 * len(say("sod", "half"))
+    assert reward(responses).terms["remembering"][0] == pytest.approx(1 / (1 + 2 * len(say("sod", "half"))))
+
+
+def test_without_a_need_for_masks_no_segmenter_is_asked():
+    segmenter = LookUp()
+    reward = Reward(terms=[Format()])
+    (response,) = gather([group("sod")], rollout_of([say("sod", "half")]), segmenter, reward.needs)
+    assert (segmenter.calls, response.masks) == ([], None)
+    assert reward([response]).total.tolist() == [1.0]
+    assert Reward().needs == {"masks"}
+
+
+@pytest.mark.parametrize(
+    ("terms", "weights", "complaint"),
+    [
+        ([Brevity(), Format()], None, "'brevity' states no bounds"),
+        (None, {"correctness": 1.0, "format": 1.0}, r"lies in \[0, 2\]"),
+        (None, {"correctness": 1.0, "format": -0.5}, r"lies in \[-0.5, 1\]"),
+    ],
+)
+def test_a_total_that_may_leave_0_to_1_is_refused_where_it_stands_beside_a_confidence(terms, weights, complaint):
+    with pytest.raises(ValueError, match=complaint) as error:
+        Reward(terms, weights).require_probability("CGPO")
+    assert len(str(error.value).splitlines()) == 1
+    Reward(weights={"correctness": 0.9, "format": 0.1}).require_probability("CGPO")
+
+
+def test_a_value_outside_of_its_bounds_is_refused_by_name():
+    class Boastful(Brevity):
+        bounds = (0.0, 0.5)
+
+    with pytest.raises(ValueError, match=r"sample-7: reward term 'brevity' gave 1.0, outside of its bounds \[0, 0.5\]"):
+        judge(Reward(terms=[Boastful()]), [group("sod")], [say("sod", "half")])
+
+
+def test_what_an_evaluation_has_measured_is_not_measured_again(monkeypatch):
+    from lightning_sal.evaluation.metrics import Evaluation
+
+    responses = respond([group("sod")] * 2, [say("sod", "quarter"), "nothing"])
+    anew = Reward()(responses)
+    measured = Evaluation().measure(responses)
+    monkeypatch.setattr("lightning_sal.metrics.functional.structure_measure", None)  # whoever calls it fails
+    assert Reward()(measured).terms["correctness"].tolist() == pytest.approx(anew.terms["correctness"].tolist())
