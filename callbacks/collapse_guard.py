@@ -26,8 +26,9 @@ class CollapseGuard(L.Callback):
           train/response/malformed: [null, 0.5]
           train/reward/std: [0.01, null]
 
-    "stop" ends the training after the step. "rollback" puts weights and optimizer state back to the newest checkpoint from
-    before the window, starts all windows anew, and goes on; steps, schedules, learning rate and data are not turned back,
+    "stop" ends the training after the step. "rollback" puts weights, optimizer state and what the module itself keeps in
+    checkpoints, as the buffers of algorithm and reward, back to the newest checkpoint from before the window, starts all
+    windows anew, and goes on; steps, schedules, learning rate and data are not turned back,
     so what follows is drawn anew. Either says in one line which signal left which limit. A mean that is not a number is
     outside of every limit.
 
@@ -199,7 +200,7 @@ class CollapseGuard(L.Callback):
 
 
 def restore(trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
-    """Put weights and optimizer states back, and nothing else.
+    """Put weights, optimizer states, and what the module's `on_load_checkpoint` reads back, and nothing else.
 
     Learning rate and other settings of an optimizer stay as they are, since its schedule goes on from there.
 
@@ -207,6 +208,7 @@ def restore(trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
         trainer: Whose strategy holds module and optimizers.
         checkpoint: As `trainer.save_checkpoint` writes it, of this run.
     """
+    trainer.lightning_module.on_load_checkpoint(checkpoint)
     optimizers = zip(trainer.optimizers, checkpoint["optimizer_states"], strict=True)
     states = [{**saved, "param_groups": optimizer.state_dict()["param_groups"]} for optimizer, saved in optimizers]
     trainer.strategy.load_model_state_dict(checkpoint, strict=trainer.lightning_module.strict_loading)

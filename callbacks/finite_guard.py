@@ -30,6 +30,7 @@ class FiniteGuard(L.Callback):
     | `step`, `rank`, `world_size`, `device`, `seed` | where it was taken; `seed` is that of `seed_everything` or None |
     | `batch` | the batch as the module got it, on the CPU |
     | `state_dict`, `optimizer_states` | trainable weights and optimizer states before the step |
+    | `buffers` | all buffers of the module at the start of the step, so those of algorithm and reward too |
     | `rng` | states of torch's generators at the start of the step |
     | `trainer` | precision and gradient clipping |
     | `config` | YAML of the run, where it was started from the command line; else None |
@@ -37,10 +38,11 @@ class FiniteGuard(L.Callback):
     `torch.load(weights_only=True)` reads it, inside `torch.serialization.safe_globals([Phased, Batch, ImageGroup])` where
     the batch consists of these.
 
-    What it costs: one host sync an optimizer step, and where there are several ranks two numbers gathered from each. A
-    module whose `updates_per_rollout` is above 1 changes its weights within a step: then weights and optimizer states
-    are copied to the CPU at the start of every step, three numbers in float32 a trained weight with Adam, which is
-    little for adapters and much where the whole model is trained.
+    What it costs: one host sync an optimizer step, and where there are several ranks two numbers gathered from each. At
+    the start of every step the module's buffers are copied where they are. A module whose `updates_per_rollout` is above
+    1 changes its weights within a step: then weights and optimizer states are copied to the CPU at the start as well,
+    three numbers in float32 a trained weight with Adam, which is little for adapters and much where the whole model is
+    trained.
 
     What it asks of others, and nothing more: automatic optimization, or steps and backward passes through the trainer's
     strategy; a batch that consists of tensors, numbers, strings and the containers above; ranks that all hold the whole
@@ -68,6 +70,8 @@ class FiniteGuard(L.Callback):
         if pl_module.device.type == "cuda":
             self._rng["cuda"] = torch.cuda.get_rng_state(pl_module.device)
         several = getattr(pl_module, "updates_per_rollout", 1) > 1
+        # Of the forward pass that a step fails in, the buffers have seen some already, and of the update nothing.
+        self._buffers = {name: buffer.clone() for name, buffer in pl_module.named_buffers()}
         self._start = state_before(trainer) if several else {}
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
@@ -95,7 +99,7 @@ class FiniteGuard(L.Callback):
         )
 
     def on_train_batch_end(self, *_: Any) -> None:
-        self._batch, self._start = None, {}
+        self._batch, self._buffers, self._start = None, {}, {}
 
     def _save(self, trainer: L.Trainer, module: L.LightningModule) -> list[Path]:
         """Write the file of this rank; returns those of all."""
@@ -107,6 +111,7 @@ class FiniteGuard(L.Callback):
             "seed": int(os.environ["PL_GLOBAL_SEED"]) if "PL_GLOBAL_SEED" in os.environ else None,
             "batch": move_data_to_device(self._batch, "cpu"),
             **(self._start or state_before(trainer)),
+            "buffers": move_data_to_device(self._buffers, "cpu"),
             "rng": self._rng,
             "trainer": {
                 "precision": trainer.precision,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_sal.files.loading import read_tensors
 from lightning_sal.internals.trainer import set_step
+from lightning_sal.modules.experience import RolloutRecord
 from lightning_sal.samples import Batch, ImageGroup, Phased
 
 
@@ -38,7 +39,7 @@ def replay(saved: dict[str, Any], module: L.LightningModule, accelerator: str = 
 
     Args:
         saved: As `read_replay` gives it.
-        module: As it was built for the run; its trainable weights are replaced.
+        module: As it was built for the run; its trainable weights and its buffers are replaced.
         accelerator: As for `lightning.Trainer`.
     """
     observer = Observer(saved)
@@ -81,6 +82,7 @@ class Observer(L.Callback):
                 f"the replay file does not fit this config: {len(differing)} names differ, as {differing[0]}"
             )
         pl_module.load_state_dict(saved["state_dict"], strict=False)
+        self.lines += _restore_buffers(dict(pl_module.named_buffers()), saved.get("buffers", {}))
         trainer.strategy.load_optimizer_state_dict(saved)
         set_step(trainer, saved["step"], saved["rank"])
 
@@ -113,11 +115,24 @@ class Observer(L.Callback):
         self._update, self._pass = self._update + 1, 0
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        record: Any = getattr(pl_module, "record", None)
+        record: RolloutRecord | None = getattr(pl_module, "record", None)
         self.lines += [] if record is None else _non_finite_of(record)
 
 
-def _non_finite_of(record: Any) -> Iterator[str]:
+def _restore_buffers(own: dict[str, Tensor], saved: dict[str, Tensor]) -> Iterator[str]:
+    """Put saved buffers in place; yields a line where some are on one side alone, as with another algorithm or reward."""
+    for name in own.keys() & saved.keys():
+        if own[name].shape != saved[name].shape:
+            there, here = tuple(saved[name].shape), tuple(own[name].shape)
+            raise ValueError(
+                f"the replay file does not fit this config: buffer {name} is {there} in it, and {here} here"
+            )
+        own[name].copy_(saved[name])
+    if differing := sorted(own.keys() ^ saved.keys()):
+        yield f"buffers in the file or in the config alone start anew: {len(differing)}, first {differing[0]}"
+
+
+def _non_finite_of(record: RolloutRecord) -> Iterator[str]:
     """What of a rollout is not finite, and in which samples."""
     rewards = {f"reward {name}": values for name, values in record.rewards.terms.items()}
     columns = {"log-probs": record.rollout.logp, **rewards, "reward": record.rewards.total}

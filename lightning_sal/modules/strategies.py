@@ -6,14 +6,20 @@ below: each says what it refuses, how the policy is made, and where its gradient
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import lightning as L
 import torch
 from lightning.pytorch.plugins.precision import HalfPrecision
-from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, ModelParallelStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import (
+    DDPStrategy,
+    DeepSpeedStrategy,
+    ModelParallelStrategy,
+    SingleDeviceStrategy,
+    Strategy,
+)
 from torch import Tensor, nn
 
 from lightning_sal.internals.trainer import saves_in_shards
@@ -62,7 +68,7 @@ class OneDevice:
         """Inside, a backward pass averages nothing over ranks."""
         return nullcontext()
 
-    def last_backward(self, loss: Tensor, average: Any) -> None:
+    def last_backward(self, loss: Tensor, average: Callable[[], None]) -> None:
         """The backward pass that ends an update in the midst of a training step; `average()` averages what it left."""
         with self.unsynchronised():
             self.strategy.backward(loss, None)
@@ -140,7 +146,7 @@ class DeepSpeed(OneDevice):
         finally:
             engine.set_gradient_accumulation_boundary(True)
 
-    def last_backward(self, loss: Tensor, average: Any) -> None:
+    def last_backward(self, loss: Tensor, average: Callable[[], None]) -> None:
         self.strategy.backward(loss, None)
 
 
@@ -171,12 +177,12 @@ def whole(parameters: Sequence[Tensor]) -> list[Tensor]:
     return [p for p in parameters if type(p) is nn.Parameter]
 
 
-def average_gradients(parameters: Sequence[Tensor], strategy: Any) -> None:
+def average_gradients(parameters: Sequence[Tensor], strategy: Strategy) -> None:
     """What DDP does in the last backward pass, by hand."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
         return
     flat = torch.cat([gradient.flatten() for gradient in gradients])
-    mean = strategy.reduce(flat, reduce_op="mean")
+    mean: Any = strategy.reduce(flat, reduce_op="mean")
     for gradient, part in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))

@@ -12,6 +12,7 @@ from lightning_sal.samples import Phased
 from tests.distributed.processes import in_processes
 from tests.modules.parts import cgpo, scenes
 from tests.modules.parts import trainer as quiet_trainer
+from tests.modules.test_buffers import Baseline, stateful
 
 
 class Growing(L.LightningModule):
@@ -146,6 +147,27 @@ def test_a_run_that_goes_on_decides_as_the_whole_one(at, tmp_path):
     again, trainer = fit(tmp_path, ["weight"] * 50, guard(), save=ALL, checkpoint=tmp_path / f"step={at}.ckpt")
     assert again.seen == whole.seen[at:]
     assert trainer.global_step == 23
+
+
+class Rising(Baseline):
+    """Logs the number of steps before this one."""
+
+    def rl_step(self, batch):
+        self.log("signal", float(self.global_step))
+        return super().rl_step(batch)
+
+
+def test_a_rollback_puts_the_buffers_of_algorithm_and_reward_back(tmp_path):
+    """The mean of 2 and 3 is above 2.4 after step 4, and the newest checkpoint from before that window is of step 2."""
+    guard = CollapseGuard({"signal": (None, 2.4)}, action="rollback", window=2)
+    saver = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    run = quiet_trainer(tmp_path, max_steps=4, callbacks=[guard, saver], enable_checkpointing=True)
+    model = stateful(Rising)
+    run.fit(model, datamodule=scenes(streams=["rl"], batch_size=2))
+    assert guard.rollbacks == [(4, 2)]
+    saved = torch.load(tmp_path / "step=2.ckpt", weights_only=True)
+    assert model.reward.terms["novelty"].seen == 4
+    assert model.baseline == saved["buffers"]["baseline"]
 
 
 def test_rollback_without_a_model_checkpoint_is_refused(tmp_path):

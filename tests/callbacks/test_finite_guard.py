@@ -88,6 +88,26 @@ def test_with_several_updates_the_weights_are_those_before_the_first(tmp_path):
     assert float(module.weight.detach()) == pytest.approx(0.5, abs=0.04)
 
 
+def test_the_buffers_are_those_of_the_start_of_the_step(tmp_path):
+    """Two steps were counted before the one that fails, which counts itself before its loss."""
+
+    class Counting(Squares):
+        def __init__(self):
+            super().__init__()
+            self.steps: torch.Tensor
+            self.register_buffer("steps", torch.zeros(()), persistent=False)
+
+        def training_step(self, batch, batch_idx):
+            self.steps += 1
+            return super().training_step(batch, batch_idx)
+
+    module = Counting()
+    with pytest.raises(ValueError, match="step 2, rank 0"):
+        fit(tmp_path, [batch(1), batch(1), batch("nan")], module)
+    assert module.steps == 3
+    assert load(tmp_path / "replay" / "step=2-rank=0.replay")["buffers"] == {"steps": torch.tensor(2.0)}
+
+
 def test_batches_of_image_groups_are_read_back_by_their_three_classes_alone(tmp_path):
     image, mask = torch.randint(0, 256, (4, 6, 3), dtype=torch.uint8), torch.rand(1, 4, 6) > 0.5
     group = ImageGroup("a", "sod", (image,), (mask,), "said", ("a.png",))

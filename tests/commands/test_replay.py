@@ -10,8 +10,10 @@ import torch
 from lightning_sal.cli import main
 from lightning_sal.modules import CGPO
 from lightning_sal.modules.replay import read_replay
+from tests.modules.test_buffers import Baseline
 
 SEEN = []
+RECORDS = []
 
 CONFIG = """\
 seed_everything: 3
@@ -64,13 +66,25 @@ class Spoilt(CGPO):
         return loss * math.nan if self.global_step == self.at else loss
 
 
+class SpoiltBaseline(Spoilt, Baseline):
+    """The same, with an advantage that rests on a buffer."""
+
+    def advantages(self, rewards, confidence):
+        return rewards - self.baseline
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        RECORDS.append(self.record)
+        return loss
+
+
 @pytest.fixture
 def stopped(tmp_path, monkeypatch, capsys):
     """Runs a config until the guard stops it, with changes to its text; gives the file and what the steps saw."""
     monkeypatch.chdir(tmp_path)
 
-    def run(**changes):
-        text = textwrap.dedent(CONFIG)
+    def run(module="Spoilt", **changes):
+        text = textwrap.dedent(CONFIG).replace("Spoilt", module)
         for key, value in changes.items():
             (line,) = (line for line in text.splitlines() if line.strip().startswith(f"{key}:"))
             text = text.replace(line, f"{line.partition(':')[0]}: {value}")
@@ -129,6 +143,29 @@ def test_of_several_updates_the_first_is_repeated_to_the_bit(stopped, capsys):
     assert all(not torch.equal(adapter, weight) for weight in read_replay(file)["state_dict"].values())
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("update ")]
     assert [line[:24] for line in lines if "nan" in line] == ["update 2, micro-batch 2:"]
+
+
+def test_what_algorithm_and_reward_kept_from_the_steps_before_is_there(stopped, capsys):
+    """The reward is 1 / (1 + the responses rewarded so far) and the baseline the mean reward of the step before."""
+    terms = "[{class_path: tests.modules.test_buffers.Novelty}]"
+    reward = f"{{class_path: lightning_sal.rewards.Reward, init_args: {{terms: {terms}}}}}"
+    RECORDS.clear()
+    file, _ = stopped("SpoiltBaseline", seed=f"5\n    reward: {reward}")
+    replayed(file)
+    first, second, again = RECORDS
+    assert torch.equal(again.rewards.total, second.rewards.total)
+    assert torch.equal(again.advantages, second.advantages)
+    assert not torch.equal(second.rewards.total, first.rewards.total)
+    assert "buffers" not in capsys.readouterr().out
+
+
+def test_buffers_that_the_file_lacks_are_told(stopped, capsys):
+    file, _ = stopped("SpoiltBaseline")
+    saved = read_replay(file)
+    del saved["buffers"]["baseline"]
+    torch.save(saved, "lacking.replay")
+    replayed("lacking.replay")
+    assert "buffers in the file or in the config alone start anew: 1, first baseline" in capsys.readouterr().out
 
 
 def test_what_is_not_spoilt_is_not_reproduced(stopped, capsys):

@@ -13,6 +13,7 @@ from lightning_sal.rewards import Judged
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import get_task
 from lightning_sal.tiny.scenes import scene_group
+from tests.modules.parts import POLICY, assert_advantages_need_no_confidence_of_others
 
 FOLDER = Path(__file__).parents[2] / "examples"
 QUICKSTART = "conf/quickstart.yaml"
@@ -68,6 +69,12 @@ def test_new_segmenter_in_a_training(lightning):
     logged = lightning("fit", QUICKSTART, FOLDER / "new_segmenter.yaml")
     assert len(logged["train/reward/correctness"]) == 2
     assert max(logged["train/reward/correctness"]) > 0.3  # the early policy names most colours rightly
+
+
+def test_new_algorithm_by_hand():
+    module = import_module("new_algorithm").Reinforce(policy=POLICY, start=0.25)
+    assert module.advantages(torch.tensor([1.0, 0.0]), torch.rand(2)).tolist() == [0.75, -0.25]
+    assert_advantages_need_no_confidence_of_others(module)
 
 
 def test_new_algorithm_in_a_training(lightning):

@@ -60,3 +60,15 @@ def trainer(folder, **options):
 
 def trained(module):
     return {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
+
+
+def assert_advantages_need_no_confidence_of_others(module):
+    """To the bit, whatever the confidence in the other responses is, as in micro-batches of the first update."""
+    count = 3 * module.responses_per_prompt
+    rewards, confidence, others = torch.rand(3, count, generator=torch.Generator().manual_seed(0))
+    expected = module.advantages(rewards, confidence)
+    assert expected.unique().numel() > 1
+    for row in range(count):
+        known = others.clone()
+        known[row] = confidence[row]
+        assert module.advantages(rewards, known)[row].equal(expected[row])

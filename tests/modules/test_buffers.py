@@ -39,9 +39,9 @@ class Baseline(RolloutModule):
         return loss
 
 
-def module():
+def stateful(algorithm=Baseline):
     torch.manual_seed(0)  # peft draws the adapters
-    return Baseline(
+    return algorithm(
         policy=POLICY,
         segmenter=StripeSegmenter(),
         reward=Reward([Novelty(), Format()]),
@@ -51,7 +51,7 @@ def module():
 
 
 def fit(folder, steps, checkpoint=None):
-    run, model = trainer(folder, max_steps=steps), module()
+    run, model = trainer(folder, max_steps=steps), stateful()
     run.fit(model, datamodule=scenes(streams=["rl"], batch_size=2), ckpt_path=checkpoint, weights_only=True)
     return run, model
 

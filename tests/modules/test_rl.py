@@ -12,7 +12,14 @@ from lightning_sal.modules.accumulation import grouped_micro_batches
 from lightning_sal.objectives import cgpo_advantages, group_advantages, leave_one_out_advantages
 from lightning_sal.policy.config import LoRA, PolicyConfig
 from lightning_sal.rewards import Reward, RewardTerm, Scores
-from tests.modules.parts import POLICY, StripeSegmenter, scenes, trained, trainer
+from tests.modules.parts import (
+    POLICY,
+    StripeSegmenter,
+    assert_advantages_need_no_confidence_of_others,
+    scenes,
+    trained,
+    trainer,
+)
 
 G, TOKENS, KL = 4, 8, 0.04
 ALGORITHMS = [CGPO, GRPO, DrGRPO, DAPO, GSPO, CISPO, RLOO]
@@ -314,3 +321,8 @@ def test_running_out_of_memory_says_which_knob_to_turn(method, options, knob, tm
     monkeypatch.setattr(module.policy, method, full)
     with pytest.raises(MemoryError, match=knob):
         trainer(tmp_path, max_steps=1).fit(module, datamodule=scenes(streams=["rl"], batch_size=3))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_advantages_do_not_depend_on_micro_batches(algorithm):
+    assert_advantages_need_no_confidence_of_others(made(algorithm))

@@ -28,20 +28,6 @@ def weights(module):
     return {name: value.detach().clone() for name, value in module.segmenter.named_parameters()}
 
 
-def test_regions_are_judged_by_their_union_and_instances_one_by_one():
-    logits = torch.tensor([[[5.0, -5.0, -5.0]], [[-5.0, -5.0, 5.0]], [[-5.0, 5.0, -5.0]]])
-    union = torch.tensor([[[True, False, True]]])
-    both, target = pair_masks(logits[:2], union, instances=False)
-    assert both.tolist() == [[[5.0, -5.0, 5.0]]]
-    assert torch.equal(target, union)
-    instances = torch.tensor([[[False, False, True]], [[True, False, False]]])
-    matched, targets = pair_masks(logits, instances, instances=True)
-    assert torch.equal(matched > 0, targets)
-    assert len(matched) == 2  # the third expression names nothing that is there
-    assert len(pair_masks(logits[:1], instances, instances=True)[0]) == 1
-    assert len(pair_masks(logits, instances[:0], instances=True)[0]) == 0
-
-
 @pytest.mark.parametrize("dice_weight", [0.0, 0.5])
 def test_the_loss_is_the_mean_over_all_masks_of_the_step(tmp_path, dice_weight):
     """Against mask_logits, one image and one expression at a time; CoSOD asks the same of each of its images."""

@@ -6,7 +6,7 @@ The golden values are what TRL 1.16.0's GRPOTrainer computes in float64 for the 
 import pytest
 import torch
 
-from lightning_sal.objectives import cgpo_advantages, clip_fractions, policy_loss, sft_loss, token_confidence
+from lightning_sal.objectives import cgpo_advantages, clip_fractions, k3, policy_loss, sft_loss, token_confidence
 
 LOGP = [
     [-0.5, -1, -0.2, -2, -0.7],
@@ -186,3 +186,14 @@ def test_weights_multiply_the_loss_of_a_token_but_not_its_kl():
     assert kl > 0
     weighed = policy_loss(logp, logp, a, mask, weights=weights, logp_ref=reference, beta=0.5)
     torch.testing.assert_close(weighed, -(0.5 + 2) / 2 + kl)
+
+
+def test_k3_averages_to_the_divergence_over_the_policys_own_tokens():
+    """sum_v p (q/p - log(q/p) - 1) = KL(p || q) over a vocabulary of three, and what is padded is 0."""
+    p, q = torch.tensor([[0.5, 0.3, 0.2]]).double(), torch.tensor([[0.1, 0.6, 0.3]]).double()
+    everywhere = torch.ones(1, 3, dtype=torch.bool)
+    divergence = (p * (p / q).log()).sum()
+    torch.testing.assert_close((p * k3(p.log(), q.log(), everywhere)).sum(), divergence)
+    assert (k3(p.log(), q.log(), everywhere) > 0).all()
+    infinite = torch.full_like(p, float("-inf"))
+    assert k3(infinite, infinite, ~everywhere).tolist() == [[0, 0, 0]]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from lightning_sal.objectives import mask_bce, mask_dice, pairwise_mask_bce
+from lightning_sal.objectives import mask_bce, mask_dice, pair_masks, pairwise_mask_bce
 
 FIXTURES = Path(__file__).resolve().parents[2] / ".." / "shared" / "fixtures"
 
@@ -63,3 +64,23 @@ def test_losses_equal_the_reference():
     for loss, name in ((mask_bce, "mask_bce"), (mask_dice, "mask_dice")):
         ours = torch.cat([loss(*pair) for pair in pairs]).mean()
         torch.testing.assert_close(ours, golden[f"loss_{name}_loss"][0], atol=1e-6, rtol=0)
+
+
+def test_a_region_is_compared_with_the_union_and_instances_one_by_one():
+    logits = torch.tensor([[[5.0, -5.0, -5.0]], [[-5.0, -5.0, 5.0]], [[-5.0, 5.0, -5.0]]])
+    union = torch.tensor([[[True, False, True]]])
+    both, target = pair_masks(logits[:2], union, instances=False)
+    assert both.tolist() == [[[5.0, -5.0, 5.0]]]
+    assert torch.equal(target, union)
+    instances = torch.tensor([[[False, False, True]], [[True, False, False]]])
+    matched, targets = pair_masks(logits, instances, instances=True)
+    assert torch.equal(matched > 0, targets)
+    assert len(matched) == 2  # the third expression names nothing that is there
+    assert len(pair_masks(logits[:1], instances, instances=True)[0]) == 1
+    assert len(pair_masks(logits, instances[:0], instances=True)[0]) == 0
+
+
+def test_pairs_cost_the_least_of_all_assignments():
+    logits, target = masks(4, 1)
+    cost = {order: sum(mask_bce(logits[list(order)], target)).item() for order in permutations(range(4))}
+    assert sum(mask_bce(*pair_masks(logits, target, instances=True))).item() == pytest.approx(min(cost.values()))
