@@ -98,7 +98,7 @@ def measure_masks(given: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from lightning_sal.segmenters import EVFSAM2
-    from lightning_sal.tiny.weights import embedded_segmenter
+    from lightning_sal.segmenters.tiny import embedded_segmenter
 
     with torch.device(given.device):
         segmenter: Any = embedded_segmenter().to(given.device) if given.model == "tiny" else EVFSAM2().eval()

@@ -1,19 +1,16 @@
-"""The `lightning` command: LightningCLI for fit, validate, test, predict; the modules of `lightning_sal.commands`.
+"""The `lightning` command: fit, validate, test, predict on configs; the modules of `lightning_sal.commands`.
 
 Nothing heavy is imported before it must be, and what the user got wrong is answered by one line.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
-import logging
 import multiprocessing
 import os
 import signal
 import sys
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -21,9 +18,9 @@ from typing import Any
 
 import lightning_sal
 from lightning_sal.commands import available
-from lightning_sal.configs.places import read_configs
-from lightning_sal.errors import TERMINATED, Terminated, UsageError, one_line, printable, runtime_error_line
-from lightning_sal.internals.parser import did_you_mean, explain, keep_known_keys, plain_key, raised_by_class
+from lightning_sal.configs.running import run
+from lightning_sal.errors import TERMINATED, Terminated, UsageError, one_line, printable
+from lightning_sal.internals.parser import did_you_mean
 
 TRAINER_COMMANDS = {
     "fit": "train what the config describes",
@@ -112,7 +109,7 @@ def _dispatch(argv: list[str]) -> int:
         print(f"lightning-sal {lightning_sal.__version__}")
         return 0
     if word in TRAINER_COMMANDS:
-        return _run_trainer(argv)
+        return run(argv)
     commands = available()
     if word in ("-h", "--help"):
         others = {name: (module.__doc__ or "").partition("\n")[0] for name, module in commands.items()}
@@ -145,90 +142,3 @@ def _hand_over(argv: list[str], known: list[str]) -> int:
         raise UsageError(f"unknown command {argv[0]!r}{hint}") from None
     sys.argv[1:] = argv
     return int(script.load()() or 0)
-
-
-def _run_trainer(argv: list[str]) -> int:
-    argv, places = read_configs(argv)
-    _silence()
-    import jsonargparse
-    import lightning as L
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-    from omegaconf.errors import OmegaConfBaseException
-
-    from lightning_sal.configs.resuming import require_file, resume_from
-    from lightning_sal.internals.versions import warn_untested
-    from lightning_sal.paths import Paths
-
-    class Parser(LightningArgumentParser):
-        def error(self, message: str, ex: Exception | None = None) -> Any:
-            ex = ex or ValueError(message)
-            keep_known_keys(self, ex)
-            super().error(message, ex)
-
-    class CLI(LightningCLI):
-        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-            parser.add_class_arguments(Paths, "paths")
-
-        def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-            self.config = parser.parse_args(args)
-            command = self.config[self.config.subcommand]
-            if command.ckpt_path and self.config.subcommand == "fit":
-                self.save_config_kwargs["config_filename"] = resume_from(command)
-            elif command.ckpt_path:
-                require_file(command.ckpt_path)
-
-        def instantiate_classes(self) -> None:
-            try:
-                super().instantiate_classes()
-            except ValueError as error:
-                raised = raised_by_class(error)
-                raise raised from raised.__cause__
-
-    warn_untested("lightning", "jsonargparse")
-    jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-    try:
-        CLI(
-            L.LightningModule,
-            L.LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=SaveConfigCallback if argv[0] == "fit" else None,  # so that predict can be repeated
-            seed_everything_default=0,
-            auto_configure_optimizers=False,  # the modules make their own, from the parameters that are trained
-            parser_class=Parser,
-            parser_kwargs={"parser_mode": "omegaconf+", "prog": "lightning", "exit_on_error": False},
-            args=argv,
-        )
-    except argparse.ArgumentError as error:
-        raise UsageError(explain(error, places)) from error
-    except OmegaConfBaseException as error:
-        key = plain_key((error.full_key or "").partition(".")[2])  # without the command
-        raise UsageError(f"{places.get(key, '')}{key}: {str(error).partition(chr(10))[0]}") from error
-    except MisconfigurationException as error:
-        raise ValueError(str(error)) from error
-    except RuntimeError as error:
-        if (line := runtime_error_line(error)) is None:
-            raise
-        raise ValueError(line) from error
-    except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning tidies up, then exits with 1
-            raise type(stop.__context__) from None
-        if stop.code == TERMINATED:
-            return TERMINATED
-        raise
-    return 0
-
-
-def _silence() -> None:
-    """Keep notices off the screen that no user of this command can act on; all other warnings stay."""
-    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", module=r"lightning\.pytorch\..*_pytree")
-    # The new names are not in every version of transformers that is taken here.
-    warnings.filterwarnings("ignore", message=r"`(is_)?gradient_checkpointing\w*` is deprecated")
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
-        logging.getLogger(name).addFilter(_is_news)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Not an advertisement, nor the notice of a Ctrl-C that `main` reports itself."""
-    return not record.getMessage().lstrip().startswith(("💡 Tip: For seamless", "Detected KeyboardInterrupt"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,30 +13,12 @@ from torch.nn.functional import interpolate
 
 from lightning_sal.annotation.samples import Sample
 from lightning_sal.annotation.wording import Wording
+from lightning_sal.clients.requests import Request
 from lightning_sal.pages.drawing import overlay
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import get_task
 
 QUALITY = 90  # of JPEG
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A conversation that waits for its next answer.
-
-    Args:
-        images: JPEG files, shown before the first turn's text.
-        turns: What the user and the model said by turns, beginning and ending with the user.
-    """
-
-    images: tuple[bytes, ...]
-    turns: tuple[str, ...]
-
-    def corrected(self, answer: str, correction: str) -> Request:
-        """The conversation after an answer that cannot be used."""
-        return replace(
-            self, turns=(*self.turns, answer.strip() or "(nothing)", correction)
-        )  # no API takes an empty turn
 
 
 def shown_images(photographs: int) -> int:

@@ -19,12 +19,13 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from lightning_sal.annotation.answers import canonical
 from lightning_sal.annotation.output import Output
 from lightning_sal.annotation.pictures import PictureCheck
-from lightning_sal.annotation.requests import Request, build
+from lightning_sal.annotation.requests import build
 from lightning_sal.annotation.samples import Sample
 from lightning_sal.annotation.wording import Wording
 from lightning_sal.clients.api import Client
 from lightning_sal.clients.budget import Budget, Stopped
 from lightning_sal.clients.replies import Failure, Reply
+from lightning_sal.clients.requests import Request
 from lightning_sal.datasets import UnreadableSample
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import get_task

@@ -20,9 +20,9 @@ from email.utils import parsedate_to_datetime
 from importlib.util import find_spec
 from typing import Any, Protocol
 
-from lightning_sal.annotation.requests import Request
 from lightning_sal.clients.completions import no_json, read_reply, said_in
 from lightning_sal.clients.replies import Failure, Reply
+from lightning_sal.clients.requests import Request
 from lightning_sal.errors import UsageError
 
 HIDDEN = "<key>"

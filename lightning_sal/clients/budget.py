@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from lightning_sal.annotation.requests import Request
 from lightning_sal.clients.replies import Reply
+from lightning_sal.clients.requests import Request
 
 TURN_TOKENS = 32  # roles and separators of a turn, at most
 TYPICAL_ANSWER = 400  # tokens, of three steps and an answer

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lightning_sal.annotation.requests import Request
 from lightning_sal.clients.replies import Failure, Reply
+from lightning_sal.clients.requests import Request
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.policy import Policy
 from lightning_sal.samples import ImageGroup

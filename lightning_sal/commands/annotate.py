@@ -183,7 +183,7 @@ def _picture_check(arguments: argparse.Namespace) -> PictureCheck | None:
 
     from lightning_sal.annotation.pictures import PictureCheck
     from lightning_sal.segmenters import EVFSAM2
-    from lightning_sal.tiny.weights import embedded_segmenter
+    from lightning_sal.segmenters.tiny import embedded_segmenter
 
     tiny = arguments.segmenter == "tiny"
     segmenter = embedded_segmenter() if tiny else EVFSAM2.from_pretrained(arguments.segmenter)

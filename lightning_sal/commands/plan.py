@@ -7,22 +7,69 @@ import io
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_sal.configs.running import run
+
 if TYPE_CHECKING:
+    from lightning_sal.policy.config import PolicyConfig
     from lightning_sal.policy.estimate import Estimate
 
 GROUP = 8  # Images of a CoSOD sample where the data module does not say
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """The prompt of a task: its images, its tokens for the photographs that were named, and the most that it can have."""
+
+    task: str
+    images: int
+    tokens: int
+    most: int
 
 
 def main(argv: list[str]) -> int:
     """Print what a config would train and what a step of SFT, CGPO and GRPO would take on it.
 
     Returns:
-        0, or 2 where the config cannot be read.
+        0; a config that cannot be read is refused as `lightning fit` refuses it.
     """
+    arguments, rest = _parser().parse_known_args(argv)
+    width, height = _sides(arguments.image_size)
+    given = _read(rest)
+
+    from rich.console import Console
+
+    from lightning_sal.policy.shape import count_parameters, load_shape, most_visual_tokens, visual_tokens
+
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    config = _policy_config(given)
+    if config.model.startswith(f"{given['paths']['runs']}/") and not Path(config.model).is_dir():
+        console.print(f"{config.model} is not there yet: sizes are those of {given['paths']['policy']}.")
+        config = replace(config, model=given["paths"]["policy"])
+    model, processor, instructions = load_shape(config)
+    console.print(_counts(f"Parameters of {config.model}", count_parameters(model)))
+
+    visual, most = visual_tokens(processor, height, width), most_visual_tokens(processor)
+    prompts = _prompts(given, processor, instructions, visual, most)
+    limit = config.max_prompt_tokens
+    title = (
+        f"Tokens of a prompt, for images of {arguments.image_size} pixels ({visual:,} visual tokens each) and at most"
+    )
+    console.print(_prompt_table(f"{title} ({most:,})", prompts, visual, limit))
+
+    longest = max((p for p in prompts if p.tokens <= limit), key=lambda p: p.tokens, default=None)
+    if longest is None:
+        console.print(f"No prompt of such images fits into max_prompt_tokens {limit}: lower policy.max_pixels.")
+        return 0
+    title, columns = _estimates(given, model, config, longest, visual, arguments.responses)
+    console.print(_memory(title, columns, configured=config.gradient_checkpointing))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lightning-sal plan",
         description="Estimate parameters, tokens of a prompt, and peak memory of a step, for the model and the batch of a "
@@ -39,95 +86,78 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--responses", type=int, default=8, metavar="G", help="responses to a prompt in GRPO; by default 8"
     )
-    arguments, rest = parser.parse_known_args(argv)
-    sides = arguments.image_size.split("x")
+    return parser
+
+
+def _sides(size: str) -> tuple[int, int]:
+    sides = size.split("x")
     if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
-        raise ValueError(f"--image-size {arguments.image_size}: give width x height in pixels, as 1024x768")
-    given = _read(rest)
-    if given is None:
-        return 2
+        raise ValueError(f"--image-size {size}: give width x height in pixels, as 1024x768")
+    return int(sides[0]), int(sides[1])
 
-    from rich.console import Console
 
+def _read(argv: list[str]) -> dict[str, Any]:
+    """A config as `lightning fit` reads it, every default in it."""
+    import yaml
+
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed):
+            run(["fit", *argv, "--print_config"])
+    except SystemExit as stop:  # how --print_config ends
+        if stop.code:
+            raise
+    given = yaml.safe_load(printed.getvalue())
+    if "policy" not in given["model"].get("init_args", {}):
+        raise ValueError(f"{given['model']['class_path']} trains no policy: plan is for SFT, CGPO and the GRPO family")
+    return given
+
+
+def _policy_config(given: Mapping[str, Any]) -> PolicyConfig:
     from lightning_sal.policy.config import LoRA, PolicyConfig
+
+    options = dict(given["model"]["init_args"]["policy"])
+    lora = options.pop("lora", None)
+    return PolicyConfig(**options, lora=LoRA(**lora | {"targets": tuple(lora["targets"])}) if lora else None)
+
+
+def _prompts(
+    given: Mapping[str, Any], processor: Any, instructions: Mapping[str, str], visual: int, most: int
+) -> list[_Prompt]:
+    """The prompt of each task, for images of `visual` tokens each and of the `most` that an image can have."""
+    from lightning_sal.policy.shape import prompt_tokens
+
+    images = {"sod": 1, "sis": 1, "cosod": given["data"].get("init_args", {}).get("group_size") or GROUP}
+    return [
+        _Prompt(task, k, *(prompt_tokens(processor, instructions[task], k, tokens) for tokens in (visual, most)))
+        for task, k in images.items()
+    ]
+
+
+def _estimates(
+    given: Mapping[str, Any], model: Any, config: PolicyConfig, prompt: _Prompt, visual: int, responses: int
+) -> tuple[str, dict[tuple[str, bool], Estimate]]:
+    """What a step is, in words; and its memory by objective and by whether gradients are checkpointed."""
     from lightning_sal.policy.estimate import Sizes, Step, estimate
-    from lightning_sal.policy.shape import (
-        count_parameters,
-        load_shape,
-        most_visual_tokens,
-        prompt_tokens,
-        visual_tokens,
-    )
 
-    options, data = given["model"]["init_args"], given["data"].get("init_args", {})
-    lora = options["policy"].pop("lora", None)
-    config = PolicyConfig(
-        **options["policy"], lora=LoRA(**lora | {"targets": tuple(lora["targets"])}) if lora else None
-    )
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    if config.model.startswith(f"{given['paths']['runs']}/") and not Path(config.model).is_dir():
-        console.print(f"{config.model} is not there yet: sizes are those of {given['paths']['policy']}.")
-        config = replace(config, model=given["paths"]["policy"])
-    model, processor, instructions = load_shape(config)
-    console.print(_counts(f"Parameters of {config.model}", count_parameters(model)))
-
-    width, height = (int(side) for side in sides)
-    visual, most = visual_tokens(processor, height, width), most_visual_tokens(processor)
-    images = {"sod": 1, "sis": 1, "cosod": data.get("group_size") or GROUP}
-    lengths = {task: prompt_tokens(processor, instructions[task], k, visual) for task, k in images.items()}
-    bounds = {task: prompt_tokens(processor, instructions[task], k, most) for task, k in images.items()}
-    limit = config.max_prompt_tokens
-    console.print(_prompts(arguments.image_size, images, visual, most, lengths, bounds, limit))
-
-    fitting = {task: length for task, length in lengths.items() if length <= limit}
-    if not fitting:
-        console.print(f"No prompt of such images fits into max_prompt_tokens {limit}: lower policy.max_pixels.")
-        return 0
-    autocast = str(given["trainer"].get("precision") or "").endswith("-mixed")
-    sizes = Sizes.of(model, config, autocast=autocast)
-    prompts, tokens = data.get("batch_size", 1), options["max_new_tokens"]
-    task = max(fitting, key=lambda name: fitting[name])
+    options, prompts = given["model"]["init_args"], given["data"].get("init_args", {}).get("batch_size", 1)
+    tokens, micro = options["max_new_tokens"], options["micro_batch_size"]
+    sizes = Sizes.of(model, config, autocast=str(given["trainer"].get("precision") or "").endswith("-mixed"))
 
     def step(responses: int, *, sampled: bool = True) -> Step:
-        micro = options["micro_batch_size"]
-        return Step(prompts, images[task], visual, lengths[task], tokens, responses, micro, sampled)
+        return Step(prompts, prompt.images, visual, prompt.tokens, tokens, responses, micro, sampled)
 
-    steps = {
-        "SFT": step(1, sampled=False),
-        "CGPO": step(1),
-        f"GRPO, G = {arguments.responses}": step(arguments.responses),
-    }
+    steps = {"SFT": step(1, sampled=False), "CGPO": step(1), f"GRPO, G = {responses}": step(responses)}
     columns = {
         (name, checkpointing): estimate(sizes, each, checkpointing=checkpointing)
         for name, each in steps.items()
         for checkpointing in (False, True)
     }
     title = (
-        f"Memory of a step, estimated: {prompts} {task} prompts of {lengths[task]} tokens, {tokens} tokens a "
-        f"response, micro-batches of {options['micro_batch_size'] or 'all'}"
+        f"Memory of a step, estimated: {prompts} {prompt.task} prompts of {prompt.tokens} tokens, {tokens} tokens a "
+        f"response, micro-batches of {micro or 'all'}"
     )
-    console.print(_memory(title, columns, configured=config.gradient_checkpointing))
-    return 0
-
-
-def _read(argv: list[str]) -> dict[str, Any] | None:
-    """A config as `lightning fit` reads it, every default in it; None where it complained."""
-    import yaml
-
-    from lightning_sal.cli import main as lightning
-
-    printed = io.StringIO()
-    try:
-        with redirect_stdout(printed):
-            lightning(["fit", *argv, "--print_config"])
-        return None
-    except SystemExit as stop:  # how --print_config ends
-        if stop.code:
-            return None
-    given = yaml.safe_load(printed.getvalue())
-    if "policy" not in given["model"].get("init_args", {}):
-        raise ValueError(f"{given['model']['class_path']} trains no policy: plan is for SFT, CGPO and the GRPO family")
-    return given
+    return title, columns
 
 
 def _counts(title: str, counts: Mapping[str, tuple[int, int]]) -> Any:
@@ -143,28 +173,18 @@ def _counts(title: str, counts: Mapping[str, tuple[int, int]]) -> Any:
     return grid
 
 
-def _prompts(
-    size: str,
-    images: Mapping[str, int],
-    visual: int,
-    most: int,
-    lengths: Mapping[str, int],
-    bounds: Mapping[str, int],
-    limit: int,
-) -> Any:
+def _prompt_table(title: str, prompts: Sequence[_Prompt], visual: int, limit: int) -> Any:
     from rich.table import Table
 
     def tokens(count: int) -> str:
         return f"{count:,}{'' if count <= limit else ' refused'}"
 
-    grid = Table(
-        title=f"Tokens of a prompt, for images of {size} pixels ({visual:,} visual tokens each) and at most ({most:,})",
-        caption=f"max_prompt_tokens {limit:,}: a longer prompt is refused",
-    )
+    grid = Table(title=title, caption=f"max_prompt_tokens {limit:,}: a longer prompt is refused")
     for head in ("task", "images", "visual tokens", "prompt tokens", "at most"):
         grid.add_column(head, justify="left" if head == "task" else "right")
-    for task, count in images.items():
-        grid.add_row(task, str(count), f"{count * visual:,}", tokens(lengths[task]), tokens(bounds[task]))
+    for each in prompts:
+        visible = f"{each.images * visual:,}"
+        grid.add_row(each.task, str(each.images), visible, tokens(each.tokens), tokens(each.most))
     return grid
 
 

@@ -23,7 +23,8 @@ from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.policy import Policy
 from lightning_sal.samples import ImageGroup, Rollout
 from lightning_sal.segmenters.base import Segmenter
-from lightning_sal.tiny.weights import embedded_segmenter
+from lightning_sal.segmenters.evf_sam2 import EVFSAM2
+from lightning_sal.segmenters.tiny import embedded_segmenter
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +71,7 @@ class Predictor:
         device = find_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         settings = {key: value for key, value in (("dtype", dtype), ("max_pixels", max_pixels)) if value is not None}
         policy = load_policy(model, settings).requires_grad_(False).eval().to(device)
-        if segmenter is None:
-            found = embedded_segmenter()
-        else:
-            from lightning_sal.segmenters import EVFSAM2
-
-            found = EVFSAM2.from_pretrained(segmenter)
+        found = embedded_segmenter() if segmenter is None else EVFSAM2.from_pretrained(segmenter)
         return cls(policy, found.requires_grad_(False).to(device), max_new_tokens)
 
     def __call__(

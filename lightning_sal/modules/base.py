@@ -24,7 +24,7 @@ from lightning_sal.rewards import Reward, RewardBatch
 from lightning_sal.rewards.total import ROUNDING
 from lightning_sal.samples import Batch, ImageGroup, Rollout
 from lightning_sal.segmenters.base import Segmenter
-from lightning_sal.tiny.weights import embedded_segmenter
+from lightning_sal.segmenters.tiny import embedded_segmenter
 
 _NOTHING = ImageGroup("nothing", "sod", (torch.zeros(112, 112, 3, dtype=torch.uint8),))
 

@@ -15,8 +15,8 @@ from lightning_sal.modules.checkpoints import FineTuningModule
 from lightning_sal.objectives import mask_bce, mask_dice, pair_masks
 from lightning_sal.samples import Batch, ImageGroup
 from lightning_sal.segmenters.evf_sam2 import EVFSAM2
+from lightning_sal.segmenters.tiny import embedded_segmenter
 from lightning_sal.tasks import get_task
-from lightning_sal.tiny.weights import embedded_segmenter
 
 Part = Literal["mask_decoder", "beit3", "image_encoder"]
 _PREFIXES: dict[str, tuple[str, ...]] = {

@@ -12,7 +12,8 @@ from lightning_sal.files.loading import built_from, refuse_non_finite
 from lightning_sal.files.reading import read_object
 from lightning_sal.policy.backbone import MODEL_TYPES, VISION_LAYERS, vision_tower
 from lightning_sal.policy.config import PolicyConfig
-from lightning_sal.tiny.weights import EMBEDDED_POLICIES
+from lightning_sal.tiny.policy import scratch_policy
+from lightning_sal.tiny.weights import EMBEDDED_POLICIES, SCRATCH_POLICY
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -31,9 +32,7 @@ def load_model(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
     """
     if config.dtype not in _DTYPES:
         raise ValueError(f"policy dtype '{config.dtype}' is unknown: use one of {', '.join(_DTYPES)}")
-    if config.model == "tiny-scratch":
-        from lightning_sal.tiny.policy import scratch_policy
-
+    if config.model == SCRATCH_POLICY:
         model, processor, instructions = scratch_policy()
         return model.to(_DTYPES[config.dtype]), processor, instructions
     from transformers import AutoConfig, AutoModelForImageTextToText

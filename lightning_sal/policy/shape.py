@@ -12,7 +12,8 @@ from lightning_sal.files.loading import built_from
 from lightning_sal.policy.adapters import add_lora
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.loading import freeze, load_processor, read_instructions
-from lightning_sal.tiny.weights import EMBEDDED_POLICIES
+from lightning_sal.tiny.policy import scratch_policy
+from lightning_sal.tiny.weights import EMBEDDED_POLICIES, SCRATCH_POLICY
 
 
 def load_shape(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
@@ -24,9 +25,7 @@ def load_shape(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
     Raises:
         OSError: If there is neither a folder nor a model on the hub of that name.
     """
-    if config.model == "tiny-scratch":
-        from lightning_sal.tiny.policy import scratch_policy
-
+    if config.model == SCRATCH_POLICY:
         model, processor, stated = scratch_policy()
         return on_meta(model.config, config), processor, tasks.instructions() | stated
     from transformers import AutoConfig

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 
+from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.prompts import Prompts
 from lightning_sal.samples import ImageGroup, Rollout
-
-if TYPE_CHECKING:
-    from lightning_sal.policy.policy import Policy
-    from lightning_sal.policy.prompts import Prompts
 
 
 class Sampler(Protocol):

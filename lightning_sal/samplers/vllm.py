@@ -17,20 +17,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.error import HTTPError
 
 import torch
 from torch import Tensor
 
-from lightning_sal.policy.policy import pad_right
+from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.policy import Policy, pad_right
+from lightning_sal.policy.prompts import Prompts
 from lightning_sal.samples import ImageGroup, Rollout
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
-
-if TYPE_CHECKING:
-    from lightning_sal.policy.config import PolicyConfig
-    from lightning_sal.policy.policy import Policy
-    from lightning_sal.policy.prompts import Prompts
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # values that --max-lora-rank takes
 _LEAST, _MOST = -9000.0, 1e-3  # of a log-probability: vLLM writes -9999 where it has none, and logits if told to

@@ -6,7 +6,7 @@ import torch
 from lightning_sal.annotation.pictures import PictureCheck
 from lightning_sal.datasets.scenes import SceneGroups
 from lightning_sal.samples import ImageGroup
-from lightning_sal.tiny.weights import embedded_segmenter
+from lightning_sal.segmenters.tiny import embedded_segmenter
 
 
 class Halves:

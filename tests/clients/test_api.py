@@ -8,9 +8,10 @@ from email.utils import format_datetime
 import pytest
 import torch
 
-from lightning_sal.annotation.requests import Request, picture
+from lightning_sal.annotation.requests import picture
 from lightning_sal.clients.api import make_client, wait_asked_for
 from lightning_sal.clients.replies import Failure
+from lightning_sal.clients.requests import Request
 from lightning_sal.errors import UsageError
 from tests.annotation.parts import photograph
 from tests.annotation.server import INPUT, OUTPUT, Model, Server

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from lightning_sal.annotation.requests import Request
 from lightning_sal.clients.api import Reply
 from lightning_sal.clients.budget import Budget, Estimate, Prices, Stopped
+from lightning_sal.clients.requests import Request
 
 REQUEST = Request((b"jpeg", b"jpeg"), ("x" * 968,))  # 968 bytes + 32 of a turn + 2 images of 500 tokens: 2000 at most
 MOST = (2000 + 2 * 100) / 1e6

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_sal.annotation.requests import Request, picture
+from lightning_sal.annotation.requests import picture
 from lightning_sal.clients.api import Failure
 from lightning_sal.clients.local import LocalClient
+from lightning_sal.clients.requests import Request
 from lightning_sal.datasets.scenes import SceneGroups
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.policy import Policy

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from lightning_sal.segmenters.evf_sam2 import EVFSAM2
-from lightning_sal.tiny.segmenter import tiny_evf_sam2
+from lightning_sal.segmenters.tiny import tiny_evf_sam2
 from lightning_sal.tiny.segmenter_tokenizer import build_word_tokenizer
 
 SHORT, LONG = "red ring", "[semantic] a green cross beside the blue square, not the red ring"

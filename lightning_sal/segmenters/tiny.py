@@ -1,4 +1,4 @@
-"""A small EVF-SAM2 with random weights, for the scenes."""
+"""The small EVF-SAM2 for the scenes: with random weights, and with those that the package carries."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ import torch
 
 from lightning_sal.segmenters.evf_sam2 import EVFSAM2
 from lightning_sal.tiny.scenes import SIZE
+from lightning_sal.tiny.weights import WEIGHTS
 
 _WIDTH = 96  # of SAM2's neck and decoder
 _PATCHES = 8  # of a side in BEiT-3
+
+
+def embedded_segmenter() -> EVFSAM2:
+    """The small EVF-SAM2 that the package carries, in evaluation mode."""
+    return EVFSAM2.from_pretrained(WEIGHTS / "segmenter")
 
 
 def tiny_evf_sam2(tokenizer: Any) -> EVFSAM2:

@@ -1,0 +1,99 @@
+"""LightningCLI as it reads our configs, and its complaints as one line each. Importing it takes seconds."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jsonargparse
+import lightning as L
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from omegaconf.errors import OmegaConfBaseException
+
+from lightning_sal.configs.resuming import require_file, resume_from
+from lightning_sal.errors import TERMINATED, UsageError, runtime_error_line
+from lightning_sal.internals.parser import explain, keep_known_keys, plain_key, raised_by_class
+from lightning_sal.internals.versions import warn_untested
+from lightning_sal.paths import Paths
+
+
+class _Parser(LightningArgumentParser):
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        ex = ex or ValueError(message)
+        keep_known_keys(self, ex)
+        super().error(message, ex)
+
+
+class _CLI(LightningCLI):
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_class_arguments(Paths, "paths")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)
+        command = self.config[self.config.subcommand]
+        if command.ckpt_path and self.config.subcommand == "fit":
+            self.save_config_kwargs["config_filename"] = resume_from(command)
+        elif command.ckpt_path:
+            require_file(command.ckpt_path)
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            raised = raised_by_class(error)
+            raise raised from raised.__cause__
+
+
+def run_cli(argv: list[str], places: dict[str, str]) -> int:
+    """Run a command of Lightning's trainer; see `lightning_sal.configs.running.run`.
+
+    Args:
+        argv: The command and its options, as `read_configs` gives them.
+        places: Where each key is set last, as `read_configs` gives it.
+    """
+    warn_untested("lightning", "jsonargparse")
+    jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    try:
+        with _complaints_as_lines(places):
+            _CLI(
+                L.LightningModule,
+                L.LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_callback=SaveConfigCallback
+                if argv[0] == "fit"
+                else None,  # so that predict can be repeated
+                seed_everything_default=0,
+                auto_configure_optimizers=False,  # the modules make their own, from the parameters that are trained
+                parser_class=_Parser,
+                parser_kwargs={"parser_mode": "omegaconf+", "prog": "lightning", "exit_on_error": False},
+                args=argv,
+            )
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning tidies up, then exits with 1
+            raise type(stop.__context__) from None
+        if stop.code == TERMINATED:
+            return TERMINATED
+        raise
+    return 0
+
+
+@contextmanager
+def _complaints_as_lines(places: dict[str, str]) -> Iterator[None]:
+    """Inside, what jsonargparse, OmegaConf, Lightning and torch raise for a wrong config becomes an error of one line."""
+    try:
+        yield
+    except argparse.ArgumentError as error:
+        raise UsageError(explain(error, places)) from error
+    except OmegaConfBaseException as error:
+        key = plain_key((error.full_key or "").partition(".")[2])  # without the command
+        raise UsageError(f"{places.get(key, '')}{key}: {str(error).partition(chr(10))[0]}") from error
+    except MisconfigurationException as error:
+        raise ValueError(str(error)) from error
+    except RuntimeError as error:
+        if (line := runtime_error_line(error)) is None:
+            raise
+        raise ValueError(line) from error
