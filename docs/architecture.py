@@ -1,14 +1,16 @@
-"""A hook of mkdocs: draws the rooms of the package and their imports in the place of `<!-- picture of the rooms -->`."""
+"""A hook of mkdocs: draws the rooms of the package and their imports, and lists what each room says that it holds."""
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterable, Mapping
 from html import escape
 from itertools import pairwise
+from pathlib import Path
 
 from imports import PACKAGE, Graph, reached, read_imports, room_of, rooms
 
-PLACE = "<!-- picture of the rooms -->"
+PICTURE, TABLE = "<!-- picture of the rooms -->", "<!-- table of the rooms -->"
 BOX, THREAD, GAP = 104, 10, 14  # widths in pixels: of a box, of a long arrow that passes a floor, between them
 HEIGHT, FLOOR = 30, 74  # heights in pixels: of a box, of a floor
 
@@ -16,7 +18,18 @@ Node = tuple[str, ...]  # (room,), or (from, to, floor) where a long arrow passe
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    return markdown.replace(PLACE, picture(read_imports(PACKAGE))) if PLACE in markdown else markdown
+    if PICTURE not in markdown:
+        return markdown
+    return markdown.replace(PICTURE, picture(read_imports(PACKAGE))).replace(TABLE, table(PACKAGE))
+
+
+def table(package: Path) -> str:
+    """A row a room: the first sentence of the docstring of its folder or file."""
+    files = [*package.glob("*/__init__.py"), *package.glob("[a-z]*.py")]
+    names = {path: path.stem if path.parent == package else f"{path.parent.name}/" for path in files}
+    docstrings = {names[path]: ast.get_docstring(ast.parse(path.read_text())) or "" for path in files}
+    rows = [f"| `{name}` | {docstrings[name].partition(chr(10))[0]} |" for name in sorted(docstrings)]
+    return "\n".join(["| room | what it holds |", "|---|---|", *rows])
 
 
 def picture(imports: Graph) -> str:
@@ -32,9 +45,9 @@ def picture(imports: Graph) -> str:
     parts = [arrow([at[node] for node in path]) for path in paths]
     parts += [box(room, *at[(room,)], files[room], graph[room]) for room in graph]
     width = max(at[node][0] for node in at) + BOX / 2 + 2
-    return (
-        f'<svg class="rooms" viewBox="0 0 {width:.0f} {top * FLOOR + HEIGHT + 4}" role="img" '
-        f'aria-label="The rooms of the package and what each imports">{"".join(parts)}</svg>'
+    return (  # in a block, which Markdown leaves as it is
+        f'<div><svg class="rooms" viewBox="0 0 {width:.0f} {top * FLOOR + HEIGHT + 4}" role="img" '
+        f'aria-label="The rooms of the package and what each imports">{"".join(parts)}</svg></div>'
     )
 
 

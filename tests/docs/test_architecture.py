@@ -1,8 +1,11 @@
 """The imports of the package keep the rules of docs/imports.py, and these rules find what breaks them."""
 
+import re
 from importlib import import_module
+from pkgutil import resolve_name
 
 import pytest
+from markdown import markdown
 
 from tests.docs.pages import ROOT, in_checkout
 
@@ -122,6 +125,9 @@ def test_the_picture_has_each_room_on_its_floor_and_no_arrow_that_a_longer_way_i
     assert [shown.index(f">{room}<") for room in graph] == sorted(shown.index(f">{room}<") for room in graph)
     assert shown.count('class="head"') == 2
     assert "cli: 1 file. Imports modules, samples." in shown
+    assert (
+        markdown(f"A line.\n\n{shown}\n\nAnother.", extensions=["md_in_html"]).count(shown) == 1
+    )  # not read as Markdown
 
 
 def test_a_long_arrow_passes_the_floors_between_in_a_gap(imports):
@@ -133,3 +139,19 @@ def test_a_long_arrow_passes_the_floors_between_in_a_gap(imports):
     rows = draw.order([(room,) for room in graph], [path], draw.floors(graph))
     middle = draw.across(rows)
     assert abs(middle[path[1]] - middle[("b",)]) >= (draw.BOX + draw.THREAD) / 2
+
+
+def test_the_names_on_the_page_are_those_of_the_code(imports):
+    page = (ROOT / "docs/architecture.md").read_text()
+    rooms = imports.rooms(imports.read_imports(imports.PACKAGE))
+    names = [name for name in re.findall(r"`(\w+(?:\.\w+)+)`", page) if name.partition(".")[0] in rooms]
+    assert len(names) > 20
+    for name in names:
+        resolve_name(f"lightning_sal.{name}")  # raises where there is none
+
+
+def test_each_room_says_what_it_holds(imports):
+    """The folders and files that are drawn are those of the table, with a sentence each."""
+    draw = import_module("architecture")
+    rows = dict(re.findall(r"^\| `(\w+)/?` \| (.+) \|$", draw.table(imports.PACKAGE), re.MULTILINE))
+    assert rows.keys() == imports.rooms(imports.read_imports(imports.PACKAGE)).keys() - {"__init__", "__main__"}
