@@ -24,7 +24,8 @@ from functools import partial
 from typing import Any
 from unittest import mock
 
-from rl_step import Meter, build, groups_of
+from meter import Meter
+from workload import build, groups_of
 
 ROWS = ("sft", "cgpo", "grpo", "masks")
 NAMES = {"sft": "SFT", "cgpo": "CGPO", "grpo": "GRPO", "masks": "EVF-SAM2-L"}
