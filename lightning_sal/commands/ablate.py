@@ -7,9 +7,14 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lightning_sal.configs.places import find_config
 from lightning_sal.errors import Terminated
+
+if TYPE_CHECKING:
+    from lightning_sal.evaluation.ablation import Ablation
 
 
 def main(argv: list[str]) -> int:
@@ -18,6 +23,17 @@ def main(argv: list[str]) -> int:
     Returns:
         0, or 1 where a run failed; its log is named, and the others go on.
     """
+    arguments = _parser().parse_args(argv)
+
+    from lightning_sal.evaluation.ablation import read_ablation
+
+    ablation = read_ablation(find_config(arguments.config))
+    whole = True if arguments.table_only else _run_all(ablation, arguments.processes or ablation.processes)
+    _report(ablation)
+    return 0 if whole else 1
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lightning-sal ablate",
         description="Each arm of the file is a `lightning fit` with options of its own, run once for each seed in a process "
@@ -27,47 +43,48 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--config", required=True, metavar="FILE", help="an ablation, such as conf/ablation/quick.yaml")
     parser.add_argument("--processes", type=int, metavar="N", help="runs at a time; by default as the file says")
     parser.add_argument("--table-only", action="store_true", help="run nothing: table and plot of what is there")
-    arguments = parser.parse_args(argv)
+    return parser
 
-    from rich.console import Console
-    from rich.table import Table
 
-    from lightning_sal.evaluation.ablation import draw_curves, read_ablation, read_arm, rows, write_table
-
-    ablation = read_ablation(find_config(arguments.config))
-    processes = arguments.processes or ablation.processes
-    threads = max(1, (os.cpu_count() or 1) // processes)
+def _run_all(ablation: Ablation, processes: int) -> bool:
+    """Run each arm with each seed, several at a time; whether all are whole now."""
     running: list[subprocess.Popen] = []
+    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
 
-    def run(arm: str, seed: int) -> str | None:
-        """Run one arm with one seed; the log where it failed."""
+    def run(job: tuple[str, int]) -> bool:
+        arm, seed = job
         folder = ablation.run_folder(arm, seed)
-        if (folder / "run.json").is_file():
+        if _is_whole(folder):
             print(f"{arm}, seed {seed}: done before", flush=True)
-            return None
+            return True
         folder.mkdir(parents=True, exist_ok=True)
         log = folder / "log.txt"
         with log.open("a") as file:
             command = [sys.executable, "-m", "lightning_sal", *ablation.command(arm, seed)]
-            environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
             running.append(process := subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment))
             code = process.wait()
-        whole = not code and (folder / "run.json").is_file()
+        whole = not code and _is_whole(folder)
         print(f"{arm}, seed {seed}: {'done' if whole else f'failed, see {log}'}", flush=True)
-        return None if whole else str(log)
+        return whole
 
-    wanted = [(arm, seed) for seed in ablation.seeds for arm in ablation.arms]
-    failed: list[str] = []
-    if not arguments.table_only:
-        with ThreadPoolExecutor(processes) as pool:
-            try:
-                failed = [log for log in pool.map(lambda job: run(*job), wanted) if log]
-            except Terminated:  # which, other than Ctrl-C, has reached this process alone
-                for process in running:
-                    process.terminate()
-                raise
+    with ThreadPoolExecutor(processes) as pool:
+        try:
+            return all(list(pool.map(run, [(arm, seed) for seed in ablation.seeds for arm in ablation.arms])))
+        except Terminated:  # which, other than Ctrl-C, has reached this process alone
+            for process in running:
+                process.terminate()
+            raise
+
+
+def _report(ablation: Ablation) -> None:
+    """Write and print the table of the runs that are whole, and draw their plot."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from lightning_sal.evaluation.ablation import draw_curves, read_arm, rows, write_table
+
     folders = {arm: [ablation.run_folder(arm, seed) for seed in ablation.seeds] for arm in ablation.arms}
-    whole = {arm: [folder for folder in of_arm if (folder / "run.json").is_file()] for arm, of_arm in folders.items()}
+    whole = {arm: list(filter(_is_whole, of_arm)) for arm, of_arm in folders.items()}
     arms = {arm: read_arm(of_arm) for arm, of_arm in whole.items() if of_arm}
     if not arms:
         raise ValueError(f"{ablation.folder}: no run is whole yet, so there is no table")
@@ -84,4 +101,7 @@ def main(argv: list[str]) -> int:
         if len(of_arm) < len(ablation.seeds):
             print(f"{arm}: {len(of_arm)} of {len(ablation.seeds)} runs are whole")
     print(f"Written: {ablation.folder / 'table.md'}, table.csv, reward.png")
-    return 1 if failed else 0
+
+
+def _is_whole(folder: Path) -> bool:
+    return (folder / "run.json").is_file()

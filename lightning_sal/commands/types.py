@@ -20,35 +20,7 @@ NUMBERS = ("reward", "confidence", "advantage")
 
 def main(argv: list[str]) -> int:
     """Print shares, mean reward, confidence and advantages by response type of what `RolloutWriter` wrote."""
-    parser = argparse.ArgumentParser(
-        prog="lightning-sal types",
-        description="Sort sampled responses by reward (Hr, Lr) and confidence (Hc, Lc), high or low, and show the mean "
-        "advantage of each type: that of the training, of CGPO, and of GRPO, Dr.GRPO and RLOO over the responses to the "
-        "same prompt at the same step, where there are several.",
-    )
-    parser.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE", help="rollouts*.jsonl that RolloutWriter has written"
-    )
-    parser.add_argument(
-        "--reward-threshold",
-        type=float,
-        metavar="REWARD",
-        help="where a high reward begins; by default the mean of all responses, which leaves some on both sides "
-        "wherever any two differ",
-    )
-    parser.add_argument(
-        "--confidence-threshold",
-        type=float,
-        metavar="CONFIDENCE",
-        help="where high confidence begins, in [0, 1]; by default the mean likewise",
-    )
-    parser.add_argument(
-        "--figure",
-        type=Path,
-        metavar="FILE",
-        help="draw them too, to a file that does not exist yet (.png, .pdf, .svg)",
-    )
-    arguments = parser.parse_args(argv)
+    arguments = _parser().parse_args(argv)
     if arguments.figure is not None and arguments.figure.exists():
         raise FileExistsError(f"{arguments.figure}: there is such a file already, and it is not overwritten")
 
@@ -87,6 +59,38 @@ def main(argv: list[str]) -> int:
         figure(rewards, confidence, known, *limits).savefig(arguments.figure, dpi=150)
         console.print(f"Figure: {arguments.figure}", soft_wrap=True)
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lightning-sal types",
+        description="Sort sampled responses by reward (Hr, Lr) and confidence (Hc, Lc), high or low, and show the mean "
+        "advantage of each type: that of the training, of CGPO, and of GRPO, Dr.GRPO and RLOO over the responses to the "
+        "same prompt at the same step, where there are several.",
+    )
+    parser.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="rollouts*.jsonl that RolloutWriter has written"
+    )
+    parser.add_argument(
+        "--reward-threshold",
+        type=float,
+        metavar="REWARD",
+        help="where a high reward begins; by default the mean of all responses, which leaves some on both sides "
+        "wherever any two differ",
+    )
+    parser.add_argument(
+        "--confidence-threshold",
+        type=float,
+        metavar="CONFIDENCE",
+        help="where high confidence begins, in [0, 1]; by default the mean likewise",
+    )
+    parser.add_argument(
+        "--figure",
+        type=Path,
+        metavar="FILE",
+        help="draw them too, to a file that does not exist yet (.png, .pdf, .svg)",
+    )
+    return parser
 
 
 def _read(path: Path) -> Iterator[tuple[tuple[Any, ...], list[float]]]:

@@ -1,28 +1,24 @@
-"""The page itself: what stands where, and what happens on a click."""
+"""The page itself: what stands where."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from shutil import move
-from tempfile import TemporaryDirectory, mkdtemp
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 
 from lightning_sal.datasets.decoding import SUFFIXES
 from lightning_sal.datasets.photographs import find_groups
-from lightning_sal.demo.cards import finished, strip, unfinished
-from lightning_sal.demo.side_by_side import Archive, stream
-from lightning_sal.demo.uploads import Bounds, check_uploads, read_groups
-from lightning_sal.demo.visitors import Visitors, visitor_of
+from lightning_sal.demo.cards import strip
+from lightning_sal.demo.clicks import Clicks
+from lightning_sal.demo.uploads import Bounds, check_uploads
+from lightning_sal.demo.visitors import Visitors
 from lightning_sal.tasks import TASKS
 
 if TYPE_CHECKING:
     from lightning_sal.inference.predictor import Predictor
-    from lightning_sal.samples import ImageGroup
 
 TITLE = "What stands out?"
 INTRODUCTION = "Drop photographs: the model reasons about what catches the eye, names it, and draws its mask."
@@ -45,37 +41,7 @@ def build(predictors: Mapping[str, Predictor], bounds: Bounds, visitors: Visitor
         visitors: Who has which files; the examples become everyone's, and an archive the visitor's it was made for.
         note: A sentence under the introduction, or none.
     """
-
-    def check(paths: list[str] | None) -> tuple[Any, str]:
-        pictures, reasons = check_uploads(paths or [], bounds)
-        for reason in reasons:
-            gr.Warning(html.escape(reason))
-        return list(pictures) if reasons else gr.skip(), strip(pictures)
-
-    def run(paths: list[str] | None, task: str, request: gr.Request) -> Iterator[tuple[Any, Any, Any]]:
-        visitor = visitor_of(dict(request.cookies))
-        try:
-            with TemporaryDirectory(dir=get_upload_folder()) as place:
-                archive = Archive(Path(place), list(predictors))
-                yield from answer(read_groups(paths or [], task, bounds), archive, visitor)
-        except ValueError as error:
-            raise gr.Error(html.escape(str(error)), print_exception=False) from error
-
-    def answer(groups: Iterator[ImageGroup], archive: Archive, visitor: str | None) -> Iterator[tuple[Any, Any, Any]]:
-        shown = ""
-        yield shown, "", gr.DownloadButton(interactive=False)
-        for group in groups:
-            for texts, predictions in stream(predictors, group):
-                if predictions is None:
-                    yield gr.skip(), unfinished(group, texts), gr.skip()
-                else:
-                    archive.add(predictions)
-                    shown += finished(group, predictions)
-                    yield shown, "", gr.skip()
-        masks = move(archive.close(), mkdtemp(dir=get_upload_folder()))
-        visitors.give(visitor, masks)
-        yield gr.skip(), gr.skip(), gr.DownloadButton(value=masks, interactive=True)
-
+    clicks = Clicks(predictors, bounds, visitors)
     examples = [(list(files), name) for name in TASKS for files in _examples(name)]
     visitors.share(file for files, _ in examples for file in files)
     gr.set_static_paths([EXAMPLES])  # shown as they lie there, not copied among the uploads
@@ -115,10 +81,10 @@ def build(predictors: Mapping[str, Predictor], bounds: Bounds, visitors: Visitor
             api_visibility="private",
         )
         photographs.change(
-            check, photographs, [photographs, pictures], show_progress="hidden", api_visibility="private"
+            clicks.check, photographs, [photographs, pictures], show_progress="hidden", api_visibility="private"
         )
         go.click(
-            run, [photographs, task], [answers, current, download], show_progress_on=current, concurrency_limit=1,
+            clicks.run, [photographs, task], [answers, current, download], show_progress_on=current, concurrency_limit=1,
             api_visibility="private",
         )  # fmt: skip
     return page.queue(max_size=bounds.waiting)
