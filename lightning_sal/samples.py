@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+if TYPE_CHECKING:  # what needs names and numbers alone, as `lightning-sal table`, does not wait for torch
+    import torch
+    from torch import Tensor
 
 
 @dataclass(slots=True)  # not frozen: Lightning's precision plugins rebuild what a step is given
@@ -103,6 +103,9 @@ class Rollout:
 
 def join_rollouts(parts: Sequence[Rollout]) -> Rollout:
     """All responses of several rollouts, padded right to the longest of them."""
+    import torch
+    import torch.nn.functional as F
+
     width = max(part.tokens.shape[1] for part in parts)
 
     def padded(tensors: Sequence[Tensor]) -> Tensor:

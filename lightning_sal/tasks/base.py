@@ -8,12 +8,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from lightning_sal.samples import ImageGroup, Message
 from lightning_sal.tasks.measures import Measure
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WITHOUT_REASONING = " without reasoning"  # behind the name of a task, where instructions are listed
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks.base import Answer, Task
 from lightning_sal.tasks.measures import Measure
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class MaskTask(Task):
@@ -121,6 +121,8 @@ class RegionTask(MaskTask):
 
     def image_correctness(self, masks: Sequence[Tensor], targets: Sequence[Tensor]) -> list[float]:
         """The S-measure of each image."""
+        import torch
+
         from lightning_sal.metrics.functional import structure_measure
 
         return structure_measure(torch.cat(list(masks)), torch.cat(list(targets))).tolist()

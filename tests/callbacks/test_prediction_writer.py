@@ -15,6 +15,7 @@ from PIL import Image
 from lightning_sal.callbacks.prediction_writer import PredictionWriter
 from lightning_sal.inference.responses import Prediction
 from lightning_sal.samples import ImageGroup
+from lightning_sal.tasks import Expressions
 
 
 def prediction(task="sod", paths=("a.jpg",), masks=1, key="key", size=(20, 30)):
@@ -25,7 +26,8 @@ def prediction(task="sod", paths=("a.jpg",), masks=1, key="key", size=(20, 30)):
         for i in range(masks):
             found[k, i, 0, 10 * i + k :] = True
     group = ImageGroup(key, task, images, paths=tuple(paths))
-    return Prediction(group, "<think>t</think>", ("x",) * masks, "no answer", tuple(found), 0.25)
+    answer = Expressions(("x",) * masks, reason="no answer")
+    return Prediction(group, "<think>t</think>", answer, tuple(found), 0.25)
 
 
 class Foreign(L.LightningModule):

@@ -219,7 +219,7 @@ def test_wrong_arguments_are_refused_in_one_line(folders, tmp_path):
         (lambda: SODDataModule(folders["sod"]), "predict", "not predict"),
         (lambda: SODDataModule(max_unreadable=2), "fit", "max_unreadable is a share"),
         (lambda: CoSODDataModule(group_size=1), "fit", "group_size"),
-        (lambda: UnifiedDataModule({"depth": "x"}), "fit", "unknown task 'depth'; known are"),
+        (lambda: UnifiedDataModule({"depth": "x"}), "fit", "unknown task 'depth': use one of"),
         (lambda: UnifiedDataModule({"sod": folders["sod"]}, weights={"sis": 1}), "fit", "weights"),
         (lambda: SFTDataModule(str(tmp_path / "none.jsonl")), "fit", "no such file"),
     ]

@@ -21,6 +21,7 @@ from lightning_sal.evaluation.comparison import read_arms
 from lightning_sal.evaluation.results import read_summary
 from lightning_sal.evaluation.scoring import pair_up
 from lightning_sal.pages.prediction_files import delete_listed
+from lightning_sal.tasks import SIS
 
 DEEP, DEEPER = "@deep@", "@deeper@"  # stand for brackets by the hundred, which Python's own tools would not write
 NESTED = {json.dumps(DEEP): "[" * 900 + "]" * 900, json.dumps(DEEPER): '{"a":' * 5000 + "1" + "}" * 5000}
@@ -78,7 +79,7 @@ def read_split(path):
 def score(path):
     """Against a ground truth that is sound; predictions lie in a folder, results in a file."""
     preds = path if path.suffix == ".json" else path.parent
-    return [str(pair.read((9, 12))[0].shape) for pair in pair_up(preds, path.parent / "truth/all.json", "sis", "x")]
+    return [str(pair.read((9, 12))[0].shape) for pair in pair_up(preds, path.parent / "truth/all.json", SIS, "x")]
 
 
 def read_folder(read):

@@ -6,10 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_sal.datasets import LAYOUTS, Record, UnreadableSample
+from lightning_sal.datasets import Record, UnreadableSample, layout_of
 from lightning_sal.datasets.cosod import GroupDraws, chunks
+from lightning_sal.tasks import COSOD, SIS, SOD
 
 WHITE = np.full((9, 12), 255, np.uint8)
+LAYOUTS = {task.name: layout_of(task) for task in (SOD, SIS, COSOD)}
 REAL = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the real photographs lie in ../shared/data, which is absent")
 

@@ -8,6 +8,7 @@ import pytest
 from lightning_sal.datasets.predictions import parse_prediction, prediction_readers
 from lightning_sal.datasets.records import Photograph
 from lightning_sal.datasets.segmentations import Segmentations
+from lightning_sal.tasks import SIS, SOD, get_task
 
 FULL, EMPTY = np.full((9, 12), 255, np.uint8), np.zeros((9, 12), np.uint8)
 
@@ -27,7 +28,7 @@ def answers(save, tmp_path):
         (tmp_path / "predictions.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
 
         def read(path: str, task: str = "sod") -> float:
-            readers = prediction_readers(tmp_path, task, "", {"a": Photograph(tmp_path / path)})
+            readers = prediction_readers(tmp_path, get_task(task), "", {"a": Photograph(tmp_path / path)})
             return readers["a"]((9, 12))[0].float().mean().item()
 
         return read
@@ -73,7 +74,7 @@ def test_a_line_that_is_none_is_named(tmp_path, line):
     good = json.dumps({"images": ["a"], "masks": [["a.png"]]})
     (tmp_path / "predictions.jsonl").write_bytes(f"\ufeff{good}\r\n\r\n{line}\r\n".encode())
     with pytest.raises(ValueError, match=r"predictions\.jsonl:3: not a line of PredictionWriter: ") as error:
-        prediction_readers(tmp_path, "sod", "", {})
+        prediction_readers(tmp_path, SOD, "", {})
     assert "\n" not in str(error.value)
 
 
@@ -91,7 +92,7 @@ def results(save, tmp_path):
     def read(content, frame=(9, 12)):
         (tmp_path / "results.json").write_text(content if isinstance(content, str) else json.dumps(content))
         truth = {"a": Photograph(tmp_path / "a.jpg", Segmentations([], frame, "gt.json: image 1", 1))}
-        return prediction_readers(tmp_path / "results.json", "sis", "", truth)["a"]((9, 12))
+        return prediction_readers(tmp_path / "results.json", SIS, "", truth)["a"]((9, 12))
 
     return read
 
@@ -125,4 +126,4 @@ def test_what_are_no_results_is_named(results, content, reason):
 def test_results_need_a_ground_truth_of_the_same_ids(results, tmp_path):
     (tmp_path / "results.json").write_text("[]")
     with pytest.raises(ValueError, match="need a COCO json as ground truth"):
-        prediction_readers(tmp_path / "results.json", "sis", "", {"a": Photograph(tmp_path / "a.jpg")})
+        prediction_readers(tmp_path / "results.json", SIS, "", {"a": Photograph(tmp_path / "a.jpg")})

@@ -7,6 +7,7 @@ import zlib
 import torch
 
 from lightning_sal.inference.responses import Prediction
+from lightning_sal.tasks import Expressions
 
 
 def png(width: int, height: int) -> bytes:
@@ -39,4 +40,4 @@ class Says:
         masks = tuple(torch.zeros(1, *image.shape[:2], dtype=torch.bool) for image in group.images)
         for mask in masks:
             mask[:, :, : mask.shape[2] // 2] = True
-        return Prediction(group, self.texts[-1], ("left half",), None, masks, 0.5, masks)
+        return Prediction(group, self.texts[-1], Expressions(("left half",)), masks, 0.5, masks)

@@ -6,6 +6,7 @@ from PIL import Image
 from lightning_sal.demo.cards import finished, strip, unfinished
 from lightning_sal.inference.responses import Prediction
 from lightning_sal.samples import ImageGroup
+from lightning_sal.tasks import Expressions
 
 PIXELS = torch.zeros(4, 6, 3, dtype=torch.uint8)
 ONE = ImageGroup("a<b>.png", "sod", (PIXELS,), paths=("a<b>.png",))
@@ -36,5 +37,5 @@ def test_cards_are_named_by_photograph_and_by_model_where_there_are_several():
     assert heads(unfinished(TWO, {"m": ""})) == ["2 photographs"]
     assert heads(unfinished(TWO, {"m": "", "n": ""})) == ["m · 2 photographs", "n · 2 photographs"]
     masks = (torch.ones(1, 4, 6, dtype=torch.bool),)
-    answer = Prediction(ONE, "<think></think><answer><rg>red</rg></answer>", ("red",), None, masks, 0.5, masks)
+    answer = Prediction(ONE, "<think></think><answer><rg>red</rg></answer>", Expressions(("red",)), masks, 0.5, masks)
     assert heads(finished(ONE, {"m": answer, "n": answer})) == ["m · a&lt;b&gt;.png", "n · a&lt;b&gt;.png"]

@@ -10,7 +10,15 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from lightning_sal.evaluation.results import WORST, Results, ResultsWriter, joined, read_images, read_summary
+from lightning_sal.evaluation.results import (
+    WORST,
+    Results,
+    ResultsWriter,
+    joined,
+    measures_of,
+    read_images,
+    read_summary,
+)
 from lightning_sal.evaluation.tables import (
     by_image,
     comma_separated,
@@ -20,8 +28,10 @@ from lightning_sal.evaluation.tables import (
     paired_bootstrap,
 )
 
-A = Results("A_1", {"ECSSD": "sod", "ILSO": "sis"}, {"ECSSD": {"s_measure": 0.9, "mae": 0.05}, "ILSO": {"ap50": 0.5}})
-B = Results("B", {"ECSSD": "sod"}, {"ECSSD": {"s_measure": 0.8, "mae": 0.04}})
+TASKS = {"ECSSD": "sod", "ILSO": "sis"}
+VALUES = {"ECSSD": {"s_measure": 0.9, "mae": 0.05}, "ILSO": {"ap50": 0.5}}
+A = Results("A_1", TASKS, VALUES, measures_of(TASKS))
+B = Results("B", {"ECSSD": "sod"}, {"ECSSD": {"s_measure": 0.8, "mae": 0.04}}, measures_of({"ECSSD": "sod"}))
 
 
 def row(number: int, score: float) -> dict:
@@ -35,12 +45,12 @@ def picture(number: int) -> Image.Image:
 def written(folder: Path, scores: list[float], name: str = "A", parts: int = 1) -> Path:
     ResultsWriter.prepare(folder)
     for part in range(parts):
-        writer = ResultsWriter(folder, part, parts)
+        writer = ResultsWriter(folder, {"ECSSD": "sod"}, part, parts)
         for number in range(part, len(scores), parts):
             writer.add(row(number, scores[number]), lambda number=number: picture(number))
         writer.close()
     results = Results(name, {"ECSSD": "sod"}, {"ECSSD": {"s_measure": float(np.mean(scores))}})
-    ResultsWriter(folder, parts=parts).finish(results)
+    ResultsWriter(folder, {"ECSSD": "sod"}, parts=parts).finish(results)
     return folder
 
 
@@ -67,7 +77,7 @@ def test_failures_are_the_worst_first_and_bounded(tmp_path: Path) -> None:
 def test_names_cannot_break_the_page(tmp_path: Path) -> None:
     folder = tmp_path / "r"
     ResultsWriter.prepare(folder)
-    writer = ResultsWriter(folder)
+    writer = ResultsWriter(folder, {"ECSSD": "sod"})
     writer.add(row(1, 0.5) | {"image": "<script>.jpg", "expressions": "<b>"}, lambda: picture(1))
     writer.close()
     writer.finish(Results("<x>", {"ECSSD": "sod"}))
@@ -134,7 +144,7 @@ def test_bootstrap_agrees_with_scipy() -> None:
 def test_what_an_unfinished_run_left_is_written_over(tmp_path: Path) -> None:
     folder = tmp_path / "r"
     ResultsWriter.prepare(folder)
-    ResultsWriter(folder).add(row(7, 0.1), lambda: picture(7))  # and then it is killed
+    ResultsWriter(folder, {"ECSSD": "sod"}).add(row(7, 0.1), lambda: picture(7))  # and then it is killed
     assert [r["image"] for r in read_images(written(folder, [0.5, 0.6]), "ECSSD")] == ["0.jpg", "1.jpg"]
 
 

@@ -90,12 +90,12 @@ def test_two_streams_and_other_work_do_not_disturb_each_other(predictor, trained
 
 def test_the_masks_of_a_task_are_composed_of_those_of_its_expressions(predictor, groups):
     for group, prediction in zip(groups, predictor.predict(groups), strict=True):
-        assert len(prediction.expression_masks) == len(group.images)
-        for image, each, masks in zip(group.images, prediction.expression_masks, prediction.masks, strict=True):
+        assert len(prediction.prompt_masks) == len(group.images)
+        for image, each, masks in zip(group.images, prediction.prompt_masks, prediction.masks, strict=True):
             assert each.shape == (len(prediction.expressions), *image.shape[:2])
             found = predictor.segmenter.segment([image], [prediction.expressions])[0]
             assert torch.equal(each, found)
-            assert torch.equal(masks, each if task_of(group).instances else each.any(0, keepdim=True))
+            assert torch.equal(masks, each if task_of(group).masks_per_image is None else each.any(0, keepdim=True))
 
 
 def test_the_module_predicts_the_same(predictor, groups):

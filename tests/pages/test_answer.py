@@ -17,7 +17,7 @@ from lightning_sal.pages.answer import answer_html
 from lightning_sal.pages.drawing import colour
 from lightning_sal.pages.gallery import Gallery
 from lightning_sal.samples import ImageGroup
-from lightning_sal.tasks import TASKS
+from lightning_sal.tasks import TASKS, Expressions
 
 
 def prediction(text, expressions, task="sis", size=(40, 60), images=1, reason=None):
@@ -27,7 +27,8 @@ def prediction(text, expressions, task="sis", size=(40, 60), images=1, reason=No
         masks[i, :, 10 * i : 10 * i + 5] = True
     pictures = tuple(torch.full((*size, 3), 120, dtype=torch.uint8) for _ in range(images))
     group = ImageGroup("photos/a.jpg", task, pictures, paths=("photos/a.jpg",) * images)
-    return Prediction(group, text, tuple(expressions), reason, (masks,) * images, 0.875, (masks,) * images)
+    read = Expressions(tuple(expressions), reasoning=TASKS[task].parse(text).reasoning, reason=reason)
+    return Prediction(group, text, read, (masks,) * images, 0.875, (masks,) * images)
 
 
 def answer(think, expressions, task="sis", **options):
@@ -80,7 +81,7 @@ def test_expressions_have_the_colours_of_their_masks():
 
 def test_where_only_the_union_was_kept_all_expressions_light_it():
     kept = answer("Scene: red cat, and dog.", ["red cat", "dog"], task="sod")
-    union = replace(kept, masks=(kept.masks[0].any(0, keepdim=True),), expression_masks=None)
+    union = replace(kept, masks=(kept.masks[0].any(0, keepdim=True),), prompt_masks=None)
     page = Read(answer_html(union))
     assert {attrs["data-mask"] for _, attrs in page.tags if "data-mask" in attrs} == {"0"}
 

@@ -14,6 +14,7 @@ from lightning_sal.datasets.predictions import prediction_readers
 from lightning_sal.inference.responses import Prediction
 from lightning_sal.pages.answer_folder import AnswerFolder
 from lightning_sal.samples import ImageGroup
+from lightning_sal.tasks import SEMANTIC, SOD, Expressions, get_task
 from tests.distributed.processes import process
 
 SETTINGS = {"task": "sod", "model": "tiny"}
@@ -27,7 +28,9 @@ def prediction(*paths, task="sod", found=2):
         each[i, i] = True
     masks = each if task == "sis" else each.any(0, keepdim=True)
     group = ImageGroup(paths[0], task, images, paths=paths)
-    return Prediction(group, "t", ("x",) * found, None, (masks,) * len(paths), 0.5, (each,) * len(paths))
+    labels = (f"{SEMANTIC} x" if task == "cosod" else "x",) * found
+    text = get_task(task).response("t", labels)
+    return Prediction(group, text, Expressions(labels), (masks,) * len(paths), 0.5, (each,) * len(paths))
 
 
 def lines(folder):
@@ -63,7 +66,7 @@ def test_scoring_reads_the_folder(tmp_path):
     folder.add(prediction("a/x.jpg"))
     folder.add(prediction("a/y.jpg", task="sis"))
     folder.finish([])
-    readers = prediction_readers(tmp_path, "sod", "any", {})
+    readers = prediction_readers(tmp_path, SOD, "any", {})
     assert {name: reader((8, 9))[0].sum(dim=(1, 2)).tolist() for name, reader in readers.items()} == {
         "x": [18],
         "y": [9, 9],

@@ -97,7 +97,7 @@ def test_an_expression_without_a_pixel_is_measured_and_named():
 
 
 def test_unknown_ground_truth_is_refused_by_name():
-    with pytest.raises(ValueError, match="sample-7: correctness needs masks") as error:
+    with pytest.raises(ValueError, match="sample-7: sod needs masks") as error:
         Correctness()([answered("sod", [part(1)[None]], None)])
     assert len(str(error.value).splitlines()) == 1
 

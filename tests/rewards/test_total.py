@@ -219,8 +219,8 @@ def test_a_value_that_is_not_finite_is_refused_by_name():
 
 
 def test_unequal_counts_are_refused():
-    with pytest.raises(ValueError, match="2 groups, 1 texts and 1 truncated flags"):
-        judge(Reward(), [group("sod")] * 2, [say("sod", "half")])
+    with pytest.raises(ValueError, match="2 groups and 1 responses"):
+        respond([group("sod")] * 2, [say("sod", "half")])
 
 
 @pytest.mark.parametrize(
