@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from lightning_sal.cli import main
-from lightning_sal.modules import CGPO
+from lightning_sal.modules import RolloutModule
 from lightning_sal.modules.replay import read_replay
+from lightning_sal.objectives import cgpo_advantages
 from tests.modules.test_buffers import Baseline
 
 SEEN = []
@@ -47,17 +48,20 @@ data:
 """
 
 
-class Spoilt(CGPO):
-    """CGPO whose last micro-batch of one step has a loss that is no number.
+class Spoilt(RolloutModule):
+    """CGPO with any reward, whose last micro-batch of one step has a loss that is no number.
 
     Args:
         at: The step.
-        **kwargs: As for `CGPO`.
+        **kwargs: As for `RolloutModule`.
     """
 
     def __init__(self, at: int, **kwargs):
         super().__init__(**kwargs)
         self.at = at
+
+    def advantages(self, rewards, confidence):
+        return cgpo_advantages(rewards, confidence)
 
     def training_step(self, batch, batch_idx):
         loss = super().training_step(batch, batch_idx)

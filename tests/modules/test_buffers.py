@@ -9,17 +9,20 @@ from tests.modules.parts import ADAMW, POLICY, StripeSegmenter, scenes, trained,
 
 
 class Novelty(RewardTerm):
-    """1 / (1 + the responses judged so far)."""
+    """1 / (1 + the responses learnt from so far)."""
 
     name = "novelty"
+    bounds = (0.0, 1.0)
 
     def __init__(self):
         super().__init__()
         self.register_buffer("seen", torch.zeros(()))
 
     def forward(self, responses):
-        self.seen += len(responses)
         return Scores((1 / (1 + self.seen)).expand(len(responses)), (None,) * len(responses))
+
+    def commit(self, observed):
+        self.seen += len(observed)
 
 
 class Baseline(RolloutModule):
