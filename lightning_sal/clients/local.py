@@ -6,33 +6,16 @@ import asyncio
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from lightning_sal.clients.replies import Failure, Reply
 from lightning_sal.clients.requests import Request
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.policy import Policy
-from lightning_sal.samples import ImageGroup
-
-
-@dataclass(slots=True)
-class Question(ImageGroup):
-    """Images with a text of their own, whatever the task."""
-
-    text: str = ""
-
-
-class QuestionPolicy(Policy):
-    """A policy that is asked what each question says."""
-
-    def instruction(self, group: ImageGroup) -> str:
-        """See `Policy.instruction`."""
-        assert isinstance(group, Question)
-        return group.text
 
 
 class LocalClient:
@@ -47,7 +30,7 @@ class LocalClient:
     def __init__(self, model: str, max_tokens: int, batch_size: int) -> None:
         cuda = torch.cuda.is_available()
         config = PolicyConfig(model=model, dtype="bfloat16" if cuda else "float32", max_prompt_tokens=2**15)
-        self.policy = QuestionPolicy(config).to("cuda" if cuda else "cpu")
+        self.policy = Policy(config).to("cuda" if cuda else "cpu")
         self.max_tokens, self.batch_size = max_tokens, batch_size
         self._waiting: list[tuple[Request, asyncio.Future[Reply]]] = []
         self._thread = ThreadPoolExecutor(1)  # a batch at a time
@@ -67,7 +50,11 @@ class LocalClient:
 
     def answer(self, requests: Sequence[Request]) -> list[Reply]:
         """The answers to some requests, as one batch."""
-        prompts = self.policy.encode([_question(request) for request in requests])
+        prompts = self.policy.encode_chats(
+            [[_decoded(image) for image in request.images] for request in requests],
+            [request.messages for request in requests],
+            ["a request"] * len(requests),
+        )
         rollout = self.policy.sample(prompts, self.max_tokens, temperature=0)
         written = rollout.mask.sum(1).tolist()
         parts = zip(rollout.texts, prompts.lengths, written, rollout.truncated.tolist(), strict=True)
@@ -89,6 +76,6 @@ class LocalClient:
         self._running = None
 
 
-def _question(request: Request) -> Question:
-    images = tuple(torch.from_numpy(np.array(Image.open(io.BytesIO(image)))) for image in request.images)
-    return Question(key="question", task="", images=images, text="\n\n".join(request.turns))
+def _decoded(image: bytes) -> Tensor:
+    """An image file as (H, W, 3) uint8."""
+    return torch.from_numpy(np.array(Image.open(io.BytesIO(image))))

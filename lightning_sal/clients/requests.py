@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from lightning_sal.samples import Message
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -16,6 +18,13 @@ class Request:
 
     images: tuple[bytes, ...]
     turns: tuple[str, ...]
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The turns, each with its speaker, and the images with the first."""
+        first, *rest = self.turns
+        later = (Message("user" if number % 2 else "assistant", text) for number, text in enumerate(rest))
+        return (Message("user", first, len(self.images)), *later)
 
     def corrected(self, answer: str, correction: str) -> Request:
         """The conversation after an answer that cannot be used."""

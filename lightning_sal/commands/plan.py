@@ -16,16 +16,18 @@ from lightning_sal.configs.running import run
 if TYPE_CHECKING:
     from lightning_sal.policy.config import PolicyConfig
     from lightning_sal.policy.estimate import Estimate
+    from lightning_sal.tasks import Task
 
 GROUP = 8  # Images of a CoSOD sample where the data module does not say
 
 
 @dataclass(frozen=True)
 class _Prompt:
-    """The prompt of a task: its images, its tokens for the photographs that were named, and the most that it can have."""
+    """The prompt of a task: its images and what each takes, its tokens, and the most that it can have."""
 
     task: str
     images: int
+    visual: int
     tokens: int
     most: int
 
@@ -38,6 +40,10 @@ def main(argv: list[str]) -> int:
     """
     arguments, rest = _parser().parse_known_args(argv)
     width, height = _sides(arguments.image_size)
+
+    from lightning_sal.tasks import TASKS, load_task
+
+    tasks = [load_task(task) for task in arguments.task] if arguments.task else list(TASKS.values())
     given = _read(rest)
 
     from rich.console import Console
@@ -49,22 +55,23 @@ def main(argv: list[str]) -> int:
     if config.model.startswith(f"{given['paths']['runs']}/") and not Path(config.model).is_dir():
         console.print(f"{config.model} is not there yet: sizes are those of {given['paths']['policy']}.")
         config = replace(config, model=given["paths"]["policy"])
-    model, processor, instructions = load_shape(config)
+    model, processor, stated = load_shape(config)
     console.print(_counts(f"Parameters of {config.model}", count_parameters(model)))
 
     visual, most = visual_tokens(processor, height, width), most_visual_tokens(processor)
-    prompts = _prompts(given, processor, instructions, visual, most)
+    size = given["data"].get("init_args", {}).get("group_size") or GROUP
+    prompts = [_prompt(task, size, processor, stated, (height, width)) for task in tasks]
     limit = config.max_prompt_tokens
     title = (
         f"Tokens of a prompt, for images of {arguments.image_size} pixels ({visual:,} visual tokens each) and at most"
     )
-    console.print(_prompt_table(f"{title} ({most:,})", prompts, visual, limit))
+    console.print(_prompt_table(f"{title} ({most:,})", prompts, limit))
 
     longest = max((p for p in prompts if p.tokens <= limit), key=lambda p: p.tokens, default=None)
     if longest is None:
         console.print(f"No prompt of such images fits into max_prompt_tokens {limit}: lower policy.max_pixels.")
         return 0
-    title, columns = _estimates(given, model, config, longest, visual, arguments.responses)
+    title, columns = _estimates(given, model, config, longest, arguments.responses)
     console.print(_memory(title, columns, configured=config.gradient_checkpointing))
     return 0
 
@@ -82,6 +89,13 @@ def _parser() -> argparse.ArgumentParser:
         default="1024x768",
         metavar="WxH",
         help="width x height of the photographs, in pixels; by default 1024x768",
+    )
+    parser.add_argument(
+        "--task",
+        action="append",
+        metavar="TASK",
+        help="the prompts of this task: sod, sis, cosod, or your own as FILE.py:NAME; may be there several times; by "
+        "default all that are known",
     )
     parser.add_argument(
         "--responses", type=int, default=8, metavar="G", help="responses to a prompt in GRPO; by default 8"
@@ -121,21 +135,23 @@ def _policy_config(given: Mapping[str, Any]) -> PolicyConfig:
     return PolicyConfig(**options, lora=LoRA(**lora | {"targets": tuple(lora["targets"])}) if lora else None)
 
 
-def _prompts(
-    given: Mapping[str, Any], processor: Any, instructions: Mapping[str, str], visual: int, most: int
-) -> list[_Prompt]:
-    """The prompt of each task, for images of `visual` tokens each and of the `most` that an image can have."""
-    from lightning_sal.policy.shape import prompt_tokens
+def _prompt(task: Task, group_size: int, processor: Any, stated: Mapping[str, str], size: tuple[int, int]) -> _Prompt:
+    """The prompt of a task, for photographs of H x W pixels."""
+    import torch
 
-    images = {"sod": 1, "sis": 1, "cosod": given["data"].get("init_args", {}).get("group_size") or GROUP}
-    return [
-        _Prompt(task, k, *(prompt_tokens(processor, instructions[task], k, tokens) for tokens in (visual, most)))
-        for task, k in images.items()
-    ]
+    from lightning_sal.policy.shape import most_visual_tokens, prompt_tokens, visual_tokens
+    from lightning_sal.samples import ImageGroup
+
+    images = (torch.zeros(*size, 3, dtype=torch.uint8),) * (group_size if task.several else 1)
+    messages = task.messages(ImageGroup("", task.name, images), stated.get(task.label))
+    height, width = task.view(images[0]).shape[:2]
+    visual = visual_tokens(processor, height, width)
+    tokens, most = (prompt_tokens(processor, messages, each) for each in (visual, most_visual_tokens(processor)))
+    return _Prompt(task.name, len(images), visual, tokens, most)
 
 
 def _estimates(
-    given: Mapping[str, Any], model: Any, config: PolicyConfig, prompt: _Prompt, visual: int, responses: int
+    given: Mapping[str, Any], model: Any, config: PolicyConfig, prompt: _Prompt, responses: int
 ) -> tuple[str, dict[tuple[str, bool], Estimate]]:
     """What a step is, in words; and its memory by objective and by whether gradients are checkpointed."""
     from lightning_sal.policy.estimate import Sizes, Step, estimate
@@ -145,7 +161,7 @@ def _estimates(
     sizes = Sizes.of(model, config, autocast=str(given["trainer"].get("precision") or "").endswith("-mixed"))
 
     def step(responses: int, *, sampled: bool = True) -> Step:
-        return Step(prompts, prompt.images, visual, prompt.tokens, tokens, responses, micro, sampled)
+        return Step(prompts, prompt.images, prompt.visual, prompt.tokens, tokens, responses, micro, sampled)
 
     steps = {"SFT": step(1, sampled=False), "CGPO": step(1), f"GRPO, G = {responses}": step(responses)}
     columns = {
@@ -173,7 +189,7 @@ def _counts(title: str, counts: Mapping[str, tuple[int, int]]) -> Any:
     return grid
 
 
-def _prompt_table(title: str, prompts: Sequence[_Prompt], visual: int, limit: int) -> Any:
+def _prompt_table(title: str, prompts: Sequence[_Prompt], limit: int) -> Any:
     from rich.table import Table
 
     def tokens(count: int) -> str:
@@ -183,7 +199,7 @@ def _prompt_table(title: str, prompts: Sequence[_Prompt], visual: int, limit: in
     for head in ("task", "images", "visual tokens", "prompt tokens", "at most"):
         grid.add_column(head, justify="left" if head == "task" else "right")
     for each in prompts:
-        visible = f"{each.images * visual:,}"
+        visible = f"{each.images * each.visual:,}"
         grid.add_row(each.task, str(each.images), visible, tokens(each.tokens), tokens(each.most))
     return grid
 

@@ -3,28 +3,33 @@
     {"conversations": [{"from": "human", "value": "<image>What in this image ..."}, {"from": "gpt", "value": "<think>..."}],
      "images": ["a.jpg"], "lightning_sal": "{\\"task\\": \\"sod\\", \\"masks\\": [\\"a.png\\"]}"}
 
-The human asks the task's instruction after one `<image>` for each image. What such readers do not know, the task and
-the masks, lies in a column of our own: both drop columns that they were not told of, and as one text its type is the
-same in every line, which the `datasets` library asks of a column. Paths are relative to the file.
+The human asks what the task does, after one `<image>` for each image; the system turn of a task that has one stands in
+front. What such readers do not know, the task and the masks, lies in a column of our own: both drop columns that they were
+not told of, and as one text its type is the same in every line, which the `datasets` library asks of a column. Paths are
+relative to the file.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import torch
+
 from lightning_sal.datasets.jsonl import check_fields, moved, read_lines
 from lightning_sal.files.reading import parse_json, parse_object, read_text
+from lightning_sal.samples import ImageGroup, Message
 from lightning_sal.tasks import TASKS, get_task
 
 COLUMN = "lightning_sal"
 IMAGE = "<image>"
 PLACEHOLDERS = (IMAGE, "<video>", "<audio>")  # replaced by pixels and sound wherever they stand, in answers too
 TURN = ("from", "value", "role", "content")
+SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
 ROLES = {"human": "question", "user": "question", "gpt": "answer", "assistant": "answer", "system": "system"}
 
 
@@ -81,19 +86,28 @@ def to_conversation(fields: dict[str, Any]) -> dict[str, Any]:
     """One line as a conversation.
 
     Raises:
-        ValueError: The response holds a placeholder, which readers would count among the images.
+        ValueError: A turn holds a placeholder, which readers would count among the images.
     """
     if "response" not in fields:
         raise ValueError("no response: a conversation needs an answer")
     response, images = fields["response"], fields["images"]
-    _check_answer(response)
-    question = IMAGE * len(images) + get_task(fields["task"]).instruction
+    messages = (*asked(fields), Message("assistant", response))
+    for message in messages:
+        _check_text("response" if message.role == "assistant" else "question", message.text)
     ours = {key: value for key, value in fields.items() if key not in ("images", "response")}
     return {
-        "conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": response}],
+        "conversations": [
+            {"from": SPEAKERS[message.role], "value": IMAGE * message.images + message.text} for message in messages
+        ],
         "images": images,
         COLUMN: json.dumps(ours, ensure_ascii=False),
     }
+
+
+def asked(fields: Mapping[str, Any]) -> tuple[Message, ...]:
+    """What the task of a line asks about it, which takes no pixel."""
+    name, images = fields["task"], (torch.empty(0),) * len(fields["images"])
+    return get_task(name).messages(ImageGroup("", name, images, question=fields.get("question", "")))
 
 
 def from_conversation(item: Any, task: str | None = None) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -122,7 +136,7 @@ def from_conversation(item: Any, task: str | None = None) -> tuple[dict[str, Any
         raise ValueError(f"{remote[0][:60]} is no file: download it first")
     if (count := question.count(IMAGE)) != len(images):
         raise ValueError(f"{count} x {IMAGE} in the question and {len(images)} images")
-    _check_answer(response)
+    _check_text("response", response)
     ours = _own_column(item)
     told = {"task": task or _infer_task(response, len(images))} if ours is None else ours
     fields = {"task": "", "images": images} | told | {"images": images, "response": response}
@@ -133,9 +147,12 @@ def from_conversation(item: Any, task: str | None = None) -> tuple[dict[str, Any
     left += [
         f"`{key}` of a turn" for key in dict.fromkeys(key for turn in item[spoken] for key in turn) if key not in TURN
     ]
-    left += ["a system prompt"] if system else []
-    asked = TASKS[fields["task"]].instruction
-    left += ["a question in other words"] if question.replace(IMAGE, "").strip() != asked else []
+    text = question.replace(IMAGE, "").strip()
+    if ours is None:
+        fields |= _own_question(fields, text)
+    words = {message.role: message.text.strip() for message in asked(fields)}
+    left += ["a system prompt"] if system and system.strip() != words.get("system") else []
+    left += ["a question in other words"] if text != words["user"] else []
     return fields, tuple(left)
 
 
@@ -170,9 +187,16 @@ def _role(name: Any) -> str | None:
     return ROLES.get(name) if isinstance(name, str) else None
 
 
-def _check_answer(response: str) -> None:
-    if found := [mark for mark in PLACEHOLDERS if mark in response]:
-        raise ValueError(f"the response holds {found[0]}, which readers of conversations take for an image or the like")
+def _own_question(fields: Mapping[str, Any], text: str) -> dict[str, str]:
+    """The question of a sample, where what its task asks with it is this very text."""
+    question = text.removesuffix(get_task(fields["task"]).instruction).strip()
+    found = {"question": question} if question else {}
+    return found if text in [message.text.strip() for message in asked({**fields, **found})] else {}
+
+
+def _check_text(name: str, text: str) -> None:
+    if found := [mark for mark in PLACEHOLDERS if mark in text]:
+        raise ValueError(f"the {name} holds {found[0]}, which readers of conversations take for an image or the like")
 
 
 def _own_column(item: dict[str, Any]) -> dict[str, Any] | None:

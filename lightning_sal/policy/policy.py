@@ -19,6 +19,7 @@ from lightning_sal.policy.adapters import add_lora
 from lightning_sal.policy.attention import Alone, Cached, SharedPrompt, View
 from lightning_sal.policy.backbone import Backbone
 from lightning_sal.policy.cache import PackedCache
+from lightning_sal.policy.chat import chat_text
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.features import FeatureCache, ImageFeatures, arithmetic, vision_fingerprint
 from lightning_sal.policy.fused import FusedDecoder, can_fuse
@@ -29,7 +30,7 @@ from lightning_sal.policy.prompts import Prompts
 from lightning_sal.policy.sampling import drain, generate, read_prompts
 from lightning_sal.policy.selfcheck import check
 from lightning_sal.policy.suppressed import suppressed_ids
-from lightning_sal.samples import ImageGroup, Rollout
+from lightning_sal.samples import ImageGroup, Message, Rollout
 
 _MOST_LOGITS = 2**26  # Float32 logits that stand in memory at once: 256 MiB
 
@@ -48,12 +49,11 @@ class Policy(nn.Module):
     def __init__(self, config: PolicyConfig) -> None:
         super().__init__()
         self.config = config
-        model, self.processor, instructions = load_model(config)
+        model, self.processor, self.stated = load_model(config)
         check(model.config.model_type)
         self.backbone = Backbone(model, config.attention)
         freeze(model, train_vision=config.train_vision)
         self.net = model if config.lora is None else add_lora(model, config.lora)
-        self.instructions = tasks.instructions() | instructions
         if config.gradient_checkpointing:
             self.backbone.checkpoint_activations()
         tokenizer = self.processor.tokenizer
@@ -73,30 +73,64 @@ class Policy(nn.Module):
     def device(self) -> torch.device:
         return self.suppressed.device
 
+    @property
+    def instructions(self) -> dict[str, str]:
+        """What each known task asks, by its label: as the model's folder states it, else as the task does."""
+        return tasks.instructions() | self.stated
+
+    def messages(self, group: ImageGroup) -> tuple[Message, ...]:
+        """The conversation that the policy goes on with: that of the group's task, in the words of the model's folder."""
+        task = tasks.task_of(group)
+        return task.messages(group, self.stated.get(task.label))
+
     def encode(self, groups: Sequence[ImageGroup]) -> Prompts:
-        """Prompts of image groups: the K images, then the task's instruction.
+        """Prompts of image groups: what their tasks show of the images, and what they ask.
+
+        Raises:
+            ValueError: See `encode_chats`.
+        """
+        views: dict[tuple[str, int], Tensor] = {}  # once for each distinct image, so that it stays one
+        for group in groups:
+            for image in group.images:
+                if (key := (group.task, id(image))) not in views:
+                    views[key] = tasks.get_task(group.task).view(image)
+        return self.encode_chats(
+            [[views[group.task, id(image)] for image in group.images] for group in groups],
+            [self.messages(group) for group in groups],
+            [", ".join(group.paths) or group.key for group in groups],
+        )
+
+    def encode_chats(
+        self, images: Sequence[Sequence[Tensor]], chats: Sequence[Sequence[Message]], names: Sequence[str]
+    ) -> Prompts:
+        """Prompts of P conversations.
 
         An image that comes several times goes through the vision tower once, and not at all where the cache has it.
 
+        Args:
+            images: For each conversation its images, at least one, (H, W, 3) uint8, in the order in which they are shown.
+            chats: The conversations.
+            names: What messages name each by.
+
         Raises:
             ValueError: If a prompt is longer than `max_prompt_tokens`; it is named, not cut, since cutting would
-                separate image placeholders from their features.
+                separate image placeholders from their features. Or if its text holds such a placeholder.
         """
-        images = [image for group in groups for image in group.images]
+        flat = [image for shown in images for image in shown]
         cache = self._feature_cache()
-        keys = [str(id(image)) if cache is None else cache.key(image) for image in images]
+        keys = [str(id(image)) if cache is None else cache.key(image) for image in flat]
         seen = {} if cache is None else {key: kept for key in set(keys) if (kept := cache.read(key))}
-        new = {key: image.permute(2, 0, 1) for key, image in zip(keys, images, strict=True) if key not in seen}
+        new = {key: image.permute(2, 0, 1) for key, image in zip(keys, flat, strict=True) if key not in seen}
         patches = self.processor.image_processor(list(new.values()), return_tensors="pt") if new else {}
         new_grids = dict(zip(new, patches.get("image_grid_thw", ()), strict=True))
         grids = {key: kept.grid for key, kept in seen.items()} | new_grids
         grid = torch.stack([grids[key] for key in keys])
-        inputs = self._tokenized(groups, grid)
+        inputs = self._tokenized(chats, names, grid.split([len(shown) for shown in images]))
         mask = inputs["attention_mask"].bool()
-        for group, length in zip(groups, mask.sum(1).tolist(), strict=True):
+        for name, length in zip(names, mask.sum(1).tolist(), strict=True):
             if length > self.config.max_prompt_tokens:
                 raise ValueError(
-                    f"{', '.join(group.paths) or group.key}: the prompt has {length} tokens, more than max_prompt_tokens "
+                    f"{name}: the prompt has {length} tokens, more than max_prompt_tokens "
                     f"{self.config.max_prompt_tokens}: lower max_pixels or the group size, or raise the limit"
                 )
         on, lengths = self.device, tuple(mask.sum(1).tolist())
@@ -110,7 +144,7 @@ class Policy(nn.Module):
                 if cache is not None:
                     cache.write(key, seen[key])
         per_image = iter([seen[key].features.to(on) for key in keys])
-        visual = tuple(torch.cat([next(per_image) for _ in group.images]) for group in groups)
+        visual = tuple(torch.cat([next(per_image) for _ in shown]) for shown in images)
         return Prompts(inputs["input_ids"].to(on), mask.to(on), positions.to(on), following.to(on), visual, lengths)
 
     def encode_responses(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -278,26 +312,19 @@ class Policy(nn.Module):
     def _advance(self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: PackedCache, **features: Any) -> Tensor:
         return self.backbone.read(embeds, positions, Cached(cache, mask), **features)
 
-    def instruction(self, group: ImageGroup) -> str:
-        """The user text that follows the images of a group."""
-        return self.instructions[group.task if group.reasoning else f"{group.task}{tasks.WITHOUT_REASONING}"]
-
-    def _prompt_text(self, group: ImageGroup) -> str:
-        content = [{"type": "image"}] * len(group.images) + [{"type": "text", "text": self.instruction(group)}]
-        messages = [{"role": "user", "content": content}]
-        return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-
-    def _tokenized(self, groups: Sequence[ImageGroup], grid: Tensor) -> Any:
+    def _tokenized(self, chats: Sequence[Sequence[Message]], names: Sequence[str], grids: Sequence[Tensor]) -> Any:
         """Ids and mask of the prompts, each image's placeholder as often as the image has visual tokens.
 
         The processor would do it too, but only together with resizing all images, those whose features are known as well.
         """
-        tokens = grid.prod(1) // self.backbone.merge**2
-        texts = []
-        for group, counts in zip(groups, tokens.split([len(group.images) for group in groups]), strict=True):
-            first, *rest = self._prompt_text(group).split(self.processor.image_token)
-            parts = zip(counts.tolist(), rest, strict=True)
-            texts.append(first + "".join(self.processor.image_token * count + text for count, text in parts))
+        placeholder, texts = self.processor.image_token, []
+        for messages, name, grid in zip(chats, names, grids, strict=True):
+            first, *rest = chat_text(self.processor, messages).split(placeholder)
+            if len(rest) != len(grid):
+                raise ValueError(f"{name}: the text of the prompt holds {placeholder}, which stands for an image alone")
+            counts = (grid.prod(1) // self.backbone.merge**2).tolist()
+            parts = zip(counts, rest, strict=True)
+            texts.append(first + "".join(placeholder * count + text for count, text in parts))
         return self.processor.tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")
 
     def _feature_cache(self) -> FeatureCache | None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lightning_sal import tasks
 from lightning_sal.files.loading import built_from
 from lightning_sal.policy.adapters import add_lora
+from lightning_sal.policy.chat import chat_text
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.loading import freeze, load_processor, read_instructions
+from lightning_sal.samples import Message
 from lightning_sal.tiny.policy import scratch_policy
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES, SCRATCH_POLICY
 
@@ -20,20 +22,21 @@ def load_shape(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
     """The model that `Policy` trains, on the device `meta`: no weight is read, and none of a hub name is downloaded.
 
     Returns:
-        The model, frozen and with adapters as in training; its processor; and a mapping task -> instruction.
+        The model, frozen and with adapters as in training; its processor; and a mapping task -> instruction, where its
+        folder states it.
 
     Raises:
         OSError: If there is neither a folder nor a model on the hub of that name.
     """
     if config.model == SCRATCH_POLICY:
         model, processor, stated = scratch_policy()
-        return on_meta(model.config, config), processor, tasks.instructions() | stated
+        return on_meta(model.config, config), processor, stated
     from transformers import AutoConfig
 
     source = str(EMBEDDED_POLICIES.get(config.model, config.model))
     with built_from(f"policy model '{source}'"):
         model = on_meta(AutoConfig.from_pretrained(source), config)
-    return model, load_processor(source, config), tasks.instructions() | read_instructions(Path(source))
+    return model, load_processor(source, config), read_instructions(Path(source))
 
 
 def on_meta(sizes: Any, config: PolicyConfig) -> Any:
@@ -80,9 +83,7 @@ def most_visual_tokens(processor: Any) -> int:
     return images.size["longest_edge"] // (images.patch_size * images.merge_size) ** 2
 
 
-def prompt_tokens(processor: Any, instruction: str, images: int, visual: int) -> int:
-    """Tokens of a prompt of K images of `visual` tokens each, the chat template and the instruction included."""
-    content = [{"type": "image"}] * images + [{"type": "text", "text": instruction}]
-    messages = [{"role": "user", "content": content}]
-    text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return len(processor.tokenizer(text)["input_ids"]) + images * (visual - 1)
+def prompt_tokens(processor: Any, messages: Sequence[Message], visual: int) -> int:
+    """Tokens of a conversation with images of `visual` tokens each, the chat template included."""
+    images = sum(message.images for message in messages)
+    return len(processor.tokenizer(chat_text(processor, messages))["input_ids"]) + images * (visual - 1)

@@ -23,10 +23,12 @@ from urllib.error import HTTPError
 import torch
 from torch import Tensor
 
+from lightning_sal.policy.chat import chat
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.policy import Policy, pad_right
 from lightning_sal.policy.prompts import Prompts
-from lightning_sal.samples import ImageGroup, Rollout
+from lightning_sal.samples import ImageGroup, Message, Rollout
+from lightning_sal.tasks import get_task
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # values that --max-lora-rank takes
@@ -225,8 +227,8 @@ def check_log_probs(server: _Server, model: str, token: int) -> None:
     Raises:
         ConnectionError: If it does not, as with vLLM's default, the log-probabilities of the model's raw output.
     """
-    text = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
-    question = {"model": model, "messages": text, "max_completion_tokens": 1, "logit_bias": {str(token): 100.0}}
+    messages = chat([Message("user", "?")])
+    question = {"model": model, "messages": messages, "max_completion_tokens": 1, "logit_bias": {str(token): 100.0}}
     answer = server.ask("/v1/chat/completions", question | _settings(1.0))
     try:
         ((_, (logp,)),) = read_responses(answer, 1, 1, (token,))
@@ -315,9 +317,10 @@ def _settings(temperature: float) -> dict[str, Any]:
 
 
 def _messages(policy: Policy, group: ImageGroup) -> list[dict[str, Any]]:
-    processor = policy.processor.image_processor
-    content: list[dict[str, Any]] = []
-    for image in group.images:
+    """The conversation of a group as the server takes it, its images as PNG in the size in which the policy reads them."""
+    processor, view = policy.processor.image_processor, get_task(group.task).view
+    images = []
+    for image in map(view, group.images):
         shown = resized(image, processor)
         if _size(shown, processor) != [*shown.shape[:2]]:
             here, there = (f"{pixels.shape[1]} x {pixels.shape[0]}" for pixels in (image, shown))
@@ -325,8 +328,8 @@ def _messages(policy: Policy, group: ImageGroup) -> list[dict[str, Any]]:
                 f"{group.key}: an image of {here} pixels has {there} for the policy, which a server would resize again: "
                 "leave more room between policy.min_pixels and max_pixels"
             )
-        content.append({"type": "image_url", "image_url": {"url": _png(shown)}})
-    return [{"role": "user", "content": [*content, {"type": "text", "text": policy.instruction(group)}]}]
+        images.append({"type": "image_url", "image_url": {"url": _png(shown)}})
+    return chat(policy.messages(group), images)
 
 
 def resized(image: Tensor, processor: Any) -> Tensor:

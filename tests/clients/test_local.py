@@ -38,7 +38,8 @@ def questions(scenes) -> list[Request]:
     """What the embedded policy was trained to be asked about these scenes."""
     policy = Policy(PolicyConfig("tiny"))
     return [
-        Request(tuple(picture(image, 500) for image in scene.images), (policy.instruction(scene),)) for scene in scenes
+        Request(tuple(picture(image, 500) for image in scene.images), (policy.messages(scene)[-1].text,))
+        for scene in scenes
     ]
 
 
@@ -59,15 +60,13 @@ def test_requests_that_wait_together_are_one_batch_and_answered_as_alone(scenes)
         assert not reply.truncated
 
 
-def test_text_of_ones_own_is_what_the_model_reads(scenes):
+def test_the_model_reads_the_turns_of_a_conversation(scenes):
     client = LocalClient("tiny", 4, 2)
     images = tuple(picture(image, 500) for image in scenes[0].images)
     short, long = Request(images, ("the disc",)), Request(images, ("the disc", "so", "the red disc of the two"))
     replies = asked(client, [short, long])
-    tokenize = client.policy.processor.tokenizer
-    difference = len(tokenize("the disc\n\nso\n\nthe red disc of the two")["input_ids"]) - len(
-        tokenize("the disc")["input_ids"]
-    )
+    later = "<|im_start|>assistant\nso<|im_end|>\n<|im_start|>user\nthe red disc of the two<|im_end|>\n"
+    difference = len(client.policy.processor.tokenizer(later)["input_ids"])
     assert replies[1].input_tokens - replies[0].input_tokens == difference
     assert all(reply.output_tokens <= 4 for reply in replies)
 

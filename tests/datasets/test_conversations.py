@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_sal.datasets.conversations import COLUMN, dataset_info, from_conversation, to_conversation
-from lightning_sal.tasks import TASKS
+from lightning_sal.tasks import TASKS, TagRegions, register
 
 ONE = "<think>t</think><answer><rg>the disc</rg></answer>"
 TWO = "<think>t</think><answer><ins>left disc</ins><ins>right disc</ins></answer>"
@@ -107,6 +107,24 @@ def test_what_is_left_behind_is_named():
     item = {"messages": said, "images": ["a.jpg"], "image": "b.jpg", "tools": None, "source": "web"}
     _, left = from_conversation(item)
     assert left == ("`image`", "`source`", "`loss` of a turn", "a question in other words")
+
+
+def test_question_and_system_turn_of_a_task_are_turns_of_its_conversation():
+    register(TagRegions(name="where", title="t", instruction="Find it.", system="You segment.", tag="rg"))
+    line = {"task": "where", "images": ["a.jpg"], "question": "A red disc.", "response": ONE}
+    item = to_conversation(line)
+    assert item["conversations"] == [
+        {"from": "system", "value": "You segment."},
+        {"from": "human", "value": "<image>A red disc.\nFind it."},
+        {"from": "gpt", "value": ONE},
+    ]
+    assert from_conversation(item) == (line, ())
+    del item[COLUMN]
+    assert from_conversation(item, "where") == (line, ())
+    item["conversations"][0]["value"] = "You are a pirate."
+    assert from_conversation(item, "where") == (line, ("a system prompt",))
+    with pytest.raises(ValueError, match="the question holds <video>"):
+        to_conversation(line | {"question": "What does <video> show?"})
 
 
 def test_what_a_task_is_told_holds_against_the_tags_alone():

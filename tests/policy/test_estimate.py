@@ -130,7 +130,7 @@ def compared(
     held = sum(p.numel() * p.element_size() for p in module.policy.parameters())
 
     visual = visual_tokens(processor, *groups[0].images[0].shape[:2])
-    length = prompt_tokens(processor, instructions[task], images, visual)
+    length = prompt_tokens(processor, module.policy.messages(groups[0]), visual)
     assert module.policy.encode(groups[:1]).lengths == (length,)
     step = Step(
         prompts=PROMPTS,

@@ -14,6 +14,7 @@ from torch import nn
 
 from lightning_sal.callbacks import InterleavedSFT
 from lightning_sal.datasets.scenes import SceneGroups
+from lightning_sal.policy.chat import chat_text
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.features import FeatureCache, ImageFeatures, vision_fingerprint
 from lightning_sal.policy.policy import Policy
@@ -97,7 +98,7 @@ def test_only_new_images_go_through_the_tower(plain, cached):
 def test_prompts_are_those_of_the_processor(plain):
     prompts = plain.encode(GROUPS)
     expected = plain.processor(
-        text=[plain._prompt_text(group) for group in GROUPS],
+        text=[chat_text(plain.processor, plain.messages(group)) for group in GROUPS],
         images=[image.permute(2, 0, 1) for group in GROUPS for image in group.images],
         padding=True,
         padding_side="left",

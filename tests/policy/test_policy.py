@@ -1,15 +1,19 @@
 """The policy: one path for sampling and scoring, against transformers' own forward pass."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import pytest
 import torch
 
 from lightning_sal.datasets.scenes import SceneGroups
 from lightning_sal.policy.backbone import fuse_norms
+from lightning_sal.policy.chat import chat_text
 from lightning_sal.policy.config import LoRA, PolicyConfig
 from lightning_sal.policy.policy import Policy, pad_right
-from lightning_sal.tiny.policy import scratch_policy
+from lightning_sal.samples import Message
+from lightning_sal.tasks import WITHOUT_REASONING, TagRegions, register
+from lightning_sal.tiny.policy import BRIEF, INSTRUCTIONS, scratch_policy
 
 SCENES = SceneGroups(3, {"sod": 1, "sis": 1, "cosod": 1}, size=9)
 GROUPS = [SCENES[i] for i in range(9)]
@@ -159,6 +163,67 @@ def test_training_mode_and_checkpointing_come_back_after_sampling():
     assert torch.equal(rollout.tokens, plain.sample(plain.encode(GROUPS[:2]), 4, temperature=0).tokens)
     policy.score(prompts, tokens, mask).sum().backward()
     assert all(p.grad is not None for n, p in policy.named_parameters() if "lora_B" in n)
+
+
+IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
+
+
+@pytest.mark.parametrize("reasoning", [True, False])
+def test_a_prompt_is_the_images_and_the_instruction_that_the_model_was_trained_on(policy, reasoning):
+    for group in GROUPS:
+        asked = (INSTRUCTIONS if reasoning else BRIEF)[f"{group.task}{'' if reasoning else WITHOUT_REASONING}"]
+        text = f"<|im_start|>user\n{IMAGE * len(group.images)}{asked}<|im_end|>\n<|im_start|>assistant\n"
+        messages = policy.messages(replace(group, reasoning=reasoning))
+        assert chat_text(policy.processor, messages) == text
+        (prompt,) = policy.encode([replace(group, reasoning=reasoning)]).ids
+        assert policy.processor.tokenizer.decode(prompt) == text.replace("<|image_pad|>", "<|image_pad|>" * 16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dark(TagRegions):
+    """A task whose policy is shown photographs at night."""
+
+    shown: ClassVar[list[torch.Tensor]] = []
+
+    def view(self, image):
+        self.shown.append(image)
+        return image // 2
+
+
+def test_a_task_of_ones_own_says_what_is_shown_and_asked(policy):
+    """It is registered after the policy was made, which states no instruction for it."""
+    task = Dark(name="dark", title="t", instruction="Where?", brief="?", system="You see at night.", tag="rg")
+    register(task)
+    group = replace(GROUPS[0], task="dark", question="A red disc.")
+    prompts = policy.encode([group, group])
+    text = policy.processor.tokenizer.decode(prompts.ids[0]).replace("<|image_pad|>" * 16, "<|image_pad|>")
+    system, asked = "<|im_start|>system\nYou see at night.<|im_end|>\n", f"{IMAGE}A red disc.\nWhere?"
+    assert text == f"{system}<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n"
+    assert [id(image) for image in task.shown] == [id(group.images[0])]  # once
+    dark = policy.encode([replace(GROUPS[0], images=(group.images[0] // 2,))])
+    for features in prompts.visual:
+        torch.testing.assert_close(features, dark.visual[0])
+    assert policy.instructions["dark"] == "Where?"
+
+
+def test_a_question_that_holds_a_placeholder_of_an_image_is_refused_and_named(policy):
+    group = replace(GROUPS[0], paths=("a.jpg",), question="What is <|image_pad|>?")
+    with pytest.raises(ValueError, match=r"^a\.jpg: the text of the prompt holds <\|image_pad\|>"):
+        policy.encode([group])
+
+
+def test_a_conversation_of_several_turns_is_read_as_one_prompt(policy):
+    turns = Message("user", "What is it?", 1), Message("assistant", "a disc"), Message("user", "Where?", 1)
+    (first, *_), images = GROUPS[0].images, [GROUPS[0].images[0], GROUPS[1].images[0]]
+    prompts = policy.encode_chats([images], [turns], ["two photographs"])
+    expected = (
+        f"<|im_start|>user\n{IMAGE}What is it?<|im_end|>\n<|im_start|>assistant\na disc<|im_end|>\n"
+        f"<|im_start|>user\n{IMAGE}Where?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    read = policy.processor.tokenizer.decode(prompts.ids[0])
+    assert read.replace("<|image_pad|>" * 16, "<|image_pad|>") == expected
+    alone = policy.encode_chats([[first]], [turns[:1]], ["one"])
+    torch.testing.assert_close(prompts.visual[0][:16], alone.visual[0])
 
 
 def test_a_prompt_that_is_too_long_is_refused_and_named():

@@ -71,7 +71,7 @@ def test_scores_equal_transformers_own_forward(policy, folder):
     tokens, mask = policy.encode_responses([group.response or "" for group in GROUPS])
     ours = policy.score(policy.encode(GROUPS), tokens, mask).detach()
     for row, group in enumerate(GROUPS):
-        content = [{"type": "image"}] * len(group.images) + [{"type": "text", "text": policy.instruction(group)}]
+        content = [{"type": "image"}] * len(group.images) + [{"type": "text", "text": policy.instructions[group.task]}]
         text = policy.processor.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )

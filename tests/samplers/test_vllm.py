@@ -27,7 +27,7 @@ from lightning_sal.policy.loading import load_processor
 from lightning_sal.policy.policy import Policy
 from lightning_sal.samplers import Sampler, VLLMSampler
 from lightning_sal.samplers.vllm import resized
-from lightning_sal.samples import ImageGroup
+from lightning_sal.samples import ImageGroup, Message
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 from tests.modules.parts import POLICY
 from tests.modules.test_rl import G, close, made, step
@@ -101,12 +101,12 @@ def choice(ids, logp, index=0, reason="stop"):
 def respond(state, question):
     """Responses of the adapters that are named to the pixels and words that are sent."""
     set_peft_model_state_dict(state.policy.net, state.adapters[question["model"]])
-    (message,) = question["messages"]
-    *images, text = message["content"]
-    files = [io.BytesIO(base64.b64decode(part["image_url"]["url"].split(",")[1])) for part in images]
-    state.policy.instructions = {"sod": text["text"]}
-    group = ImageGroup("", "sod", tuple(torch.from_numpy(np.array(Image.open(file))) for file in files))
-    prompts = state.policy.encode([group])
+    shown = [part["image_url"]["url"] for turn in question["messages"] for part in turn["content"][:-1]]
+    files = [io.BytesIO(base64.b64decode(url.split(",")[1])) for url in shown]
+    images = [torch.from_numpy(np.array(Image.open(file))) for file in files]
+    turns = [(turn["role"], turn["content"]) for turn in question["messages"]]
+    messages = [Message(role, text["text"], len(parts)) for role, (*parts, text) in turns]
+    prompts = state.policy.encode_chats([images], [messages], [""])
     rollout = state.policy.sample(
         prompts,
         question["max_completion_tokens"],
