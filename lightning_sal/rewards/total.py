@@ -121,8 +121,8 @@ class Reward(nn.Module):
 
     def commit(self, observed: dict[str, Tensor]) -> None:
         """Let each term remember what an update was made from; see `RewardTerm.commit`."""
-        for name, term in self._terms.items():
-            term.commit(observed[name])
+        for name, values in observed.items():
+            self._terms[name].commit(values)
 
     @property
     def remembers(self) -> tuple[str, ...]:
