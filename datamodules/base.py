@@ -65,6 +65,12 @@ class ImageGroupsDataModule(L.LightningDataModule):
         """The tasks that training draws samples of; empty where that shows in the samples alone."""
         return []
 
+    @property
+    def known_tasks(self) -> list[str]:
+        """The tasks that it names, so that a run that cannot serve them is refused before any work; those that show in the
+        samples alone are missing."""
+        return self.training_tasks
+
     def evaluation_dataset(self, split: str) -> Any | None:
         """The map-style dataset of "val" or "test", or None where there is none."""
         raise NotImplementedError

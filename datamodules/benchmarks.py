@@ -49,6 +49,11 @@ class BenchmarksDataModule(ImageGroupsDataModule):
     def training_datasets(self) -> dict[str, Any]:
         raise ValueError("BenchmarksDataModule has nothing to train on: use it with `lightning test`")
 
+    @property
+    def known_tasks(self) -> list[str]:
+        """The tasks of its benchmarks."""
+        return list(dict.fromkeys(self.benchmarks.values()))
+
     def evaluation_dataset(self, split: str) -> ImageGroups | None:
         if split != "test":
             return None

@@ -70,6 +70,11 @@ class UnifiedDataModule(ImageGroupsDataModule):
     def training_tasks(self) -> list[str]:
         return list(self.folders["train"])
 
+    @property
+    def known_tasks(self) -> list[str]:
+        """The tasks of all splits."""
+        return list(dict.fromkeys(task for folders in self.folders.values() for task in folders))
+
     def evaluation_dataset(self, split: str) -> ImageGroups | None:
         found = [self._records(task, split, chunked=True) for task in self.folders[split]]
         return ImageGroups([record for records in found for record in records]) if found else None

@@ -35,7 +35,11 @@ def main(argv: list[str]) -> int:
         metavar="FILE.py:NAME",
         help="a task of your own that the page offers too; can be given several times",
     )
-    parser.add_argument("--segmenter", help="an EVF-SAM2, folder or hub name; by default the embedded small one")
+    parser.add_argument(
+        "--segmenter",
+        help="an EVF-SAM2, folder or hub name; a .pt or .safetensors file of SAM2, for boxes and points; or your own as "
+        "FILE.py:NAME; by default the embedded small EVF-SAM2",
+    )
     parser.add_argument("--max-new-tokens", type=int, default=512, help="limit of a response; %(default)s")
     parser.add_argument("--max-pixels", type=int, help="most pixels of an image that the policy sees")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the policy's frozen weights")
@@ -58,15 +62,14 @@ def main(argv: list[str]) -> int:
     from lightning_sal.errors import UsageError
     from lightning_sal.tasks import load_task
 
-    for task in arguments.task:
-        load_task(task)
+    own = [load_task(task).name for task in arguments.task]
     if find_spec("gradio") is None:
         raise UsageError("the page needs gradio: pip install 'lightning-sal[demo]'")
     if arguments.compare == arguments.model:
         raise UsageError(f"--compare {arguments.compare} is the model itself: name another")
     with _exit_on_sigterm(), TemporaryDirectory(prefix="lightning-sal-demo-") as uploads:
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": uploads}
-        _serve(arguments)
+        _serve(arguments, own)
     return 0
 
 
@@ -85,7 +88,8 @@ def _exit_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, former)
 
 
-def _serve(arguments: argparse.Namespace) -> None:
+def _serve(arguments: argparse.Namespace, own: list[str]) -> None:
+    """Load the models, which can answer the user's own tasks, and serve the page."""
     from transformers.utils.logging import disable_progress_bar
 
     from lightning_sal.demo.page import KNOWS_SCENES, build
@@ -115,6 +119,8 @@ def _serve(arguments: argparse.Namespace) -> None:
             for model in (arguments.model, arguments.compare)
             if model is not None
         }
+        for predictor in predictors.values():
+            predictor.require_fit(own)
         note = KNOWS_SCENES if predictors.keys() & EMBEDDED_POLICIES.keys() else ""
         visitors = Visitors()
         page = build(predictors, bounds, visitors, note)

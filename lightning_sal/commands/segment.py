@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,12 @@ def main(argv: list[str]) -> int:
         help="the policy: tiny (which knows the procedural scenes alone), a folder, a hub name, a checkpoint file, or a "
         "folder of adapters",
     )
-    parser.add_argument("--segmenter", help="an EVF-SAM2, folder or hub name; by default the embedded small one")
+    parser.add_argument("--question", help="what is asked of every photograph beside the task's instruction")
+    parser.add_argument(
+        "--segmenter",
+        help="an EVF-SAM2, folder or hub name; a .pt or .safetensors file of SAM2, for boxes and points; or your own as "
+        "FILE.py:NAME; by default the embedded small EVF-SAM2",
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/segment"), help="by default %(default)s")
     parser.add_argument("--overwrite", action="store_true", help="delete the answers that are in the folder first")
     parser.add_argument("--batch-size", type=_positive, default=4, help="groups answered together; %(default)s")
@@ -64,6 +70,7 @@ def main(argv: list[str]) -> int:
 
     settings = {
         "task": ", ".join(dict.fromkeys(task for task, _ in sources)),
+        "question": arguments.question,
         "model": arguments.model,
         "segmenter": arguments.segmenter,
         "max_new_tokens": arguments.max_new_tokens,
@@ -79,11 +86,12 @@ def main(argv: list[str]) -> int:
     if waiting:
         with console.status(f"loading {arguments.model}"):
             predictor = _load(arguments)
+        predictor.require_fit({task for task, _ in waiting})
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             bar = progress.add_task("answers", total=len(waiting))
             for start in range(0, len(waiting), arguments.batch_size):
                 part = waiting[start : start + arguments.batch_size]
-                for prediction in answered(predictor, list(_read(part, unanswered)), unanswered):
+                for prediction in answered(predictor, list(_read(part, arguments.question, unanswered)), unanswered):
                     folder.add(prediction)
                 progress.advance(bar, len(part))
     page = folder.finish(unanswered)
@@ -139,13 +147,13 @@ def _sources(paths: Sequence[str], task: str | None) -> list[Source]:
         raise UsageError(str(error)) from error
 
 
-def _read(sources: Sequence[Source], unanswered: list[str]) -> Iterator[ImageGroup]:
+def _read(sources: Sequence[Source], question: str | None, unanswered: list[str]) -> Iterator[ImageGroup]:
     """The groups whose files can be read; each other one adds its line."""
     from lightning_sal.datasets.photographs import read_group
 
     for task, files in sources:
         try:
-            yield read_group(files, task)
+            yield replace(read_group(files, task), question=question or "")
         except ValueError as error:
             unanswered.append(str(error))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,8 @@ from lightning_sal.demo.cards import strip
 from lightning_sal.demo.clicks import Clicks
 from lightning_sal.demo.uploads import Bounds, check_uploads
 from lightning_sal.demo.visitors import Visitors
-from lightning_sal.tasks import TASKS
+from lightning_sal.segmenters.base import fits
+from lightning_sal.tasks import TASKS, Task
 
 if TYPE_CHECKING:
     from lightning_sal.inference.predictor import Predictor
@@ -26,7 +27,6 @@ KNOWS_SCENES = (
     "The embedded model knows scenes of coloured shapes alone and is wrong on photographs: take an example, or start the "
     "page with a model of your own."
 )
-TASK_INFO = "The first two take each photograph by itself, the last takes all of them as one group."
 EXAMPLES = Path(__file__).parents[1] / "tiny" / "examples"
 CARDS = '<div class="cards">${value}</div>'
 CSS = Path(__file__).with_name("page.css")
@@ -42,7 +42,8 @@ def build(predictors: Mapping[str, Predictor], bounds: Bounds, visitors: Visitor
         note: A sentence under the introduction, or none.
     """
     clicks = Clicks(predictors, bounds, visitors)
-    examples = [(list(files), name) for name in TASKS for files in _examples(name)]
+    tasks = _offered(predictors.values())
+    examples = [(list(files), name) for name in tasks for files in _examples(name)]
     visitors.share(file for files, _ in examples for file in files)
     gr.set_static_paths([EXAMPLES])  # shown as they lie there, not copied among the uploads
     cards = [[strip(check_uploads(files, bounds)[0])] for files, _ in examples]
@@ -63,10 +64,10 @@ def build(predictors: Mapping[str, Predictor], bounds: Bounds, visitors: Visitor
                 )
             with gr.Column(scale=2):
                 task = gr.Radio(
-                    [(of.title.capitalize(), name) for name, of in TASKS.items()],
-                    value=next(iter(TASKS)),
+                    [(f"{of.title[:1].upper()}{of.title[1:]}", name) for name, of in tasks.items()],
+                    value=next(iter(tasks)),
                     label="Task",
-                    info=TASK_INFO,
+                    info=_info(tasks.values()),
                 )
                 go = gr.Button("Show what stands out", variant="primary")
                 download = gr.DownloadButton("Download the masks", interactive=False)
@@ -88,6 +89,26 @@ def build(predictors: Mapping[str, Predictor], bounds: Bounds, visitors: Visitor
             api_visibility="private",
         )  # fmt: skip
     return page.queue(max_size=bounds.waiting)
+
+
+def _offered(predictors: Iterable[Any]) -> dict[str, Task]:
+    """The tasks by name whose prompts the segmenter of each model takes.
+
+    Raises:
+        ValueError: There is none.
+    """
+    segmenters = [getattr(predictor, "segmenter", None) for predictor in predictors]
+    offered = {name: task for name, task in TASKS.items() if all(fits(each, task.prompt_type) for each in segmenters)}
+    if not offered:
+        raise ValueError(f"the segmenter takes the prompts of none of the tasks {', '.join(TASKS)}: name another")
+    return offered
+
+
+def _info(tasks: Iterable[Task]) -> str:
+    """Which tasks take all photographs together, where any does."""
+    together = ", ".join(task.title for task in tasks if task.several)
+    alone = "Each photograph is taken by itself"
+    return f"{alone}, but for {together}: all of them as one group." if together else f"{alone}."
 
 
 def _examples(task: str) -> list[tuple[str, ...]]:

@@ -75,12 +75,14 @@ def score(
 
     Raises:
         UnreadableSample: A file cannot be read, or does not fit.
+        ValueError: An image has no ground truth.
     """
     metrics = task.metrics(**options)
     peaks: dict[str, float] = {}
     for pair in pairs:
         image, truth = pair.photograph.read()
-        assert truth is not None  # records of a benchmark have ground truth
+        if truth is None:
+            raise ValueError(f"{pair.photograph.path}: there is no mask to score against; give its masks")
         masks, scores = pair.read((image.shape[0], image.shape[1]))
         row = {"benchmark": benchmark, "key": pair.name, "image": str(pair.photograph.path)}
         group = ImageGroup(pair.name, task.name, (image,), (truth,))

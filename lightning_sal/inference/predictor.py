@@ -9,7 +9,7 @@ prediction = predictor("photo.jpg")
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,10 @@ from lightning_sal.inference.responses import Prediction, gather, prediction_of
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.policy import Policy
 from lightning_sal.samples import ImageGroup, Rollout
-from lightning_sal.segmenters.base import Segmenter
-from lightning_sal.segmenters.evf_sam2 import EVFSAM2
+from lightning_sal.segmenters.base import Segmenter, require_fit
+from lightning_sal.segmenters.named import load_segmenter
 from lightning_sal.segmenters.tiny import embedded_segmenter
+from lightning_sal.tasks import get_task, load_task
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,8 @@ class Predictor:
         Args:
             model: As in `PolicyConfig`: `tiny`, `tiny-early`, a folder, a hub name; or a checkpoint of `lightning fit`, or a
                 folder of adapters in peft's format, either of which names its base model.
-            segmenter: Folder or hub name of an EVF-SAM2; None takes the embedded small one.
+            segmenter: As `lightning_sal.segmenters.named.load_segmenter` takes it: folder or hub name of an EVF-SAM2, a
+                file of SAM2, or FILE.py:NAME; None takes the embedded small EVF-SAM2.
             device: As torch names it; None takes cuda where there is one.
             dtype: Of the policy's frozen weights: float32, bfloat16 or float16; None takes that of the checkpoint, else
                 float32.
@@ -71,24 +73,37 @@ class Predictor:
         device = find_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         settings = {key: value for key, value in (("dtype", dtype), ("max_pixels", max_pixels)) if value is not None}
         policy = load_policy(model, settings).requires_grad_(False).eval().to(device)
-        found = embedded_segmenter() if segmenter is None else EVFSAM2.from_pretrained(segmenter)
-        return cls(policy, found.requires_grad_(False).to(device), max_new_tokens)
+        found: Any = embedded_segmenter() if segmenter is None else load_segmenter(segmenter)
+        if isinstance(found, torch.nn.Module):
+            found.requires_grad_(False).to(device)
+        return cls(policy, found, max_new_tokens)
 
     def __call__(
-        self, images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], task: str = "sod"
+        self, images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], task: str = "sod", question: str = ""
     ) -> Prediction:
         """The prediction for one photograph, or for several together as a CoSOD group.
 
         Args:
             images: File, or the files of a group.
-            task: sod, sis or cosod.
+            task: sod, sis, cosod, or your own as FILE.py:NAME.
+            question: What is asked of them beside the task's instruction; empty for nothing.
 
         Raises:
             UnreadableSample: If a file is no image that can be read.
             ValueError: If the task is unknown, or asks for another number of images.
         """
         files = [images] if isinstance(images, (str, os.PathLike)) else images
-        return self.predict([read_group([os.fspath(file) for file in files], task)])[0]
+        group = read_group([os.fspath(file) for file in files], load_task(task).name)
+        return self.predict([replace(group, question=question)])[0]
+
+    def require_fit(self, tasks: Iterable[str]) -> None:
+        """Check that the segmenter takes the prompts of some tasks.
+
+        Raises:
+            ValueError: It does not.
+        """
+        for task in tasks:
+            require_fit(self.segmenter, get_task(task).prompt_type, task)
 
     @torch.no_grad()
     def predict(self, groups: Sequence[ImageGroup]) -> list[Prediction]:

@@ -23,8 +23,10 @@ from lightning_sal.policy.policy import Policy
 from lightning_sal.rewards import Reward, RewardBatch
 from lightning_sal.rewards.total import ROUNDING
 from lightning_sal.samples import Batch, ImageGroup, Rollout
-from lightning_sal.segmenters.base import Segmenter
+from lightning_sal.segmenters.base import Segmenter, require_fit
+from lightning_sal.segmenters.evf_sam2 import EVFSAM2
 from lightning_sal.segmenters.tiny import embedded_segmenter
+from lightning_sal.tasks import get_task
 
 _NOTHING = ImageGroup("nothing", "sod", (torch.zeros(112, 112, 3, dtype=torch.uint8),))
 
@@ -73,6 +75,9 @@ class PolicyModule(AccumulatingModule):
             )
 
     def setup(self, stage: str) -> None:
+        segmenter: Any = self.segmenter if hasattr(self, "segmenter") else EVFSAM2
+        for task in getattr(self.trainer.datamodule, "known_tasks", ()):  # type: ignore[attr-defined]
+            require_fit(segmenter, get_task(task).prompt_type, task)
         self.strategy.check(self.policy_config)
         self.strategy.before_setup(self, ("segmenter", "reward", "evaluation"))
 

@@ -71,13 +71,14 @@ def answer_html(prediction: Prediction, *, style: bool = True, longest_side: int
     drawn = prediction.drawn or tuple(torch.zeros(0, *image.shape[:2]) for image in prediction.group.images)
     images = zip(prediction.group.images, drawn, strict=True)
     last = max(0, len(drawn[0]) - 1)  # where only the union of the masks was kept, all expressions light it
-    numbered = [(min(number, last), words) for number, words in enumerate(prediction.expressions)]
+    numbered = [(min(number, last), words) for number, words in enumerate(prediction.expressions) if prediction.drawn]
     parts = [
         '<div class="images">',
         *(_figure(image, masks, longest_side) for image, masks in images),
         "</div>",
         '<p class="expressions">',
         *(_expression(number, words) for number, words in numbered),
+        *(f"<b>{_escaped(words)}</b>" for words in prediction.expressions if not prediction.drawn),
         "</p>",
     ]
     if prediction.reason is not None:

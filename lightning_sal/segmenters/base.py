@@ -33,9 +33,10 @@ class Segmenter(Protocol[Prompt]):
 
 
 def prompt_types(segmenter: Any) -> tuple[type, ...]:
-    """The kinds of prompt that a segmenter takes, as its method's annotations say; empty where they say nothing."""
+    """The kinds of prompt that a segmenter, or its class, takes; empty where its method's annotations say nothing."""
+    kind = segmenter if isinstance(segmenter, type) else type(segmenter)
     try:
-        inner = get_type_hints(type(segmenter).segment).get("prompts")
+        inner = get_type_hints(kind.segment).get("prompts")
     except (AttributeError, NameError, TypeError):  # annotations that cannot be read say nothing
         return ()
     for _ in range(2):  # Sequence[Sequence[...]]
@@ -44,21 +45,27 @@ def prompt_types(segmenter: Any) -> tuple[type, ...]:
     return tuple(kind for kind in kinds if isinstance(kind, type))
 
 
+def fits(segmenter: Any, wanted: type | None) -> bool:
+    """Whether a segmenter, or its class, takes a kind of prompt, as far as its annotations tell; none is always taken."""
+    kinds = prompt_types(segmenter)
+    return wanted is None or not kinds or any(issubclass(wanted, kind) for kind in kinds)
+
+
 def require_fit(segmenter: Any, wanted: type | None, task: str) -> None:
     """Check that a segmenter takes the prompts of a task.
 
     Args:
-        segmenter: Any.
+        segmenter: Any, or its class.
         wanted: The kind of the task's prompts, or None where it asks no segmenter.
         task: Its name, for the error.
 
     Raises:
         ValueError: It takes others.
     """
-    kinds = prompt_types(segmenter)
-    if wanted is not None and kinds and not any(issubclass(wanted, kind) for kind in kinds):
-        taken = " and ".join(kind.__name__ for kind in kinds)
+    if wanted is not None and not fits(segmenter, wanted):
+        name = (segmenter if isinstance(segmenter, type) else type(segmenter)).__name__
+        taken = " and ".join(kind.__name__ for kind in prompt_types(segmenter))
         raise ValueError(
-            f"the task {task} asks by {wanted.__name__} and the segmenter {type(segmenter).__name__} takes {taken}: give "
-            "model.segmenter one that fits, as lightning_sal.segmenters.SAM2Prompt for VisualPrompt"
+            f"the task {task} asks by {wanted.__name__} and the segmenter {name} takes {taken}: give one that fits as "
+            "model.segmenter, or as --segmenter of a command; SAM2Prompt takes VisualPrompt, EVFSAM2 takes str"
         )

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import re
-import sys
-from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
+from lightning_sal.files.code import import_place
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks.base import Task
 
@@ -61,7 +57,7 @@ def load_task(spec: str) -> Any:
     place, _, name = spec.rpartition(":") if ":" in spec else (spec, "", "")
     if not name and not place.endswith(".py"):
         return get_task(spec)
-    module = _import(place)
+    module = import_place(place)
     found = {key: value for key, value in vars(module).items() if isinstance(value, Task)}
     if name:
         if name not in found:
@@ -82,29 +78,3 @@ def instructions() -> dict[str, str]:
     """What each known task asks, by its label: its name, and for the brief form its name and `WITHOUT_REASONING`."""
     both = [each for task in TASKS.values() for each in (task, task.without_reasoning())]
     return {task.label: task.instruction for task in sorted(both, key=lambda task: not task.reasoning)}
-
-
-def _import(place: str) -> ModuleType:
-    """The module of a dotted name or of a file; a file that is imported already, under whatever name, is not run twice."""
-    if not place.endswith(".py"):
-        try:
-            return import_module(place)
-        except ModuleNotFoundError as error:
-            raise ValueError(f"no module {error.name!r}: give a file, as FILE.py:NAME, or set PYTHONPATH") from error
-    path = Path(place)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file")
-    for module in list(sys.modules.values()):
-        if (own := getattr(module, "__file__", None)) and Path(own).resolve() == path.resolve():
-            return module
-    spec = spec_from_file_location(path.stem, path)
-    assert spec is not None  # of any name that ends in .py
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[path.stem] = module  # so that classes of the file find themselves, in copies and in other processes
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[path.stem]
-        raise
-    return module
