@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lightning_sal.policy.config import PolicyConfig
     from lightning_sal.policy.estimate import Estimate
 
-GROUP = 8  # Images of a CoSOD sample where the data module does not say
+GROUP = 8  # Images of a sample of several where the data module does not say
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,12 @@ def _policy_config(given: Mapping[str, Any]) -> PolicyConfig:
 def _prompts(
     given: Mapping[str, Any], processor: Any, instructions: Mapping[str, str], visual: int, most: int
 ) -> list[_Prompt]:
-    """The prompt of each task, for images of `visual` tokens each and of the `most` that an image can have."""
+    """The prompt of each known task, for images of `visual` tokens each and of the `most` that an image can have."""
     from lightning_sal.policy.shape import prompt_tokens
+    from lightning_sal.tasks import TASKS
 
-    images = {"sod": 1, "sis": 1, "cosod": given["data"].get("init_args", {}).get("group_size") or GROUP}
+    group_size = given["data"].get("init_args", {}).get("group_size") or GROUP
+    images = {name: group_size if task.several else 1 for name, task in TASKS.items()}
     return [
         _Prompt(task, k, *(prompt_tokens(processor, instructions[task], k, tokens) for tokens in (visual, most)))
         for task, k in images.items()
