@@ -48,66 +48,72 @@ def _any(wanted: Callable[[Measure], bool]) -> str:
     return rf"val/(\w+/)?({'|'.join(dict.fromkeys(names))})$"
 
 
+# What there is to show whatever the tasks, in the order in which it is looked at.
+TRAINING = (
+    Category(
+        "Rollouts",
+        _samples,
+        {
+            "Reward and its terms": [r"train/reward/(?!std$)\w+$"],
+            "Confidence against reward": ["train/confidence$", "train/reward/mean$"],
+            "Confidence minus reward, calibration error": ["train/confidence_minus_reward$", "train/ece$"],
+            "Malformed and truncated": [r"train/response/(malformed|truncated)$"],
+            "Response length": ["train/response/length$"],
+            "Reward by task": [r"train/\w+/reward/mean$"],
+        },
+    ),
+    Category(
+        "Training",
+        _by("RolloutMonitor"),
+        {
+            "Loss": ["train/loss$"],
+            "Gradient norm": ["train/grad_norm$"],
+            "Share of SFT steps": ["train/phase/sft$"],
+            "Seconds a step": ["train/seconds/step$"],
+            "Peak memory, GB": ["train/memory_gb$"],
+        },
+    ),
+    Category("Loss", lambda trainer, module: not _by("RolloutMonitor")(trainer, module), {"Loss": ["train/loss$"]}),
+    Category(
+        "Policy update",
+        _samples,
+        {
+            "Clipped tokens": [r"train/clip_ratio/(low|high)$"],
+            "Advantage": [r"train/advantage/(mean|std)$"],
+        },
+        {
+            "Ratio of new to old policy, from least to largest": [
+                f"train/ratio/{part}" for part in ("mean", "min", "max")
+            ]
+        },
+    ),
+    Category(
+        "Sampling",
+        _samples,
+        {
+            "Seconds a phase": [r"train/seconds/(?!step$)\w+$"],
+            "Response tokens a second": ["train/tokens_per_second$"],
+        },
+        {
+            "Ratio of policy to sampler, from least to largest": [
+                f"train/sampler_ratio/{part}" for part in ("mean", "min", "max")
+            ]
+        },
+    ),
+    Category("Response types", _by("ResponseTypes"), {"Shares": [r"train/type/\w+$"]}),
+    Category("Reference", lambda trainer, module: getattr(module, "beta", 0) > 0, {"KL divergence": ["train/kl$"]}),
+    Category(
+        "Dynamic sampling",
+        lambda trainer, module: hasattr(module, "prompts_per_step"),
+        {"Rounds and groups": [r"train/dynamic_sampling/\w+$"]},
+    ),
+)
+
+
 def categories() -> tuple[Category, ...]:
-    """What there is to show, in the order in which it is looked at; with the measures of the tasks that are known."""
+    """All that there is to show, in that order; validation has the measures of the tasks that are known."""
     return (
-        Category(
-            "Rollouts",
-            _samples,
-            {
-                "Reward and its terms": [r"train/reward/(?!std$)\w+$"],
-                "Confidence against reward": ["train/confidence$", "train/reward/mean$"],
-                "Confidence minus reward, calibration error": ["train/confidence_minus_reward$", "train/ece$"],
-                "Malformed and truncated": [r"train/response/(malformed|truncated)$"],
-                "Response length": ["train/response/length$"],
-                "Reward by task": [r"train/\w+/reward/mean$"],
-            },
-        ),
-        Category(
-            "Training",
-            _by("RolloutMonitor"),
-            {
-                "Loss": ["train/loss$"],
-                "Gradient norm": ["train/grad_norm$"],
-                "Share of SFT steps": ["train/phase/sft$"],
-                "Seconds a step": ["train/seconds/step$"],
-                "Peak memory, GB": ["train/memory_gb$"],
-            },
-        ),
-        Category("Loss", lambda trainer, module: not _by("RolloutMonitor")(trainer, module), {"Loss": ["train/loss$"]}),
-        Category(
-            "Policy update",
-            _samples,
-            {
-                "Clipped tokens": [r"train/clip_ratio/(low|high)$"],
-                "Advantage": [r"train/advantage/(mean|std)$"],
-            },
-            {
-                "Ratio of new to old policy, from least to largest": [
-                    f"train/ratio/{part}" for part in ("mean", "min", "max")
-                ]
-            },
-        ),
-        Category(
-            "Sampling",
-            _samples,
-            {
-                "Seconds a phase": [r"train/seconds/(?!step$)\w+$"],
-                "Response tokens a second": ["train/tokens_per_second$"],
-            },
-            {
-                "Ratio of policy to sampler, from least to largest": [
-                    f"train/sampler_ratio/{part}" for part in ("mean", "min", "max")
-                ]
-            },
-        ),
-        Category("Response types", _by("ResponseTypes"), {"Shares": [r"train/type/\w+$"]}),
-        Category("Reference", lambda trainer, module: getattr(module, "beta", 0) > 0, {"KL divergence": ["train/kl$"]}),
-        Category(
-            "Dynamic sampling",
-            lambda trainer, module: hasattr(module, "prompts_per_step"),
-            {"Rounds and groups": [r"train/dynamic_sampling/\w+$"]},
-        ),
+        *TRAINING,
         Category(
             "Validation",
             lambda trainer, module: trainer.enable_validation,

@@ -16,7 +16,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "lightning_sal"
 
 ALONE = {  # Room -> all that it may import, beside itself and the standard library
-    "objectives": {"torch"},
+    "objectives": {"torch", "scipy"},  # scipy for one function, the assignment problem
     "metrics": {"torch", "torchmetrics", "numpy", "scipy", "matplotlib"},  # the last one only to draw
     "samples": {"torch"},
 }

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lightning_sal.policy.estimate import Estimate
     from lightning_sal.tasks import Task
 
-GROUP = 8  # Images of a CoSOD sample where the data module does not say
+GROUP = 8  # Images of a sample of several where the data module does not say
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,6 @@ def complaints(imports, tmp_path):
     return check
 
 
-@pytest.mark.xfail(strict=True, reason="modules.rollout_log names modules.rollout for its types")
 def test_the_package_keeps_the_rules(imports):
     assert list(imports.broken(imports.read_imports(imports.PACKAGE))) == []
 
@@ -84,7 +83,7 @@ def test_a_circle_of_rooms_is_found_where_no_two_files_import_each_other(complai
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("objectives/a.py", "import numpy\n", "objectives may import torch alone"),
+        ("objectives/a.py", "import numpy\n", "objectives may import scipy, torch alone"),
         ("metrics/a.py", "from lightning_sal.files.b import read\n", "metrics may import matplotlib, numpy, scipy"),
         ("segmenters/a.py", "from lightning_sal.policy import b\n", "segmenters and policy know nothing of each other"),
         ("commands/a.py", "from lightning_sal.callbacks import b\n", "callbacks is named in YAML alone"),
