@@ -243,6 +243,15 @@ def test_a_wrong_key_stops_at_once(tmp_path, capsys):
     assert "AuthenticationError" in capsys.readouterr().err
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C interrupts, although a shell starts what runs in its background with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_leaves_whole_lines_and_says_how_to_go_on(tmp_path, capsys):
     data, out = write_sod(tmp_path / "data", 30), tmp_path / "sft.jsonl"
     with Server(Model(delay=0.05)) as server:

@@ -68,7 +68,7 @@ GOOD = {"task": "sod", "images": ["a.jpg"], "masks": ["a.png"], "response": SAID
     [
         ('{"task": "sod"', "not JSON"),
         ("[1]", "not an object"),
-        ("[" * 5000, "nested too deeply"),
+        ("[" * 100_000, "nested too deeply"),
         (GOOD | {"task": ["sod"]}, r"unknown task \['sod'\]"),
         (GOOD | {"images": {"a": 1}}, "lists of paths"),
         (GOOD | {"images": [["a.jpg"]]}, "lists of paths"),

@@ -114,6 +114,7 @@ def upload(page, *files):
 
 def run(page, answers):
     """Start, and wait for so many answers and the archive."""
+    page.locator("#pictures img").first.wait_for()  # gradio loses what is started in the moment that a check ends
     page.get_by_role("button", name="Show what stands out").click()
     page.wait_for_function("n => document.querySelectorAll('#answers .answer').length == n", arg=answers)
     page.locator("button:not([disabled])", has_text="Download the masks").wait_for()

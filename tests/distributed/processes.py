@@ -6,6 +6,8 @@ import socket
 import time
 from contextlib import closing
 
+import torch
+
 # Forks from a server that has no threads, which a fork of the tests' own process would not survive.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.distributed.warm"])
@@ -19,6 +21,7 @@ def process(work, *args):
 def _as_here(environment, work, args):
     os.environ.clear()  # the server's, which are as old as it
     os.environ.update(environment)
+    torch.set_num_threads(torch.get_num_threads())  # renews torch's pool after the fork: two threads at once fail at it
     work(*args)
 
 
