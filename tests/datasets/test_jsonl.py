@@ -123,3 +123,39 @@ def test_names_in_other_encodings_are_written_and_read_again(tmp_path):
     text = (tmp_path / "a.jsonl").read_text(encoding="utf-8")
     assert "caf\u00e9" in text
     assert json.loads(text) == line
+
+
+def test_what_a_line_says_beside_masks_reaches_the_sample(save, tmp_path):
+    save("a.jpg")
+    save("b.jpg")
+    asked = {"question": "What do they share?", "reference": "a dog"}
+    drawn = {"boxes": [[[1, 2, 3.5, 4], [0, 0, 12, 9]], []], "points": [[], [[5, 6]]]}
+    path = lines(tmp_path / "rl.jsonl", {"task": "cosod", "images": ["a.jpg", "b.jpg"], **asked, **drawn})
+    (group,) = (record.read() for record in jsonl_records(path))
+    assert (group.question, group.reference, group.response, group.masks) == (*asked.values(), None, None)
+    assert [boxes.tolist() for boxes in group.boxes] == drawn["boxes"]
+    assert [tuple(boxes.shape) for boxes in group.boxes] == [(2, 4), (0, 4)]
+    assert [points.tolist() for points in group.points] == drawn["points"]
+    assert [tuple(points.shape) for points in group.points] == [(0, 2), (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"question": ""}, "`question` is not a text"),
+        ({"reference": 2}, "`reference` is not a text"),
+        ({"boxes": [[1, 2, 3, 4]]}, "`boxes`: 1 is not 4 numbers"),
+        ({"boxes": [[[1, 2, 3]]]}, r"`boxes`: \[1, 2, 3\] is not 4 numbers"),
+        ({"boxes": [[[3, 2, 1, 4]]]}, "is not x0, y0, x1, y1 with x0 <= x1 and y0 <= y1"),
+        ({"boxes": [[[1, 2, 3, float("inf")]]]}, "is not 4 numbers"),
+        ({"boxes": [[], []]}, "`boxes` is not a list with one list an image"),
+        ({"points": [[[1, True]]]}, r"`points`: \[1, True\] is not 2 numbers"),
+        ({"points": {"x": 1}}, "`points` is not a list with one list an image"),
+    ],
+    ids=range(9),
+)
+def test_a_bad_question_or_coordinate_is_named(save, tmp_path, fields, reason):
+    save("a.jpg")
+    (record,) = jsonl_records(lines(tmp_path / "rl.jsonl", {"task": "sod", "images": ["a.jpg"], **fields}))
+    with pytest.raises(UnreadableSample, match=f"rl.jsonl:1: .*{reason}"):
+        record.read()

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lightning_sal.cli import main
+from lightning_sal.inference.responses import Prediction
+from lightning_sal.pages.answer_folder import AnswerFolder
 from lightning_sal.samples import ImageGroup, VisualPrompt
+from lightning_sal.segmenters import SAM2Prompt
 from lightning_sal.tasks import load_task
 from lightning_sal.tiny.scenes import scene_group
 
@@ -42,10 +46,6 @@ def small():
 
 def load(name):
     return load_task(f"{FOLDER / name}")
-
-
-def boxes_response(task, *boxes):
-    return task.write("", task.parse("").__class__(boxes))
 
 
 # What the tasks themselves say
@@ -219,7 +219,7 @@ def test_a_segmenter_that_takes_other_prompts_is_refused_at_the_start(lightning,
     test = ["--data.init_args.test", "{new_answer.py:BOXES: data/boxes.jsonl}"]
     with pytest.raises(AssertionError):
         lightning("test", "conf/real/sod.yaml", "new_answer.yaml", options=[*test, "--model.segmenter", "null"])
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lightning: error")]
     assert "the task boxes asks by VisualPrompt and the segmenter EVFSAM2 takes str: give one that fits" in line
     assert main(["segment", "data/0.png", "--task", "new_answer.py:BOXES"]) == 1
     assert "the task boxes asks by VisualPrompt" in capsys.readouterr().err
@@ -255,3 +255,44 @@ def test_photographs_are_answered(scenes, capsys):
     lines = [json.loads(line) for line in Path("runs/counting/predictions.jsonl").read_text().splitlines()]
     assert [(line["task"], line["masks"], line["overlays"]) for line in lines] == [("counting", [[]], [])] * 2
     assert "counting" in Path("runs/counting/index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("new_answer.py", "[[100, 200, 300, 400]]"), ("new_question.py", "5 red ones")]
+)
+def test_answers_are_shown(tmp_path, name, words):
+    task = load(name)
+    image = torch.zeros(10, 20, 3, dtype=torch.uint8)
+    group = ImageGroup("a.png", task.name, (image,), paths=("a.png",))
+    text = f"<think>it is seen</think><answer>{words}</answer>"
+    masks = (torch.ones(1, 10, 20, dtype=torch.bool),) if task.prompt_type else ()
+    folder = AnswerFolder(tmp_path / "answers", {"task": task.name})
+    folder.add(Prediction(group, text, task.parse(text), masks, 0.5, masks))
+    page = folder.finish([]).read_text()
+    assert ("100 200 300 400" if masks else "5 red ones") in page
+    assert "it is seen" in page
+    assert page.count('class="mask"') == page.count('class="expression"') == len(masks)  # what lights a mask has one
+    assert (tmp_path / "answers/instances.json").exists() == bool(masks)
+
+
+def test_a_page_offers_the_tasks_that_its_segmenter_can_serve(tmp_path, monkeypatch):
+    pytest.importorskip("gradio", reason="the page needs the extra: pip install 'lightning-sal[demo]'")
+    from lightning_sal.demo.page import build
+    from lightning_sal.demo.uploads import Bounds
+    from lightning_sal.demo.visitors import Visitors
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    boxes, counting = load("new_answer.py"), load("new_question.py")
+
+    def offered(segmenter):
+        page = build({"model": SimpleNamespace(segmenter=segmenter)}, Bounds(20, 12, 25, 8), Visitors())
+        (radio,) = [block for block in page.blocks.values() if getattr(block, "label", None) == "Task"]
+        return radio.choices, radio.info
+
+    own = [(task.title.capitalize(), task.name) for task in (boxes, counting)]
+    choices, told = offered(SAM2Prompt(**SMALL_SAM2))
+    assert choices == own
+    assert told == "Each photograph is taken by itself."
+    choices, told = offered(None)  # nothing is known of its prompts
+    assert [name for _, name in choices] == ["sod", "sis", "cosod", "boxes", "counting"]
+    assert told.endswith("but for co-salient object detection: all of them as one group.")
