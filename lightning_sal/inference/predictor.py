@@ -74,8 +74,8 @@ class Predictor:
         settings = {key: value for key, value in (("dtype", dtype), ("max_pixels", max_pixels)) if value is not None}
         policy = load_policy(model, settings).requires_grad_(False).eval().to(device)
         found: Any = embedded_segmenter() if segmenter is None else load_segmenter(segmenter)
-        if isinstance(found, torch.nn.Module):
-            found.requires_grad_(False).to(device)
+        if isinstance(module := found, torch.nn.Module):
+            module.requires_grad_(False).to(device)
         return cls(policy, found, max_new_tokens)
 
     def __call__(
