@@ -20,6 +20,11 @@ UNKNOWN_KEYS = (
 EXPECTED = re.compile(r"Expected an? .+?\. Got value: (?P<given>.*)")
 EXPECTED_TYPE = re.compile(r"Expected an? (?:<class '(?:\w+\.)*|typing\.)?(.+?)(?:'>)?(?=\. Got value|$)", re.MULTILINE)
 SUBCLASS = re.compile(r".*(?:subclass of|protocol) (?P<base>\w+)\. Got value: (?P<given>.*) Subclass types expect")
+# Modules with classes that a config names, by where they stood before.
+MOVED = {
+    "lightning_sal.tiny.policy_training": "lightning_sal.modules.policy_pretraining",
+    "lightning_sal.tiny.segmenter_training": "lightning_sal.modules.segmenter_pretraining",
+}
 REQUIRED = re.compile(r"the following arguments are required: (?P<keys>(?P<command>\w+\.).+)")
 
 
@@ -53,6 +58,7 @@ def explain(error: BaseException, places: dict[str, str]) -> str:
         problem += did_you_mean(root.name or "", dir(root.obj))
     elif isinstance(root, ImportError):
         key = f"{key}.class_path"
+        problem += f"; it is {MOVED[root.name]} now" if root.name in MOVED else ""
     problem = re.sub('^Parser key ".+?": ', "", problem)
     key = plain_key(key)
     place = places.get(f"{key}={given}") or places.get(key, "")
