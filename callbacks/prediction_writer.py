@@ -29,8 +29,8 @@ class PredictionWriter(L.Callback):
     `predictions-<rank>.jsonl`, which the first one joins at the end; a run that was stopped leaves the lines it got to.
 
     What it asks of others, and nothing more: the module's `predict_step` returns a list of
-    `lightning_sal.inference.responses.Prediction`, and its `test_step` a pair of anything and such a list. Run `predict` with
-    `return_predictions=False` to keep none of them in memory.
+    `lightning_sal.inference.responses.Prediction`, and its `test_step` a pair of anything and such a list. Run `predict`
+    with `return_predictions=False` to keep none of them in memory.
 
     Args:
         output_dir: The folder; made where it does not exist.
