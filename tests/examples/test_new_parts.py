@@ -9,14 +9,15 @@ import torch
 from PIL import Image
 
 from lightning_sal.cli import main
-from lightning_sal.rewards import Judged
+from lightning_sal.inference.responses import Response
 from lightning_sal.samples import ImageGroup
-from lightning_sal.tasks import get_task
+from lightning_sal.tasks import get_task, load_task
 from lightning_sal.tiny.scenes import scene_group
 from tests.modules.parts import POLICY, assert_advantages_need_no_confidence_of_others
 
 FOLDER = Path(__file__).parents[2] / "examples"
 QUICKSTART = "conf/quickstart.yaml"
+COD = f"{FOLDER / 'new_task.py'}:COD"
 EVALUATION = "[{class_path: lightning_sal.callbacks.EvaluationResults, init_args: {folder: runs/cod, name: ours}}]"
 
 
@@ -25,7 +26,7 @@ def test_new_reward_by_hand():
     group, task = ImageGroup("key", "sod", (image,)), get_task("sod")
     answers = ["<rg>red ring</rg>", "<rg>a</rg><rg>one two three</rg>", "<rg>[semantic] two words</rg>", ""]
     texts = [f"<think></think><answer>{answer}</answer>" for answer in answers]
-    scores = import_module("new_reward").Brevity(words=2)([Judged(group, t, task.parse(t), False, ()) for t in texts])
+    scores = import_module("new_reward").Brevity(words=2)([Response(group, t, task.parse(t)) for t in texts])
     assert scores.values.tolist() == [1, 0.5, 1, 0]
     assert scores.reasons == (None, "more than 2 words: one two three", None, None)
 
@@ -106,7 +107,8 @@ def camouflage(project):
 
 
 def test_new_task_trains_and_is_evaluated(lightning, camouflage, capsys):
-    configs, folder = ("conf/real/sod.yaml", FOLDER / "new_task.yaml"), "--data.init_args.train=COD"
+    configs = ("conf/real/sod.yaml", FOLDER / "new_task.yaml")
+    folder = f"--data.init_args.train={{{COD}: COD}}"
     logged = lightning("fit", *configs, options=[folder, "--data.init_args.sft=cod.jsonl", "--trainer.max_steps=3"])
     assert [len(logged[f"train/{name}"]) for name in ("cod/reward/mean", "loss")] == [2, 3]  # two of RL, one of SFT
     assert logged["train/cod/reward/mean"] == logged["train/reward/mean"]
@@ -122,7 +124,7 @@ def test_new_task_trains_and_is_evaluated(lightning, camouflage, capsys):
 
 
 def test_new_task_has_a_grammar_of_its_own():
-    cod = import_module("new_task").COD
+    cod = load_task(COD)
     assert get_task("cod") is cod
     assert cod.format_reward(cod.response("still as a stone", ["owl in the bark"])) == 1
     assert cod.format_reward("<think></think><answer><rg>[semantic] owl</rg></answer>") == 0.5
@@ -130,7 +132,7 @@ def test_new_task_has_a_grammar_of_its_own():
 
 def test_new_task_predicts(camouflage):
     images = ["--data.images", "[COD/Imgs/0.jpg, COD/Imgs/1.jpg]"]
-    data = ["--data", "new_task.CamouflagePredictDataModule", *images]
+    data = ["--data.task", COD, *images]
     assert main(["predict", "--config", "conf/predict.yaml", *data, "--trainer.accelerator", "cpu"]) == 0
     lines = [json.loads(line) for line in Path("runs/predict/predictions.jsonl").read_text().splitlines()]
     assert [line["task"] for line in lines] == ["cod", "cod"]

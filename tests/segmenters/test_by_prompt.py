@@ -96,5 +96,5 @@ def test_a_segmenter_is_named_by_its_file(tmp_path):
                 load_segmenter(f"{path}:{name}")
     finally:
         sys.modules.pop("own_segmenter", None)
-    with pytest.raises(FileNotFoundError, match=r"absent\.pt"):
+    with pytest.raises(FileNotFoundError, match=r"absent.pt"):
         load_segmenter(str(tmp_path / "absent.pt"))

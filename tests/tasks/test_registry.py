@@ -25,7 +25,9 @@ def place(tmp_path):
 
 def test_a_known_task_is_found_by_its_name():
     assert load_task("sod") is get_task("sod") is SOD
-    with pytest.raises(ValueError, match=r"unknown task 'sot': use one of sod, sis, cosod, or your own as FILE\.py:NAME"):
+    with pytest.raises(
+        ValueError, match=r"unknown task 'sot': use one of sod, sis, cosod, or your own as FILE.py:NAME"
+    ):
         load_task("sot")
 
 
@@ -39,22 +41,22 @@ def test_a_task_of_a_file_is_known_from_then_on(place, name):
 def test_a_task_of_a_module(place, monkeypatch):
     monkeypatch.syspath_prepend(place.parent)
     assert load_task("own_task:COD") is load_task(str(place))
-    with pytest.raises(ValueError, match=r"no module 'nowhere': give a file, as FILE\.py:NAME, or set PYTHONPATH"):
+    with pytest.raises(ValueError, match=r"no module 'nowhere': give a file, as FILE.py:NAME, or set PYTHONPATH"):
         load_task("nowhere.tasks:COD")
 
 
 def test_what_a_file_has_not_is_named(place):
-    with pytest.raises(ValueError, match=r"own_task\.py has no task 'COT'; there is COD"):
+    with pytest.raises(ValueError, match=r"own_task.py has no task 'COT'; there is COD"):
         load_task(f"{place}:COT")
     with pytest.raises(ValueError, match="has no task 'read_blocks'"):  # of another kind
         load_task(f"{place}:read_blocks")
-    with pytest.raises(FileNotFoundError, match=r"absent\.py: there is no such file"):
+    with pytest.raises(FileNotFoundError, match=r"absent.py: there is no such file"):
         load_task("absent.py:COD")
 
 
 def test_several_tasks_of_a_file_are_told_apart_by_name(place):
     place.write_text(f'{FILE}\nOTHER = TagRegions(name="other", title="o", instruction="?", tag="rg")\n')
-    with pytest.raises(ValueError, match=r"own_task\.py has 2 tasks: name one, as .*own_task\.py:COD"):
+    with pytest.raises(ValueError, match=r"own_task.py has 2 tasks: name one, as .*own_task.py:COD"):
         load_task(str(place))
     assert load_task(f"{place}:OTHER").name == "other"
     assert "cod" not in TASKS
