@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_sal.pages.drawing import gallery, panel
+from lightning_sal.tasks.blocks import answer_on_a_line
 
 
 class RolloutPanels(L.Callback):
@@ -97,7 +98,7 @@ def _headline(record: Any, row: int) -> str:
 
 def _block(text: str) -> str:
     """A response as an indented block, which keeps its tags, in lines of a length that TensorBoard shows whole."""
-    lines = text.replace("</think><answer>", "</think>\n<answer>").split("\n")
+    lines = answer_on_a_line(text).split("\n")
     return indent("\n".join(part for line in lines for part in wrap(line, 110) or [""]), "    ", lambda _: True)
 
 

@@ -1,9 +1,7 @@
 """From what a model wrote to the canonical response of a task, or to the reason why it cannot be used.
 
-Mended is only what can mean one thing: Markdown around the answer, the case and spacing of tags and of `[semantic]`, a
-title's numbering and bold type, text around the blocks, a missing or doubled think block (some models put thoughts of their
-own in front: the reasoning is the last text before the answer that has the titles). A CoSOD answer that lacks
-`[semantic]`, which is the same in all of them, gets it. Anything else is a fault.
+Mended is only what can mean one thing: what the task mends (see `Task.mend`), and a title's numbering and bold type.
+Anything else is a fault.
 """
 
 from __future__ import annotations
@@ -11,20 +9,18 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from lightning_sal.annotation.wording import Forbidden
-from lightning_sal.tasks import SEMANTIC, TagTask
+from lightning_sal.tasks import SEMANTIC, Task
 
 MOST_REGIONS = 5  # "few", for regions that are no instances
 MOST_NAME_WORDS = 3  # of a category behind [semantic]
-_FENCE = re.compile(r"^[ \t]*```\w*[ \t]*$", re.MULTILINE)
-_TAG = re.compile(r"<[ \t]*(/?)[ \t]*(think|answer|rg|ins)[ \t]*>", re.IGNORECASE)
-_SEMANTIC = re.compile(r"\[\s*semantic\s*\]\s*", re.IGNORECASE)
 
 
 def canonical(
     text: str,
-    task: TagTask,
+    task: Task,
     *,
     titles: Sequence[str] = (),
     forbidden: Forbidden | None = None,
@@ -37,7 +33,7 @@ def canonical(
         task: The task.
         titles: Of the steps that its reasoning must have, in this order.
         forbidden: What it must not say.
-        instances: How many expressions there must be; None where their number is free.
+        instances: How many objects must be named; None where their number is free.
 
     Returns:
         A response of format reward 1.
@@ -45,36 +41,29 @@ def canonical(
     Raises:
         ValueError: It cannot be used; the message is `kind: detail`.
     """
-    plain = _TAG.sub(lambda tag: f"<{tag[1]}{tag[2].lower()}>", _FENCE.sub("", text))
-    before, opened, behind = plain.rpartition("<answer>")
-    body, closed, after = behind.partition("</answer>")
-    if not opened or "</think>" in after:
-        raise ValueError("malformed: there is no <answer> block behind the reasoning")
-    if "<answer>" in before.rpartition("</think>")[2]:
-        raise ValueError("malformed: there are several <answer> blocks")
-    if not closed:
-        raise ValueError("malformed: the <answer> block has no end")
-    think = _reasoning(before, titles)
-    expressions = _expressions(body, task)
-    if instances is not None and len(expressions) != instances:
-        raise ValueError(f"instances: {len(expressions)} phrases for {instances} objects")
-    if forbidden and (said := forbidden.find("\n".join([think, *expressions]))):
-        raise ValueError(f"gives the ground truth away: it says {said!r}")
     try:
-        return task.response(think, expressions)
+        before, answer = task.mend(text)
+        reasoning = _reasoning(before, titles) if task.reasoning else ""
+        _check_labels(answer.labels, task)
+        response = task.write(reasoning, answer)
     except ValueError as error:
         raise ValueError(f"malformed: {error}") from None
+    if instances is not None and len(answer.labels) != instances:
+        raise ValueError(f"instances: {len(answer.labels)} phrases for {instances} objects")
+    if forbidden and (said := forbidden.find("\n".join([reasoning, *answer.labels]))):
+        raise ValueError(f"gives the ground truth away: it says {said!r}")
+    return response
 
 
-def _reasoning(text: str, titles: Sequence[str]) -> str:
-    """The reasoning in the text before an answer: one line a step."""
-    for part in reversed(re.split("</?think>", text)):
-        steps = _steps(part, titles) if titles else [" ".join(part.split())]
+def _reasoning(pieces: Sequence[str], titles: Sequence[str]) -> str:
+    """The reasoning in the last text that has the titles: one line a step."""
+    for piece in reversed(pieces):
+        steps = _steps(piece, titles) if titles else [" ".join(piece.split())]
         if steps and all(steps):
             return (
                 "\n".join(f"{title}: {step}" for title, step in zip(titles, steps, strict=True)) if titles else steps[0]
             )
-    raise ValueError(f"malformed: the reasoning lacks {'a step of ' + ', '.join(titles) if titles else 'text'}")
+    raise ValueError(f"the reasoning lacks {'a step of ' + ', '.join(titles) if titles else 'text'}")
 
 
 def _steps(text: str, titles: Sequence[str]) -> list[str]:
@@ -94,20 +83,15 @@ def _title(title: str) -> re.Pattern[str]:
     return re.compile(rf"(?:^{ornament}{words}[*_ \t]*(?::[*_]*|$)|\b{words}[*_]*:[*_]*)", re.IGNORECASE | re.MULTILINE)
 
 
-def _expressions(body: str, task: TagTask) -> tuple[str, ...]:
-    mended = _SEMANTIC.sub(f"{SEMANTIC} ", body)
-    if task.semantic == "required" and mended.count(f"<{task.tag}>") == 1 and SEMANTIC not in mended:
-        mended = mended.replace(f"<{task.tag}>", f"<{task.tag}>{SEMANTIC} ")
-    answer = task.without_reasoning().parse(f"<answer>{mended}</answer>")
-    if answer.reason:
-        raise ValueError(f"malformed: {answer.reason}")
-    expressions = tuple(expression.rstrip(".,;:") for expression in answer.expressions)
-    (most, times), *_ = Counter(expression.lower() for expression in expressions).most_common(1)
-    if times > 1:
-        raise ValueError(f"malformed: {most!r} is there {times} times")
-    if task.masks_per_image == 1 and len(expressions) > MOST_REGIONS:
-        raise ValueError(f"malformed: {len(expressions)} regions, at most {MOST_REGIONS} are few")
-    for expression in expressions:
-        if expression.startswith(SEMANTIC) and len(expression.split()) > 1 + MOST_NAME_WORDS:
-            raise ValueError(f"malformed: {expression!r} is more than the name of a category")
-    return expressions
+def _check_labels(labels: Sequence[str], task: Any) -> None:
+    """Raises ValueError where an answer is no good example, though the task's grammar allows it."""
+    if task.prompt_type is str and len(labels) > len(
+        {label.lower() for label in labels}
+    ):  # the same words, the same mask
+        ((most, times),) = Counter(label.lower() for label in labels).most_common(1)
+        raise ValueError(f"{most!r} is there {times} times")
+    if task.masks_per_image == 1 and len(labels) > MOST_REGIONS:
+        raise ValueError(f"{len(labels)} regions, at most {MOST_REGIONS} are few")
+    for label in labels:
+        if label.startswith(SEMANTIC) and len(label.split()) > 1 + MOST_NAME_WORDS:
+            raise ValueError(f"{label!r} is more than the name of a category")

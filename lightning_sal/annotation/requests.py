@@ -16,27 +16,34 @@ from lightning_sal.annotation.wording import Wording
 from lightning_sal.clients.requests import Request
 from lightning_sal.pages.drawing import overlay
 from lightning_sal.samples import ImageGroup
-from lightning_sal.tasks import get_task
+from lightning_sal.tasks import Task, get_task
 
 QUALITY = 90  # of JPEG
 
 
-def shown_images(photographs: int) -> int:
-    """How many images a request for so many photographs shows: a group alone, a single one with its truth beside it."""
-    return photographs if photographs > 1 else 2
+def shown_images(task: Task, photographs: int) -> int:
+    """How many images a request for so many photographs shows: they, and a single one with its masks beside it."""
+    return photographs + _draws_masks(task)
+
+
+def _draws_masks(task: Task) -> bool:
+    return not task.several and "masks" in task.needs
 
 
 def text_of(sample: Sample, wording: Wording, values: Mapping[str, object]) -> str:
     """The question about a sample; $ signs of the file that name nothing stay."""
-    known = {"images": len(sample.record.photographs), "category": sample.category.replace("_", " ")}
+    record = sample.record
+    known = {"images": len(record.photographs), "category": sample.category.replace("_", " ")}
+    known |= {"question": record.question, "reference": record.reference or ""}
+    known |= {name: [each.tolist() for each in getattr(record, name) or ()] for name in ("boxes", "points")}
     return wording.question.safe_substitute(known | dict(values))
 
 
 def build(sample: Sample, group: ImageGroup, wording: Wording, side: int) -> Request:
     """The first request about a sample.
 
-    A single photograph is followed by itself with the ground truth drawn over it, each mask in a colour of its own; of
-    the photographs of a group the text names the category, and those that do not show it.
+    A single photograph of a task with masks is followed by itself with the masks drawn over it, each in a colour of its own;
+    of the photographs of a group the text names the category, and those that do not show it.
 
     Args:
         sample: The sample.
@@ -47,16 +54,21 @@ def build(sample: Sample, group: ImageGroup, wording: Wording, side: int) -> Req
     Raises:
         ValueError: There is nothing to explain, since the ground truth is unknown or empty, or a group has one image.
     """
-    if group.masks is None or not any(mask.any() for mask in group.masks):
+    task, masks = get_task(group.task), group.masks or ()
+    if "masks" in task.needs and not any(mask.any() for mask in masks):
         raise ValueError("no ground truth: there is no salient pixel to explain")
-    if get_task(group.task).single and len(group.images) < 2:
+    try:
+        task.require(group)
+    except ValueError as error:
+        raise ValueError(f"no ground truth: {error}") from None
+    if task.several and len(group.images) < 2:
         raise ValueError("no group: a single photograph shares nothing")
-    empty = [f"image{i}" for i, mask in enumerate(group.masks, 1) if not mask.any()]
+    empty = [f"image{i}" for i, mask in enumerate(masks, 1) if not mask.any()]
     noise = f" It does not occur in {', '.join(empty)}." if empty else ""
-    text = text_of(sample, wording, {"instances": len(group.masks[0]), "noise": noise})
+    text = text_of(sample, wording, {"instances": len(masks[0]) if masks else 0, "noise": noise})
     images = [picture(image, side) for image in group.images]
-    if len(images) == 1:
-        images.append(picture(group.images[0], side, group.masks[0]))
+    if masks and _draws_masks(task):
+        images.append(picture(group.images[0], side, masks[0]))
     return Request(tuple(images), (text,))
 
 

@@ -174,7 +174,8 @@ class Runner:
         if not reply.text.strip() and not reply.truncated:
             raise ValueError("empty: the model wrote nothing")
         task = get_task(group.task)
-        instances = len(group.masks[0]) if task.masks_per_image is None and group.masks else None
+        one_each = task.masks_per_image is None and not task.several  # of several images each has a number of its own
+        instances = len(group.masks[0]) if one_each and group.masks else None
         try:
             return canonical(
                 reply.text,

@@ -16,12 +16,13 @@ import numpy as np
 from lightning_sal.datasets import Photograph, Record, task_records
 from lightning_sal.datasets.cosod import chunks
 from lightning_sal.datasets.images import UnreadableSample, read_orientation, read_size
+from lightning_sal.datasets.jsonl import MaskFiles
 from lightning_sal.datasets.segmentations import Segmentations
 from lightning_sal.datasets.sis import ColouredFile
 from lightning_sal.datasets.sod import MaskFile
 from lightning_sal.tasks import get_task
 
-IDENTITY = ("task", "images", "masks", "annotation")
+IDENTITY = ("task", "images", "masks", "annotation", "question")
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Sample:
     Args:
         record: The files.
         category: Name of the group that it belongs to; of the photograph where it belongs to none.
-        fields: `task`, `images`, and `masks` or `annotation`, as `lightning_sal.datasets.jsonl` reads them.
+        fields: `task`, `images`, `masks` or `annotation`, and the rest but the response, as `lightning_sal.datasets.jsonl`
+            reads them.
     """
 
     record: Record
@@ -49,7 +51,7 @@ def list_samples(task: str, data: Path, folder: Path, *, split: str | None, grou
 
     Args:
         task: Name of the task.
-        data: A folder of any known layout, or COCO json.
+        data: A folder of a layout of the task, a COCO json, or a JSONL.
         folder: Where the JSONL lies, to which paths are relative.
         split: "train", "val" or "test" where `data` holds several.
         group_size: Most images of a sample, >= 2; larger groups are cut into parts of nearly equal size.
@@ -88,10 +90,15 @@ def fields_of(record: Record, folder: Path) -> dict[str, Any]:
             fields["annotation"] = relative(path)
         case [Segmentations()]:
             fields["annotation"] = _segmentations(record.photographs[0], readers[0])
+        case [MaskFiles(paths)]:
+            fields["masks"] = [relative(path) for path in paths]
         case _:
             masks = [relative(reader.path) for reader in readers if isinstance(reader, MaskFile)]
             fields |= {"masks": masks} if masks else {}
-    return fields
+    texts = {"question": record.question, "reference": record.reference}
+    coordinates = {"boxes": record.boxes, "points": record.points}
+    fields |= {name: text for name, text in texts.items() if text}
+    return fields | {name: [each.tolist() for each in of] for name, of in coordinates.items() if of is not None}
 
 
 def _segmentations(photograph: Photograph, drawn: Segmentations) -> list[Any]:

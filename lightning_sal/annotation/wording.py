@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 
 PACKAGED = Path(__file__).parent / "prompts"
-NAMES = ("sod.md", "sis.md", "cosod.md", "again.md", "forbidden.txt")
+QUESTION = "{}.md"  # by the name of a task
 _SENTENCE = re.compile(r"[.;!?\n]")
 
 
@@ -48,7 +48,7 @@ class Wording:
     """What a model is asked for a task.
 
     Args:
-        question: With the placeholders $images, $instances, $category and $noise.
+        question: With the placeholders $images, $instances, $category, $noise, $question, $reference, $boxes and $points.
         correction: What follows an answer that cannot be used, with the placeholder $fault.
         titles: Of the steps of the reasoning, in order: the headings `## ...` of the question.
         forbidden: What an answer must not say.
@@ -68,16 +68,20 @@ class Wording:
             folder: Its files take the place of the package's of the same name.
 
         Raises:
-            FileNotFoundError: The folder holds none of these files.
+            FileNotFoundError: The folder holds none of these files, or there is no question for the task.
         """
-        if folder is not None and not any((folder / name).is_file() for name in NAMES):
-            raise FileNotFoundError(f"{folder}: holds none of {', '.join(NAMES)}")
+        own = QUESTION.format(task)
+        names = list(dict.fromkeys([own, *sorted(path.name for path in PACKAGED.iterdir())]))
+        if folder is not None and not any((folder / name).is_file() for name in names):
+            raise FileNotFoundError(f"{folder}: holds none of {', '.join(names)}")
+        folders = [PACKAGED] if folder is None else [folder, PACKAGED]
 
         def text(name: str) -> str:
-            places = [] if folder is None else [folder / name]
-            return next(path for path in (*places, PACKAGED / name) if path.is_file()).read_text(encoding="utf-8")
+            return next(place / name for place in folders if (place / name).is_file()).read_text(encoding="utf-8")
 
-        question = text(f"{task}.md")
+        if not any((place / own).is_file() for place in folders):
+            raise FileNotFoundError(f"no question for the task {task}: write {own}, and give its folder by --prompts")
+        question = text(own)
         titles = re.findall(r"^##[ \t]+(.+?)[ \t]*$", question, re.MULTILINE)
         return cls(
             Template(question), Template(text("again.md")), tuple(titles), Forbidden.parse(text("forbidden.txt"))

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lightning_sal.clients.replies import Failure, Reply
+from lightning_sal.tasks.blocks import think_block
 
 BESIDE = ("reasoning_content", "reasoning", "reasoning_text", "thinking")  # fields of a message that hold its reasoning
 WORDS = ("text", "thinking", "reasoning", "content", "summary", "refusal")  # fields of a part that hold its words
@@ -43,7 +44,7 @@ def read_reply(body: str, url: str) -> Reply:
     usage = answer.get("usage")
     read, written = _tokens(usage if isinstance(usage, dict) else {})
     if thoughts.strip() and words.strip():
-        words = f"<think>{thoughts}</think>\n{words}"
+        words = f"{think_block(thoughts)}\n{words}"
     return Reply(
         text=words if words.strip() else thoughts,
         input_tokens=read,

@@ -47,9 +47,9 @@ def main(argv: list[str]) -> int:
 
     out = arguments.out
     samples = list_samples(
-        arguments.task, arguments.data, out.parent, split=arguments.split, group_size=arguments.group_size
+        arguments.task.name, arguments.data, out.parent, split=arguments.split, group_size=arguments.group_size
     )[: arguments.limit]
-    wording = Wording.read(arguments.task, arguments.prompts)
+    wording = Wording.read(arguments.task.name, arguments.prompts)
     prices = None if arguments.price_in is None else Prices(arguments.price_in, arguments.price_out)
     estimate = Estimate.of(arguments.side, arguments.max_tokens, arguments.image_tokens)
     budget = Budget(estimate, prices, arguments.budget)
@@ -82,8 +82,8 @@ def _parser() -> argparse.ArgumentParser:
         "GEMINI_API_KEY or GOOGLE_API_KEY, alone.",
     )
     add = parser.add_argument
-    add("--task", required=True, choices=("sod", "sis", "cosod"))
-    add("--data", type=Path, required=True, help="folder of any layout that the data modules read, or COCO json")
+    add("--task", required=True, help="sod, sis, cosod, or your own as FILE.py:NAME")
+    add("--data", type=Path, required=True, help="folder of any layout that the data modules read, COCO json, or JSONL")
     add("--out", type=Path, required=True, help="SFT JSONL; rejected samples go beside it, to NAME.rejected.jsonl")
     add("--model", required=True, help="NAME at an OpenAI-compatible API, gemini:NAME, or local:FOLDER_OR_HUB_NAME")
     add("--base-url", help="address of the API, where it is not the provider's own")
@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--prompts",
         type=Path,
-        help="folder whose sod.md, sis.md, cosod.md, again.md, forbidden.txt replace the packaged",
+        help="folder whose TASK.md, again.md, forbidden.txt replace the packaged, as sod.md does for sod",
     )
     add(
         "--max-side", dest="side", type=_whole(64), default=768, help="longest side of an image in pixels (%(default)s)"
@@ -122,29 +122,49 @@ def _parser() -> argparse.ArgumentParser:
     add("--budget", type=_number, help="dollars that this run never exceeds")
     add("--image-tokens", type=_whole(1), help="that an image takes at most, for estimates and the budget")
     add("--segmenter", help="keep only what this finds: EVF-SAM2 folder or hub name, or tiny")
-    add("--min-s-measure", type=_number, help="SOD, CoSOD: S-measure that the segmenter's masks must reach")
-    add("--min-iasm", type=_number, help="SIS: IASM that they must reach")
+    add("--min-measure", type=_number, help="primary measure of the task that the segmenter's masks must reach")
+    add("--min-s-measure", type=_number, help="the same by its name: S-measure, of SOD and CoSOD")
+    add("--min-iasm", type=_number, help="IASM, of SIS")
     add("--retry-rejected", action="store_true", help="ask for rejected samples again")
     add("--dry-run", action="store_true", help="estimate tokens and cost, and end")
     return parser
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Raises UsageError where options do not go together."""
+    """Loads the task; raises UsageError where options do not go together."""
+    from lightning_sal.tasks import load_task
+
+    arguments.task = load_task(arguments.task)
     if (arguments.price_in is None) != (arguments.price_out is None):
         raise UsageError("give both --price-in and --price-out, dollars a million tokens, or neither")
     if arguments.budget is not None and arguments.price_in is None:
         raise UsageError("--budget needs --price-in and --price-out, dollars a million tokens")
-    wanted, other = ("min_iasm", "min_s_measure") if arguments.task == "sis" else ("min_s_measure", "min_iasm")
-    if getattr(arguments, other) is not None:
-        raise UsageError(
-            f"--{other.replace('_', '-')} is no measure of {arguments.task}: use --{wanted.replace('_', '-')}"
-        )
-    arguments.least = getattr(arguments, wanted)
-    if (arguments.segmenter is None) != (arguments.least is None):
-        raise UsageError(f"the check by pictures needs both --segmenter and --{wanted.replace('_', '-')}")
+    _check_pictures(arguments)
     if arguments.model.startswith(LOCAL):
         arguments.timeout = None  # a batch takes what it takes
+
+
+def _check_pictures(arguments: argparse.Namespace) -> None:
+    """Sets `least`, what the primary measure of the task must reach; raises UsageError where it is that of another task."""
+    from lightning_sal.tasks.measures import primary
+
+    task = arguments.task
+    own = f"min_{primary(task.measures())}"
+    given = {name: each for name, each in vars(arguments).items() if name.startswith("min_") and each is not None}
+    wanted = _option(own if hasattr(arguments, own) else "min_measure")
+    if others := sorted(set(given) - {own, "min_measure"}):
+        raise UsageError(f"{_option(others[0])} is no measure of {task.name}: use {wanted}")
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(map(_option, given))} say the same: give one of them")
+    arguments.least = next(iter(given.values()), None)
+    if (arguments.segmenter is None) != (arguments.least is None):
+        raise UsageError(f"the check by pictures needs both --segmenter and {wanted}")
+    if arguments.segmenter is not None and task.prompt_type is not str:
+        raise UsageError(f"the check by pictures asks a segmenter in words, and answers to {task.name} are none")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _whole(least: int) -> Callable[[str], int]:
@@ -194,20 +214,19 @@ def _show_estimate(samples: Sequence[Sample], all_samples: int, wording: Wording
     """What it would take to ask once about each sample, as it is to be expected and at most."""
     from lightning_sal.annotation.requests import shown_images, text_of
     from lightning_sal.clients.budget import TYPICAL_ANSWER
+    from lightning_sal.tasks import get_task
 
     estimate = budget.estimate
-    asked = [
-        ([text_of(sample, wording, {"instances": 9, "noise": ""})], shown_images(len(sample.record.photographs)))
-        for sample in samples
-    ]
+    shown = [shown_images(get_task(sample.record.task), len(sample.record.photographs)) for sample in samples]
+    texts = [text_of(sample, wording, {"instances": 9, "noise": ""}) for sample in samples]
+    asked = [([text], images) for text, images in zip(texts, shown, strict=True)]
     tokens_in = [sum(count(*request) for request in asked) for count in (estimate.typical_input, estimate.most_input)]
     tokens_out = [len(asked) * each for each in (min(TYPICAL_ANSWER, estimate.output), estimate.output)]
     rows = {"input tokens": [f"{n:,}" for n in tokens_in], "output tokens": [f"{n:,}" for n in tokens_out]}
     if budget.prices:
         costs = [budget.prices.cost(*pair) for pair in zip(tokens_in, tokens_out, strict=True)]
         rows["cost"] = [f"${cost:,.2f}" for cost in costs]
-    images = sum(images for _, images in asked)
-    title = f"{len(samples)} of {all_samples} samples to ask for, {images} images, one answer each"
+    title = f"{len(samples)} of {all_samples} samples to ask for, {sum(shown)} images, one answer each"
     _print_table(title, ("", "about", "at most"), [(name, *values) for name, values in rows.items()])
 
 

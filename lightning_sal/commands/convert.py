@@ -32,7 +32,9 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--to", required=True, choices=tuple(SUFFIXES), help="what the target shall be")
     parser.add_argument(
-        "--task", help="of conversations from elsewhere; by default told from the tags of each answer and its images"
+        "--task",
+        help="of conversations from elsewhere: sod, sis, cosod, or your own as FILE.py:NAME; by default told from each "
+        "answer and its images",
     )
     parser.add_argument("--skip", action="store_true", help="write the other lines where some cannot be converted")
     arguments = parser.parse_args(argv)
@@ -43,12 +45,12 @@ def main(argv: list[str]) -> int:
         raise FileExistsError(f"{target}: there is such a file already, and it is not overwritten")
 
     from lightning_sal.datasets.conversations import dataset_info, from_conversations, to_conversations
-    from lightning_sal.tasks import get_task
+    from lightning_sal.tasks import load_task
 
+    task = arguments.task and load_task(arguments.task).name
     if arguments.to == "sharegpt":
         lines = list(to_conversations(source, target.parent))
     else:
-        task = arguments.task and get_task(arguments.task).name
         lines = list(from_conversations(source, target.parent, task))
     results = [line.result for line in lines if line.result is not None]
     refused = [line for line in lines if line.fault]

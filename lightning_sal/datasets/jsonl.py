@@ -19,7 +19,6 @@ import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from reprlib import repr as shortened
 from typing import Any
@@ -61,6 +60,29 @@ class Line:
     def source(self) -> str:
         """`file:line`, as messages name it."""
         return f"{self.path}:{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class MaskFiles:
+    """The annotation of a photograph with a file an instance.
+
+    Args:
+        paths: The I files.
+    """
+
+    paths: list[Path]
+
+    def __call__(self, size: tuple[int, int] | None, orientation: int) -> Tensor:
+        """(I, H, W): one file an instance; the message names every file that fails."""
+        masks, faults = [], []
+        for path in self.paths:
+            try:
+                masks.append(read_mask(path, size, orientation))
+            except UnreadableSample as error:
+                faults.append(str(error))
+        if faults:
+            raise UnreadableSample("; ".join(faults))
+        return torch.stack(masks) if masks and size else torch.zeros(0, *(size or (0, 0)), dtype=torch.bool)
 
 
 def jsonl_records(path: str | Path) -> list[Record]:
@@ -208,18 +230,5 @@ def _photographs(folder: Path, fields: dict[str, Any]) -> tuple[Photograph, ...]
         annotations = [Segmentations(drawings)]
     elif "masks" in fields:
         per_instance = TASKS[fields["task"]].masks_per_image is None
-        annotations = [partial(_read_masks, masks)] if per_instance else [MaskFile(mask) for mask in masks]
+        annotations = [MaskFiles(masks)] if per_instance else [MaskFile(mask) for mask in masks]
     return tuple(Photograph(image, annotate) for image, annotate in zip(images, annotations, strict=True))
-
-
-def _read_masks(paths: list[Path], size: tuple[int, int] | None, orientation: int) -> Tensor:
-    """(I, H, W): one file an instance; the message names every file that fails."""
-    masks, faults = [], []
-    for path in paths:
-        try:
-            masks.append(read_mask(path, size, orientation))
-        except UnreadableSample as error:
-            faults.append(str(error))
-    if faults:
-        raise UnreadableSample("; ".join(faults))
-    return torch.stack(masks) if masks and size else torch.zeros(0, *(size or (0, 0)), dtype=torch.bool)

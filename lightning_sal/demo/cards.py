@@ -13,8 +13,10 @@ from lightning_sal.inference.responses import Prediction
 from lightning_sal.pages.answer import answer_html
 from lightning_sal.pages.html import data_uri
 from lightning_sal.samples import ImageGroup
+from lightning_sal.tasks import answer_tags
+from lightning_sal.tasks.blocks import BLOCKS, tags_of
 
-TAG = re.compile("</?(?:think|answer|rg|ins)>|<[/a-z]*$")  # the last where an unfinished text ends within one
+UNFINISHED = r"<[/\w]*$"  # where a text ends within a tag
 
 
 def strip(pictures: Mapping[str, Image.Image]) -> str:
@@ -29,7 +31,8 @@ def strip(pictures: Mapping[str, Image.Image]) -> str:
 
 def unfinished(group: ImageGroup, texts: Mapping[str, str]) -> str:
     """What the models have said of a group so far, a card each."""
-    words = {name: f'<p class="so-far">{html.escape(TAG.sub(" ", text))}</p>' for name, text in texts.items()}
+    tag = re.compile("|".join([*map(re.escape, tags_of(*BLOCKS, *answer_tags())), UNFINISHED]))
+    words = {name: f'<p class="so-far">{html.escape(tag.sub(" ", text))}</p>' for name, text in texts.items()}
     return _cards(group, words)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lightning_sal.samples import Batch
 from lightning_sal.segmenters.evf_sam2 import EVFSAM2
 from lightning_sal.segmenters.tiny import tiny_evf_sam2
+from lightning_sal.tasks import SEMANTIC
 from lightning_sal.tiny.cells import CellHeads, scenes_of_group
 from lightning_sal.tiny.scenes import COLOURS, SHAPES, SIZE, Draw, Scene
 from lightning_sal.tiny.segmenter_tokenizer import build_word_tokenizer
@@ -36,7 +37,7 @@ def scene_expressions(draw: Draw, scene: Scene, count: int) -> list[tuple[str, n
         if kind < 22:
             shape = draw.choice(sorted(shapes)) if kind < 17 else draw.choice(SHAPES)
             masks = [o.mask for o in scene.objects if o.shape == shape] or [np.zeros_like(target.mask)]
-            drawn.append((f"[semantic] {shape}", np.logical_or.reduce(masks)))
+            drawn.append((f"{SEMANTIC} {shape}", np.logical_or.reduce(masks)))
         elif kind < 42:
             near = [p for p in _PHRASES if p not in phrases and (target.colour in p) != (target.shape in p)]
             drawn.append((draw.choice(near), np.zeros_like(target.mask)))
@@ -80,7 +81,7 @@ class SegmenterPretraining(L.LightningModule):
     def configure_model(self) -> None:
         if hasattr(self, "segmenter"):
             return
-        texts = [*_PHRASES, *(f"[semantic] {shape}" for shape in SHAPES)] * 2
+        texts = [*_PHRASES, *(f"{SEMANTIC} {shape}" for shape in SHAPES)] * 2
         self.segmenter = tiny_evf_sam2(build_word_tokenizer(texts))
         if self.start is not None:
             self.segmenter.load_state_dict(EVFSAM2.from_pretrained(self.start).state_dict())
@@ -124,7 +125,7 @@ class SegmenterPretraining(L.LightningModule):
         union = (predicted | masks).sum((1, 2))
         iou = torch.where(union > 0, (predicted & masks).sum((1, 2)) / union.clamp(min=1), 1.0)
         empty = ~masks.any(2).any(1)
-        semantic = torch.tensor([text.startswith("[semantic]") for text in texts])
+        semantic = torch.tensor([text.startswith(SEMANTIC) for text in texts])
         for name, rows in {
             "iou": torch.ones_like(empty),
             "iou_present": ~empty,

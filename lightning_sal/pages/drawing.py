@@ -17,6 +17,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d
 
+from lightning_sal.tasks import answer_tags
+from lightning_sal.tasks.blocks import answer_on_a_line, tags_of
+
 Colour = tuple[int, int, int]
 
 PAPER, INK, MUTED, RULE = (255, 255, 255), (32, 36, 44), (112, 120, 134), (222, 225, 231)
@@ -26,7 +29,6 @@ TEXT_SIZE, LINE = 13, 19
 TEXT_WIDTH, MAX_LINES = 320, 26
 # Tags, line ends, white space, words; long words in parts, each of which fits on a line.
 TOKEN = re.compile(r"</?\w{1,20}>|\n|[^\S\n]+|[^\s<]{1,24}|<")
-EXPRESSION_TAGS = {"<rg>", "<ins>"}
 
 
 def colour(index: int) -> Colour:
@@ -87,7 +89,7 @@ def panel(
     image_width = len(columns) * (size + GAP)
     heading = _wrapped(title, image_width + TEXT_WIDTH) if title else []
     top = MARGIN + len(heading) * LINE + (GAP if heading else 0)
-    words = _wrapped(text.replace("</think><answer>", "</think>\n<answer>"), TEXT_WIDTH)
+    words = _wrapped(answer_on_a_line(text), TEXT_WIDTH)
     height = max(sum(row[0].height + GAP for row in rows), len(words) * LINE)
     page = Image.new("RGB", (2 * MARGIN + image_width + GAP + TEXT_WIDTH, top + LINE + height + MARGIN - GAP), PAPER)
     draw = ImageDraw.Draw(page)
@@ -153,15 +155,16 @@ class _Word:
 def _tokens(text: str) -> Iterator[tuple[str, bool, int | None]]:
     """Tags, words and white space of a response, each with whether it is a tag and its number of expression.
 
-    Expressions are counted from the last `<answer>`: reasoning may quote their tags.
+    Expressions are counted from the last beginning of an answer block: reasoning may quote their tags.
     """
+    answers, opening = tags_of("answer")[0], set(tags_of(*answer_tags())[::2])
     number, inside, answering = -1, False, False
     for token in TOKEN.findall(text):
         tag = token[0] == "<" and token[-1] == ">"
-        if token == "<answer>":
+        if token == answers:
             number, answering = -1, True
         if tag:
-            inside = answering and token in EXPRESSION_TAGS
+            inside = answering and token in opening
             number += inside
         yield token, tag, number if inside and not tag else None
 

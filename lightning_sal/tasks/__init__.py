@@ -3,7 +3,7 @@
 from lightning_sal.tasks.base import WITHOUT_REASONING, Answer, Task
 from lightning_sal.tasks.masks import InstanceTask, RegionTask
 from lightning_sal.tasks.measures import Measure
-from lightning_sal.tasks.registry import TASKS, get_task, instructions, load_task, register, task_of
+from lightning_sal.tasks.registry import TASKS, answer_tags, get_task, instructions, load_task, register, task_of
 from lightning_sal.tasks.saliency import COSOD, SIS, SOD, TagInstances, TagRegions
 from lightning_sal.tasks.tags import SEMANTIC, Expressions, TagTask
 
@@ -23,6 +23,7 @@ __all__ = [
     "TagRegions",
     "TagTask",
     "Task",
+    "answer_tags",
     "get_task",
     "instructions",
     "load_task",

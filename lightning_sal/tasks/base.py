@@ -126,6 +126,27 @@ class Task(ABC):
             ValueError: If they do not fit the task's format.
         """
 
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Names of the tags around the parts of an answer, for pages, which set them off."""
+        return ()
+
+    def mend(self, text: str) -> tuple[tuple[str, ...], Any]:
+        """Read a response of a model that was not trained on the format, where it can mean one thing alone.
+
+        By default it must keep the format as any other.
+
+        Returns:
+            The texts that may hold its reasoning, the last the likeliest; and the `Answer`.
+
+        Raises:
+            ValueError: It cannot be read, and why.
+        """
+        answer = self.parse(text)
+        if answer.reason is not None:
+            raise ValueError(answer.reason)
+        return (answer.reasoning,), answer
+
     def format_reward(self, text: str) -> float:
         """How far a response keeps the format: 0, 0.5 or 1."""
         return self.parse(text).format_reward

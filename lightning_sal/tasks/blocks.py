@@ -15,8 +15,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_STRUCTURE = ("<think>", "</think>", "<answer>", "</answer>")
-_MARK = re.compile("|".join(_STRUCTURE))
+
+def tags_of(*names: str) -> tuple[str, ...]:
+    """The opening and the closing tag of each name."""
+    return tuple(tag for name in names for tag in (f"<{name}>", f"</{name}>"))
+
+
+BLOCKS = ("think", "answer")
+TAGS = tags_of(*BLOCKS)
+_OPENS, _CLOSES, _ANSWERS, _ANSWERED = TAGS
+_MARK = re.compile("|".join(TAGS))
+_FENCE = re.compile(r"^[ \t]*```\w*[ \t]*$", re.MULTILINE)  # of Markdown
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +51,7 @@ def read_blocks(text: str, reasoning: bool = True) -> Blocks:
         reasoning: Whether a think block is asked for.
     """
     marks = list(_MARK.finditer(text))
-    fault = _structure_fault(text, marks, _STRUCTURE if reasoning else _STRUCTURE[2:])
+    fault = _structure_fault(text, marks, TAGS if reasoning else TAGS[2:])
     return Blocks((_block(text, marks, "think") or "").strip(), _block(text, marks, "answer"), fault)
 
 
@@ -54,14 +63,56 @@ def write_blocks(reasoning: str, body: str, think: bool = True) -> str:
         body: For the answer block.
         think: Whether there is a think block even for empty reasoning.
     """
-    block = f"<think>{reasoning.strip()}</think>" if think or reasoning else ""
-    return f"{block}<answer>{body}</answer>"
+    block = think_block(reasoning.strip()) if think or reasoning else ""
+    return f"{block}{_ANSWERS}{body}{_ANSWERED}"
+
+
+def think_block(text: str) -> str:
+    """A think block that holds a text."""
+    return f"{_OPENS}{text}{_CLOSES}"
+
+
+def mend_blocks(text: str) -> tuple[tuple[str, ...], str]:
+    """Read a response of a model that was not trained on the format.
+
+    Markdown around the blocks, the case and spacing of their tags, text around them, and a missing or doubled think block
+    (some models put thoughts of their own in front) do not matter.
+
+    Returns:
+        The pieces of what stands before the answer block, of which the last ones are likeliest the reasoning; and what the
+        answer block holds.
+
+    Raises:
+        ValueError: Without exactly one answer block behind the reasoning; the message says so.
+    """
+    plain = respelled(_FENCE.sub("", text), *BLOCKS)
+    before, opened, behind = plain.rpartition(_ANSWERS)
+    body, closed, after = behind.partition(_ANSWERED)
+    if not opened or _CLOSES in after:
+        raise ValueError(f"there is no {_ANSWERS} block behind the reasoning")
+    if _ANSWERS in before.rpartition(_CLOSES)[2]:
+        raise ValueError(f"there are several {_ANSWERS} blocks")
+    if not closed:
+        raise ValueError(f"the {_ANSWERS} block has no end")
+    return tuple(re.split(f"{_OPENS}|{_CLOSES}", before)), body
+
+
+def respelled(text: str, *names: str) -> str:
+    """A text with tags of these names, in whatever case and spacing, as they are to be written."""
+    loose = re.compile(rf"<[ \t]*(/?)[ \t]*({'|'.join(map(re.escape, names))})[ \t]*>", re.IGNORECASE)
+    spelling = {name.lower(): name for name in names}
+    return loose.sub(lambda tag: f"<{tag[1]}{spelling[tag[2].lower()]}>", text)
+
+
+def answer_on_a_line(text: str) -> str:
+    """A response for people to read, whose answer block begins a line where it followed the reasoning without a break."""
+    return text.replace(f"{_CLOSES}{_ANSWERS}", f"{_CLOSES}\n{_ANSWERS}")
 
 
 def _structure_fault(text: str, marks: list[re.Match[str]], wanted: tuple[str, ...]) -> str | None:
     """Why a text is not the blocks of these marks, one after the other, or None where it is."""
     found = [mark.group() for mark in marks]
-    off = [f"{count} {tag}" for tag in _STRUCTURE if (count := found.count(tag)) != wanted.count(tag)]
+    off = [f"{count} {tag}" for tag in TAGS if (count := found.count(tag)) != wanted.count(tag)]
     if off:
         return f"found {', '.join(off)} where one each of {' '.join(wanted)} must stand"
     if tuple(found) != wanted:
@@ -74,8 +125,8 @@ def _structure_fault(text: str, marks: list[re.Match[str]], wanted: tuple[str, .
 
 def _block(text: str, marks: list[re.Match[str]], name: str) -> str | None:
     """What the block of that name holds, or None where there is not exactly one."""
-    edges = [mark for mark in marks if mark.group() in (f"<{name}>", f"</{name}>")]
-    if [edge.group() for edge in edges] != [f"<{name}>", f"</{name}>"]:
+    edges = [mark for mark in marks if mark.group() in tags_of(name)]
+    if tuple(edge.group() for edge in edges) != tags_of(name):
         return None
     return text[edges[0].end() : edges[1].start()]
 

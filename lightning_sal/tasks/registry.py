@@ -78,3 +78,8 @@ def instructions() -> dict[str, str]:
     """What each known task asks, by its label: its name, and for the brief form its name and `WITHOUT_REASONING`."""
     both = [each for task in TASKS.values() for each in (task, task.without_reasoning())]
     return {task.label: task.instruction for task in sorted(both, key=lambda task: not task.reasoning)}
+
+
+def answer_tags() -> tuple[str, ...]:
+    """Names of the tags around the parts of an answer, of all known tasks."""
+    return tuple(dict.fromkeys(tag for task in TASKS.values() for tag in task.tags))

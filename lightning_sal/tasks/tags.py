@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks.base import Answer, Task
-from lightning_sal.tasks.blocks import normalised, quoted, read_blocks, write_blocks
+from lightning_sal.tasks.blocks import mend_blocks, normalised, quoted, read_blocks, respelled, tags_of, write_blocks
 
 SEMANTIC = "[semantic]"
+_LOOSE = re.compile(r"\[\s*semantic\s*\]\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,11 @@ class TagTask(Task):
 
     prompt_type = str
 
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """See `Task.tags`."""
+        return (self.tag,)
+
     def parse(self, text: str) -> Expressions:
         """See `Task.parse`."""
         blocks = read_blocks(text, self.reasoning)
@@ -86,12 +92,29 @@ class TagTask(Task):
             ValueError: If reasoning or expressions do not fit the task's format.
         """
         expressions = tuple(normalised(expression) for expression in expressions)
-        body = "".join(f"<{self.tag}>{expression}</{self.tag}>" for expression in expressions)
+        opens, closes = tags_of(self.tag)
+        body = "".join(f"{opens}{expression}{closes}" for expression in expressions)
         text = write_blocks(reasoning, body, self.reasoning)
         answer = self.parse(text)
         if answer.reason or answer.expressions != expressions:
             raise ValueError(f"no {self.name} response from these parts: {answer.reason or 'an expression holds tags'}")
         return text
+
+    def mend(self, text: str) -> tuple[tuple[str, ...], Expressions]:
+        """See `Task.mend`.
+
+        Mended are the blocks (see `mend_blocks`), the case and spacing of tags and of `[semantic]`, and a full stop behind
+        an expression. Where every answer has one `[semantic]`, it is put in front of one that lacks it.
+        """
+        before, body = mend_blocks(text)
+        body = _LOOSE.sub(f"{SEMANTIC} ", respelled(body, self.tag))
+        opening = tags_of(self.tag)[0]
+        if self.semantic == "required" and body.count(opening) == 1 and SEMANTIC not in body:
+            body = body.replace(opening, f"{opening}{SEMANTIC} ")
+        answer = self.without_reasoning().parse(write_blocks("", body, think=False))
+        if answer.reason is not None:
+            raise ValueError(answer.reason)
+        return before, replace(answer, expressions=tuple(each.rstrip(".,;:") for each in answer.expressions))
 
     def prompts(self, answer: Expressions, size: tuple[int, int]) -> tuple[str, ...]:
         """The expressions, the same for each image of a group."""

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from lightning_sal.tasks import SEMANTIC, SIS, SOD
+from lightning_sal.tasks.blocks import BLOCKS, tags_of
 from lightning_sal.tiny.scenes import COLOURS, SHAPES, SIZE, scene_group
 
 INSTRUCTIONS = {
@@ -21,7 +23,7 @@ BRIEF = {
     "sis without reasoning": "Which instances? Answer.",
     "cosod without reasoning": "What is shared? Answer.",
 }
-TAGS = ("<think>", "</think>", "<answer>", "</answer>", "<rg>", "</rg>", "<ins>", "</ins>", "[semantic]")
+TAGS = (*tags_of(*BLOCKS, SOD.tag, SIS.tag), SEMANTIC)  # what scenes are answered by, whatever other tasks are known
 _VISION = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 _CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from lightning_sal.samples import ImageGroup
-from lightning_sal.tasks import TASKS
+from lightning_sal.tasks import SEMANTIC, TASKS
 
 SIZE = 112  # pixels of a side: 8 x 8 patches of 14, 4 x 4 visual tokens
 SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "cross", "ring")
@@ -227,7 +227,7 @@ def cosod_scene(draw: Draw, group_size: int) -> tuple[list[Scene], list[str]]:
     for vivid, pale in others:
         colours = draw.shuffled(list(COLOURS))[:3]
         scenes.append(_compose(draw, [(colours[0], common), (colours[1], vivid)], [(colours[2], pale)]))
-    return scenes, [f"[semantic] {common}"]
+    return scenes, [f"{SEMANTIC} {common}"]
 
 
 def _think(task: str, scenes: list[Scene], expressions: list[str], wrong: dict[str, str]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from lightning_sal.tasks import SEMANTIC
+
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # ids 0 to 3, as BEiT-3's own tokenizer has them
 
 
@@ -43,7 +45,7 @@ def build_word_tokenizer(texts: Iterable[str], vocab_size: int = 512) -> Any:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    bpe.train_from_iterator((text.replace("[semantic]", " ") for text in texts), trainer)
+    bpe.train_from_iterator((text.replace(SEMANTIC, " ") for text in texts), trainer)
     bpe.post_processor = processors.TemplateProcessing(  # pyright: ignore[reportAttributeAccessIssue]
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
@@ -51,5 +53,5 @@ def build_word_tokenizer(texts: Iterable[str], vocab_size: int = 512) -> Any:
     tokenizer: Any = PreTrainedTokenizerFast(
         tokenizer_object=bpe, bos_token=bos, pad_token=pad, eos_token=eos, unk_token=unk, padding_side="right"
     )
-    tokenizer.add_tokens([AddedToken("[semantic]", special=False, normalized=False)])
+    tokenizer.add_tokens([AddedToken(SEMANTIC, special=False, normalized=False)])
     return tokenizer

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from lightning_sal.annotation.answers import canonical
 from lightning_sal.annotation.wording import Forbidden, Wording
-from lightning_sal.tasks import TASKS
+from lightning_sal.tasks import SOD, TASKS, TagRegions, Task
 
 TITLES = ("Scene", "Analysis", "Final Conclusion")
 STEPS = "Scene: a field.\nAnalysis: a red barn against green.\nFinal Conclusion: the barn."
@@ -90,6 +90,23 @@ def test_instances_must_agree_in_number():
         read(text.replace("left cow", "[semantic] cow"), "sis")
 
 
+class Strict(TagRegions):
+    """A task whose answers are not mended."""
+
+    mend = Task.mend
+
+
+def test_a_task_that_mends_nothing_is_read_strictly():
+    task = Strict(name="strict", title="t", instruction="i", brief="b", tag="rg", semantic=SOD.semantic)
+    assert canonical(WANTED, task, titles=TITLES) == WANTED
+    for text in (f"Sure: {WANTED}", WANTED.replace("rg>", "RG>"), f"{STEPS}\n{ANSWER}"):
+        assert read(text) == WANTED
+        with pytest.raises(ValueError, match=r"^malformed: "):
+            canonical(text, task, titles=TITLES)
+    with pytest.raises(ValueError, match="lacks a step"):
+        canonical(WANTED.replace("Analysis:", "Then:"), task, titles=TITLES)
+
+
 FORBIDDEN = Wording.read("sod").forbidden
 
 
@@ -146,4 +163,4 @@ def test_any_text_is_a_perfect_response_or_a_reason(text, task):
     with suppress(ValueError):
         response = read(text, task)
     assert response is None or TASKS[task].format_reward(response) == 1
-    assert response is None or TASKS[task].parse(response).think.count("\n") == 2
+    assert response is None or TASKS[task].parse(response).reasoning.count("\n") == 2

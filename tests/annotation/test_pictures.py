@@ -40,10 +40,10 @@ def said(tag: str, *expressions: str) -> str:
     ("task", "images", "response", "fault"),
     [
         ("sod", 1, said("rg", "left"), None),
-        ("sod", 1, said("rg", "right"), "pictures: S-measure 0"),
-        ("sod", 1, said("rg", "nothing"), "pictures: S-measure 0"),
+        ("sod", 1, said("rg", "right"), "pictures: S 0"),
+        ("sod", 1, said("rg", "nothing"), "pictures: S 0"),
         ("cosod", 2, said("rg", "[semantic] left"), None),
-        ("cosod", 2, said("rg", "[semantic] right"), "pictures: S-measure 0"),
+        ("cosod", 2, said("rg", "[semantic] right"), "pictures: S 0"),
         ("sis", 1, said("ins", "right", "left"), None),
         ("sis", 1, said("ins", "left", "nothing"), "pictures: IASM 0"),
     ],

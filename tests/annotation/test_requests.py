@@ -1,4 +1,5 @@
 import io
+import json
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from lightning_sal.annotation.requests import build, picture, shown_images, text
 from lightning_sal.annotation.samples import list_samples
 from lightning_sal.annotation.wording import Wording
 from lightning_sal.pages.drawing import colour
+from lightning_sal.tasks import TASKS, TagRegions, register
 from tests.annotation.parts import write_cosod, write_sis, write_sod
 from tests.annotation.server import LEVELS, image_number
 
@@ -75,8 +77,10 @@ def test_images_are_bounded_in_size_and_keep_their_shape():
 
 
 def test_as_many_images_are_counted_as_are_shown(tmp_path):
-    assert len(request("sod", write_sod(tmp_path / "a", 1)).images) == shown_images(1)
-    assert len(request("cosod", write_cosod(tmp_path / "b", {"a": [1, 2, 3]})).images) == shown_images(3)
+    assert len(request("sod", write_sod(tmp_path / "a", 1)).images) == shown_images(TASKS["sod"], 1)
+    assert len(request("cosod", write_cosod(tmp_path / "b", {"a": [1, 2, 3]})).images) == shown_images(
+        TASKS["cosod"], 3
+    )
 
 
 def test_a_correction_follows_the_answer(tmp_path):
@@ -97,6 +101,36 @@ def test_prompts_are_files_that_a_user_replaces(tmp_path):
     assert Wording.read("sis", own).question.template == Wording.read("sis").question.template
     with pytest.raises(FileNotFoundError, match=r"holds none of sod\.md"):
         Wording.read("sod", data)
+
+
+class Seen(TagRegions):
+    """A task without masks."""
+
+    needs = frozenset({"reference"})
+    masks_per_image = 0
+
+
+def test_a_task_of_ones_own_is_asked_in_the_words_of_a_folder_of_ones_own(tmp_path):
+    register(Seen(name="seen", title="t", instruction="i", tag="rg"))
+    write_sod(tmp_path, 2)
+    with pytest.raises(FileNotFoundError, match=r"no question for the task seen: write seen\.md"):
+        Wording.read("seen")
+    (tmp_path / "seen.md").write_text("$question It is $reference, at $boxes.")
+    lines = [
+        {"task": "seen", "images": ["images/0.png"], "question": q, "reference": "2", "boxes": [[[1, 2, 3, 4]]]}
+        for q in ("How many?", "How far?")
+    ]
+    data = tmp_path / "seen.jsonl"
+    data.write_text("".join(json.dumps(line) + "\n" for line in (*lines, {"task": "seen", "images": ["images/1.png"]})))
+    listed = list_samples("seen", data, tmp_path, split=None, group_size=8)
+    assert [sample.fields for sample in listed[:2]] == lines
+    assert len({sample.key for sample in listed}) == 3
+    wording = Wording.read("seen", tmp_path)
+    shown = build(listed[0], listed[0].record.read(), wording, 768)
+    assert shown.turns == ("How many? It is 2, at [[[1.0, 2.0, 3.0, 4.0]]].",)
+    assert len(shown.images) == shown_images(TASKS["seen"], 1) == 1
+    with pytest.raises(ValueError, match=r"^no ground truth: .* needs reference"):
+        build(listed[2], listed[2].record.read(), wording, 768)
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,15 @@ def test_large_groups_are_cut_and_keep_their_category(tmp_path):
     assert_read_back(listed, tmp_path)
 
 
+def test_instances_in_a_file_each_are_named_by_their_files(tmp_path):
+    write_sod(tmp_path / "data", 2)
+    line = {"task": "sis", "images": ["images/0.png"], "masks": ["masks/0.png", "masks/1.png"]}
+    (tmp_path / "data/a.jsonl").write_text(json.dumps(line) + "\n")
+    listed = samples("sis", tmp_path / "data/a.jsonl", tmp_path)
+    assert listed[0].fields["masks"] == ["data/masks/0.png", "data/masks/1.png"]
+    assert_read_back(listed, tmp_path)
+
+
 def test_what_has_no_mask_is_listed_too(tmp_path):
     (write_sod(tmp_path / "data", 2) / "masks/1.png").unlink()
     assert samples("sod", tmp_path / "data", tmp_path)[1].fields == {"task": "sod", "images": ["data/images/1.png"]}
