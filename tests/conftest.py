@@ -2,11 +2,14 @@
 
 import os
 import sys
+import textwrap
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from lightning_sal.tasks import TASKS
+from tests.cli_parts import CONFIG
 
 settings.register_profile("shared cores", deadline=None)  # an example that waits for a core is no fault
 settings.load_profile("shared cores")
@@ -45,3 +48,15 @@ def _the_same_numbers_in_any_order():
     torch.manual_seed(0)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """A valid config in the folder in which the test runs, and a writer of others."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(text: str = CONFIG, name: str = "a.yaml") -> str:
+        Path(name).write_text(textwrap.dedent(text))
+        return name
+
+    return write

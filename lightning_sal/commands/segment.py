@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lightning_sal.inference.predictor import Predictor
     from lightning_sal.inference.responses import Prediction
+    from lightning_sal.pages.answer_folder import AnswerFolder
     from lightning_sal.samples import ImageGroup
 
 EXAMPLES = Path(__file__).parents[1] / "tiny" / "examples"
@@ -24,6 +25,35 @@ def main(argv: list[str]) -> int:
     Returns:
         0 where all are answered, 1 where some could not be.
     """
+    arguments = _parser().parse_args(argv)
+    sources = _sources(arguments.paths, arguments.task)
+
+    from lightning_sal.pages.answer_folder import AnswerFolder
+
+    settings = {
+        "task": ", ".join(dict.fromkeys(task for task, _ in sources)),
+        "question": arguments.question,
+        "model": arguments.model,
+        "segmenter": arguments.segmenter,
+        "max_new_tokens": arguments.max_new_tokens,
+        "max_pixels": arguments.max_pixels,
+        "dtype": arguments.dtype,
+    }
+    folder = AnswerFolder(arguments.out, settings, arguments.overwrite)
+    waiting = [source for source in sources if not folder.holds(*source)]
+    if len(waiting) < len(sources):
+        print(f"{len(sources) - len(waiting)} of {len(sources)} are answered there already: {arguments.out}")
+    unanswered: list[str] = []
+    if waiting:
+        _answer(waiting, folder, arguments, unanswered)
+    page = folder.finish(unanswered)
+    for line in unanswered:
+        print(f"not answered: {line}", file=sys.stderr)
+    print(f"{len(sources) - len(unanswered)} of {len(sources)} answered: open {page}")
+    return int(bool(unanswered))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lightning-sal segment",
         description="Say what stands out in photographs, and where: masks, overlays with each expression in the colour of "
@@ -60,45 +90,27 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--max-pixels", type=_positive, help="most pixels of an image that the policy sees")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the policy's frozen weights")
     parser.add_argument("--device", help="as torch names it, by default cuda where there is one")
-    arguments = parser.parse_args(argv)
-    sources = _sources(arguments.paths, arguments.task)
+    return parser
 
+
+def _answer(
+    waiting: Sequence[Source], folder: AnswerFolder, arguments: argparse.Namespace, unanswered: list[str]
+) -> None:
+    """Answer some groups into a folder, a batch at a time; each that cannot be adds its line."""
     from rich.console import Console
     from rich.progress import Progress
 
-    from lightning_sal.pages.answer_folder import AnswerFolder
-
-    settings = {
-        "task": ", ".join(dict.fromkeys(task for task, _ in sources)),
-        "question": arguments.question,
-        "model": arguments.model,
-        "segmenter": arguments.segmenter,
-        "max_new_tokens": arguments.max_new_tokens,
-        "max_pixels": arguments.max_pixels,
-        "dtype": arguments.dtype,
-    }
-    folder = AnswerFolder(arguments.out, settings, arguments.overwrite)
-    waiting = [source for source in sources if not folder.holds(*source)]
-    if len(waiting) < len(sources):
-        print(f"{len(sources) - len(waiting)} of {len(sources)} are answered there already: {arguments.out}")
-    unanswered: list[str] = []
     console = Console(stderr=True)
-    if waiting:
-        with console.status(f"loading {arguments.model}"):
-            predictor = _load(arguments)
-        predictor.require_fit({task for task, _ in waiting})
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            bar = progress.add_task("answers", total=len(waiting))
-            for start in range(0, len(waiting), arguments.batch_size):
-                part = waiting[start : start + arguments.batch_size]
-                for prediction in answered(predictor, list(_read(part, arguments.question, unanswered)), unanswered):
-                    folder.add(prediction)
-                progress.advance(bar, len(part))
-    page = folder.finish(unanswered)
-    for line in unanswered:
-        print(f"not answered: {line}", file=sys.stderr)
-    print(f"{len(sources) - len(unanswered)} of {len(sources)} answered: open {page}")
-    return int(bool(unanswered))
+    with console.status(f"loading {arguments.model}"):
+        predictor = _load(arguments)
+    predictor.require_fit({task for task, _ in waiting})
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("answers", total=len(waiting))
+        for start in range(0, len(waiting), arguments.batch_size):
+            part = waiting[start : start + arguments.batch_size]
+            for prediction in answered(predictor, list(_read(part, arguments.question, unanswered)), unanswered):
+                folder.add(prediction)
+            progress.advance(bar, len(part))
 
 
 def _load(arguments: argparse.Namespace) -> Predictor:

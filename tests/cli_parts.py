@@ -1,0 +1,27 @@
+"""A config that is valid, and how a command fails."""
+
+from lightning_sal.cli import main
+
+CONFIG = """\
+model:
+  class_path: lightning.pytorch.demos.boring_classes.DemoModel
+  init_args: {out_dim: 4, learning_rate: 0.5}
+data:
+  class_path: lightning.pytorch.demos.boring_classes.BoringDataModule
+trainer:
+  accelerator: cpu
+  logger: false
+  enable_checkpointing: false
+  enable_progress_bar: false
+  enable_model_summary: false
+  max_steps: 1
+"""
+
+
+def fails(capsys, argv: list[str], code: int) -> str:
+    """The one line on stderr of a command that must exit with `code`."""
+    assert main(argv) == code
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith(("Seed set", "GPU", "TPU"))]
+    assert len(lines) == 1
+    assert lines[0].startswith("lightning: error: ")
+    return lines[0].removeprefix("lightning: error: ")
