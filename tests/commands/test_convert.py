@@ -107,7 +107,7 @@ def test_a_malformed_line_of_our_own_is_named(tmp_path, capsys):
     assert main(["convert", str(source), str(tmp_path / "x.json"), "--to", "sharegpt"]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(": ")[:2] for line in lines[:2]] == [
-        [f"{source}:2", "`response` is not a text"],
+        [f"{source}:2", "`images` and `masks` are lists of paths, with at least one image"],
         [f"{source}:3", "not JSON"],
     ]
 
