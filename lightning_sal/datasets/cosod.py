@@ -41,10 +41,8 @@ def chunks(records: Sequence[Record], group_size: int) -> list[Record]:
         size = len(record.photographs)
         count = max(1, min(-(-size // group_size), size // 2))
         for number, indices in enumerate(np.array_split(np.arange(size), count)):
-            photographs = tuple(record.photographs[i] for i in indices)
-            parts.append(
-                record if size == 1 else replace(record, key=f"{record.key}/{number}", photographs=photographs)
-            )
+            part = record.select([int(index) for index in indices])
+            parts.append(record if size == 1 else replace(part, key=f"{record.key}/{number}"))
     return parts
 
 
@@ -74,8 +72,7 @@ class GroupDraws:
         if size == 1:
             return record.read()
         drawn = np.random.default_rng((self.seed, index)).permutation(size)[: self.group_size]
-        photographs = tuple(record.photographs[i] for i in drawn)
-        return replace(record, key=f"{record.key}/{index}", photographs=photographs).read()
+        return replace(record.select(drawn.tolist()), key=f"{record.key}/{index}").read()
 
 
 def _match(folder: Path) -> list[Candidate]:

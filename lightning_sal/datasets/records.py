@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -110,6 +111,14 @@ class Record:
             boxes=self.boxes,
             points=self.points,
         )
+
+    def select(self, indices: Sequence[int]) -> Record:
+        """The sample with some of its photographs, and what is known of each."""
+
+        def chosen(parts: tuple[Any, ...] | None) -> Any:
+            return parts and tuple(parts[index] for index in indices)
+
+        return replace(self, photographs=chosen(self.photographs), boxes=chosen(self.boxes), points=chosen(self.points))
 
     def problems(self) -> list[str]:
         """One line for everything in this sample that cannot be read."""
