@@ -13,13 +13,14 @@ from lightning_sal.rewards import RewardTerm, Scores
 
 def worth(text: str) -> float:
     """A reward that differs within a group."""
-    return len(set(text)) / 100
+    return min(1.0, len(set(text)) / 100)
 
 
 class Worth(RewardTerm):
     """`worth` of each response."""
 
     name = "worth"
+    bounds = (0.0, 1.0)
 
     def forward(self, responses: Any) -> Scores:
         return Scores(torch.tensor([worth(item.text) for item in responses]), (None,) * len(responses))

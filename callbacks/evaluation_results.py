@@ -35,7 +35,9 @@ class EvaluationResults(L.Callback):
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         ResultsWriter.prepare(self.folder)  # by every process, so that none is left waiting where it is refused
         trainer.strategy.barrier("results prepared")
-        evaluation: Any = pl_module.evaluation
+
+    def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        evaluation: Any = pl_module.evaluation  # which the module makes at the start of the test, after callbacks
         self.tasks: dict[str, str] = dict(evaluation.tasks)
         self.writer = ResultsWriter(self.folder, self.tasks, trainer.global_rank, trainer.world_size)
 

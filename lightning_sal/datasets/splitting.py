@@ -13,7 +13,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,10 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _unannotated(fields: dict[str, Any]) -> str | None:
+    return None if "response" in fields else "no `response`: annotated lines alone are split"
+
+
 def read_lines_to_split(path: Path) -> list[Line]:
     """The lines of an SFT JSONL, all of which must keep the format.
 
@@ -90,6 +94,7 @@ def read_lines_to_split(path: Path) -> list[Line]:
         ValueError: One does not; nothing is left out in silence.
     """
     lines = read_lines(path)
+    lines = [replace(line, fault=line.fault or _unannotated(line.fields)) for line in lines]
     if bad := [line for line in lines if line.fault]:
         raise ValueError(
             f"{bad[0].source}: {bad[0].fault} ({len(bad)} such lines; `lightning-sal check-data {path}` names them all)"

@@ -111,7 +111,7 @@ class Reward(nn.Module):
             self._check(name, values.tolist(), responses)
         observed = {name: score.values if score.observed is None else score.observed for name, score in scores.items()}
         total = sum((self.weights[name] * values for name, values in terms.items()), torch.zeros(len(responses)))
-        low, high = self.bounds
+        low, high = torch.tensor(self.bounds)  # what float32 cannot hold is infinite
         return RewardBatch(
             total=total.clamp(low, high),  # what rounding may have added
             terms=terms,

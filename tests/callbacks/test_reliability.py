@@ -59,13 +59,18 @@ def pixels(image):
 
 
 def test_figure_and_error_are_of_all_steps_since_the_last(tmp_path):
-    """|0.95 - 0.45| over the two of one bin, then |0.25 - 1| of a reward that is clamped."""
-    events = fit(tmp_path, [[(0.95, 0.9)], [(0.95, 0.0)], None, [(0.25, 1.5)]])
+    """|0.95 - 0.45| over the two of one bin, then |0.25 - 1|."""
+    events = fit(tmp_path, [[(0.95, 0.9)], [(0.95, 0.0)], None, [(0.25, 1.0)]])
     assert [(scalar.step, scalar.value) for scalar in events.Scalars("train/ece")] == [
         (1, pytest.approx(0.5)),
         (3, pytest.approx(0.75)),
     ]
     assert [image.step for image in events.Images("rollouts/reliability")] == [1, 3]
+
+
+def test_a_reward_that_is_no_probability_is_refused_and_not_clamped(tmp_path):
+    with pytest.raises(ValueError, match=r"reward\[0\] is 1\.5; it must lie in \[0, 1\]"):
+        fit(tmp_path, [[(0.25, 1.5)]])
 
 
 def test_the_figure_shows_too_much_confidence_in_red_and_too_little_in_green(tmp_path):

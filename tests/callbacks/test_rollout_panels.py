@@ -27,9 +27,9 @@ def rollouts(tasks):
     return SimpleNamespace(
         groups=groups,
         rollout=SimpleNamespace(texts=[ANSWER.format(group.key) for group in groups]),
+        responses=[SimpleNamespace(masks=(mask,)) for _ in groups],
         rewards=SimpleNamespace(
             total=torch.arange(len(groups)) / 8,
-            masks=[(mask,) for _ in groups],
             reasons={"format": [None] * (len(groups) - 1) + ["no think block"]},
         ),
     )

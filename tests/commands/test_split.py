@@ -122,7 +122,8 @@ def test_nothing_is_overwritten_and_nothing_is_left_half_done(scenes, tmp_path, 
 @pytest.mark.parametrize(
     ("line", "arguments", "reason"),
     [
-        ({"task": "sod"}, [], r"bad\.jsonl:2: `response` is not a text \(1 such lines; .*check-data"),
+        ({"task": "sod"}, [], r"bad\.jsonl:2: `images` and .* \(1 such lines; .*check-data"),
+        ({"task": "sod", "images": ["images/sod3_0.png"]}, [], r"bad\.jsonl:2: no `response`"),
         ({"task": "sod", "images": ["none.png"], "response": "x"}, [], r"bad\.jsonl:2: .*none\.png: no such file"),
         (
             {"task": "sod", "images": ["images/sod3_0.png"], "response": "x"},
@@ -214,6 +215,6 @@ def test_a_jsonl_in_place_of_a_folder_gives_the_lines_of_its_task(scenes):
     module = CoSODDataModule(train=path, val=path, group_size=2)
     module.setup("fit")
     assert [[group.task for group in batch] for batch in module.val_dataloader()] == [["cosod"]] * 8 + [[]]
-    assert "`response` is not a text" in list(module.val_dataloader())[-1].unreadable[0]
+    assert "at least one image" in list(module.val_dataloader())[-1].unreadable[0]
     with pytest.raises(ValueError, match=r"mixed\.jsonl: holds no line of the task sis"):
         SISDataModule(train=path).setup("fit")

@@ -7,7 +7,7 @@ import zlib
 import torch
 
 from lightning_sal.inference.responses import Prediction
-from lightning_sal.tasks import Expressions
+from lightning_sal.tasks import Expressions, get_task
 
 
 def png(width: int, height: int) -> bytes:
@@ -37,7 +37,8 @@ class Says:
             if number == 1:
                 assert self.go.wait(60)
             yield text
+        answer = Expressions(("left half",), reasoning=get_task(group.task).parse(self.texts[-1]).reasoning)
         masks = tuple(torch.zeros(1, *image.shape[:2], dtype=torch.bool) for image in group.images)
         for mask in masks:
             mask[:, :, : mask.shape[2] // 2] = True
-        return Prediction(group, self.texts[-1], Expressions(("left half",)), masks, 0.5, masks)
+        return Prediction(group, self.texts[-1], answer, masks, 0.5, masks)

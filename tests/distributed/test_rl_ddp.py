@@ -42,6 +42,7 @@ class Marks(RewardTerm):
     """Tells the responses to a prompt apart, but for the first prompt, which DAPO drops."""
 
     name = "marks"
+    bounds = (0.0, 1.0)
 
     def forward(self, responses):
         values = [0.5 if item.group.key.endswith("-0") else item.text.count("!") % 5 / 5 for item in responses]

@@ -17,6 +17,7 @@ from lightning_sal.policy.export import read_adapter
 from lightning_sal.policy.loading import load_model
 from lightning_sal.samples import ImageGroup
 from lightning_sal.segmenters import EVFSAM2
+from lightning_sal.tasks import Expressions
 from lightning_sal.tiny.weights import WEIGHTS
 
 
@@ -186,4 +187,4 @@ def test_a_device_that_is_not_here_is_one_line(device):
 
 def test_there_is_no_prediction_of_nan():
     group = ImageGroup("a scene", "sod", (torch.zeros(4, 4, 3, dtype=torch.uint8),))
-    refused(Prediction, group, "", (), None, (), float("nan"), names="a scene")
+    refused(Prediction, group, "", Expressions(), (), float("nan"), names="a scene")

@@ -29,6 +29,7 @@ class Letters(RewardTerm):
     """A number that depends on the text alone and differs between most random responses."""
 
     name = "letters"
+    bounds = (0.0, 1.0)
 
     def forward(self, responses):
         return Scores(torch.tensor([len(set(item.text)) / 30 for item in responses]), (None,) * len(responses))

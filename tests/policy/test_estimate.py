@@ -91,9 +91,10 @@ class Recorder(L.Callback):
 
 class Length(RewardTerm):
     name = "length"
+    bounds = (0.0, 1.0)
 
     def forward(self, responses):
-        return Scores(torch.tensor([float(len(item.text)) for item in responses]), (None,) * len(responses))
+        return Scores(torch.tensor([len(item.text) / 10_000 for item in responses]), (None,) * len(responses))
 
 
 def compared(
