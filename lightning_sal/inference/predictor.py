@@ -73,10 +73,8 @@ class Predictor:
         device = find_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         settings = {key: value for key, value in (("dtype", dtype), ("max_pixels", max_pixels)) if value is not None}
         policy = load_policy(model, settings).requires_grad_(False).eval().to(device)
-        found: Any = embedded_segmenter() if segmenter is None else load_segmenter(segmenter)
-        if isinstance(module := found, torch.nn.Module):
-            module.requires_grad_(False).to(device)
-        return cls(policy, found, max_new_tokens)
+        found = embedded_segmenter() if segmenter is None else load_segmenter(segmenter)
+        return cls(policy, _frozen(found, device), max_new_tokens)
 
     def __call__(
         self, images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], task: str = "sod", question: str = ""
@@ -131,6 +129,11 @@ class Predictor:
 
     def _predictions(self, groups: Sequence[ImageGroup], rollout: Rollout) -> list[Prediction]:
         return [prediction_of(response) for response in gather(groups, rollout, self.segmenter)]
+
+
+def _frozen(segmenter: Any, device: str) -> Any:
+    """A segmenter, on the device and without gradients where it is a module."""
+    return segmenter.requires_grad_(False).to(device) if isinstance(segmenter, torch.nn.Module) else segmenter
 
 
 def find_device(name: str) -> str:
