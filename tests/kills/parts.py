@@ -14,11 +14,12 @@ class Wobbling(RewardTerm):
     """Tells any responses apart, and draws from each of the global generators."""
 
     name = "wobbling"
+    bounds = (0.0, 1.0)
 
     def forward(self, responses):
         lengths = torch.tensor([len(each.text) % 7 / 7 for each in responses])
         drawn = torch.rand(len(responses)) + random.random() + np.random.random()  # noqa: NPY002
-        return Scores(lengths + drawn, (None,) * len(responses))
+        return Scores((lengths + drawn) / 3, (None,) * len(responses))
 
 
 class Blind:
