@@ -19,7 +19,7 @@ class Wobbling(RewardTerm):
     def forward(self, responses):
         lengths = torch.tensor([len(each.text) % 7 / 7 for each in responses])
         drawn = torch.rand(len(responses)) + random.random() + np.random.random()  # noqa: NPY002
-        return Scores((lengths + drawn) / 3, (None,) * len(responses))
+        return Scores((lengths + drawn) / 4, (None,) * len(responses))
 
 
 class Blind:
