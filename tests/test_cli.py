@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from lightning.pytorch.cli import LightningCLI
 
 from lightning_sal import commands
 from lightning_sal.cli import TRAINER_COMMANDS, main
+from lightning_sal.internals.parser import MOVED
 from tests.cli_parts import CONFIG, fails
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -248,3 +250,11 @@ def test_runs_are_seeded_by_default(config, parsed):
     assert parsed("fit", "--config", config()).seed_everything == 0
     assert torch.equal(first, torch.rand(3))
     assert parsed("fit", "--config", config(), "--seed_everything=5").seed_everything == 5
+
+
+@pytest.mark.parametrize(("before", "now"), MOVED.items())
+def test_a_module_that_has_moved_is_named_by_its_place_now(config, capsys, before, now):
+    line = fails(capsys, ["fit", "--config", config(f"model:\n  class_path: {before}.Anything\n")], 2)
+    assert line.startswith("a.yaml:2: model.class_path: ")
+    assert line.endswith(f"; it is {now} now")
+    assert find_spec(now) is not None

@@ -50,8 +50,8 @@ def canonical(
         raise ValueError(f"malformed: {error}") from None
     if instances is not None and len(answer.labels) != instances:
         raise ValueError(f"instances: {len(answer.labels)} phrases for {instances} objects")
-    if forbidden and (said := forbidden.find("\n".join([reasoning, *answer.labels]))):
-        raise ValueError(f"gives the ground truth away: it says {said!r}")
+    if forbidden and (words := forbidden.find("\n".join([reasoning, *answer.labels]))):
+        raise ValueError(f"gives the ground truth away: it says {words!r}")
     return response
 
 

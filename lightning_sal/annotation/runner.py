@@ -142,21 +142,21 @@ class Runner:
             return self._reject(sample, f"unreadable: {error}", [])
         except ValueError as error:
             return self._reject(sample, str(error), [])
-        reason, said = "", []
+        reason, responses = "", []
         for _ in range(self.limits.answers):
             try:
                 reply = await self._ask(request)
             except Failure as failure:
-                return self._fail(sample, failure, said)
+                return self._fail(sample, failure, responses)
             self._answered()
-            said.append(reply.text)
+            responses.append(reply.text)
             if reply.refusal:
-                return self._reject(sample, f"refused: {reply.refusal}", said)
+                return self._reject(sample, f"refused: {reply.refusal}", responses)
             try:
                 response = self._read(reply, group)
             except ValueError as fault:
                 reason = str(fault)
-                if reply.truncated or not reply.text.strip() or reply.text in said[:-1]:
+                if reply.truncated or not reply.text.strip() or reply.text in responses[:-1]:
                     break
                 request = request.corrected(reply.text, self.wording.correction.safe_substitute(fault=reason))
                 continue
@@ -164,11 +164,11 @@ class Runner:
                 loop = asyncio.get_running_loop()
                 fault = await loop.run_in_executor(self._segmenter, self.pictures.fault, group, response)
                 if fault is not None:
-                    return self._reject(sample, fault, said)
+                    return self._reject(sample, fault, responses)
             self.output.accept(sample, response)
             self.tally.accepted += 1
             return None
-        return self._reject(sample, reason, said)
+        return self._reject(sample, reason, responses)
 
     def _read(self, reply: Reply, group: ImageGroup) -> str:
         if not reply.text.strip() and not reply.truncated:
@@ -231,20 +231,20 @@ class Runner:
         asked = failure.retry_after if isinstance(failure, Failure) and failure.retry_after else 0.0
         return asked + self._jitter(state)
 
-    def _reject(self, sample: Sample, reason: str, said: list[str]) -> None:
+    def _reject(self, sample: Sample, reason: str, responses: list[str]) -> None:
         """Notes a sample that ends among the rejected.
 
         Raises:
             Stopped: So did all before it whose answers could not be used, for the same reason, and these are enough.
         """
-        self._note(sample, reason, said)
-        if said:
+        self._note(sample, reason, responses)
+        if responses:
             self._useless[_kind(reason)] += 1
             if self._useless.total() >= self.limits.failures and not self.tally.accepted:
                 self._check_useless(reason)
 
-    def _note(self, sample: Sample, reason: str, said: list[str]) -> None:
-        self.output.reject(sample, reason, said)
+    def _note(self, sample: Sample, reason: str, responses: list[str]) -> None:
+        self.output.reject(sample, reason, responses)
         self.tally.rejected[_kind(reason)] += 1
         self._reason = reason
 
@@ -268,26 +268,26 @@ class Runner:
         if not self.output.accepted:
             self._check_useless(self._reason)
 
-    def _fail(self, sample: Sample, failure: Failure, said: list[str]) -> None:
+    def _fail(self, sample: Sample, failure: Failure, responses: list[str]) -> None:
         """Notes a sample without an answer; it is rejected once it is clear that the fault lies with it.
 
         Raises:
             Stopped: It lies with all of them; the samples of this streak are not written, so they are asked again.
         """
-        self._unanswered.append((sample, NO_ANSWER + str(failure), said))
+        self._unanswered.append((sample, NO_ANSWER + str(failure), responses))
         if failure.fatal or len(self._unanswered) >= self.limits.failures:
             self._give_up()
 
     def _give_up(self) -> None:
         count, (_, reason, _) = len(self._unanswered), self._unanswered[-1]
-        said = reason.removeprefix(NO_ANSWER)
-        raise Stopped(f"{count} sample{'s' * (count > 1)} in a row without an answer, the last: {said}")
+        last = reason.removeprefix(NO_ANSWER)
+        raise Stopped(f"{count} sample{'s' * (count > 1)} in a row without an answer, the last: {last}")
 
     def _answered(self) -> None:
         """The model answers: samples that failed before it did so failed on their own account."""
         unanswered, self._unanswered = self._unanswered, []
-        for sample, reason, said in unanswered:
-            self._note(sample, reason, said)
+        for sample, reason, responses in unanswered:
+            self._note(sample, reason, responses)
 
 
 def _kind(reason: str) -> str:

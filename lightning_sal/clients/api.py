@@ -107,14 +107,14 @@ class OpenAIClient:
                 if not self._adapted(str(failure), sent):
                     raise
 
-    def _adapted(self, said: str, sent: Mapping[str, Any]) -> bool:
+    def _adapted(self, message: str, sent: Mapping[str, Any]) -> bool:
         """Whether to send again what a server refused with these words, since the fields are others now."""
         if sent is not self._fields:  # by a request that was under way beside it
             return True
         for adaptation in self._adaptations:
             names, changes = adaptation
             fields = {name: value for name, value in {**sent, **changes}.items() if value is not None}
-            if fields != sent and re.search(names, said):
+            if fields != sent and re.search(names, message):
                 self._adaptations.remove(adaptation)
                 self._fields = fields
                 return True
@@ -189,11 +189,11 @@ class GeminiClient:
             blocked = answer.prompt_feedback and answer.prompt_feedback.block_reason
             usage, text = answer.usage_metadata, answer.text or ""
             refusal = blocked or (finish if not text and finish not in _ENDS else None)
-            said = usage and [usage.candidates_token_count, usage.thoughts_token_count]
+            counts = usage and [usage.candidates_token_count, usage.thoughts_token_count]
             return Reply(
                 text=scrub(text, self.key),
                 input_tokens=usage and usage.prompt_token_count,
-                output_tokens=sum(count or 0 for count in said) if said and any(said) else None,
+                output_tokens=sum(count or 0 for count in counts) if counts and any(counts) else None,
                 refusal=str(getattr(refusal, "value", refusal)) if refusal else None,
                 truncated=finish == "MAX_TOKENS",
             )
@@ -248,8 +248,8 @@ def _failure(error: Exception, status: Any, key: str | None) -> Failure:
     status = status if isinstance(status, int) else None
     response = getattr(error, "response", None)
     body = getattr(response, "text", "")
-    said = f"{status} {said_in(body)}" if isinstance(body, str) and body.strip() else " ".join(str(error).split())
-    reason = f"{type(error).__name__}: {scrub(said, key)[:300]}".rstrip(": ")
+    message = f"{status} {said_in(body)}" if isinstance(body, str) and body.strip() else " ".join(str(error).split())
+    reason = f"{type(error).__name__}: {scrub(message, key)[:300]}".rstrip(": ")
     return Failure(reason, status, wait_asked_for(getattr(response, "headers", {}), str(error)))
 
 

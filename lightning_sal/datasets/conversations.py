@@ -174,13 +174,13 @@ def _turns(turns: Any) -> tuple[str, str, str]:
     """Question, answer, and the system prompt or an empty text."""
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise ValueError("neither `conversations` nor `messages` is a list of turns")
-    said = [(_role(turn.get("from", turn.get("role"))), turn.get("value", turn.get("content"))) for turn in turns]
-    if not all(isinstance(text, str) for _, text in said):
+    pairs = [(_role(turn.get("from", turn.get("role"))), turn.get("value", turn.get("content"))) for turn in turns]
+    if not all(isinstance(text, str) for _, text in pairs):
         raise ValueError("a turn without a text")
-    system = [text for role, text in said[:1] if role == "system"]
-    if [role for role, _ in said[len(system) :]] != ["question", "answer"]:
-        raise ValueError(f"{len(said)} turns, where one question and one answer must stand")
-    return said[-2][1], said[-1][1], "".join(system)
+    system = [text for role, text in pairs[:1] if role == "system"]
+    if [role for role, _ in pairs[len(system) :]] != ["question", "answer"]:
+        raise ValueError(f"{len(pairs)} turns, where one question and one answer must stand")
+    return pairs[-2][1], pairs[-1][1], "".join(system)
 
 
 def _role(name: Any) -> str | None:

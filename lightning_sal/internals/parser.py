@@ -55,10 +55,9 @@ def explain(error: BaseException, places: dict[str, str]) -> str:
         problem = f"no {match['keys'].replace(match['command'], '')} given: put them in a file, --config FILE"
     elif isinstance(root, AttributeError):
         key, given = f"{key}.class_path", f"{getattr(root.obj, '__name__', '')}.{root.name}"
-        problem += did_you_mean(root.name or "", dir(root.obj))
+        problem += f"; it is {MOVED[given]} now" if given in MOVED else did_you_mean(root.name or "", dir(root.obj))
     elif isinstance(root, ImportError):
         key = f"{key}.class_path"
-        problem += f"; it is {MOVED[root.name]} now" if root.name in MOVED else ""
     problem = re.sub('^Parser key ".+?": ', "", problem)
     key = plain_key(key)
     place = places.get(f"{key}={given}") or places.get(key, "")
