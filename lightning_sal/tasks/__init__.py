@@ -6,6 +6,7 @@ from lightning_sal.tasks.measures import Measure
 from lightning_sal.tasks.registry import TASKS, answer_tags, get_task, instructions, load_task, register, task_of
 from lightning_sal.tasks.saliency import COSOD, SIS, SOD, TagInstances, TagRegions
 from lightning_sal.tasks.tags import SEMANTIC, Expressions, TagTask
+from lightning_sal.tasks.vqa import VQA, Text, TextTask
 
 __all__ = [
     "COSOD",
@@ -13,6 +14,7 @@ __all__ = [
     "SIS",
     "SOD",
     "TASKS",
+    "VQA",
     "WITHOUT_REASONING",
     "Answer",
     "Expressions",
@@ -23,6 +25,8 @@ __all__ = [
     "TagRegions",
     "TagTask",
     "Task",
+    "Text",
+    "TextTask",
     "answer_tags",
     "get_task",
     "instructions",

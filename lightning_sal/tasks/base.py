@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from lightning_sal.samples import ImageGroup, Message
@@ -28,12 +28,17 @@ class Answer:
         structure_ok: Whether the response has the blocks that are asked for, and nothing else.
         grammar_ok: Whether what the answer block holds keeps the task's grammar.
         reason: One line that says why the response is malformed, or None where it is well formed.
+        reasoning_at: Where the reasoning stands in the response: its first character and the one behind its last; None
+            where there is none.
+        labels_at: Where each of `labels` stands in the response, likewise.
     """
 
     reasoning: str = ""
     structure_ok: bool = True
     grammar_ok: bool = True
     reason: str | None = None
+    reasoning_at: tuple[int, int] | None = field(default=None, compare=False)
+    labels_at: tuple[tuple[int, int], ...] = field(default=(), compare=False)
 
     @property
     def format_reward(self) -> float:

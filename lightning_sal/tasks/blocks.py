@@ -36,11 +36,15 @@ class Blocks:
         reasoning: What the one think block holds; empty where there is not exactly one.
         body: What the one answer block holds, or None.
         fault: Why the structure is not as asked, on one line, or None.
+        reasoning_at: The first character of the reasoning and the one behind its last; None where it is empty.
+        body_at: The character of the text with which the body begins.
     """
 
     reasoning: str
     body: str | None
     fault: str | None
+    reasoning_at: tuple[int, int] | None = None
+    body_at: int = 0
 
 
 def read_blocks(text: str, reasoning: bool = True) -> Blocks:
@@ -52,7 +56,23 @@ def read_blocks(text: str, reasoning: bool = True) -> Blocks:
     """
     marks = list(_MARK.finditer(text))
     fault = _structure_fault(text, marks, TAGS if reasoning else TAGS[2:])
-    return Blocks((_block(text, marks, "think") or "").strip(), _block(text, marks, "answer"), fault)
+    think, body = (_block(text, marks, name) for name in BLOCKS)
+    reasoning_at = stripped(text, *think) if think else None
+    return Blocks(
+        text[slice(*reasoning_at)] if reasoning_at else "",
+        text[slice(*body)] if body else None,
+        fault,
+        reasoning_at,
+        body[0] if body else 0,
+    )
+
+
+def stripped(text: str, start: int, end: int) -> tuple[int, int] | None:
+    """Where text[start:end] stands without the white space at its ends; None where nothing is left."""
+    part = text[start:end]
+    start += len(part) - len(part.lstrip())
+    end -= len(part) - len(part.rstrip())
+    return (start, end) if start < end else None
 
 
 def write_blocks(reasoning: str, body: str, think: bool = True) -> str:
@@ -123,12 +143,12 @@ def _structure_fault(text: str, marks: list[re.Match[str]], wanted: tuple[str, .
     return f"text outside {' '.join(wanted)}: {quoted(outside)}" if outside.strip() else None
 
 
-def _block(text: str, marks: list[re.Match[str]], name: str) -> str | None:
-    """What the block of that name holds, or None where there is not exactly one."""
+def _block(text: str, marks: list[re.Match[str]], name: str) -> tuple[int, int] | None:
+    """Where what the block of that name holds begins and ends, or None where there is not exactly one."""
     edges = [mark for mark in marks if mark.group() in tags_of(name)]
     if tuple(edge.group() for edge in edges) != tags_of(name):
         return None
-    return text[edges[0].end() : edges[1].start()]
+    return edges[0].end(), edges[1].start()
 
 
 def normalised(text: str) -> str:

@@ -15,7 +15,16 @@ from typing import Any, Literal
 
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks.base import Answer, Task
-from lightning_sal.tasks.blocks import mend_blocks, normalised, quoted, read_blocks, respelled, tags_of, write_blocks
+from lightning_sal.tasks.blocks import (
+    mend_blocks,
+    normalised,
+    quoted,
+    read_blocks,
+    respelled,
+    stripped,
+    tags_of,
+    write_blocks,
+)
 
 SEMANTIC = "[semantic]"
 _LOOSE = re.compile(r"\[\s*semantic\s*\]\s*", re.IGNORECASE)
@@ -68,13 +77,16 @@ class TagTask(Task):
         """See `Task.parse`."""
         blocks = read_blocks(text, self.reasoning)
         # Where the answer block is not exactly one, the structure already says so.
-        expressions, grammar = ((), None) if blocks.body is None else self._read(blocks.body)
+        found, grammar = ((), None) if blocks.body is None else self._read(blocks.body)
+        places = (stripped(text, blocks.body_at + start, blocks.body_at + end) for _, start, end in found)
         return Expressions(
-            expressions,
+            tuple(expression for expression, _, _ in found),
             reasoning=blocks.reasoning,
             structure_ok=blocks.fault is None,
             grammar_ok=blocks.body is not None and grammar is None,
             reason="; ".join(fault for fault in (blocks.fault, grammar) if fault) or None,
+            reasoning_at=blocks.reasoning_at,
+            labels_at=tuple(place for place in places if place),
         )
 
     def write(self, reasoning: str, answer: Expressions) -> str:
@@ -114,7 +126,8 @@ class TagTask(Task):
         answer = self.without_reasoning().parse(write_blocks("", body, think=False))
         if answer.reason is not None:
             raise ValueError(answer.reason)
-        return before, replace(answer, expressions=tuple(each.rstrip(".,;:") for each in answer.expressions))
+        expressions = tuple(each.rstrip(".,;:") for each in answer.expressions)
+        return before, replace(answer, expressions=expressions, labels_at=())  # which were places in the mended text
 
     def prompts(self, answer: Expressions, size: tuple[int, int]) -> tuple[str, ...]:
         """The expressions, the same for each image of a group."""
@@ -126,13 +139,15 @@ class TagTask(Task):
             return None
         return sorted(answer.expressions) == sorted(self.parse(group.response).expressions)
 
-    def _read(self, body: str) -> tuple[tuple[str, ...], str | None]:
-        """Expressions of an answer block without a fault of their own, and the first fault of the block."""
+    def _read(self, body: str) -> tuple[tuple[tuple[str, int, int], ...], str | None]:
+        """Expressions of an answer block without a fault of their own, where each begins and ends, and the first fault."""
         # Linear: what is between two tags holds no "<", so no character is visited from two starting points.
-        pieces = re.split(rf"<{self.tag}>([^<>]*)</{self.tag}>", body)
-        stray, found = "".join(pieces[::2]), [normalised(piece) for piece in pieces[1::2]]
-        faults = [self._fault(expression) for expression in found]
-        sound = tuple(expression for expression, fault in zip(found, faults, strict=True) if fault is None)
+        found = list(re.finditer(rf"<{self.tag}>([^<>]*)</{self.tag}>", body))
+        borders = [0, *(edge for tagged in found for edge in tagged.span()), len(body)]
+        stray = "".join(body[start:end] for start, end in zip(borders[::2], borders[1::2], strict=True))
+        named = [(normalised(tagged[1]), *tagged.span(1)) for tagged in found]
+        faults = [self._fault(expression) for expression, _, _ in named]
+        sound = tuple(each for each, fault in zip(named, faults, strict=True) if fault is None)
         surplus = self.single and len(sound) > 1
         if stray.strip():
             faults.insert(0, f"the answer may hold <{self.tag}>...</{self.tag}> alone, not {quoted(stray)}")
