@@ -9,6 +9,8 @@ Legend: P prompts, L their tokens, S tokens of a sequence, C hidden size, V voca
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,18 +38,21 @@ class Backbone:
     Args:
         model: `Qwen2_5_VLForConditionalGeneration` or `Qwen3VLForConditionalGeneration`; changed in place.
         attention: Back end of attention: `sdpa`, or another of transformers, which then sees one response a prompt.
+        untouched: Whether the model stays as it is; reading is then done within `own_attention`.
     """
 
-    def __init__(self, model: Any, attention: str = "sdpa") -> None:
+    def __init__(self, model: Any, attention: str = "sdpa", *, untouched: bool = False) -> None:
         self.model, self.attention = model, attention
         self.shares_prompts = attention == "sdpa"
+        _register()
+        if untouched:
+            return
         fuse_norms(model)
         tower = vision_tower(model)
         tower.patch_embed = _FlatPatches(tower.patch_embed)
         if self.shares_prompts:
             for block in tower.blocks:
                 block.attn = _BatchedWindows(block.attn)
-        _register()
         self._attend_by(_OWN if self.shares_prompts else attention)
 
     @property
@@ -71,6 +76,11 @@ class Backbone:
     @property
     def language_model(self) -> Any:
         return language_model(self.model)
+
+    @property
+    def out_projections(self) -> list[Any]:
+        """Layer -> the linear map from what its heads saw to what it adds to the hidden states."""
+        return [layer.self_attn.o_proj for layer in self.language_model.layers]
 
     def is_image(self, ids: Tensor) -> Tensor:
         """True where an id stands for a visual token."""
@@ -137,6 +147,47 @@ class Backbone:
         """Whether what follows samples, for which another back end gives way: it has no masks of packed responses."""
         if not self.shares_prompts:
             self._attend_by(_OWN if on else self.attention)
+
+    @contextmanager
+    def own_attention(self) -> Iterator[None]:
+        """Inside, the language model attends as views say; then as before."""
+        before = self.text_config._attn_implementation
+        self._attend_by(_OWN)
+        try:
+            yield
+        finally:
+            self._attend_by(before)
+
+    @contextmanager
+    def before_last_norm(self, seen: Callable[[Tensor], None]) -> Iterator[None]:
+        """Inside, `seen` gets the (P, S, C) hidden states that each reading gives to the last norm."""
+        hook = self.language_model.norm.register_forward_pre_hook(lambda _, states: seen(states[0]))
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def directions(self, ids: Tensor) -> Tensor:
+        """What hidden states, divided by their RMS, are multiplied by for the logit of an id: ids -> (..., C)."""
+        return self.model.lm_head.weight[ids] * self.language_model.norm.weight
+
+    def rms(self, states: Tensor) -> Tensor:
+        """(..., C) -> (..., 1), as the last norm divides by it."""
+        return (states.square().mean(-1, keepdim=True) + self.text_config.rms_norm_eps).sqrt()
+
+    def require_attention_rows(self) -> None:
+        """Check that each layer attends to all tokens before it.
+
+        Raises:
+            ValueError: One does not; the line names the model.
+        """
+        kinds = getattr(self.text_config, "layer_types", None) or ()
+        for layer, kind in enumerate(kinds):
+            if kind != "full_attention":
+                raise ValueError(
+                    f"{self.model.config.model_type}: layer {layer} is {kind}, which has no attention rows over all tokens, "
+                    "so nothing can be attributed through it: take Qwen2.5-VL or Qwen3-VL"
+                )
 
     def _attend_by(self, name: str) -> None:
         self.text_config._attn_implementation = name
