@@ -1,322 +1,75 @@
-"""Where a response came from: how much each token of the prompt adds to the logits of some of its tokens.
+"""Attribution maps: how much each visual token adds to the logits of an answer, through the reasoning.
 
-With the scales of the norms held as they are, a logit is linear in what each layer's attention adds to the hidden state:
-
-    z_a = sum over layers l, heads h, tokens p of  alpha_l,h(a, p) (W_O v_l,h(p)) . g_a / rms(h_a) + what no token owns
-
-where a is the query that predicts the token, alpha its attention row, v values, h_a the last hidden state, and g_a the
-token's row of the output layer times the weight of the last norm. A term of the sum is the direct contribution of token p.
-Through the reasoning, alpha(a, p) gives way to sum over reasoning tokens j of alpha(a, j) alpha(j, p), in the same layer and
-head. The terms of the visual tokens, summed over the tokens of the answer, are its attribution map ("Saliency-R1", 2026;
-Kobayashi et al. 2020, arXiv:2004.10102, for the terms).
-
-Nothing of the size (answer x image x hidden) is made: g_a goes backwards through W_O once, to the width of the heads, and
-only the attention rows that are asked for are computed, some heads at a time.
-
-Legend: P prompts of L tokens, G responses a prompt of T tokens, B = P G, A tokens asked about and J reasoning tokens of a
-response, H heads, K key heads, D their width, C hidden size. Row r of a response predicts its token r.
+What is computed, and in which letters, stands at the head of `lightning_sal.policy.tracing`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_sal.policy.attention import Alone, View
+from lightning_sal.policy.attention import Alone
 from lightning_sal.policy.backbone import Backbone
 from lightning_sal.policy.positions import mrope_positions
 from lightning_sal.policy.prompts import Prompts
+from lightning_sal.policy.tracing import Asked, Convention, Span, Traced, trace
 
-Convention = Literal["key", "emit"]
-Span = tuple[int, int]  # first and last token, both included
-
-_MOST_NUMBERS = 2**24  # of attention rows that stand in memory at once: 64 MiB in float32
 _EPS = 1e-6  # of the public code of the method, see `norm_eps`
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Which tokens of B responses are explained, and through which.
-
-    Args:
-        tokens: (B, A) places in the response; padded by 0.
-        asked: (B, A) bool, False on padding.
-        reasoning: (B, J) places of the reasoning tokens, likewise; None for direct contributions.
-        reasons: (B, J) bool.
-        convention: Which row stands for a reasoning token when it looks at the image: "key" the one at the token, whose
-            key the answer looked at; "emit" the one before, which predicted it.
-    """
-
-    tokens: Tensor
-    asked: Tensor
-    reasoning: Tensor | None = None
-    reasons: Tensor | None = None
-    convention: Convention = "key"
-
-    @classmethod
-    def of(
-        cls,
-        tokens: Sequence[Sequence[int]],
-        reasoning: Sequence[Span] | None,
-        convention: Convention,
-        device: torch.device,
-    ) -> Asked:
-        """Of places and spans in each response."""
-        if convention not in ("key", "emit"):
-            raise ValueError(f"unknown convention '{convention}': use key or emit")
-        places, asked = _padded(tokens, device)
-        if reasoning is None:
-            return cls(places, asked, convention=convention)
-        spans, reasons = _padded([range(first, last + 1) for first, last in reasoning], device)
-        return cls(places, asked, spans, reasons, convention)
-
-
-@dataclass(slots=True)
-class Traced:
-    """A view through which a forward pass adds up contributions, layer by layer.
-
-    Args:
-        sees: What tokens see.
-        backbone: Whose layers they are.
-        real: (P, L) bool, False on padding of prompts.
-        asked: Which tokens are explained.
-        directions: (B, A, C) g_a; None adds up attention alone.
-        keep: Whether weights and values of each layer are kept.
-        prompt: (B, A, L) contributions of prompt tokens, not yet divided by rms(h_a).
-        own: (B, A, T) those of the response's tokens; only direct ones.
-        layers: Of each layer its weights (B, A, H, L) and values (P, K, L, D), where they are kept.
-    """
-
-    sees: View
-    backbone: Backbone
-    real: Tensor
-    asked: Asked
-    directions: Tensor | None
-    keep: bool = False
-    prompt: Tensor | None = None
-    own: Tensor | None = None
-    layers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
-        """See `View.attend`."""
-        self._add(layer, query, key, value, query.shape[-1] ** -0.5 if scale is None else scale)
-        return self.sees.attend(layer, query, key, value, scale)
-
-    def _add(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> None:
-        (prompts, heads, size, depth), (_, length) = query.shape, self.real.shape
-        rows, asked = self.asked.tokens.shape
-        shared = heads // key.shape[1]
-        wide = torch.promote_types(query.dtype, torch.float32)
-        if self.prompt is None:
-            self.prompt = query.new_zeros(rows, asked, length, dtype=wide)
-            if self.asked.reasoning is None:
-                steps = (size - length) * prompts // rows
-                self.own = query.new_zeros(rows, asked, steps, dtype=wide)
-        back = None
-        if self.directions is not None:
-            back = transposed(self.backbone.out_projections[layer], self.directions, heads * depth, query.dtype)
-            back = back.to(wide).view(rows, asked, heads, depth).transpose(1, 2)
-        kept = []
-        for some, group in self._parts(prompts, key.shape[1], shared):
-            several = slice(group.start * shared, group.stop * shared)
-            responses = slice(some.start * rows // prompts, some.stop * rows // prompts)
-            part = _Part(
-                query[some, several].to(wide) * scale, key[some, group].to(wide), self.real[some], rows // prompts
-            )
-            towards_prompt, towards_own = self._weights(part, responses)  # (b, h, A, L or T)
-            if self.keep:
-                kept.append(towards_prompt)
-            values = value[some, group].to(wide)
-            backwards = None if back is None else back[responses, several]
-            self.prompt[responses] += _weighted(towards_prompt, part.prompt(values), backwards)
-            if self.own is not None and towards_own is not None:
-                self.own[responses] += _weighted(towards_own, part.own(values), backwards)
-        if self.keep:
-            self.layers.append((torch.cat(kept, dim=1), value[:, :, :length].to(wide)))
-
-    def _weights(self, part: _Part, responses: slice) -> tuple[Tensor, Tensor | None]:
-        """Weights (b, h, A, L) of prompt tokens, and (b, h, A, T) of own ones where contributions are direct."""
-        asked = self.asked
-        to_prompt, to_own = part.attention(asked.tokens[responses])
-        if asked.reasoning is None or asked.reasons is None:
-            return to_prompt, to_own
-        places, reasons = asked.reasoning[responses], asked.reasons[responses]
-        first = to_own.gather(3, places[:, None, None].expand(*to_own.shape[:3], -1))
-        first = first.masked_fill(~reasons[:, None, None], 0.0)
-        second, _ = part.attention(places + (asked.convention == "key"))
-        return first @ second, None
-
-    def _parts(self, prompts: int, key_heads: int, shared: int) -> Iterator[tuple[slice, slice]]:
-        """Prompts and key heads whose attention rows are computed at once."""
-        rows, asked = self.asked.tokens.shape
-        reasoning = 0 if self.asked.reasoning is None else self.asked.reasoning.shape[1]
-        one = rows // prompts * shared * (2 * asked + reasoning) * 2 * self.real.shape[1]  # of a prompt and a key head
-        at_once = max(1, _MOST_NUMBERS // max(one, 1))
-        heads, many = min(key_heads, at_once), max(1, at_once // key_heads)
-        for p in range(0, prompts, many):
-            for h in range(0, key_heads, heads):
-                yield slice(p, min(p + many, prompts)), slice(h, min(h + heads, key_heads))
-
-
-class _Part:
-    """Queries and keys of some prompts, with their responses, and of some heads.
-
-    Args:
-        query: (p, h, L + G T, D), scaled.
-        key: (p, k, L + G T, D).
-        real: (p, L) bool.
-        responses: G.
-    """
-
-    def __init__(self, query: Tensor, key: Tensor, real: Tensor, responses: int) -> None:
-        self.query, self.key, self.real, self.responses = query, key, real, responses
-        self.length = real.shape[1]
-        self.steps = (query.shape[2] - self.length) // responses
-        self.shared = query.shape[1] // key.shape[1]
-
-    def prompt(self, states: Tensor) -> Tensor:
-        """(p, k, L + G T, D) -> (p, k, 1, L, D)."""
-        return states[:, :, None, : self.length]
-
-    def own(self, states: Tensor) -> Tensor:
-        """(p, k, L + G T, D) -> (p, k, G, T, D)."""
-        return states[:, :, self.length :].unflatten(2, (self.responses, self.steps))
-
-    def attention(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Attention of some rows of each response: (b, h, R, L) to its prompt and (b, h, R, T) to itself.
-
-        Args:
-            rows: (b, R) which; 0 is the last token of the prompt, r > 0 the response's token r - 1.
-        """
-        prompts, heads, _, depth = self.query.shape
-        number = torch.arange(self.responses, device=rows.device)[:, None] * self.steps
-        rows = rows.view(prompts, self.responses, -1)
-        at = (self.length - 1 + rows + torch.where(rows > 0, number, 0)).flatten(1)  # (p, G R)
-        asking = self.query.gather(2, at[:, None, :, None].expand(-1, heads, -1, depth))
-        # (p, k, G, shared R, D): query heads that share a key head stand among the queries
-        asking = asking.view(prompts, -1, self.shared, self.responses, rows.shape[2], depth).transpose(2, 3).flatten(3, 4)
-        to_prompt = asking @ self.prompt(self.key).transpose(-1, -2)
-        to_prompt = to_prompt.masked_fill(~self.real[:, None, None, None], float("-inf"))
-        to_own = (asking @ self.own(self.key).transpose(-1, -2)).unflatten(3, (self.shared, -1))
-        seen = torch.arange(self.steps, device=rows.device) < rows[..., None]  # (p, G, R, T)
-        to_own = to_own.masked_fill(~seen[:, None, :, None], float("-inf")).flatten(3, 4)
-        whole = torch.logaddexp(to_prompt.logsumexp(-1, keepdim=True), to_own.logsumexp(-1, keepdim=True))
-        return self._by_response((to_prompt - whole).exp_()), self._by_response((to_own - whole).exp_())
-
-    def _by_response(self, weights: Tensor) -> Tensor:
-        """(p, k, G, shared R, N) -> (b, h, R, N)."""
-        split = weights.unflatten(3, (self.shared, -1)).permute(0, 2, 1, 3, 4, 5)  # (p, G, k, shared, R, N)
-        return split.flatten(2, 3).flatten(0, 1)
-
-
-def _weighted(weights: Tensor, values: Tensor, backwards: Tensor | None) -> Tensor:
-    """Weights of tokens times what each adds to the logits, summed over heads: (b, A, N).
-
-    Args:
-        weights: (b, h, A, N).
-        values: (p, k, G or 1, N, D).
-        backwards: (b, h, A, D) what a value is multiplied by; None for 1.
-    """
-    if backwards is None:
-        return weights.sum(1)
-    prompts, key_heads = values.shape[:2]
-    rows, heads, asked, depth = backwards.shape
-    asking = backwards.reshape(prompts, rows // prompts, key_heads, -1, depth).transpose(1, 2)  # (p, k, G, shared A, D)
-    logits = (asking @ values.transpose(-1, -2)).transpose(1, 2).reshape(weights.shape)
-    return (weights * logits).sum(1)
-
-
-def transposed(linear: Any, cotangents: Tensor, width: int, dtype: torch.dtype) -> Tensor:
-    """Vectors multiplied by a linear layer backwards, (..., out) -> (..., in): adapters and packed weights as they are.
-
-    Args:
-        linear: Of inputs in `dtype`, without a bias that matters.
-        cotangents: (..., out).
-        width: Inputs of the layer.
-        dtype: Of what it is given.
-    """
-    with torch.inference_mode(False), torch.enable_grad():
-        start = torch.zeros(*cotangents.shape[:-1], width, dtype=dtype, device=cotangents.device, requires_grad=True)
-        end = linear(start)
-        (found,) = torch.autograd.grad(end, start, cotangents.detach().clone().to(end.dtype))
-    return found
-
-
-@contextmanager
-def _rms_of(backbone: Backbone, at: Tensor, kept: list[Tensor]) -> Iterator[None]:
-    """Inside, a reading leaves (P, N, 1) of rms(h) of its tokens (P, N) `at` in `kept`."""
-
-    def seen(states: Tensor) -> None:
-        wide = torch.promote_types(states.dtype, torch.float32)
-        chosen = states.gather(1, at[..., None].expand(-1, -1, states.shape[-1])).to(wide)
-        kept.append(backbone.rms(chosen))
-
-    with backbone.before_last_norm(seen):
-        yield
-
-
-def trace(
+def attribute(
     backbone: Backbone,
     prompts: Prompts,
-    embeds: Tensor,
-    positions: Tensor,
-    sees: View,
-    asked: Asked,
-    ids: Tensor,
+    tokens: Tensor,
+    reading: Mapping[str, Any],
+    spans: Sequence[Sequence[Span]],
+    reasoning: Sequence[Span | None],
     *,
+    convention: Convention = "key",
     attention_only: bool = False,
-    keep: bool = False,
-) -> tuple[Traced, Tensor]:
-    """Read responses behind their prompts and add up contributions to the logits of the tokens that are asked about.
+) -> list[list[tuple[Tensor, ...]]]:
+    """Maps of the spans of B responses: see `lightning_sal.policy.policy.Policy.attribute`.
 
     Args:
         backbone: What reads; its attention must be ours.
         prompts: P prompts.
-        embeds: (P, L + G T, C) embeddings of prompts and responses.
-        positions: (3, P, L + G T).
-        sees: What tokens see.
-        asked: Which tokens are explained.
-        ids: (B, A) their ids.
+        tokens: (B, T) response tokens.
+        reading: What `Backbone.read` gets of them.
+        spans: Of each response.
+        reasoning: Of each response.
+        convention: See `Asked`.
         attention_only: Whether attention alone is added up.
-        keep: See `Traced`.
-
-    Returns:
-        What was added up; and (B, A, 1) rms(h_a), 1 for attention alone.
     """
-    backbone.require_attention_rows()
-    (count, length), rows = prompts.ids.shape, asked.tokens
-    steps = (embeds.shape[1] - length) * count // len(rows)
-    number = torch.arange(len(rows) // count, device=rows.device)[:, None] * steps
-    places = rows.view(count, -1, rows.shape[1])
-    at = (length - 1 + places + torch.where(places > 0, number, 0)).flatten(1)
-    wide = torch.promote_types(embeds.dtype, torch.float32)
-    directions = None if attention_only else backbone.directions(ids).to(wide)
-    traced = Traced(sees, backbone, prompts.mask, asked, directions, keep)
-    scales: list[Tensor] = []
-    with _rms_of(backbone, at, scales):
-        backbone.read(embeds, positions, traced, **backbone.deep_features(prompts, embeds.shape[1] - length))
-    scale = torch.ones_like(rows[..., None], dtype=wide) if attention_only else scales[0].view(*rows.shape, 1)
-    return traced, scale
+    places = [[token for first, last in each for token in range(first, last + 1)] for each in spans]
+    asked = Asked.of(places, reasoning, convention, tokens.device)
+    ids = tokens.gather(1, asked.tokens)
+    traced, scale = trace(backbone, prompts, reading, asked, ids, attention_only=attention_only)
+    assert traced.prompt is not None
+    whole = (traced.prompt / scale).float().cpu()  # (B, A, L)
+    images = [image_places(backbone, prompts, row) for row in range(len(prompts))]
+    found, responses = [], len(tokens) // len(prompts)
+    for row, each in enumerate(spans):
+        parts = whole[row, : len(places[row])].split([last + 1 - first for first, last in each]) if each else ()
+        sums = [part.sum(0) for part in parts]
+        found.append([tuple(one[at].view(rows, -1) for at, rows in images[row // responses]) for one in sums])
+    return found
 
 
-def image_places(backbone: Backbone, prompts: Prompts, row: int) -> list[tuple[Tensor, int, int]]:
-    """Where the visual tokens of each image of a prompt stand, and how many rows and columns they form."""
-    at = backbone.is_image(prompts.ids[row]).nonzero()[:, 0]
+def image_places(backbone: Backbone, prompts: Prompts, row: int) -> list[tuple[Tensor, int]]:
+    """Where the visual tokens of each image of a prompt stand, and how many rows they form, on the CPU."""
+    at = backbone.is_image(prompts.ids[row]).cpu().nonzero()[:, 0]
     if not len(at):
         return []
+    heights = prompts.positions[1, row].cpu()
     breaks = (at.diff() > 1).nonzero()[:, 0].tolist()  # images have words between them
     borders = [0, *(each + 1 for each in breaks), len(at)]
-    found = []
-    for start, end in zip(borders, borders[1:], strict=False):
-        heights = prompts.positions[1, row, at[start:end]]
-        rows = int(heights.max() - heights.min()) + 1
-        found.append((at[start:end], rows, (end - start) // rows))
-    return found
+    images = [at[start:end] for start, end in pairwise(borders)]
+    return [(image, int(heights[image].max() - heights[image].min()) + 1) for image in images]
 
 
 @torch.no_grad()
@@ -334,8 +87,8 @@ def attribution_maps(
 ) -> list[Tensor]:
     """Attribution maps of one sequence by a model of transformers, which stays as it is; adapters of peft count.
 
-    m(p) = sum over answer tokens a, layers, heads of (sum over reasoning tokens j of alpha(a, j) alpha(j, p)) (W_O v(p)) . g_a
-    / rms(h_a); see the head of this file.
+    m(p) = sum over answer tokens a, layers, heads of (sum over reasoning tokens j of alpha(a, j) alpha(j, p))
+    (W_O v(p)) . g_a / rms(h_a), in the letters of `lightning_sal.policy.tracing`.
 
     | variant | arguments |
     |---|---|
@@ -372,7 +125,7 @@ def attribution_maps(
     if norm_eps and not attention_only:
         found = found * _shrinking(whole, traced, asked, scale)
     total = found.sum(1)[0]
-    return [total[at].view(rows, columns) for at, rows, columns in image_places(whole, sequence.prompts, 0)]
+    return [total[at.to(total.device)].view(rows, -1) for at, rows in image_places(whole, sequence.prompts, 0)]
 
 
 @torch.no_grad()
@@ -396,7 +149,8 @@ def token_contributions(
     whole = Backbone(model.get_base_model() if hasattr(model, "get_base_model") else model, untouched=True)
     sequence = _read_sequence(whole, input_ids.reshape(1, -1), pixel_values, image_grid_thw, answer, answer)
     _, traced, scale = sequence.trace(None, answer, "key", False)
-    assert traced.prompt is not None and traced.own is not None
+    assert traced.prompt is not None
+    assert traced.own is not None
     return (torch.cat([traced.prompt, traced.own], dim=2) / scale)[0]
 
 
@@ -416,19 +170,23 @@ class _Sequence:
         length = self.prompts.ids.shape[1]
         first, last = answer
         places = [range(first - length, last + 1 - length)]
-        spans = None if reasoning is None else [(reasoning[0] - length, reasoning[1] - length)]
+        spans = [(reasoning[0] - length, reasoning[1] - length) if reasoning else None]
         asked = Asked.of(places, spans, convention, self.ids.device)
         backbone, following = self.backbone, self.ids[:, length:]
-        embeds = torch.cat([backbone.prompt_embeds(self.prompts), backbone.embed(following)], dim=1)
-        sees = Alone(None)
+        reading = {
+            "embeds": torch.cat([backbone.prompt_embeds(self.prompts), backbone.embed(following)], dim=1),
+            "positions": self.positions,
+            "sees": Alone(None),
+            **backbone.deep_features(self.prompts, following.shape[1]),
+        }
+        ids = self.ids[:, first : last + 1]
         training = backbone.model.training
         backbone.model.eval()
         try:
             with backbone.own_attention():
                 traced, scale = trace(
-                    backbone, self.prompts, embeds, self.positions, sees, asked, self.ids[:, first : last + 1],
-                    attention_only=attention_only, keep=keep,
-                )  # fmt: skip
+                    backbone, self.prompts, reading, asked, ids, attention_only=attention_only, keep=keep
+                )
         finally:
             backbone.model.train(training)
         return asked, traced, scale
@@ -465,11 +223,3 @@ def _shrinking(backbone: Backbone, traced: Traced, asked: Asked, scale: Tensor) 
         square = total.square().mean(-1)
         factors.append((square / (square + _EPS)).sqrt())
     return torch.stack(factors)[None]
-
-
-def _padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """(B, N) places of rows of unequal length, 0 behind their ends, and their bool mask."""
-    width = max((len(row) for row in rows), default=0)
-    places = [[*row, *[0] * (width - len(row))] for row in rows]
-    real = [[True] * len(row) + [False] * (width - len(row)) for row in rows]
-    return torch.tensor(places, device=device, dtype=torch.long), torch.tensor(real, device=device, dtype=torch.bool)

@@ -56,6 +56,11 @@ class Backbone:
         self._attend_by(_OWN if self.shares_prompts else attention)
 
     @property
+    def attends_by_views(self) -> bool:
+        """Whether the language model attends as views say at the moment."""
+        return self.text_config._attn_implementation == _OWN
+
+    @property
     def text_config(self) -> Any:
         return self.model.config.text_config
 

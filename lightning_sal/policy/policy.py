@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lightning_sal import tasks
 from lightning_sal.policy.adapters import add_lora
 from lightning_sal.policy.attention import Alone, Cached, SharedPrompt, View
+from lightning_sal.policy.attribution import attribute
 from lightning_sal.policy.backbone import Backbone
 from lightning_sal.policy.cache import PackedCache
 from lightning_sal.policy.chat import chat_text
@@ -29,7 +30,9 @@ from lightning_sal.policy.positions import mrope_positions
 from lightning_sal.policy.prompts import Prompts
 from lightning_sal.policy.sampling import drain, generate, read_prompts
 from lightning_sal.policy.selfcheck import check
+from lightning_sal.policy.spans import token_bytes
 from lightning_sal.policy.suppressed import suppressed_ids
+from lightning_sal.policy.tracing import Convention, Span
 from lightning_sal.samples import ImageGroup, Message, Rollout
 
 _MOST_LOGITS = 2**26  # Float32 logits that stand in memory at once: 256 MiB
@@ -183,32 +186,76 @@ class Policy(nn.Module):
         Returns:
             (P G, T) float32 log-probabilities in nats, exactly 0 where `mask` is False.
         """
-        responses, steps = len(tokens) // len(prompts), tokens.shape[1]
-        if responses > 1 and not self.backbone.shares_prompts:
-            prompts, responses = prompts.select([row for row in range(len(prompts)) for _ in range(responses)]), 1
-        count, width = prompts.ids.shape
+        if len(tokens) > len(prompts) and not self.backbone.shares_prompts:
+            responses = len(tokens) // len(prompts)
+            prompts = prompts.select([row for row in range(len(prompts)) for _ in range(responses)])
+        responses, steps, width = len(tokens) // len(prompts), tokens.shape[1], prompts.ids.shape[1]
+        count = len(prompts)
+        hidden = self.backbone.read(**self._behind(prompts, tokens, mask))
+        before = hidden[:, width - 1, None, None].expand(-1, responses, -1, -1)
+        after = hidden[:, width:].unflatten(1, (responses, steps))[:, :, :-1]
+        predicting = torch.cat([before, after], dim=2).view(count * responses, steps, -1)
+        size = max(1, _MOST_LOGITS // self.suppressed.numel())
+        return chosen_log_probs(lambda states: self.logits(states, temperature), predicting, tokens, mask, size)
+
+    def _behind(self, prompts: Prompts, tokens: Tensor, mask: Tensor) -> dict[str, Any]:
+        """What the backbone reads: P prompts, each with its responses (P G, T) behind it."""
+        (count, width), steps = prompts.ids.shape, tokens.shape[1]
+        responses = len(tokens) // count
         embeds = self.backbone.embed(tokens).view(count, responses * steps, -1)
         padded = min(prompts.lengths) < width
         sees: View | Tensor
         if responses > 1:
             shared = self.backbone.heads_a_key
             sees = SharedPrompt.of(prompts.mask, responses, steps, embeds.dtype, padded=padded, shared=shared)
-        elif self.backbone.shares_prompts:
+        elif self.backbone.attends_by_views:
             sees = Alone.of(prompts.mask, steps, embeds.dtype, padded=padded)
         else:
             sees = torch.cat([prompts.mask, mask], dim=1)
         at = (prompts.following[:, None] + torch.arange(steps, device=tokens.device)).repeat(1, responses)
-        hidden = self.backbone.read(
-            torch.cat([self.backbone.prompt_embeds(prompts), embeds], dim=1),
-            torch.cat([prompts.positions, at.expand(3, -1, -1)], dim=2),
-            sees,
+        return {
+            "embeds": torch.cat([self.backbone.prompt_embeds(prompts), embeds], dim=1),
+            "positions": torch.cat([prompts.positions, at.expand(3, -1, -1)], dim=2),
+            "sees": sees,
             **self.backbone.deep_features(prompts, responses * steps),
-        )
-        before = hidden[:, width - 1, None, None].expand(-1, responses, -1, -1)
-        after = hidden[:, width:].unflatten(1, (responses, steps))[:, :, :-1]
-        predicting = torch.cat([before, after], dim=2).view(count * responses, steps, -1)
-        size = max(1, _MOST_LOGITS // self.suppressed.numel())
-        return chosen_log_probs(lambda states: self.logits(states, temperature), predicting, tokens, mask, size)
+        }
+
+    @torch.no_grad()
+    def attribute(
+        self,
+        prompts: Prompts,
+        tokens: Tensor,
+        mask: Tensor,
+        spans: Sequence[Sequence[Span]],
+        reasoning: Sequence[Span | None],
+        *,
+        convention: Convention = "key",
+        attention_only: bool = False,
+    ) -> list[list[tuple[Tensor, ...]]]:
+        """Attribution maps of responses: see `lightning_sal.policy.attribution`. One pass over the sequences of `score`.
+
+        Args:
+            prompts: P prompts.
+            tokens: (P G, T) response tokens, the G responses to a prompt side by side.
+            mask: (P G, T) bool, True on response tokens.
+            spans: For each response the spans of tokens whose logits are explained, each by maps of its own; may be none.
+            reasoning: For each response the span of its reasoning; None for direct contributions.
+            convention: See `lightning_sal.policy.tracing.Asked`.
+            attention_only: Whether attention weights are summed, without values.
+
+        Returns:
+            Of each response and span the maps of the prompt's images, (rows, columns) float32 on the CPU, before the ReLU.
+        """
+        with self._sampling_mode():
+            return attribute(
+                self.backbone, prompts, tokens, self._behind(prompts, tokens, mask), spans, reasoning,
+                convention=convention, attention_only=attention_only,
+            )  # fmt: skip
+
+    def pieces(self, tokens: Sequence[int]) -> list[bytes]:
+        """The bytes that each token of a response leaves in its text; none for the end of turn."""
+        found = token_bytes(self.processor.tokenizer, tokens)
+        return [b"" if token in self.eos_ids else piece for token, piece in zip(tokens, found, strict=True)]
 
     @contextmanager
     def reference(self) -> Iterator[None]:
