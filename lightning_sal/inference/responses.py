@@ -13,12 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_sal.inference.maps import find_maps
 from lightning_sal.objectives import token_confidence
+from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.prompts import Prompts
 from lightning_sal.samples import ImageGroup, Rollout
 from lightning_sal.segmenters.base import Segmenter, require_fit
 from lightning_sal.tasks import Answer, get_task, task_of
 
-MASKS = "masks"  # what a reward term or an evaluation may need beside the answer
+# What a reward term or an evaluation may need beside the answer
+MASKS = "masks"
+MAPS = "maps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,8 @@ class Response:
         truncated: Whether it hit the token limit before it ended.
         masks: K masks (N, H, W) bool, as the task composes them: N = 1 for a region, one a prompt for instances.
         prompt_masks: K masks (E, H, W) bool, one a prompt.
+        maps: For each label of the answer the attribution maps of the K images, (rows, columns) before the ReLU; none where
+            there is no reasoning to look through, though the task asks for it.
         values: What the task's measures gave: a dictionary an image, or one in all; None where they were not taken.
         tokens: (T,) ids of its tokens.
         logp: (T,) log-probabilities of the tokens in nats, under the policy that sampled.
@@ -44,6 +51,7 @@ class Response:
     truncated: bool = False
     masks: tuple[Tensor, ...] | None = None
     prompt_masks: tuple[Tensor, ...] | None = None
+    maps: tuple[tuple[Tensor, ...], ...] | None = None
     values: tuple[dict[str, float], ...] | None = None
     tokens: Tensor | None = None
     logp: Tensor | None = None
@@ -62,6 +70,7 @@ class Prediction:
         confidence: Mean probability of the response's tokens, in [0, 1].
         prompt_masks: K boolean tensors of shape (E, H, W), one mask a prompt, of which `masks` is composed; None where they
             were not kept.
+        maps: Attribution maps, as in `Response`; None where they were not asked for.
 
     Raises:
         ValueError: If the confidence is NaN.
@@ -73,6 +82,7 @@ class Prediction:
     masks: tuple[Tensor, ...]
     confidence: float
     prompt_masks: tuple[Tensor, ...] | None = None
+    maps: tuple[tuple[Tensor, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         if math.isnan(self.confidence):
@@ -109,8 +119,15 @@ class Prediction:
 def prediction_of(response: Response) -> Prediction:
     """A response whose masks and confidence are known, as people see it."""
     assert response.confidence is not None
-    masks = response.masks or ()
-    return Prediction(response.group, response.text, response.answer, masks, response.confidence, response.prompt_masks)
+    return Prediction(
+        response.group,
+        response.text,
+        response.answer,
+        response.masks or (),
+        response.confidence,
+        response.prompt_masks,
+        response.maps,
+    )
 
 
 def read_responses(groups: Sequence[ImageGroup], rollout: Rollout) -> list[Response]:
@@ -175,7 +192,13 @@ def find_masks(responses: Sequence[Response], segmenter: Segmenter[Any]) -> list
 
 
 def gather(
-    groups: Sequence[ImageGroup], rollout: Rollout, segmenter: Segmenter[Any], needs: Collection[str] = (MASKS,)
+    groups: Sequence[ImageGroup],
+    rollout: Rollout,
+    segmenter: Segmenter[Any],
+    needs: Collection[str] = (MASKS,),
+    *,
+    policy: Policy | None = None,
+    prompts: Prompts | None = None,
 ) -> list[Response]:
     """The responses of a rollout with what is needed of them, and no more.
 
@@ -183,10 +206,22 @@ def gather(
         groups: B image groups, one a response.
         rollout: B responses.
         segmenter: Asked once, where masks are needed.
-        needs: What is needed beside the answer: `MASKS`.
+        needs: What is needed beside the answer: `MASKS`, `MAPS`.
+        policy: Whose attribution maps are needed, if any are.
+        prompts: The P prompts of the responses, equally many of each side by side.
+
+    Raises:
+        ValueError: If maps are needed and there is no policy here.
     """
     responses = read_responses(groups, rollout)
-    return find_masks(responses, segmenter) if MASKS in needs else responses
+    if MASKS in needs:
+        responses = find_masks(responses, segmenter)
+    if MAPS in needs:
+        if policy is None or prompts is None:
+            raise ValueError("attribution maps are needed, and the policy that answered is not here to be looked into")
+        maps = find_maps([response.answer for response in responses], groups, rollout, policy, prompts)
+        responses = [replace(response, maps=each) for response, each in zip(responses, maps, strict=True)]
+    return responses
 
 
 def _checked(mask: Tensor, prompts: Sequence[Any], group: ImageGroup, image: Tensor) -> Tensor:

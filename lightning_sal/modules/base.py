@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_sal.evaluation.metrics import Evaluation, Row
 from lightning_sal.inference.predictor import Predictor
-from lightning_sal.inference.responses import Prediction, Response, gather, prediction_of
+from lightning_sal.inference.responses import MASKS, Prediction, Response, gather, prediction_of
 from lightning_sal.modules import agreement
 from lightning_sal.modules.accumulation import AccumulatingModule
 from lightning_sal.modules.memory import memory_advice, update_setting
@@ -22,7 +22,7 @@ from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.policy import Policy
 from lightning_sal.rewards import Reward, RewardBatch
 from lightning_sal.rewards.total import ROUNDING
-from lightning_sal.samples import Batch, ImageGroup, Rollout
+from lightning_sal.samples import Batch, ImageGroup
 from lightning_sal.segmenters.base import Segmenter, require_fit
 from lightning_sal.segmenters.evf_sam2 import EVFSAM2
 from lightning_sal.segmenters.tiny import embedded_segmenter
@@ -116,21 +116,24 @@ class PolicyModule(AccumulatingModule):
         """Greedy responses and their masks, one prediction a group."""
         return Predictor(self.policy, self.segmenter, self.max_new_tokens).predict(batch.groups)
 
-    def respond(self, groups: Sequence[ImageGroup]) -> Rollout:
-        """Greedy responses."""
+    def respond(self, groups: Sequence[ImageGroup]) -> list[Response]:
+        """Greedy responses, with their masks and what else the reward needs."""
         with torch.no_grad():
-            return self.policy.sample(self.policy.encode(groups), self.max_new_tokens, temperature=0)
+            prompts = self.policy.encode(groups)
+            rollout = self.policy.sample(prompts, self.max_new_tokens, temperature=0)
+            needs = self.reward.needs | {MASKS}
+            return gather(groups, rollout, self.segmenter, needs, policy=self.policy, prompts=prompts)
 
     def evaluate(self, groups: Sequence[ImageGroup]) -> tuple[RewardBatch, list[Response]]:
         """Greedy responses to B groups: their rewards, and the responses with their masks."""
-        responses = gather(groups, self.respond(groups), self.segmenter)
+        responses = self.respond(groups)
         return self.reward(responses), responses
 
     def _evaluate_batch(self, batch: Batch) -> tuple[list[Row], list[Prediction]]:
         if not len(batch):  # of a rank that has no sample left, while others still gather weights for theirs
             self.respond([_NOTHING])
             return [], []
-        responses = self.evaluation.measure(gather(batch.groups, self.respond(batch.groups), self.segmenter))
+        responses = self.evaluation.measure(self.respond(batch.groups))
         return self.evaluation.update(responses, self.reward(responses)), list(map(prediction_of, responses))
 
     def _new_evaluation(self, benchmarks: Mapping[str, str] | None = None) -> Evaluation:

@@ -235,7 +235,10 @@ class RolloutModule(PolicyModule):
                     generator=generator,
                 )
             with self.clock("segment", seconds):
-                responses = gather(self._repeated(groups), rollout, self.segmenter, self.reward.needs)
+                responses = gather(
+                    self._repeated(groups), rollout, self.segmenter, self.reward.needs,
+                    policy=self.policy, prompts=prompts,
+                )  # fmt: skip
                 rewards = self.reward(responses)
         return Experience(tuple(groups), prompts, rollout, responses, rewards, list(range(len(groups))))
 

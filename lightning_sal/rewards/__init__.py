@@ -1,7 +1,26 @@
-"""What a response is worth: correctness, format, and the weighted sum of such terms."""
+"""What a response is worth: correctness, format, alignment, and the weighted sum of such terms."""
 
 from lightning_sal.inference.responses import Response
+from lightning_sal.rewards.alignment import Alignment
+from lightning_sal.rewards.controls import Brevity, Chance, Noise
+from lightning_sal.rewards.regions import Annotated, Centred, Elsewhere, Regions
 from lightning_sal.rewards.terms import Correctness, Format, RewardTerm, Scores
 from lightning_sal.rewards.total import Reward, RewardBatch
 
-__all__ = ["Correctness", "Format", "Response", "Reward", "RewardBatch", "RewardTerm", "Scores"]
+__all__ = [
+    "Alignment",
+    "Annotated",
+    "Brevity",
+    "Centred",
+    "Chance",
+    "Correctness",
+    "Elsewhere",
+    "Format",
+    "Noise",
+    "Regions",
+    "Response",
+    "Reward",
+    "RewardBatch",
+    "RewardTerm",
+    "Scores",
+]

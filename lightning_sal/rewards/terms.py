@@ -24,11 +24,14 @@ class Scores:
         values: (B,) float.
         reasons: For each response a line that says why its value is what it is, where there is something to say.
         observed: (B, ...) what `RewardTerm.commit` gets to remember; None for the values.
+        known: (B,) bool, False where there is nothing to compute a value from, which is counted and never taken for 0; its
+            reason says why. None where all are known.
     """
 
     values: Tensor
     reasons: tuple[str | None, ...]
     observed: Tensor | None = None
+    known: Tensor | None = None
 
 
 class RewardTerm(nn.Module, ABC):
@@ -39,9 +42,9 @@ class RewardTerm(nn.Module, ABC):
     comparisons before and after a run never move it.
     """
 
-    name: ClassVar[str]
+    name: str
     needs: ClassVar[frozenset[str]] = frozenset()
-    """What it needs of a response beside group, text, answer, tokens and confidence: `masks`."""
+    """What it needs of a response beside group, text, answer, tokens and confidence: `masks`, `maps`."""
     bounds: ClassVar[tuple[float, float]] = (float("-inf"), float("inf"))
     """The least and the largest value that it gives; CGPO refuses a total that may leave [0, 1]."""
 
@@ -99,7 +102,7 @@ class Format(RewardTerm):
     def forward(self, responses: Sequence[Response]) -> Scores:
         """Score B responses by 0, 0.5 or 1."""
         values = torch.tensor([response.answer.format_reward for response in responses])
-        return Scores(values, tuple(_malformed(response) for response in responses))
+        return Scores(values, tuple(malformed(response) for response in responses))
 
 
 def _task_correctness(name: str, responses: Sequence[Response]) -> list[float]:
@@ -122,7 +125,8 @@ def _task_correctness(name: str, responses: Sequence[Response]) -> list[float]:
     )
 
 
-def _malformed(response: Response) -> str | None:
+def malformed(response: Response) -> str | None:
+    """Why a response does not keep the format, or None."""
     reason = response.answer.reason
     return f"cut off at the token limit: {reason}" if reason and response.truncated else reason
 
@@ -130,7 +134,7 @@ def _malformed(response: Response) -> str | None:
 def _reason(response: Response) -> str | None:
     """Why there is nothing to measure, or None where there is."""
     if not response.answer.labels:
-        return _malformed(response)
+        return malformed(response)
     if response.masks and not any(mask.any() for mask in response.masks):
         return "no mask: the segmenter found no pixel for any expression"
     return None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +24,14 @@ class RewardBatch:
         terms: Name of a term -> its (B,) float32 values on the CPU, before weighting.
         reasons: Name of a term -> its B reasons (one line or None).
         observed: Name of a term -> (B, ...) what it will remember of these responses, once they have been learnt from.
+        known: Name of a term that may have no value -> (B,) bool, False where it had none.
     """
 
     total: Tensor
     terms: dict[str, Tensor]
     reasons: dict[str, tuple[str | None, ...]]
     observed: dict[str, Tensor]
+    known: dict[str, Tensor] = field(default_factory=dict)
 
 
 def join_rewards(parts: Sequence[RewardBatch]) -> RewardBatch:
@@ -39,11 +41,44 @@ def join_rewards(parts: Sequence[RewardBatch]) -> RewardBatch:
         terms={name: torch.cat([part.terms[name] for part in parts]) for name in parts[0].terms},
         reasons={name: tuple(r for part in parts for r in part.reasons[name]) for name in parts[0].reasons},
         observed={name: torch.cat([part.observed[name] for part in parts]) for name in parts[0].observed},
+        known={name: torch.cat([part.known[name] for part in parts]) for name in parts[0].known},
     )
+
+
+def weighted_sum(
+    terms: Mapping[str, Tensor], known: Mapping[str, Tensor], weights: Mapping[str, float], prompts: Sequence[Hashable]
+) -> Tensor:
+    """Sum over terms of weight x value, where some values are unknown: see `Reward`.
+
+    Args:
+        terms: Name of a term -> its (B,) values.
+        known: Name of a term with unknown values -> (B,) bool.
+        weights: Name of a term -> its weight.
+        prompts: Which prompt each of the B responses answers.
+
+    Returns:
+        (B,) float32.
+    """
+    count = len(prompts)
+    total, counted = torch.zeros(count), torch.zeros(count)
+    together = torch.tensor([[one == other for other in prompts] for one in prompts]).view(count, count).float()
+    for name, values in terms.items():
+        mine = known.get(name, torch.ones(count, dtype=torch.bool)).float()
+        beside = together @ mine  # how many responses to the same prompt have a value
+        if not mine.all():
+            values = torch.where(mine.bool(), values, together @ (values * mine) / beside.clamp(min=1))
+        total += weights[name] * values * (beside > 0)
+        counted += abs(weights[name]) * (beside > 0)
+    whole = sum(map(abs, weights.values()))
+    return total if bool((counted == whole).all()) else total * (whole / counted.where(counted > 0, 1.0))
 
 
 class Reward(nn.Module):
     """r = sum over terms of weight x value; by default r = 0.5 correctness + 0.5 format.
+
+    A term of weight 0 is measured and logged, and rewards nothing. Where a term has no value for a response, the mean of
+    its values for the other responses to the same prompt stands in, which favours none of them; where it has none for any
+    of these, the other terms get its weight.
 
     Args:
         terms: The criteria; null takes correctness and format.
@@ -110,13 +145,15 @@ class Reward(nn.Module):
         for name, values in terms.items():
             self._check(name, values.tolist(), responses)
         observed = {name: score.values if score.observed is None else score.observed for name, score in scores.items()}
-        total = sum((self.weights[name] * values for name, values in terms.items()), torch.zeros(len(responses)))
+        known = {name: score.known.cpu() for name, score in scores.items() if score.known is not None}
+        total = weighted_sum(terms, known, self.weights, [id(response.group) for response in responses])
         low, high = torch.tensor(self.bounds)  # what float32 cannot hold is infinite
         return RewardBatch(
             total=total.clamp(low, high),  # what rounding may have added
             terms=terms,
             reasons={name: score.reasons for name, score in scores.items()},
             observed={name: values.detach() for name, values in observed.items()},
+            known=known,
         )
 
     def commit(self, observed: dict[str, Tensor]) -> None:

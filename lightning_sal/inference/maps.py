@@ -1,0 +1,76 @@
+"""Attribution maps of responses: where the policy looked for each label of its answer.
+
+Legend: B responses, K images of a group, T tokens of a response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.prompts import Prompts
+from lightning_sal.policy.spans import token_spans
+from lightning_sal.policy.tracing import Span
+from lightning_sal.samples import ImageGroup, Rollout
+from lightning_sal.tasks import Answer, task_of
+
+LabelMaps = tuple[tuple[Tensor, ...], ...]  # for each label the maps of the K images
+
+
+def find_maps(
+    answers: Sequence[Answer],
+    groups: Sequence[ImageGroup],
+    rollout: Rollout,
+    policy: Policy,
+    prompts: Prompts,
+    **how: Any,
+) -> list[LabelMaps]:
+    """The attribution maps of each label of B answers, through the reasoning where the task asks for one.
+
+    Args:
+        answers: What was read from the responses.
+        groups: B image groups.
+        rollout: B responses.
+        policy: Reads them once more.
+        prompts: P prompts, their responses side by side.
+        **how: Options of `Policy.attribute`.
+
+    Returns:
+        For each response the maps of each label; none where the reasoning that is asked for is missing.
+    """
+    asked = [parts_of(answer, group) for answer, group in zip(answers, groups, strict=True)]
+    spans = [
+        response_spans(policy, rollout, row, [*labels, *([reasoning] if reasoning else [])])
+        for row, (labels, reasoning) in enumerate(asked)
+    ]
+    labels = [each[: len(places)] for each, (places, _) in zip(spans, asked, strict=True)]
+    reasoning = [each[-1] if thought else None for each, (_, thought) in zip(spans, asked, strict=True)]
+    found = policy.attribute(prompts, rollout.tokens, rollout.mask, labels, reasoning, **how)
+    return [tuple(each) for each in found]
+
+
+def parts_of(answer: Answer, group: ImageGroup) -> tuple[tuple[tuple[int, int], ...], tuple[int, int] | None]:
+    """Where in a response stand the labels that have maps, and the reasoning that they go through, if any."""
+    if not task_of(group).reasoning:
+        return answer.labels_at, None
+    return (answer.labels_at, answer.reasoning_at) if answer.reasoning_at else ((), None)
+
+
+def response_spans(policy: Policy, rollout: Rollout, row: int, places: Sequence[tuple[int, int]]) -> list[Span]:
+    """The tokens of a response that hold parts of its text.
+
+    Raises:
+        ValueError: If its text is not that of its tokens.
+    """
+    if not places:
+        return []
+    pieces = policy.pieces(rollout.tokens[row][rollout.mask[row]].tolist())
+    if b"".join(pieces).decode(errors="replace") != rollout.texts[row]:
+        raise ValueError(
+            f"the text of response {row} is not that of its tokens, so nothing in it can be attributed: "
+            f"{rollout.texts[row][:60]!r}"
+        )
+    return token_spans(pieces, places)
