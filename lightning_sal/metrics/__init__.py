@@ -5,19 +5,24 @@ from lightning_sal.metrics.average_precision import InstanceAveragePrecision
 from lightning_sal.metrics.calibration import ConfidenceCalibration
 from lightning_sal.metrics.enhanced_alignment import EnhancedAlignmentMeasure
 from lightning_sal.metrics.f_measure import FMeasure, WeightedFMeasure
+from lightning_sal.metrics.faithfulness import InsertionDeletion
 from lightning_sal.metrics.instance_structure import InstanceAlignedStructureMeasure
+from lightning_sal.metrics.localisation import EnergyPointingGame, PointingGame
 from lightning_sal.metrics.mask_iou import MaskIoU
 from lightning_sal.metrics.structure import StructureMeasure
 from lightning_sal.metrics.suite import SaliencySuite
 
 __all__ = [
     "ConfidenceCalibration",
+    "EnergyPointingGame",
     "EnhancedAlignmentMeasure",
     "FMeasure",
+    "InsertionDeletion",
     "InstanceAlignedStructureMeasure",
     "InstanceAveragePrecision",
     "MaskIoU",
     "MeanAbsoluteError",
+    "PointingGame",
     "SaliencySuite",
     "StructureMeasure",
     "WeightedFMeasure",

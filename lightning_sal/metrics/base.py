@@ -94,12 +94,7 @@ class MapMetric(ImageMean):
             preds, target = as_map_pair(preds, target)
             return self.statistics(min_max(preds) if self.normalize else preds, target)
 
-        preds, target = placed(self.device, preds, target)
-        if not len(preds) and not len(target):
-            preds = target = torch.zeros(0, 1, 1, device=self.device)
-        if isinstance(preds, Tensor) and isinstance(target, Tensor):
-            return self.scores(*checked(preds, target))
-        return self.scores(*one_by_one(lambda pred, one: checked(pred[None], one[None]), preds, target))
+        return self.scores(*of_images(checked, self.device, preds, target))
 
 
 def placed(device: torch.device, *inputs: Any) -> list[Any]:
@@ -109,6 +104,25 @@ def placed(device: torch.device, *inputs: Any) -> list[Any]:
         return value.to(device) if isinstance(value, Tensor) else value
 
     return [[on(each) for each in value] if isinstance(value, (list, tuple)) else on(value) for value in inputs]
+
+
+def of_images(
+    function: Callable[[Tensor, Tensor], tuple[Tensor, ...]],
+    device: torch.device,
+    preds: Sequence[Tensor] | Tensor,
+    target: Sequence[Tensor] | Tensor,
+) -> tuple[Tensor, ...]:
+    """What a function of (B, H, W) gives for B >= 0 images, which come as a batch or as lists of (H, W), on a device.
+
+    Raises:
+        ValueError: What the function raises, of lists with the number of the image; or if they are not as many.
+    """
+    preds, target = placed(device, preds, target)
+    if not len(preds) and not len(target):
+        preds = target = torch.zeros(0, 1, 1, device=device)
+    if isinstance(preds, Tensor) and isinstance(target, Tensor):
+        return function(preds, target)
+    return one_by_one(lambda pred, one: function(pred[None], one[None]), preds, target)
 
 
 def one_by_one(

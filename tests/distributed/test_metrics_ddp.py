@@ -14,12 +14,15 @@ from torchmetrics import Metric
 
 from lightning_sal.metrics import (
     ConfidenceCalibration,
+    EnergyPointingGame,
     EnhancedAlignmentMeasure,
     FMeasure,
+    InsertionDeletion,
     InstanceAlignedStructureMeasure,
     InstanceAveragePrecision,
     MaskIoU,
     MeanAbsoluteError,
+    PointingGame,
     SaliencySuite,
     StructureMeasure,
     WeightedFMeasure,
@@ -54,18 +57,25 @@ def values(indices: list[int]) -> dict[str, float]:
         "f": FMeasure(maximum="precision_recall"),
         "weighted": WeightedFMeasure(),
         "iou": MaskIoU(),
+        "energy": EnergyPointingGame(),
+        "pointing": PointingGame(tolerance=1),
         "suite": SaliencySuite(weighted_f=True, normalize=True),
     }
     iasm, precision = InstanceAlignedStructureMeasure(), InstanceAveragePrecision((0.3, 0.5))
-    calibration = ConfidenceCalibration()
+    calibration, faithfulness = ConfidenceCalibration(), InsertionDeletion((0.05, 0.3), steps=1)
     for pred, mask, some, true in zip(*images(indices), strict=True):
         for metric in of_maps.values():
             metric.update([pred], [mask])
         iasm.update(some, true)
         precision.update(some, true, (torch.arange(len(some)) + 1) / 4)
         calibration.update(pred.mean()[None], mask.double().mean()[None])
+        deletion, insertion = pred[:2, None, :2]  # one sample at two shares each
+        faithfulness.update(
+            deletion, insertion, torch.zeros(1), mask[0, :1].double()
+        )  # some whole pictures score 0 too
+    others = {"iasm": iasm, "ap": precision, "calibration": calibration, "faithfulness": faithfulness}
     found = {}
-    for name, metric in {**of_maps, "iasm": iasm, "ap": precision, "calibration": calibration}.items():
+    for name, metric in {**of_maps, **others}.items():
         value = metric.compute()
         parts = value if isinstance(value, dict) else {"": value}
         found |= {f"{name}/{part}": number.item() for part, number in parts.items()}
@@ -89,7 +99,8 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("world_size", SPLITS)
 def test_several_processes_give_the_values_of_one(ranks: Path, world_size: int) -> None:
     expected = values(list(range(7)))
-    assert all(0 <= value < 1.1 for value in expected.values())
+    assert all(0 <= value < (100 if "faithfulness" in name else 1.1) for name, value in expected.items())
+    assert 0 < expected["faithfulness/undefined"] < 7
     for rank in range(world_size):
         found = json.loads((ranks / f"{world_size}-{rank}.json").read_text())
         for split in SPLITS[world_size]:

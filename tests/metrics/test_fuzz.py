@@ -16,12 +16,14 @@ from torchmetrics import Metric
 
 from lightning_sal.metrics import (
     ConfidenceCalibration,
+    EnergyPointingGame,
     EnhancedAlignmentMeasure,
     FMeasure,
     InstanceAlignedStructureMeasure,
     InstanceAveragePrecision,
     MaskIoU,
     MeanAbsoluteError,
+    PointingGame,
     SaliencySuite,
     StructureMeasure,
     WeightedFMeasure,
@@ -35,6 +37,7 @@ OF_MAPS: list[Callable[..., Metric]] = [
     FMeasure,
     WeightedFMeasure,
     MaskIoU,
+    PointingGame,
     SaliencySuite,
 ]
 OF_INSTANCES: list[Callable[..., Metric]] = [InstanceAlignedStructureMeasure, InstanceAveragePrecision]
@@ -88,7 +91,7 @@ def test_instances_of_any_kind_give_numbers(make: Callable[..., Metric], data: s
         assert 0 <= value <= 1 + 1e-9 or (make is InstanceAveragePrecision and not instances)
 
 
-@pytest.mark.parametrize("make", [*OF_MAPS, *OF_INSTANCES])
+@pytest.mark.parametrize("make", [*OF_MAPS, EnergyPointingGame, *OF_INSTANCES])
 def test_states_do_not_grow_and_plots_appear(make: Callable[..., Metric]) -> None:
     metric = make()
 

@@ -2,10 +2,24 @@
 
 from lightning_sal.metrics.functional.absolute_error import mean_absolute_error
 from lightning_sal.metrics.functional.average_precision import average_precision, match_instances
+from lightning_sal.metrics.functional.boxes import boxes_to_mask
 from lightning_sal.metrics.functional.calibration import ReliabilityCurve, expected_calibration_error, response_types
 from lightning_sal.metrics.functional.enhanced_alignment import adaptive_enhanced_alignment, enhanced_alignment_curve
 from lightning_sal.metrics.functional.f_measure import FMeasureCurves, adaptive_f_measure, f_measure_curves
+from lightning_sal.metrics.functional.faithfulness import (
+    area_under_curve,
+    blurred,
+    deletion_order,
+    normalised,
+    perturbed,
+)
 from lightning_sal.metrics.functional.instance_structure import instance_aligned_structure_measure
+from lightning_sal.metrics.functional.localisation import (
+    alignment_weights,
+    energy_pointing_game,
+    mass_share,
+    pointing_game,
+)
 from lightning_sal.metrics.functional.mask_iou import mask_iou
 from lightning_sal.metrics.functional.structure import structure_measure
 from lightning_sal.metrics.functional.weighted_f_measure import weighted_f_measure
@@ -15,14 +29,24 @@ __all__ = [
     "ReliabilityCurve",
     "adaptive_enhanced_alignment",
     "adaptive_f_measure",
+    "alignment_weights",
+    "area_under_curve",
     "average_precision",
+    "blurred",
+    "boxes_to_mask",
+    "deletion_order",
+    "energy_pointing_game",
     "enhanced_alignment_curve",
     "expected_calibration_error",
     "f_measure_curves",
     "instance_aligned_structure_measure",
     "mask_iou",
+    "mass_share",
     "match_instances",
     "mean_absolute_error",
+    "normalised",
+    "perturbed",
+    "pointing_game",
     "response_types",
     "structure_measure",
     "weighted_f_measure",

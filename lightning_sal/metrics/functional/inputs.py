@@ -30,6 +30,28 @@ def as_map_pair(preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return preds, as_masks(target, "target")
 
 
+def as_attributions(maps: Tensor, target: Tensor | None = None) -> Tensor:
+    """Check B attribution maps, whose values have no range, for what is measured against B targets or none.
+
+    Args:
+        maps: (B, H, W) of any real dtype.
+        target: Of the shape of `maps`, or None.
+
+    Returns:
+        The maps as they are.
+
+    Raises:
+        ValueError: If the shapes differ or are not (B, H, W) with pixels, or a value is not finite.
+    """
+    if target is not None and maps.shape != target.shape:
+        raise ValueError(f"maps {tuple(maps.shape)} and target {tuple(target.shape)} must have the same shape")
+    _check_shape(maps, "maps")
+    finite = maps.isfinite().flatten(1).all(1)
+    if not finite.all():
+        raise ValueError(f"maps[{int(finite.int().argmin())}] has values that are not finite")
+    return maps
+
+
 def min_max(preds: Tensor) -> Tensor:
     """Checked maps (B, H, W) stretched to [0, 1] each, float64; a constant map stays as it is."""
     preds = as_float64(preds)
@@ -76,8 +98,7 @@ def score_dtype(preds: Tensor) -> torch.dtype:
 
 
 def _check(values: Tensor, name: str) -> None:
-    if values.ndim != 3 or 0 in values.shape[1:]:
-        raise ValueError(f"{name} must have the shape (B, H, W) with at least one pixel, not {tuple(values.shape)}")
+    _check_shape(values, name)
     if values.dtype == torch.bool or len(values) == 0:
         return
     low, high = values.detach().amin((1, 2)), values.detach().amax((1, 2))
@@ -88,3 +109,8 @@ def _check(values: Tensor, name: str) -> None:
             f"{name}[{index}] has values from {low[index].item():g} to {high[index].item():g}; "
             f"they must lie in [0, 1] and not be NaN (divide 8-bit values by 255)"
         )
+
+
+def _check_shape(values: Tensor, name: str) -> None:
+    if values.ndim != 3 or 0 in values.shape[1:]:
+        raise ValueError(f"{name} must have the shape (B, H, W) with at least one pixel, not {tuple(values.shape)}")
