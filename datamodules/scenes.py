@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lightning_sal.datamodules.base import ImageGroupsDataModule
-from lightning_sal.datasets.scenes import SceneGroups
+from lightning_sal.datasets.scenes import SCENES, SceneGroups
 
 _TASKS = {"sod": 1, "sis": 1, "cosod": 1}
 _ANNOTATED_SEED = 1
@@ -13,20 +13,23 @@ _EVALUATION_SEED = {"val": 1_000_003, "test": 2_000_003}
 
 
 class ScenesDataModule(ImageGroupsDataModule):
-    """Seeded procedural scenes for the three tasks, in the situation of real data: few annotated, many with masks alone.
+    """Seeded procedural scenes, in the situation of real data: few annotated, many with masks alone.
+
+    There are four tasks of them: sod, sis, cosod, and vqa, which has questions about one of several vivid objects, with its
+    box, its mask and the right answer.
 
     Stream "rl" is endless and carries masks alone; stream "sft" repeats a fixed set of annotated scenes, of whose
-    responses some name a shape wrongly. That set and the held-out scenes of validation and test are the same for every
+    responses some have a wrong word. That set and the held-out scenes of validation and test are the same for every
     `seed`, which draws the scenes of stream "rl" and the order of the others. The same seed gives the same pixels on
     every machine.
 
     Args:
         streams: Training streams, of "rl" and "sft"; two of them are handed out by name, for
             `lightning_sal.callbacks.InterleavedSFT`.
-        tasks: Task -> weight (a whole number >= 0), how often each is drawn.
+        tasks: Task -> weight (a whole number >= 0), how often each is drawn; a task without one is not.
         group_size: K, the images of a CoSOD group, >= 2.
         annotated: Number of annotated scenes in stream "sft"; null for no end of them.
-        mistakes: Per cent of the annotated responses in which one shape is named wrongly, in [0, 100].
+        mistakes: Per cent of the annotated responses in which one word is wrong (a shape; of vqa the answer), in [0, 100].
         val_size: Held-out scenes to validate on, all tasks together.
         test_size: Held-out scenes to test on, all tasks together.
         **kwargs: See `ImageGroupsDataModule`.
@@ -46,8 +49,8 @@ class ScenesDataModule(ImageGroupsDataModule):
         super().__init__(**kwargs)
         if unknown := sorted(set(streams) - {"rl", "sft"}):
             raise ValueError(f"scenes: unknown stream {unknown[0]!r}; known are rl and sft")
-        if unknown := sorted(set(tasks) - set(_TASKS)):
-            raise ValueError(f"scenes: unknown task {unknown[0]!r}; known are {', '.join(_TASKS)}")
+        if unknown := sorted(set(tasks) - set(SCENES)):
+            raise ValueError(f"scenes: unknown task {unknown[0]!r}; known are {', '.join(SCENES)}")
         self.names, self.tasks, self.group_size = streams, tasks, group_size
         self.annotated, self.mistakes = annotated, mistakes
         self.sizes = {"val": val_size, "test": test_size}

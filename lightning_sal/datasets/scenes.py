@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from lightning_sal.samples import ImageGroup
+from lightning_sal.tiny.questions import question_group
 from lightning_sal.tiny.scenes import Draw, scene_group
+
+SCENES: dict[str, Callable[..., ImageGroup]] = {
+    "sod": partial(scene_group, task="sod"),
+    "sis": partial(scene_group, task="sis"),
+    "cosod": partial(scene_group, task="cosod"),
+    "vqa": question_group,
+}
+"""Task -> what makes a group of it from `seed`, `index`, `annotated` and `mistakes`."""
 
 
 class SceneGroups:
@@ -13,11 +23,11 @@ class SceneGroups:
 
     Args:
         seed: Seed of the scenes, >= 0; two seeds share no scene.
-        tasks: Task -> weight (a whole number >= 0), how often each is drawn.
+        tasks: Task, a key of `SCENES`, -> weight (a whole number >= 0), how often each is drawn.
         group_size: K, the images of a CoSOD group, >= 2.
         size: Number of samples; None for a dataset without end.
         annotated: Whether groups carry responses.
-        mistakes: Per cent of the responses in which one shape is named wrongly, in [0, 100].
+        mistakes: Per cent of the responses in which one word is wrong, in [0, 100].
     """
 
     def __init__(
@@ -30,12 +40,13 @@ class SceneGroups:
         annotated: bool = True,
         mistakes: int = 0,
     ) -> None:
-        self.seed, self.group_size, self.size = seed, group_size, size
+        self.seed, self.size = seed, size
         self.annotated, self.mistakes = annotated, mistakes
+        self._make = SCENES | {"cosod": partial(SCENES["cosod"], group_size=group_size)}
         self.endless = size is None
         self._deck = tuple(task for task, weight in tasks.items() for _ in range(weight))
         if not self._deck:
-            raise ValueError("scenes: every task has weight 0; give at least one of sod, sis, cosod a weight")
+            raise ValueError(f"scenes: every task has weight 0; give at least one of {', '.join(SCENES)} a weight")
 
     def __len__(self) -> int:
         if self.size is None:
@@ -46,6 +57,4 @@ class SceneGroups:
         if self.size is not None and not 0 <= index < self.size:
             raise IndexError(index)
         task = Draw(self.seed, 0, index).choice(self._deck)
-        return scene_group(
-            self.seed, task, index, group_size=self.group_size, annotated=self.annotated, mistakes=self.mistakes
-        )
+        return self._make[task](seed=self.seed, index=index, annotated=self.annotated, mistakes=self.mistakes)

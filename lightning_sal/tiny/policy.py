@@ -18,10 +18,12 @@ INSTRUCTIONS = {
     "cosod": "What do all images share?",
 }
 # Not among the texts that the tokenizer is made from, which the embedded weights were trained with.
+QUESTION = {"vqa": "Look. Answer."}
 BRIEF = {
     "sod without reasoning": "Which regions? Answer.",
     "sis without reasoning": "Which instances? Answer.",
     "cosod without reasoning": "What is shared? Answer.",
+    "vqa without reasoning": "Answer.",
 }
 TAGS = (*tags_of(*BLOCKS, SOD.tag, SIS.tag), SEMANTIC)  # what scenes are answered by, whatever other tasks are known
 _VISION = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
@@ -142,4 +144,4 @@ def scratch_policy(seed: int = 0) -> tuple[Any, Any, dict[str, str]]:
     generation = model.generation_config
     generation.eos_token_id, generation.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     generation.bos_token_id = tokenizer.pad_token_id
-    return model.eval(), processor, INSTRUCTIONS | BRIEF
+    return model.eval(), processor, INSTRUCTIONS | QUESTION | BRIEF
