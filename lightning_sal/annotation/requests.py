@@ -35,7 +35,7 @@ def text_of(sample: Sample, wording: Wording, values: Mapping[str, object]) -> s
     record = sample.record
     known = {"images": len(record.photographs), "category": sample.category.replace("_", " ")}
     known |= {"question": record.question, "reference": record.reference or ""}
-    known |= {name: [each.tolist() for each in getattr(record, name) or ()] for name in ("boxes", "points")}
+    known |= {name: sample.fields.get(name, []) for name in ("boxes", "points")}
     return wording.question.safe_substitute(known | dict(values))
 
 

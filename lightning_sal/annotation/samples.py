@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from lightning_sal.datasets import Photograph, Record, task_records
+from lightning_sal.datasets.boxes import Boxes
 from lightning_sal.datasets.cosod import chunks
-from lightning_sal.datasets.images import UnreadableSample, read_orientation, read_size
+from lightning_sal.datasets.images import UnreadableSample, displayed_size, read_orientation, read_size
 from lightning_sal.datasets.jsonl import MaskFiles
 from lightning_sal.datasets.segmentations import Segmentations
 from lightning_sal.datasets.sis import ColouredFile
@@ -96,9 +97,20 @@ def fields_of(record: Record, folder: Path) -> dict[str, Any]:
             masks = [relative(reader.path) for reader in readers if isinstance(reader, MaskFile)]
             fields |= {"masks": masks} if masks else {}
     texts = {"question": record.question, "reference": record.reference}
-    coordinates = {"boxes": record.boxes, "points": record.points}
     fields |= {name: text for name, text in texts.items() if text}
-    return fields | {name: [each.tolist() for each in of] for name, of in coordinates.items() if of is not None}
+    if record.boxes is not None:
+        fields["boxes"] = list(map(_in_pixels, record.photographs, record.boxes))
+    if record.points is not None:
+        fields["points"] = [points.tolist() for points in record.points]
+    return fields
+
+
+def _in_pixels(photograph: Photograph, boxes: Boxes) -> list[Any]:
+    """Boxes in pixels of the photograph as it is displayed, as a JSONL has them."""
+    try:
+        return boxes.read(displayed_size(photograph.path)).tolist()
+    except UnreadableSample:  # the sample is refused where it is read, which says why
+        return list(boxes.rows)
 
 
 def _segmentations(photograph: Photograph, drawn: Segmentations) -> list[Any]:

@@ -32,12 +32,13 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="lightning-sal check-data",
         description="Name every missing, truncated or undecodable file, every image without mask and mask without "
-        "image, and, by file and line, every malformed line or response, every response with another number of instances "
-        "than there are, and every line that repeats the task and images of another. Exits with 1 where there is any.",
+        "image, and, by file and line, every malformed line or response, every box that is reversed, empty, no numbers or "
+        "outside of its image, every response with another number of instances than there are, and every line that repeats "
+        "the task and images of another. Exits with 1 where there is any.",
     )
-    parser.add_argument("path", type=Path, help="folder of a benchmark, COCO json, or JSONL of annotated responses")
+    parser.add_argument("path", type=Path, help="folder of a benchmark, COCO json, records of VQA, or a JSONL")
     parser.add_argument(
-        "--task", help="sod, sis, cosod, or your own as FILE.py:NAME, where the path alone does not tell"
+        "--task", help="sod, sis, cosod, vqa, or your own as FILE.py:NAME, where the path alone does not tell"
     )
     arguments = parser.parse_args(argv)
     try:
@@ -49,10 +50,11 @@ def main(argv: list[str]) -> int:
     for stray in strays:
         print(f"{stray.fault}, left out")
     records = [record for record in records if not all(photo.stray for photo in record.photographs)]
-    faults, bare = len(strays), 0
+    faults, bare, clipped = len(strays), 0, 0
     seen: dict[Samples, str] = {}
     for number, record in enumerate(records, 1):
         bare += record.response is not None and all(photo.annotation is None for photo in record.photographs)
+        clipped += _clipped(record)
         for fault in _faults(record, seen):
             faults += 1
             print(printable(fault))
@@ -61,6 +63,7 @@ def main(argv: list[str]) -> int:
     tasks = ", ".join(sorted({record.task for record in records if record.task})) or "no task"
     images = sum(len(record.photographs) for record in records)
     samples = f"{len(records)} samples ({tasks})" + (f", {bare} without masks" if bare else "")
+    samples += f", {clipped} boxes clipped to their image" if clipped else ""
     print(f"{arguments.path}: {samples}, {images} images, {faults or 'no'} faults")
     return int(faults > 0)
 
@@ -73,10 +76,11 @@ def _records(path: Path, task: str | None) -> list[Record]:
         ValueError: The task is unknown, or `path` holds nothing of it.
     """
     from lightning_sal.datasets import jsonl_records, layout_of
-    from lightning_sal.tasks import get_task, load_task
+    from lightning_sal.datasets.sources import in_layout
+    from lightning_sal.tasks import TASKS, get_task, load_task
 
     known = None if task is None else load_task(task)
-    if path.suffix == ".jsonl":
+    if path.suffix == ".jsonl" and not any(in_layout(each, path) for each in ([known] if known else TASKS.values())):
         return jsonl_records(path)
     known = known or get_task(_infer_task(path))
     layout = layout_of(known)
@@ -128,6 +132,18 @@ def _missing(record: Record, group: ImageGroup) -> Iterator[str]:
             get_task(record.task).require(group)
         except ValueError as error:
             yield f"{record.source}: {error}" if record.source else str(error)
+
+
+def _clipped(record: Record) -> int:
+    """How many of its boxes stick out of their image a little, and are clipped to it."""
+    from lightning_sal.datasets import UnreadableSample
+    from lightning_sal.datasets.images import displayed_size
+
+    try:
+        pairs = zip(record.photographs, record.boxes or ())  # noqa: B905  none where there are no boxes
+        return sum(boxes.clipped(displayed_size(photograph.path)) for photograph, boxes in pairs)
+    except UnreadableSample:  # named where it is read
+        return 0
 
 
 def _faults(record: Record, seen: dict[Samples, str]) -> Iterator[str]:

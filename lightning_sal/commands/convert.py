@@ -1,4 +1,4 @@
-"""annotated responses to and from the ShareGPT-style JSON of LLaMA-Factory and ms-swift"""
+"""annotated responses to and from the ShareGPT-style JSON of LLaMA-Factory and ms-swift; records of VQA to our JSONL"""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ import sys
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from lightning_sal.errors import printable
+
+if TYPE_CHECKING:
+    from lightning_sal.datasets.jsonl import Converted
 
 SUFFIXES = {"sharegpt": (".json", ".jsonl"), "jsonl": (".jsonl",)}
 DESCRIPTION = """\
 Convert a JSONL of annotated responses to conversations that LLaMA-Factory and ms-swift read, or such conversations to
 the JSONL. Paths are brought to the folder of the target. Task and masks travel in a column of their own, so that there
 and back nothing is lost. Where a line cannot be converted, it is named with the reason and nothing is written.
+Records of visual question answering (image, question, answer, boxes) become the JSONL too, with boxes in pixels.
 """
 
 
@@ -36,6 +41,16 @@ def main(argv: list[str]) -> int:
         help="of conversations from elsewhere: sod, sis, cosod, or your own as FILE.py:NAME; by default told from each "
         "answer and its images",
     )
+    parser.add_argument(
+        "--boxes",
+        choices=("pixels", "normalised"),
+        help="of records of VQA: the unit of their boxes, where neither they nor the name of their file say it",
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        help="of records of VQA: the folder of their images; by default that of the file or below",
+    )
     parser.add_argument("--skip", action="store_true", help="write the other lines where some cannot be converted")
     arguments = parser.parse_args(argv)
     source, target = arguments.source, arguments.target
@@ -44,14 +59,7 @@ def main(argv: list[str]) -> int:
     if target.exists():
         raise FileExistsError(f"{target}: there is such a file already, and it is not overwritten")
 
-    from lightning_sal.datasets.conversations import dataset_info, from_conversations, to_conversations
-    from lightning_sal.tasks import load_task
-
-    task = arguments.task and load_task(arguments.task).name
-    if arguments.to == "sharegpt":
-        lines = list(to_conversations(source, target.parent))
-    else:
-        lines = list(from_conversations(source, target.parent, task))
+    lines = _converted(arguments)
     results = [line.result for line in lines if line.result is not None]
     refused = [line for line in lines if line.fault]
     for line in refused:
@@ -65,10 +73,36 @@ def main(argv: list[str]) -> int:
     for what, count in Counter(what for line in lines for what in line.left).items():
         print(f"{count} lines had {printable(what)}, which has no place there")
     if arguments.to == "sharegpt":
+        from lightning_sal.datasets.conversations import dataset_info
+
         print(f"For LLaMA-Factory, in dataset_info.json: {json.dumps(dataset_info(target))}")
-    elif bare := sum("masks" not in result and "annotation" not in result for result in results):
+    elif bare := sum(map(_lacks_masks, results)):
         print(f"{bare} lines have no masks: they serve SFT of the policy, not RL, nor the segmenter")
     return 0
+
+
+def _converted(arguments: argparse.Namespace) -> list[Converted]:
+    """The lines of the source, each as a line of the target or with the reason why not."""
+    from lightning_sal.datasets.conversations import from_conversations, to_conversations
+    from lightning_sal.datasets.vqa import from_vqa, is_vqa
+    from lightning_sal.tasks import load_task
+
+    source, folder = arguments.source, arguments.target.parent
+    task = arguments.task and load_task(arguments.task).name
+    if arguments.to == "sharegpt":
+        return list(to_conversations(source, folder))
+    if is_vqa(source):
+        normalised = arguments.boxes and arguments.boxes == "normalised"
+        return list(from_vqa(source, folder, arguments.images, normalised))
+    if arguments.boxes or arguments.images:
+        raise ValueError(f"{source}: --boxes and --images are for records with `image`, `question` and `answer`")
+    return list(from_conversations(source, folder, task))
+
+
+def _lacks_masks(line: dict[str, Any]) -> bool:
+    from lightning_sal.tasks import get_task
+
+    return get_task(line["task"]).masks_per_image != 0 and not {"masks", "annotation"} & line.keys()
 
 
 def _write(target: Path, lines: list[dict]) -> None:

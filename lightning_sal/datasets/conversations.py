@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import torch
 
-from lightning_sal.datasets.jsonl import check_fields, moved, read_lines
-from lightning_sal.files.reading import parse_json, parse_object, read_text
+from lightning_sal.datasets.jsonl import Converted, check_fields, moved, read_lines
+from lightning_sal.files.reading import parse_json, parse_object, read_items
 from lightning_sal.samples import ImageGroup, Message
 from lightning_sal.tasks import TASKS, get_task
 
@@ -31,23 +30,6 @@ PLACEHOLDERS = (IMAGE, "<video>", "<audio>")  # replaced by pixels and sound whe
 TURN = ("from", "value", "role", "content")
 SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
 ROLES = {"human": "question", "user": "question", "gpt": "answer", "assistant": "answer", "system": "system"}
-
-
-@dataclass(frozen=True, slots=True)
-class Converted:
-    """What became of a line.
-
-    Args:
-        source: Where it stood, as `file:line`.
-        result: The converted line, or None.
-        fault: Why there is none, or None.
-        left: What of it has no place in the result, in words.
-    """
-
-    source: str
-    result: dict[str, Any] | None = None
-    fault: str | None = None
-    left: tuple[str, ...] = ()
 
 
 def to_conversations(path: Path, folder: Path) -> Iterator[Converted]:
@@ -74,7 +56,7 @@ def from_conversations(path: Path, folder: Path, task: str | None = None) -> Ite
         folder: That the result's paths are relative to.
         task: Of those that do not say; None tells it from the answer's tags and the number of images.
     """
-    for source, text in _items(path):
+    for source, text in read_items(path):
         try:
             fields, left = from_conversation(parse_json(text) if isinstance(text, str) else text, task)
             yield Converted(source, moved(fields, path.parent, folder), left=left)
@@ -162,14 +144,6 @@ def dataset_info(path: Path) -> dict[str, Any]:
     return {path.stem: {"file_name": path.name, "formatting": "sharegpt", "columns": columns}}
 
 
-def _items(path: Path) -> list[tuple[str, Any]]:
-    """(where it stands, the item or the text of its line); the whole file is an array, or each line an item."""
-    text = read_text(path)
-    if not text.lstrip().startswith("["):
-        return [(f"{path}:{n}", line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
-    return [(f"{path}: item {n}", item) for n, item in enumerate(parse_json(text, path), 1)]
-
-
 def _turns(turns: Any) -> tuple[str, str, str]:
     """Question, answer, and the system prompt or an empty text."""
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
@@ -211,8 +185,9 @@ def _own_column(item: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _infer_task(response: str, images: int) -> str:
-    """The one task that has such an answer to so many images."""
-    reasons = {name: task.parse(response).reason for name, task in TASKS.items() if (images > 1) == task.several}
+    """The one task that has such an answer to so many images, by its tags; one without tags takes any response, so is none."""
+    likely = {name: task for name, task in TASKS.items() if task.tags and (images > 1) == task.several}
+    reasons = {name: task.parse(response).reason for name, task in likely.items()}
     fitting = [name for name, reason in reasons.items() if reason is None]
     if len(fitting) != 1:
         told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())

@@ -159,6 +159,16 @@ def read_size(path: str | Path) -> tuple[int, int]:
         return image.height, image.width
 
 
+def displayed_size(path: str | Path) -> tuple[int, int]:
+    """(H, W) of the photograph as it is displayed, which is the frame of boxes and points; from the header alone.
+
+    Raises:
+        UnreadableSample: As for `read_image`.
+    """
+    height, width = read_size(path)
+    return (width, height) if read_orientation(path) in TURNS else (height, width)
+
+
 def fit_masks(masks: np.ndarray, size: tuple[int, int] | None, orientation: int, path: str | Path) -> Tensor:
     """Masks brought into the frame of the displayed photograph.
 

@@ -8,14 +8,13 @@
 `task` and `images` must be there. `masks` is one file an image, or, of a task with instances, one file an instance;
 `annotation`, for instances, is a file with one colour each, or a list of COCO segmentations. `response` is what SFT
 learns; RL and evaluation do without. `question` and `reference` are texts; `boxes` (x0, y0, x1, y1) and `points` (x, y) are
-lists, one an image, in pixels of the image. What a task needs of these, it says where it is missing. Paths are relative to
-the JSONL.
+lists, one an image, in pixels of the image. A box that sticks out of its image by up to 5 % is clipped to it. What a task
+needs of these, it says where it is missing. Paths are relative to the JSONL.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_sal.datasets.boxes import Boxes, is_number
 from lightning_sal.datasets.images import UnreadableSample, read_mask
 from lightning_sal.datasets.records import Annotation, Photograph, Record
 from lightning_sal.datasets.segmentations import Segmentations
@@ -37,7 +37,6 @@ from lightning_sal.tasks import TASKS
 
 FIELDS = {"task", "images", "masks", "annotation", "response", "question", "reference", "boxes", "points"}
 TEXTS = ("response", "question", "reference")
-COORDINATES = {"boxes": 4, "points": 2}  # numbers of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +59,23 @@ class Line:
     def source(self) -> str:
         """`file:line`, as messages name it."""
         return f"{self.path}:{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """What became of a line.
+
+    Args:
+        source: Where it stood, as `file:line`.
+        result: The converted line, or None.
+        fault: Why there is none, or None.
+        left: What of it has no place in the result, in words.
+    """
+
+    source: str
+    result: dict[str, Any] | None = None
+    fault: str | None = None
+    left: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,15 +175,13 @@ def _record(line: Line) -> Record:
         line.source,
         question=fields.get("question", ""),
         reference=fields.get("reference"),
-        boxes=_coordinates(fields, "boxes"),
-        points=_coordinates(fields, "points"),
+        boxes=tuple(Boxes(tuple(of_image)) for of_image in fields["boxes"]) if "boxes" in fields else None,
+        points=tuple(map(_points, fields["points"])) if "points" in fields else None,
     )
 
 
-def _coordinates(fields: dict[str, Any], name: str) -> tuple[Tensor, ...] | None:
-    if name not in fields:
-        return None
-    return tuple(torch.tensor(of_image, dtype=torch.float32).view(-1, COORDINATES[name]) for of_image in fields[name])
+def _points(of_image: list[list[float]]) -> Tensor:
+    return torch.tensor(of_image, dtype=torch.float32).view(-1, 2)
 
 
 def check_fields(fields: dict[str, Any]) -> None:
@@ -185,8 +199,7 @@ def check_fields(fields: dict[str, Any]) -> None:
         raise ValueError("`images` and `masks` are lists of paths, with at least one image")
     if (len(images) > 1) != task.several:
         raise ValueError(f"{len(images)} images for the task {name}")
-    for key, numbers in COORDINATES.items():
-        _check_coordinates(fields, key, numbers)
+    _check_coordinates(fields)
     if not isinstance(fields.get("annotation", ""), str | list) or ("annotation" in fields and "masks" in fields):
         raise ValueError("`annotation` is a path or a list of segmentations, and takes the place of `masks`")
     if "annotation" in fields and task.masks_per_image is not None:
@@ -197,21 +210,18 @@ def check_fields(fields: dict[str, Any]) -> None:
         raise ValueError("`masks` is one file an instance, of one image alone: give `annotation` for several images")
 
 
-def _check_coordinates(fields: dict[str, Any], name: str, numbers: int) -> None:
-    """Raises ValueError where `boxes` or `points` are not lists of as many finite numbers, one list an image."""
-    given = fields.get(name, [[]] * len(fields["images"]))
-    if not isinstance(given, list) or len(given) != len(fields["images"]):
-        raise ValueError(f"`{name}` is not a list with one list an image")
-    for of_image in given:
-        for item in of_image if isinstance(of_image, list) else [None]:
-            if not isinstance(item, list) or len(item) != numbers or not all(map(_is_number, item)):
-                raise ValueError(f"`{name}`: {shortened(item)} is not {numbers} numbers")
-            if numbers == 4 and not (item[0] <= item[2] and item[1] <= item[3]):
-                raise ValueError(f"`{name}`: {shortened(item)} is not x0, y0, x1, y1 with x0 <= x1 and y0 <= y1")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _check_coordinates(fields: dict[str, Any]) -> None:
+    """Raises ValueError where `boxes` or `points` are none, as far as a line tells without its images."""
+    none = [[]] * len(fields["images"])
+    for name in ("boxes", "points"):
+        given = fields.get(name, none)
+        if not isinstance(given, list) or len(given) != len(none) or not all(isinstance(each, list) for each in given):
+            raise ValueError(f"`{name}` is not a list with one list an image")
+    if faults := [fault for of_image in fields.get("boxes", none) for fault in Boxes(tuple(of_image)).faults()]:
+        raise ValueError(f"`boxes`: {'; '.join(faults)}")
+    for point in (point for of_image in fields.get("points", none) for point in of_image):
+        if not isinstance(point, list) or len(point) != 2 or not all(map(is_number, point)):
+            raise ValueError(f"`points`: {shortened(point)} is not 2 numbers")
 
 
 def _is_paths(value: Any) -> bool:

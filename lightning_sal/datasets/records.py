@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lightning_sal.datasets.boxes import Boxes
 from lightning_sal.datasets.decoding import UnreadableSample
 from lightning_sal.datasets.images import read_image, read_orientation
 from lightning_sal.samples import ImageGroup
@@ -72,7 +73,7 @@ class Record:
         benchmark: Name of the benchmark that it belongs to, or empty.
         question: As in `ImageGroup`, and so are the rest.
         reference: The answer that is right, or None.
-        boxes: Boxes of each photograph in pixels, or None.
+        boxes: Boxes of each photograph as they are listed, or None.
         points: Points of each photograph in pixels, or None.
     """
 
@@ -84,7 +85,7 @@ class Record:
     benchmark: str = ""
     question: str = ""
     reference: str | None = None
-    boxes: tuple[Tensor, ...] | None = None
+    boxes: tuple[Boxes, ...] | None = None
     points: tuple[Tensor, ...] | None = None
 
     def read(self) -> ImageGroup:
@@ -95,6 +96,7 @@ class Record:
         """
         try:
             images, masks = zip(*(photograph.read() for photograph in self.photographs), strict=True)
+            boxes = self._read_boxes(images)
         except UnreadableSample as error:
             raise UnreadableSample(self._located(str(error))) from error
         known = tuple(mask for mask in masks if mask is not None)
@@ -108,7 +110,7 @@ class Record:
             benchmark=self.benchmark,
             question=self.question,
             reference=self.reference,
-            boxes=self.boxes,
+            boxes=boxes,
             points=self.points,
         )
 
@@ -122,7 +124,21 @@ class Record:
 
     def problems(self) -> list[str]:
         """One line for everything in this sample that cannot be read."""
-        return [self._located(line) for photograph in self.photographs for line in photograph.problems()]
+        lines = []
+        for photograph, boxes in zip(self.photographs, self.boxes or (None,) * len(self.photographs), strict=True):
+            faults = photograph.problems()
+            if boxes is not None:
+                size = None if faults else photograph.read()[0].shape[:2]
+                faults += boxes.faults(size)
+            lines += map(self._located, faults)
+        return lines
+
+    def _read_boxes(self, images: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
+        if self.boxes is None:
+            return None
+        return tuple(
+            boxes.read((image.shape[0], image.shape[1])) for boxes, image in zip(self.boxes, images, strict=True)
+        )
 
     def _located(self, line: str) -> str:
         return f"{self.source}: {line}" if self.source else line

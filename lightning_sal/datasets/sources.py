@@ -40,13 +40,18 @@ def layout_of(task: Task) -> Layout:
     return layout
 
 
+def in_layout(task: Task, where: str | Path) -> bool:
+    """Whether a file lies in the layout of a task, as a JSONL may that is not our own."""
+    return bool(task.layout) and Path(where).is_file() and bool(layout_of(task).match(Path(where)))
+
+
 def task_records(task: Task, where: str | Path | Source, split: str | None = None) -> list[Record]:
     """The samples of a task.
 
     Args:
         task: The task.
-        where: A folder in the task's layout; a JSONL, of which the lines of the task are taken, and its malformed lines,
-            so that they are counted; or a source.
+        where: A folder or file in the task's layout; our own JSONL, of which the lines of the task are taken, and its
+            malformed lines, so that they are counted; or a source.
         split: "train", "val" or "test" chooses where a folder holds several.
 
     Raises:
@@ -55,7 +60,7 @@ def task_records(task: Task, where: str | Path | Source, split: str | None = Non
     """
     if not isinstance(where, (str, Path)):
         records = list(where.records(split or "train"))
-    elif Path(where).suffix == ".jsonl":
+    elif Path(where).suffix == ".jsonl" and not in_layout(task, where):
         records = [record for record in jsonl_records(where) if record.task in (task.name, "")]
         if not any(record.task for record in records):
             raise ValueError(f"{where}: holds no line of the task {task.name}")

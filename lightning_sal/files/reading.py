@@ -70,6 +70,22 @@ def parse_json(text: str, path: Path | None = None) -> Any:
         raise ValueError(f"{f'{path}: ' if path else ''}not JSON that can be read: {reason}") from None
 
 
+def read_items(path: Path) -> list[tuple[str, Any]]:
+    """The values of a file that holds them as one JSON array, or as JSON one a line.
+
+    Returns:
+        (where it stands, as messages name it; the value, or the text of its line, which may be no JSON).
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: As for `read_json`, where it is an array.
+    """
+    text = read_text(path)
+    if not text.lstrip().startswith("["):
+        return [(f"{path}:{n}", line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+    return [(f"{path}: item {n}", item) for n, item in enumerate(parse_json(text, path), 1)]
+
+
 def parse_object(text: str) -> dict[str, Any]:
     """The object of a JSON text.
 

@@ -142,4 +142,12 @@ follows from it. Then write the answer, as short as it can be, behind </think>. 
 _VQA_BRIEF = """\
 Look at the image and answer the question about it, as briefly as possible. Write the answer alone."""
 
-VQA = register(TextTask(name="vqa", title="visual question answering", instruction=_VQA, brief=_VQA_BRIEF))
+VQA = register(
+    TextTask(
+        name="vqa",
+        title="visual question answering",
+        instruction=_VQA,
+        brief=_VQA_BRIEF,
+        layout="lightning_sal.datasets.vqa.LAYOUT",
+    )
+)

@@ -144,15 +144,18 @@ def test_what_a_line_says_beside_masks_reaches_the_sample(save, tmp_path):
     [
         ({"question": ""}, "`question` is not a text"),
         ({"reference": 2}, "`reference` is not a text"),
-        ({"boxes": [[1, 2, 3, 4]]}, "`boxes`: 1 is not 4 numbers"),
-        ({"boxes": [[[1, 2, 3]]]}, r"`boxes`: \[1, 2, 3\] is not 4 numbers"),
-        ({"boxes": [[[3, 2, 1, 4]]]}, "is not x0, y0, x1, y1 with x0 <= x1 and y0 <= y1"),
-        ({"boxes": [[[1, 2, 3, float("inf")]]]}, "is not 4 numbers"),
+        ({"boxes": [[1, 2, 3, 4]]}, "`boxes`: box 1, 1: not 4 numbers; box 2"),
+        ({"boxes": [[[1, 2, 3]]]}, r"`boxes`: box 1, \[1, 2, 3\]: not 4 numbers"),
+        ({"boxes": [[[3, 2, 1, 4]]]}, "reversed: x0, y0, x1, y1 with x0 < x1 and y0 < y1 must stand"),
+        ({"boxes": [[[1, 2, 1, 4]]]}, "empty"),
+        ({"boxes": [[[1, 2, 3, float("inf")]]]}, "not 4 numbers"),
+        ({"boxes": [[[1, 2, 3, 10**400]]]}, "not 4 numbers"),
+        ({"boxes": [[[1, 2, 30, 4]]]}, "outside of the image, 12 x 9 pixels"),
         ({"boxes": [[], []]}, "`boxes` is not a list with one list an image"),
         ({"points": [[[1, True]]]}, r"`points`: \[1, True\] is not 2 numbers"),
         ({"points": {"x": 1}}, "`points` is not a list with one list an image"),
     ],
-    ids=range(9),
+    ids=range(12),
 )
 def test_a_bad_question_or_coordinate_is_named(save, tmp_path, fields, reason):
     save("a.jpg")
