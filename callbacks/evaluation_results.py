@@ -39,6 +39,7 @@ class EvaluationResults(L.Callback):
     def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         evaluation: Any = pl_module.evaluation  # which the module makes at the start of the test, after callbacks
         self.tasks: dict[str, str] = dict(evaluation.tasks)
+        self.terms: tuple[str, ...] = getattr(evaluation, "term_names", ())
         self.writer = ResultsWriter(self.folder, self.tasks, trainer.global_rank, trainer.world_size)
 
     def on_test_batch_end(
@@ -58,7 +59,7 @@ class EvaluationResults(L.Callback):
                 case ["test", name, metric] if name in self.tasks:
                     results.tasks[name] = self.tasks[name]
                     results.metrics.setdefault(name, {})[metric] = float(value)
-        results.measures.update(measures_of(results.tasks))
+        results.measures.update(measures_of(results.tasks, self.terms))
         self.writer.finish(results)
         print(f"Results: {self.folder}, failures: {self.folder / 'failures.html'}")
 

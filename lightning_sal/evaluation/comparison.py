@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from lightning_sal.tasks.measures import primary
 
 NUMBER = (int, float)
 KINDS: dict[str, Any] = {
-    "key": str, "task": str, "exact": bool, "correctness": NUMBER, "reward": NUMBER, "confidence": NUMBER, "measure": str
+    "key": str, "task": str, "exact": bool, "correctness": NUMBER, "reward": NUMBER, "confidence": NUMBER, "measure": str,
+    "terms": dict,
 }  # fmt: skip
 
 
@@ -38,6 +39,7 @@ class Sample:
         reward: Its reward.
         confidence: Mean probability of its tokens, in [0, 1].
         measure: Heading of the primary measure; empty in files of before it was written.
+        terms: Name of a term of the reward -> its value; those that have none for this sample are left out.
     """
 
     key: str
@@ -47,6 +49,7 @@ class Sample:
     reward: float
     confidence: float
     measure: str = ""
+    terms: dict[str, float] = field(default_factory=dict)
 
 
 def evaluate(module: Any, batches: Iterable[Batch]) -> tuple[list[Sample], list[Prediction]]:
@@ -56,7 +59,7 @@ def evaluate(module: Any, batches: Iterable[Batch]) -> tuple[list[Sample], list[
         rewards, responses = module.evaluate(batch.groups)
         terms = rewards.terms
         correct = terms["correctness"] if "correctness" in terms else Correctness()(responses).values
-        for response, value, reward in zip(responses, correct, rewards.total, strict=True):
+        for row, (response, value, reward) in enumerate(zip(responses, correct, rewards.total, strict=True)):
             task, prediction = get_task(response.group.task), prediction_of(response)
             measures = task.measures()
             samples.append(
@@ -68,6 +71,7 @@ def evaluate(module: Any, batches: Iterable[Batch]) -> tuple[list[Sample], list[
                     reward.item(),
                     prediction.confidence,
                     measures[primary(measures)].heading,
+                    rewards.of(row),
                 )
             )
             predictions.append(prediction)
@@ -146,7 +150,7 @@ def heading_of(samples: Iterable[Sample], task: str) -> str:
 
 
 def summary(samples: Sequence[Sample]) -> dict[str, float]:
-    """Means over all samples (`exact`, `correctness`, `reward`, `confidence`) and `exact/<task>`, in [0, 1]."""
+    """Means over all samples (`exact`, `correctness`, `reward`, `confidence`), `exact/<task>` and `reward/<term>`."""
     means = {
         name: sum(float(getattr(s, name)) for s in samples) / len(samples)
         for name in ("exact", "correctness", "reward", "confidence")
@@ -154,6 +158,9 @@ def summary(samples: Sequence[Sample]) -> dict[str, float]:
     for task in tasks_of(samples):
         own = [s.exact for s in samples if s.task == task]
         means[f"exact/{task}"] = sum(own) / len(own)
+    for term in dict.fromkeys(term for s in samples for term in s.terms):
+        known = [s.terms[term] for s in samples if term in s.terms]
+        means[f"reward/{term}"] = sum(known) / len(known)
     return means
 
 
@@ -197,11 +204,13 @@ def table(arms: Mapping[str, Sequence[Sample]], title: str) -> Any:
     correctness = " / ".join(dict.fromkeys(heading_of(everything, task) for task in tasks)) or "correctness"
     grid = Table(title=title)
     grid.add_column("", no_wrap=True)
-    for head in ("exact", *(f"{task} exact" for task in tasks), correctness, "reward", "confidence"):
+    terms = [term for term in next(iter(arms.values()))[0].terms if term != Correctness.name]  # which has a column
+    for head in ("exact", *(f"{task} exact" for task in tasks), correctness, "reward", *terms, "confidence"):
         grid.add_column(head, justify="right", no_wrap=True)
     for name, s in summaries.items():
         shares = [s["exact"], *(s[f"exact/{task}"] for task in tasks)]
         cells = [f"{100 * share:.1f} %" for share in shares]
-        cells += [f"{s[key]:.3f}" for key in ("correctness", "reward", "confidence")]
+        columns = ("correctness", "reward", *(f"reward/{term}" for term in terms), "confidence")
+        cells += [f"{s[key]:.3f}" if key in s else "" for key in columns]
         grid.add_row(name, *cells)
     return grid

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from lightning_sal.inference.responses import Prediction, Response, prediction_o
 from lightning_sal.metrics import ConfidenceCalibration
 from lightning_sal.rewards import RewardBatch
 from lightning_sal.tasks import TASKS, get_task
+from lightning_sal.tasks.measures import term_measure
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +37,28 @@ class Evaluation(nn.Module):
 
     What each task is measured by, and for every task `reward`, `confidence`, `malformed` (share of responses that do not
     keep the format; what cannot be read counts as empty masks), `exact`: the share of answers that are exactly the annotated
-    one, over the samples that have one; and those of `ConfidenceCalibration`, where the reward lies in [0, 1].
+    one, over the samples that have one; those of `ConfidenceCalibration`, where the reward lies in [0, 1]; and
+    `reward_<term>`, the mean of each term of the reward over the samples for which it has a value.
 
     Args:
         benchmarks: Name of a benchmark -> its task; null for none.
         calibration: Whether rewards lie in [0, 1], so that confidence can be compared with them.
+        terms: Names of the terms of the reward.
     """
 
-    def __init__(self, benchmarks: Mapping[str, str] | None = None, calibration: bool = True) -> None:
+    def __init__(
+        self, benchmarks: Mapping[str, str] | None = None, calibration: bool = True, terms: Iterable[str] = ()
+    ) -> None:
         super().__init__()
         self.tasks = {task: task for task in TASKS} | dict(benchmarks or {})
         self.measured = nn.ModuleDict(
             {name: nn.ModuleDict(get_task(task).metrics()) for name, task in self.tasks.items()}
         )
+        self.term_names = tuple(terms)
         self.answers = nn.ModuleDict({name: nn.ModuleDict(_answer_metrics(calibration)) for name in self.tasks})
+        self.terms = nn.ModuleDict(
+            {name: nn.ModuleDict({term_measure(term): MeanMetric() for term in self.term_names}) for name in self.tasks}
+        )
 
     def measure(self, responses: Sequence[Response]) -> list[Response]:
         """Add B responses to what their tasks are measured by; gives them with their own values.
@@ -78,7 +87,7 @@ class Evaluation(nn.Module):
             A row an image, or a sample of a task without masks.
         """
         rows: list[Row] = []
-        for reward, response in zip(rewards.total, responses, strict=True):
+        for row, (reward, response) in enumerate(zip(rewards.total, responses, strict=True)):
             group, confidence = response.group, response.confidence or 0.0
             name, prediction = _name(response), prediction_of(response)
             about = {"reward": reward.item(), "confidence": confidence}
@@ -90,6 +99,9 @@ class Evaluation(nn.Module):
                 rows.append(
                     Row({"benchmark": name, "key": group.key, "image": path, **values, **about}, prediction, image)
                 )
+            own: Any = self.terms[name]
+            for term, value in rewards.of(row).items():
+                own[term_measure(term)].update(value)
             metrics: Any = self.answers[name]
             metrics["reward"].update(reward)
             metrics["confidence"].update(confidence)
@@ -103,7 +115,7 @@ class Evaluation(nn.Module):
     def compute(self) -> dict[str, Tensor]:
         """`<benchmark or task>/<measure>` -> value, without what was never updated on any rank; then start over."""
         values: dict[str, Tensor] = {}
-        for sets in (self.measured, self.answers):
+        for sets in (self.measured, self.answers, self.terms):
             for name, metrics in sets.items():
                 values |= {f"{name}/{measure}": value for measure, value in compute_all(metrics).items()}
         return values

@@ -23,7 +23,7 @@ from lightning_sal.files.reading import parse_object, read_text
 from lightning_sal.files.writing import appending, whole
 from lightning_sal.pages.html import data_uri, page_head
 from lightning_sal.tasks import TASKS, Measure, get_task
-from lightning_sal.tasks.measures import RESPONSES, primary
+from lightning_sal.tasks.measures import RESPONSES, primary, term_measure
 from lightning_sal.tasks.measures import joined as joined_measures
 
 ESCAPED = "backslashreplace"  # what a name of a file holds that is not UTF-8
@@ -93,13 +93,16 @@ def read_summary(folder: Path) -> Results:
         raise ValueError(f"{path}: not a summary of results: {error}") from None
 
 
-def measures_of(tasks: Mapping[str, str]) -> dict[str, Measure]:
+def measures_of(tasks: Mapping[str, str], terms: Iterable[str] = ()) -> dict[str, Measure]:
     """What the metrics of some benchmarks are.
 
     Args:
         tasks: Name of a benchmark -> its task; those that this process does not know are passed over.
+        terms: Names of the terms of the reward.
     """
-    return joined_measures([*(TASKS[task].measures() for task in tasks.values() if task in TASKS), RESPONSES])
+    of_terms = {term_measure(term): Measure(term.replace("_", " "), per_image=True) for term in terms}
+    known = (TASKS[task].measures() for task in tasks.values() if task in TASKS)
+    return joined_measures([*known, RESPONSES, of_terms])
 
 
 def _are_values(metrics: Any) -> bool:

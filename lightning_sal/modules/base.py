@@ -138,7 +138,7 @@ class PolicyModule(AccumulatingModule):
 
     def _new_evaluation(self, benchmarks: Mapping[str, str] | None = None) -> Evaluation:
         low, high = self.reward.bounds
-        return Evaluation(benchmarks, calibration=low >= 0 and high <= 1 + ROUNDING)
+        return Evaluation(benchmarks, low >= 0 and high <= 1 + ROUNDING, self.reward.weights)
 
     def _log_evaluation(self, stage: str) -> None:
         values = self.evaluation.compute()

@@ -63,6 +63,7 @@ def log_rollout(module: AccumulatingModule, record: RolloutRecord) -> None:
     columns = {
         "reward/mean": rewards.total,
         **{f"reward/{name}": values for name, values in rewards.terms.items()},
+        **{f"reward/{name}_unknown": (~known).float() for name, known in rewards.known.items()},
         "reward_squared": rewards.total**2,
         "confidence": record.confidence,
         "advantage/mean": record.advantages,

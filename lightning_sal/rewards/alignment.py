@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from lightning_sal.inference.responses import MAPS, MASKS, Response
-from lightning_sal.metrics.functional import alignment_weights, pairwise_iou
+from lightning_sal.metrics.functional import alignment_weights
+from lightning_sal.metrics.functional.mask_iou import pairwise_iou
 from lightning_sal.rewards.regions import Annotated, Regions
 from lightning_sal.rewards.terms import RewardTerm, Scores, malformed
 from lightning_sal.tasks import get_task

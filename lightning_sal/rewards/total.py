@@ -33,6 +33,11 @@ class RewardBatch:
     observed: dict[str, Tensor]
     known: dict[str, Tensor] = field(default_factory=dict)
 
+    def of(self, row: int) -> dict[str, float]:
+        """The values that a response has, by term, before weighting."""
+        has = [name for name in self.terms if name not in self.known or self.known[name][row]]
+        return {name: self.terms[name][row].item() for name in has}
+
 
 def join_rewards(parts: Sequence[RewardBatch]) -> RewardBatch:
     """What the responses of several batches are worth, as one batch; all have the same terms."""

@@ -41,6 +41,11 @@ RESPONSES = {
 }
 
 
+def term_measure(term: str) -> str:
+    """The measure that is the mean of a term of the reward."""
+    return f"reward_{term}"
+
+
 def primary(measures: Mapping[str, Measure]) -> str:
     """The name of the primary one.
 
