@@ -11,8 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_sal.tasks import TASKS, TagRegions, get_task, instructions, register
+from lightning_sal.tasks import COSOD, SIS, SOD, TagRegions, get_task, instructions, register
 
+TASKS = {task.name: task for task in (SOD, SIS, COSOD)}
 THINK = "<think>a dog; it is vivid; the dog</think>"
 DOG = "<rg>the dog</rg>"
 NAME = "<rg>[semantic] dog</rg>"
