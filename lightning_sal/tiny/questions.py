@@ -45,6 +45,12 @@ class Question:
     def reference(self) -> str:
         return getattr(self.target, self.asked)
 
+    def answered(self, word: str) -> str:
+        """The sentence that answers it by a word, which comes last: what is known of the object leads to what is not."""
+        if self.asked == "colour":
+            return f"The {self.target.shape} is {word}."
+        return f"The {self.target.colour} one is a {word}."
+
     @property
     def box(self) -> tuple[int, int, int, int]:
         """x0, y0, x1, y1 of the visible pixels, the last ones included."""
@@ -87,7 +93,7 @@ def response_to(question: Question, draw: Draw, mistakes: int = 0) -> str:
         seen = replace(seen, **{question.asked: said})
     before = "; ".join((seen if o is question.target else o).phrase for o in _before(draw, question))
     scene = f"Scene: {before}. " if before else ""
-    return VQA.write(f"{scene}Conclusion: {seen.phrase}.", Text(text=said))
+    return VQA.write(f"{scene}{question.answered(said)}", Text(text=said))
 
 
 def question_group(seed: int, index: int, *, annotated: bool = True, mistakes: int = 0) -> ImageGroup:
