@@ -14,8 +14,9 @@ from torch import Tensor
 
 from lightning_sal.modules.experience import Experience, join_experience
 from lightning_sal.modules.rollout import RolloutModule
+from lightning_sal.modules.rollout_log import log_telling
 from lightning_sal.objectives import group_advantages, has_variance, leave_one_out_advantages, overlong_penalty
-from lightning_sal.samples import ImageGroup
+from lightning_sal.samples import Batch, ImageGroup
 
 
 class GroupModule(RolloutModule):
@@ -35,6 +36,12 @@ class GroupModule(RolloutModule):
 
     def advantages(self, rewards: Tensor, confidence: Tensor) -> Tensor:
         return group_advantages(rewards, self.responses_per_prompt, self.scale)
+
+    def rl_step(self, batch: Batch) -> Tensor:
+        pending = super().rl_step(batch)
+        assert self.record is not None
+        log_telling(self, self.record.rewards, self.responses_per_prompt)
+        return pending
 
     def trained(self, experience: Experience, rewards: Tensor) -> list[int]:
         """Without a KL term a group whose rewards are all equal has gradient 0."""

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from lightning_sal.modules.accumulation import AccumulatingModule
 from lightning_sal.modules.experience import RolloutRecord
-from lightning_sal.objectives import clip_fractions, log_ratio
+from lightning_sal.objectives import clip_fractions, has_variance, log_ratio
 from lightning_sal.objectives.policy import Ratio
+from lightning_sal.rewards import RewardBatch
 from lightning_sal.tasks import TASKS
 
 
@@ -88,3 +89,20 @@ def log_rollout(module: AccumulatingModule, record: RolloutRecord) -> None:
         module.log_dict({f"{scope}/{name}": number for name, number in value.items()})
     module.log("train/reward", means[0, 0].item(), prog_bar=True, logger=False)
     module.log("train/conf", record.confidence.mean().item(), prog_bar=True, logger=False)
+
+
+def log_telling(module: AccumulatingModule, rewards: RewardBatch, group_size: int) -> None:
+    """Log `train/telling/<term>`: the share of groups, over all ranks, in which a term alone tells the responses apart.
+
+    A term that tells none apart moves nothing, whatever its weight; `reward` is the total.
+
+    Args:
+        module: Logs.
+        rewards: Of B responses, the G to a prompt side by side.
+        group_size: G >= 2.
+    """
+    columns = {"reward": rewards.total, **rewards.terms}
+    telling = torch.stack([has_variance(values, group_size).float().sum() for values in columns.values()])
+    groups = torch.tensor([len(rewards.total) / group_size])
+    sums = module.all_reduce(torch.cat([telling, groups]).double().to(module.device)).tolist()
+    module.log_dict({f"train/telling/{name}": sums[at] / sums[-1] for at, name in enumerate(columns)})

@@ -316,3 +316,38 @@ def test_what_an_evaluation_has_measured_is_not_measured_again(monkeypatch):
     measured = Evaluation().measure(responses)
     monkeypatch.setattr("lightning_sal.metrics.functional.structure_measure", None)  # whoever calls it fails
     assert Reward()(measured).terms["correctness"].tolist() == pytest.approx(anew.terms["correctness"].tolist())
+
+
+class Partly(RewardTerm):
+    """Known values as they are given; None for one that is unknown."""
+
+    bounds = (0.0, 1.0)
+
+    def __init__(self, name, values):
+        super().__init__()
+        self.name, self.given = name, values
+
+    def forward(self, responses):
+        known = torch.tensor([value is not None for value in self.given])
+        return Scores(torch.tensor([value or 0.0 for value in self.given]), (None,) * len(responses), known=known)
+
+
+def test_an_unknown_value_favours_no_response_and_is_counted():
+    """Two prompts of three responses: of the first one value is unknown, of the second all are."""
+    first, second = group("sod"), group("sod")
+    responses = [Response(each, "", TASKS["sod"].parse("")) for each in (first, second) for _ in range(3)]
+    judge = Partly("judge", [1.0, None, 0.5, None, None, None])
+    other = Partly("other", [0.2, 0.4, 0.6, 0.2, 0.4, 0.6])
+    found = Reward([judge, other], {"judge": 0.75, "other": 0.25})(responses)
+    mean = 0.75  # of 1 and 0.5
+    expected = [0.75 * 1 + 0.05, 0.75 * mean + 0.1, 0.75 * 0.5 + 0.15, 0.2, 0.4, 0.6]
+    assert found.total.tolist() == pytest.approx(expected, abs=1e-6)
+    assert found.known["judge"].tolist() == [True, False, True, False, False, False]
+    assert found.of(1) == {"other": pytest.approx(0.4)}
+
+
+def test_a_term_of_weight_0_is_measured_and_rewards_nothing():
+    responses = [Response(group("sod"), "", TASKS["sod"].parse(""))] * 2
+    found = Reward([Partly("seen", [0.3, 0.9]), Partly("paid", [0.5, 1.0])], {"seen": 0.0, "paid": 1.0})(responses)
+    assert found.total.tolist() == [0.5, 1.0]
+    assert found.terms["seen"].tolist() == pytest.approx([0.3, 0.9])
