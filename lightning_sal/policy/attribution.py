@@ -216,8 +216,7 @@ def _shrinking(backbone: Backbone, traced: Traced, asked: Asked, scale: Tensor) 
     for a in range(asked.tokens.shape[1]):
         total: Any = 0.0
         for layer, (weights, values) in enumerate(traced.layers):
-            shared = weights.shape[1] // values.shape[1]
-            seen = weights[0, :, a, :, None] * values[0].repeat_interleave(shared, dim=0)  # (H, L, D)
+            seen = (weights[0, :, 0, :, a, :, None] * values[0, :, None]).flatten(0, 1)  # (H, L, D)
             out = backbone.out_projections[layer]
             total = total + out(seen.transpose(0, 1).flatten(1).to(next(out.parameters()).dtype)).to(weights.dtype)
         square = total.square().mean(-1)

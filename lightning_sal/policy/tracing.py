@@ -87,7 +87,7 @@ class Traced:
         keep: Whether weights and values of each layer are kept.
         prompt: (B, A, L) contributions of prompt tokens, not yet divided by rms(h_a).
         own: (B, A, T) those of the response's tokens; only direct ones.
-        layers: Of each layer its weights (B, A, H, L) and values (P, K, L, D), where they are kept.
+        layers: Of each layer its weights (P, K, G, H / K, A, L) and values (P, K, L, D), where they are kept.
     """
 
     sees: View
@@ -118,19 +118,18 @@ class Traced:
         back = None
         if self.directions is not None:
             back = transposed(self.backbone.out_projections[layer], self.directions, heads * depth, query.dtype)
-            back = back.to(wide).view(rows, asked, heads, depth).transpose(1, 2)
+            # (P, K, G, H / K, A, D)
+            back = back.to(wide).view(prompts, rows // prompts, asked, -1, shared, depth).permute(0, 3, 1, 4, 2, 5)
         kept = []
         for some, group in self._parts(prompts, key.shape[1], shared):
             several = slice(group.start * shared, group.stop * shared)
             responses = slice(some.start * rows // prompts, some.stop * rows // prompts)
-            part = _Part(
-                query[some, several].to(wide) * scale, key[some, group].to(wide), self.real[some], rows // prompts
-            )
-            towards_prompt, towards_own = self._weights(part, responses)  # (b, h, A, L or T)
+            part = _Part(query[some, several], key[some, group], self.real[some], rows // prompts, scale)
+            towards_prompt, towards_own = self._weights(part, responses)
             if self.keep:
                 kept.append(towards_prompt)
             values = value[some, group].to(wide)
-            backwards = None if back is None else back[responses, several]
+            backwards = None if back is None else back[some, group]
             self.prompt[responses] += _weighted(towards_prompt, part.prompt(values), backwards)
             if self.own is not None and towards_own is not None:
                 self.own[responses] += _weighted(towards_own, part.own(values), backwards)
@@ -138,17 +137,19 @@ class Traced:
             self.layers.append((torch.cat(kept, dim=1), value[:, :, :length].to(wide)))
 
     def _weights(self, part: _Part, responses: slice) -> tuple[Tensor, Tensor | None]:
-        """Weights (b, h, A, L) of prompt tokens, and (b, h, A, T) of own ones where contributions are direct."""
+        """Weights (p, k, G, s, A, L) of prompt tokens, and (p, k, G, s, A, T) of own ones where contributions are direct."""
         asked = self.asked
         to_prompt, to_own = part.attention(asked.tokens[responses])
         if asked.reasoning is None or asked.reasons is None:
             return to_prompt, to_own
-        places, reasons = asked.reasoning[responses], asked.reasons[responses]
-        first = to_own.gather(3, places[:, None, None].expand(*to_own.shape[:3], -1))
-        first = first.masked_fill(~reasons[:, None, None], 0.0)
-        second, _ = part.attention(places + (asked.convention == "key"))
-        through = reasons.any(1)[:, None, None, None]
-        return torch.where(through, first @ second, to_prompt), None
+        places, reasons = (each[responses].view(part.shape) for each in (asked.reasoning, asked.reasons))
+        at = places[:, None, :, None, None].expand(*to_own.shape[:5], -1)
+        first = to_own.gather(5, at) * reasons[:, None, :, None, None]
+        second, _ = part.attention(asked.reasoning[responses] + (asked.convention == "key"))
+        through = first @ second
+        if not bool((has := reasons.any(-1)).all()):
+            through = torch.where(has[:, None, :, None, None, None], through, to_prompt)
+        return through, None
 
     def _parts(self, prompts: int, key_heads: int, shared: int) -> Iterator[tuple[slice, slice]]:
         """Prompts and key heads whose attention rows are computed at once."""
@@ -163,20 +164,27 @@ class Traced:
 
 
 class _Part:
-    """Queries and keys of some prompts, with their responses, and of some heads.
+    """Queries and keys of some prompts, with their responses, and of some heads; s = H / K query heads share a key head.
 
     Args:
-        query: (p, h, L + G T, D), scaled.
+        query: (p, k s, L + G T, D).
         key: (p, k, L + G T, D).
         real: (p, L) bool.
         responses: G.
+        scale: What scores are multiplied by.
     """
 
-    def __init__(self, query: Tensor, key: Tensor, real: Tensor, responses: int) -> None:
-        self.query, self.key, self.real, self.responses = query, key, real, responses
-        self.length = real.shape[1]
+    def __init__(self, query: Tensor, key: Tensor, real: Tensor, responses: int, scale: float) -> None:
+        self.wide = torch.promote_types(query.dtype, torch.float32)
+        self.query, self.key, self.real, self.responses = query, key.to(self.wide), real, responses
+        self.scale, self.length = scale, real.shape[1]
         self.steps = (query.shape[2] - self.length) // responses
         self.shared = query.shape[1] // key.shape[1]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of what each response has any number of: (p, G, -1)."""
+        return len(self.real), self.responses, -1
 
     def prompt(self, states: Tensor) -> Tensor:
         """(p, k, L + G T, D) -> (p, k, 1, L, D)."""
@@ -187,48 +195,43 @@ class _Part:
         return states[:, :, self.length :].unflatten(2, (self.responses, self.steps))
 
     def attention(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Attention of some rows of each response: (b, h, R, L) to its prompt and (b, h, R, T) to itself.
+        """Attention of some rows of each response: (p, k, G, s, R, L) to its prompt and (p, k, G, s, R, T) to itself.
 
         Args:
             rows: (b, R) which; 0 is the last token of the prompt, r > 0 the response's token r - 1.
         """
-        prompts, heads, _, depth = self.query.shape
-        rows = rows.view(prompts, self.responses, -1)
+        heads, depth = self.query.shape[1], self.query.shape[3]
+        rows = rows.view(self.shape)
         at = _places(rows, self.length, self.steps)
-        asking = self.query.gather(2, at[:, None, :, None].expand(-1, heads, -1, depth))
-        # (p, k, G, shared R, D): query heads that share a key head stand among the queries
-        asking = (
-            asking.view(prompts, -1, self.shared, self.responses, rows.shape[2], depth).transpose(2, 3).flatten(3, 4)
-        )
+        asking = self.query.gather(2, at[:, None, :, None].expand(-1, heads, -1, depth)).to(self.wide) * self.scale
+        # (p, k, G, s R, D): query heads that share a key head stand among the queries
+        asking = asking.view(len(rows), -1, self.shared, self.responses, rows.shape[2], depth)
+        asking = asking.transpose(2, 3).flatten(3, 4)
         to_prompt = asking @ self.prompt(self.key).transpose(-1, -2)
-        to_prompt = to_prompt.masked_fill(~self.real[:, None, None, None], float("-inf"))
+        if not bool(self.real.all()):
+            to_prompt = to_prompt.masked_fill_(~self.real[:, None, None, None], float("-inf"))
         to_own = (asking @ self.own(self.key).transpose(-1, -2)).unflatten(3, (self.shared, -1))
         seen = torch.arange(self.steps, device=rows.device) < rows[..., None]  # (p, G, R, T)
-        to_own = to_own.masked_fill(~seen[:, None, :, None], float("-inf")).flatten(3, 4)
-        whole = torch.logaddexp(to_prompt.logsumexp(-1, keepdim=True), to_own.logsumexp(-1, keepdim=True))
-        return self._by_response((to_prompt - whole).exp_()), self._by_response((to_own - whole).exp_())
-
-    def _by_response(self, weights: Tensor) -> Tensor:
-        """(p, k, G, shared R, N) -> (b, h, R, N)."""
-        split = weights.unflatten(3, (self.shared, -1)).permute(0, 2, 1, 3, 4, 5)  # (p, G, k, shared, R, N)
-        return split.flatten(2, 3).flatten(0, 1)
+        to_own = to_own.masked_fill_(~seen[:, None, :, None], float("-inf"))
+        to_prompt = to_prompt.unflatten(3, (self.shared, -1))
+        peak = torch.maximum(to_prompt.amax(-1, keepdim=True), to_own.amax(-1, keepdim=True))
+        both = [scores.sub_(peak).exp_() for scores in (to_prompt, to_own)]
+        whole = both[0].sum(-1, keepdim=True) + both[1].sum(-1, keepdim=True)
+        return both[0].div_(whole), both[1].div_(whole)
 
 
 def _weighted(weights: Tensor, values: Tensor, backwards: Tensor | None) -> Tensor:
     """Weights of tokens times what each adds to the logits, summed over heads: (b, A, N).
 
     Args:
-        weights: (b, h, A, N).
+        weights: (p, k, G, s, A, N).
         values: (p, k, G or 1, N, D).
-        backwards: (b, h, A, D) what a value is multiplied by; None for 1.
+        backwards: (p, k, G, s, A, D) what a value is multiplied by; None for 1.
     """
-    if backwards is None:
-        return weights.sum(1)
-    prompts, key_heads = values.shape[:2]
-    rows, depth = len(backwards), backwards.shape[-1]
-    asking = backwards.reshape(prompts, rows // prompts, key_heads, -1, depth).transpose(1, 2)  # (p, k, G, shared A, D)
-    logits = (asking @ values.transpose(-1, -2)).transpose(1, 2).reshape(weights.shape)
-    return (weights * logits).sum(1)
+    if backwards is not None:
+        logits = backwards.flatten(3, 4) @ values.transpose(-1, -2)  # (p, k, G, s A, N)
+        weights = weights * logits.view(weights.shape)
+    return weights.sum((1, 3)).flatten(0, 1)
 
 
 def transposed(linear: Any, cotangents: Tensor, width: int, dtype: torch.dtype) -> Tensor:
