@@ -5,5 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 WEIGHTS = Path(__file__).parent / "weights"
-EMBEDDED_POLICIES = {"tiny": WEIGHTS / "policy", "tiny-early": WEIGHTS / "policy_early"}
+EMBEDDED_POLICIES = {
+    "tiny": WEIGHTS / "policy",
+    "tiny-early": WEIGHTS / "policy_early",
+    "tiny-vqa": WEIGHTS / "policy_vqa",
+}
 SCRATCH_POLICY = "tiny-scratch"  # `lightning_sal.tiny.policy.scratch_policy` makes it, before any training
