@@ -185,7 +185,7 @@ def _own_column(item: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _infer_task(response: str, images: int) -> str:
-    """The one task that has such an answer to so many images, by its tags; one without tags takes any response, so is none."""
+    """The one task that has such an answer to so many images, by its tags; one without tags takes any response."""
     likely = {name: task for name, task in TASKS.items() if task.tags and (images > 1) == task.several}
     reasons = {name: task.parse(response).reason for name, task in likely.items()}
     fitting = [name for name, reason in reasons.items() if reason is None]

@@ -2,6 +2,7 @@
 
 from lightning_sal.inference.responses import Response
 from lightning_sal.rewards.alignment import Alignment
+from lightning_sal.rewards.answers import AnswerMatch
 from lightning_sal.rewards.controls import Brevity, Chance, Noise
 from lightning_sal.rewards.regions import Annotated, Centred, Elsewhere, Regions
 from lightning_sal.rewards.terms import Correctness, Format, RewardTerm, Scores
@@ -10,6 +11,7 @@ from lightning_sal.rewards.total import Reward, RewardBatch
 __all__ = [
     "Alignment",
     "Annotated",
+    "AnswerMatch",
     "Brevity",
     "Centred",
     "Chance",
