@@ -4,6 +4,7 @@ from lightning_sal.inference.responses import Response
 from lightning_sal.rewards.alignment import Alignment
 from lightning_sal.rewards.answers import AnswerMatch
 from lightning_sal.rewards.controls import Brevity, Chance, Noise
+from lightning_sal.rewards.judge import LLMJudge
 from lightning_sal.rewards.regions import Annotated, Centred, Elsewhere, Regions
 from lightning_sal.rewards.terms import Correctness, Format, RewardTerm, Scores
 from lightning_sal.rewards.total import Reward, RewardBatch
@@ -18,6 +19,7 @@ __all__ = [
     "Correctness",
     "Elsewhere",
     "Format",
+    "LLMJudge",
     "Noise",
     "Regions",
     "Response",
