@@ -1,9 +1,8 @@
 """Asking for all samples: so many at once, at a rate, again where it may help, and each ends in one of two files.
 
 A sample is asked up to `answers` times: an answer that cannot be used is followed by a turn that says why, unless another
-would fare no better: it is empty, reached the limit of tokens, or says what the model had said before. Each of these
-requests is sent again up to `retries` times where it failed on the way, after a random wait (full jitter) below
-backoff x 2^n seconds, and never before the time that the server asks for.
+would fare no better: it is empty, reached the limit of tokens, or says what the model had said before. How each of these
+requests is sent again where it failed on the way, `lightning_sal.clients.asking` says.
 """
 
 from __future__ import annotations
@@ -14,8 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
-
 from lightning_sal.annotation.answers import canonical
 from lightning_sal.annotation.output import Output
 from lightning_sal.annotation.pictures import PictureCheck
@@ -23,16 +20,14 @@ from lightning_sal.annotation.requests import build
 from lightning_sal.annotation.samples import Sample
 from lightning_sal.annotation.wording import Wording
 from lightning_sal.clients.api import Client
+from lightning_sal.clients.asking import Asker
 from lightning_sal.clients.budget import Budget, Stopped
 from lightning_sal.clients.replies import Failure, Reply
-from lightning_sal.clients.requests import Request
 from lightning_sal.datasets import UnreadableSample
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import get_task
 
 NO_ANSWER = "no answer: "
-LONGEST_WAIT = 60.0  # seconds, of the runner's own accord
-LONGEST_ASKED = 600.0  # seconds that a server may ask to wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +97,10 @@ class Runner:
         self.client, self.wording, self.output, self.budget = client, wording, output, budget
         self.limits, self.pictures, self.watch = limits, pictures, watch
         self.tally = Tally()
-        self._jitter = wait_random_exponential(multiplier=limits.backoff, max=LONGEST_WAIT)
+        self._asker = Asker(
+            client, budget, limits.per_minute, limits.timeout, retries=limits.retries, backoff=limits.backoff
+        )
         self._segmenter = ThreadPoolExecutor(1)  # one picture at a time, beside the requests
-        self._next_request = 0.0
         self._unanswered: list[tuple[Sample, str, list[str]]] = []
         self._useless: Counter[str] = Counter()  # kinds of reasons why the answers to samples could not be used
         self._reason = ""  # the last of any
@@ -145,7 +141,7 @@ class Runner:
         reason, responses = "", []
         for _ in range(self.limits.answers):
             try:
-                reply = await self._ask(request)
+                reply = await self._asker.ask(request)
             except Failure as failure:
                 return self._fail(sample, failure, responses)
             self._answered()
@@ -188,48 +184,6 @@ class Runner:
             if reply.truncated:
                 raise ValueError(f"cut off at the limit of tokens: raise --max-tokens; {error}") from error
             raise
-
-    async def _ask(self, request: Request) -> Reply:
-        """An answer, after as many attempts as it takes and is allowed.
-
-        Raises:
-            Failure: There was none.
-            Stopped: Nothing more is to be asked.
-        """
-        attempts = AsyncRetrying(
-            stop=stop_after_attempt(self.limits.retries + 1),
-            wait=self._wait,
-            retry=retry_if_exception(_worth_repeating),
-            reraise=True,
-        )
-        return await attempts(self._send, request)
-
-    async def _send(self, request: Request) -> Reply:
-        await self._turn()
-        async with self.budget.charged(request) as charge:
-            try:
-                async with asyncio.timeout(self.limits.timeout):
-                    charge.reply = await self.client.ask(request)
-            except TimeoutError:
-                raise Failure(f"no answer in {self.limits.timeout:g} s") from None
-            except Failure as failure:
-                charge.free = failure.free
-                raise
-        return charge.reply
-
-    async def _turn(self) -> None:
-        """Waits until the next request may be sent: they are evenly spread over each minute."""
-        if self.limits.per_minute is None:
-            return
-        loop = asyncio.get_running_loop()
-        start = max(loop.time(), self._next_request)
-        self._next_request = start + 60 / self.limits.per_minute
-        await asyncio.sleep(start - loop.time())
-
-    def _wait(self, state: RetryCallState) -> float:
-        failure = state.outcome.exception() if state.outcome else None
-        asked = failure.retry_after if isinstance(failure, Failure) and failure.retry_after else 0.0
-        return asked + self._jitter(state)
 
     def _reject(self, sample: Sample, reason: str, responses: list[str]) -> None:
         """Notes a sample that ends among the rejected.
@@ -292,7 +246,3 @@ class Runner:
 
 def _kind(reason: str) -> str:
     return reason.partition(":")[0]
-
-
-def _worth_repeating(error: BaseException) -> bool:
-    return isinstance(error, Failure) and error.passing and (error.retry_after or 0.0) <= LONGEST_ASKED

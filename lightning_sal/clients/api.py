@@ -1,7 +1,7 @@
 """Models behind an API: OpenAI-compatible servers by `openai`, Gemini by `google-genai`.
 
 Keys come from the environment, go into the client, and nowhere else: whatever a server or a library says of a failure is
-rid of them before anyone sees it, and of a reply too. Limits of time and retrying are left to the runner, which must count
+rid of them before anyone sees it, and of a reply too. Limits of time and retrying are left to whoever asks, who must count
 every attempt.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import os
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -20,10 +21,13 @@ from email.utils import parsedate_to_datetime
 from importlib.util import find_spec
 from typing import Any, Protocol
 
+from lightning_sal.clients import LOCAL
 from lightning_sal.clients.completions import no_json, read_reply, said_in
 from lightning_sal.clients.replies import Failure, Reply
 from lightning_sal.clients.requests import Request
 from lightning_sal.errors import UsageError
+
+log = logging.getLogger(__name__)
 
 HIDDEN = "<key>"
 
@@ -54,15 +58,19 @@ class OpenAIClient:
         model: Its name there.
         base_url: Address of another server than OpenAI's.
         max_tokens: Most tokens of an answer.
+        temperature: At which it is sampled; None for the server's own. A model that takes none is asked without, and a line
+            of the log says so.
     """
 
-    def __init__(self, model: str, base_url: str | None, max_tokens: int) -> None:
+    def __init__(self, model: str, base_url: str | None, max_tokens: int, temperature: float | None = None) -> None:
         _require("openai", "openai")
         import openai
 
         self.key = _key("OPENAI_API_KEY", optional=base_url is not None)
         self.model, self.base_url = model, base_url
         self._fields: dict[str, Any] = {"max_completion_tokens": max_tokens}
+        if temperature is not None:
+            self._fields["temperature"] = temperature
         self._adaptations = _adaptations(max_tokens)
         self._first: asyncio.Event | None = None
         self._client = openai.AsyncOpenAI(api_key=self.key or "none", base_url=base_url, max_retries=0, timeout=None)
@@ -117,6 +125,8 @@ class OpenAIClient:
             if fields != sent and re.search(names, message):
                 self._adaptations.remove(adaptation)
                 self._fields = fields
+                if "temperature" in sent and "temperature" not in fields:
+                    log.warning(f"{self.model} takes no temperature of {sent['temperature']:g}: it is asked without")
                 return True
         return False
 
@@ -143,6 +153,7 @@ def _adaptations(max_tokens: int) -> list[tuple[str, dict[str, Any]]]:
     return [
         ("max_(?:completion_)?tokens", {"max_completion_tokens": None, "max_tokens": max_tokens}),
         ("stream_options|include_usage", {"stream_options": None}),
+        ("temperature", {"temperature": None}),
         (
             rf"(?i){ask}.{{0,60}}\bstream|\bstream.{{0,60}}{ask}",
             {"stream": True, "stream_options": {"include_usage": True}},
@@ -157,16 +168,17 @@ class GeminiClient:
         model: Its name there.
         base_url: Address of another server than Google's.
         max_tokens: Most tokens of an answer, thoughts included.
+        temperature: At which it is sampled; None for its own.
     """
 
-    def __init__(self, model: str, base_url: str | None, max_tokens: int) -> None:
+    def __init__(self, model: str, base_url: str | None, max_tokens: int, temperature: float | None = None) -> None:
         _require("google.genai", "google-genai")
         from google import genai
         from google.genai import types
 
         self.key = _key("GEMINI_API_KEY", "GOOGLE_API_KEY")
         self.model, self._types = model, types
-        self._config = types.GenerateContentConfig(max_output_tokens=max_tokens)
+        self._config = types.GenerateContentConfig(max_output_tokens=max_tokens, temperature=temperature)
         options = types.HttpOptions(
             base_url=base_url,
             retry_options=types.HttpRetryOptions(attempts=1),  # unset, a broken connection is tried again, uncounted
@@ -211,16 +223,29 @@ _ENDS = (None, "STOP", "MAX_TOKENS")
 _PROVIDERS: dict[str, Callable[..., Client]] = {"gemini": GeminiClient}
 
 
-def make_client(model: str, base_url: str | None, max_tokens: int) -> Client:
-    """The client of a model: `gemini:NAME` by Gemini's API, any other name by OpenAI's.
+def make_client(
+    model: str, base_url: str | None, max_tokens: int, concurrency: int = 1, temperature: float | None = None
+) -> Client:
+    """The client of a model: `local:FOLDER` loads it here, `gemini:NAME` is Gemini's API, any other name OpenAI's.
+
+    Args:
+        model: Its name, folder or hub name.
+        base_url: Address of another server than that of the API.
+        max_tokens: Most tokens of an answer.
+        concurrency: Requests that are under way at once, of which a model that is loaded here makes a batch.
+        temperature: At which it is sampled; None for its own. One that is loaded here gives the likeliest answer.
 
     Raises:
         UsageError: A library or a key is missing.
     """
+    if model.startswith(LOCAL):
+        from lightning_sal.clients.local import LocalClient
+
+        return LocalClient(model.removeprefix(LOCAL), max_tokens, concurrency)
     prefix, _, name = model.partition(":")
     if prefix in _PROVIDERS and name:
-        return _PROVIDERS[prefix](name, base_url, max_tokens)
-    return OpenAIClient(model, base_url, max_tokens)
+        return _PROVIDERS[prefix](name, base_url, max_tokens, temperature)
+    return OpenAIClient(model, base_url, max_tokens, temperature)
 
 
 def scrub(text: str, key: str | None) -> str:

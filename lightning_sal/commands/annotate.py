@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_sal.clients import LOCAL
 from lightning_sal.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,10 +20,8 @@ if TYPE_CHECKING:
     from lightning_sal.annotation.runner import Tally
     from lightning_sal.annotation.samples import Sample
     from lightning_sal.annotation.wording import Wording
-    from lightning_sal.clients.api import Client
     from lightning_sal.clients.budget import Budget
 
-LOCAL = "local:"
 GO_ON = "the same command goes on from here"
 
 
@@ -43,6 +42,7 @@ def main(argv: list[str]) -> int:
     from lightning_sal.annotation.runner import Limits, Runner
     from lightning_sal.annotation.samples import list_samples
     from lightning_sal.annotation.wording import Wording
+    from lightning_sal.clients.api import make_client
     from lightning_sal.clients.budget import Budget, Estimate, Prices
 
     out = arguments.out
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
         return 0
     limits = Limits(**{field.name: getattr(arguments, field.name) for field in fields(Limits)})
     pictures = _picture_check(arguments)
-    client = _client(arguments)
+    client = make_client(arguments.model, arguments.base_url, arguments.max_tokens, arguments.concurrency)
     output = Output(out, retry_rejected=arguments.retry_rejected)
     runner = Runner(client, wording, output, budget, limits, pictures)
     try:
@@ -184,16 +184,6 @@ def _number(text: str) -> float:
 
 
 _number.__name__ = "number"
-
-
-def _client(arguments: argparse.Namespace) -> Client:
-    if arguments.model.startswith(LOCAL):
-        from lightning_sal.clients.local import LocalClient
-
-        return LocalClient(arguments.model.removeprefix(LOCAL), arguments.max_tokens, arguments.concurrency)
-    from lightning_sal.clients.api import make_client
-
-    return make_client(arguments.model, arguments.base_url, arguments.max_tokens)
 
 
 def _picture_check(arguments: argparse.Namespace) -> PictureCheck | None:

@@ -111,7 +111,7 @@ class Policy(nn.Module):
         An image that comes several times goes through the vision tower once, and not at all where the cache has it.
 
         Args:
-            images: For each conversation its images, at least one, (H, W, 3) uint8, in the order in which they are shown.
+            images: For each conversation its images, none or more, (H, W, 3) uint8, in the order in which they are shown.
             chats: The conversations.
             names: What messages name each by.
 
@@ -127,7 +127,7 @@ class Policy(nn.Module):
         patches = self.processor.image_processor(list(new.values()), return_tensors="pt") if new else {}
         new_grids = dict(zip(new, patches.get("image_grid_thw", ()), strict=True))
         grids = {key: kept.grid for key, kept in seen.items()} | new_grids
-        grid = torch.stack([grids[key] for key in keys])
+        grid = torch.stack([grids[key] for key in keys]) if keys else torch.empty(0, 3, dtype=torch.long)
         inputs = self._tokenized(chats, names, grid.split([len(shown) for shown in images]))
         mask = inputs["attention_mask"].bool()
         for name, length in zip(names, mask.sum(1).tolist(), strict=True):
@@ -147,7 +147,9 @@ class Policy(nn.Module):
                 if cache is not None:
                     cache.write(key, seen[key])
         per_image = iter([seen[key].features.to(on) for key in keys])
-        visual = tuple(torch.cat([next(per_image) for _ in shown]) for shown in images)
+        widths = [kept.features.shape[1] for kept in seen.values()] or [self.backbone.text_config.hidden_size]
+        no_image = torch.empty(0, widths[0], device=on)
+        visual = tuple(torch.cat([next(per_image) for _ in shown]) if shown else no_image for shown in images)
         return Prompts(inputs["input_ids"].to(on), mask.to(on), positions.to(on), following.to(on), visual, lengths)
 
     def encode_responses(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:

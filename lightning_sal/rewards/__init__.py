@@ -2,7 +2,9 @@
 
 from lightning_sal.inference.responses import Response
 from lightning_sal.rewards.alignment import Alignment
+from lightning_sal.rewards.answers import AnswerMatch
 from lightning_sal.rewards.controls import Brevity, Chance, Noise
+from lightning_sal.rewards.judge import LLMJudge
 from lightning_sal.rewards.regions import Annotated, Centred, Elsewhere, Regions
 from lightning_sal.rewards.terms import Correctness, Format, RewardTerm, Scores
 from lightning_sal.rewards.total import Reward, RewardBatch
@@ -10,12 +12,14 @@ from lightning_sal.rewards.total import Reward, RewardBatch
 __all__ = [
     "Alignment",
     "Annotated",
+    "AnswerMatch",
     "Brevity",
     "Centred",
     "Chance",
     "Correctness",
     "Elsewhere",
     "Format",
+    "LLMJudge",
     "Noise",
     "Regions",
     "Response",

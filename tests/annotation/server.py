@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 LEVELS = 5  # grey levels between two photographs of a test
+NO_IMAGE = -1  # the number of what is asked without one
 INPUT, OUTPUT = 700, 150  # tokens that it says a usual request took
 TITLES = {
     "rg": ("Scene Description", "Salient Area Identification and Explanation", "Final Conclusion"),
@@ -111,7 +112,7 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         gemini = "generateContent" in self.path
         texts, pictures, most = _gemini(body) if gemini else _openai(body)
-        image = image_number(pictures[0])
+        image = image_number(pictures[0]) if pictures else NO_IMAGE
         with self.model.lock:
             deed = self.model.next_deed(image)
             self.model.log.append(Asked(image, texts, pictures, deed, dict(self.headers), most))
