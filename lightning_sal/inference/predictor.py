@@ -19,8 +19,10 @@ import torch
 from lightning_sal.datasets.photographs import read_group
 from lightning_sal.files.loading import refuse_non_finite
 from lightning_sal.inference.responses import Prediction, gather, prediction_of
+from lightning_sal.inference.words import explain
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.prompts import Prompts
 from lightning_sal.samples import ImageGroup, Rollout
 from lightning_sal.segmenters.base import Segmenter, require_fit
 from lightning_sal.segmenters.named import load_segmenter
@@ -77,7 +79,12 @@ class Predictor:
         return cls(policy, _frozen(found, device), max_new_tokens)
 
     def __call__(
-        self, images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], task: str = "sod", question: str = ""
+        self,
+        images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        task: str = "sod",
+        question: str = "",
+        *,
+        explained: bool = False,
     ) -> Prediction:
         """The prediction for one photograph, or for several together as a CoSOD group.
 
@@ -85,6 +92,7 @@ class Predictor:
             images: File, or the files of a group.
             task: sod, sis, cosod, or your own as FILE.py:NAME.
             question: What is asked of them beside the task's instruction; empty for nothing.
+            explained: See `predict`.
 
         Raises:
             UnreadableSample: If a file is no image that can be read.
@@ -92,7 +100,7 @@ class Predictor:
         """
         files = [images] if isinstance(images, (str, os.PathLike)) else images
         group = read_group([os.fspath(file) for file in files], load_task(task).name)
-        return self.predict([replace(group, question=question)])[0]
+        return self.predict([replace(group, question=question)], explained=explained)[0]
 
     def require_fit(self, tasks: Iterable[str]) -> None:
         """Check that the segmenter takes the prompts of some tasks.
@@ -104,17 +112,27 @@ class Predictor:
             require_fit(self.segmenter, get_task(task).prompt_type, task)
 
     @torch.no_grad()
-    def predict(self, groups: Sequence[ImageGroup]) -> list[Prediction]:
+    def predict(self, groups: Sequence[ImageGroup], *, explained: bool = False) -> list[Prediction]:
         """One prediction a group; all go through the models together.
+
+        Args:
+            groups: B image groups.
+            explained: Whether the predictions say where each word came from, by their `maps` and `explanation`: two more
+                passes over the responses.
 
         Raises:
             ValueError: If a prompt is longer than the policy's limit, or an image too narrow for it.
         """
-        rollout = self.policy.sample(self.policy.encode(groups), self.max_new_tokens, temperature=0)
-        return self._predictions(groups, rollout)
+        prompts = self.policy.encode(groups)
+        rollout = self.policy.sample(prompts, self.max_new_tokens, temperature=0)
+        return self._predictions(groups, prompts, rollout, explained)
 
-    def stream(self, group: ImageGroup) -> Generator[str, None, Prediction]:
+    def stream(self, group: ImageGroup, *, explained: bool = False) -> Generator[str, None, Prediction]:
         """The response to one group as it grows, then its prediction, which is that of `predict`.
+
+        Args:
+            group: The image group.
+            explained: See `predict`.
 
         Yields:
             The text so far.
@@ -125,10 +143,19 @@ class Predictor:
         with torch.no_grad():
             prompts = self.policy.encode([group])
         rollout = yield from self.policy.stream(prompts, self.max_new_tokens)
-        return self._predictions([group], rollout)[0]
+        return self._predictions([group], prompts, rollout, explained)[0]
 
-    def _predictions(self, groups: Sequence[ImageGroup], rollout: Rollout) -> list[Prediction]:
-        return [prediction_of(response) for response in gather(groups, rollout, self.segmenter)]
+    def _predictions(
+        self, groups: Sequence[ImageGroup], prompts: Prompts, rollout: Rollout, explained: bool
+    ) -> list[Prediction]:
+        predictions = [prediction_of(response) for response in gather(groups, rollout, self.segmenter)]
+        if not explained:
+            return predictions
+        found = explain([each.answer for each in predictions], groups, rollout, self.policy, prompts)
+        return [
+            replace(each, maps=explanation.label_maps, explanation=explanation)
+            for each, explanation in zip(predictions, found, strict=True)
+        ]
 
 
 def _frozen(segmenter: Any, device: str) -> Any:

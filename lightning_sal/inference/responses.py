@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_sal.inference.maps import find_maps
+from lightning_sal.inference.words import Explanation
 from lightning_sal.objectives import token_confidence
 from lightning_sal.policy.policy import Policy
 from lightning_sal.policy.prompts import Prompts
@@ -71,6 +72,7 @@ class Prediction:
         prompt_masks: K boolean tensors of shape (E, H, W), one mask a prompt, of which `masks` is composed; None where they
             were not kept.
         maps: Attribution maps, as in `Response`; None where they were not asked for.
+        explanation: The maps of every word, sentence and label; None where it was not asked for.
 
     Raises:
         ValueError: If the confidence is NaN.
@@ -83,6 +85,7 @@ class Prediction:
     confidence: float
     prompt_masks: tuple[Tensor, ...] | None = None
     maps: tuple[tuple[Tensor, ...], ...] | None = None
+    explanation: Explanation | None = None
 
     def __post_init__(self) -> None:
         if math.isnan(self.confidence):
