@@ -28,6 +28,11 @@ ELSEWHERE = [
     (r"lightning-sal split .*sod=2640.*", "tests/datasets/test_splitting.py", "sod=2640,sis=2467,cosod=1262"),
     # Needs weights of real size: the same command runs there with the embedded ones.
     (r"(uv run )?lightning(-sal)? segment .*YxZhang/.*", "tests/commands/test_segment.py", "segment"),
+    # Needs a judge behind an API, and a policy of real size: every config is parsed there.
+    (r"(uv run )?lightning fit --config conf/alignment/\w+\.yaml", "tests/test_packaging.py", "CONFIGS"),
+    (r"(uv run )?lightning export runs/alignment-.*", "tests/commands/test_export.py", "export"),
+    # Another project's, which loads what is exported as transformers do.
+    (r"python -m lmms_eval .*", "tests/commands/test_export.py", "from_pretrained"),
     # Needs several GPUs or machines: the same strategies run there, on processes of a CPU that find each other as under
     # torchrun.
     (r"(uv run )?(torchrun|srun) .*", "tests/distributed/processes.py", "torchrun"),

@@ -38,6 +38,7 @@ def make_workspace(folder: Path) -> None:
         for letter, image in zip("abc", scene_group(SEED, "cosod", number).images, strict=True):
             _save(folder / f"groups/{name}/{letter}.jpg", image)
     _write_benchmarks(folder / "data")
+    _write_questions(folder / "data")
     for number, name in enumerate(("sft", "isr")):
         _write_responses(folder / "data", name, first=100 * (number + 1))
     shutil.copytree(ROOT / "conf", folder / "conf")
@@ -77,9 +78,27 @@ def _write_benchmarks(data: Path) -> None:
                 _save(data / name / f"binary/group{index}/{i}.png", 255 * masks[0].byte())
 
 
+def _write_questions(data: Path) -> None:
+    """Records of the form of Visual-CoT, with boxes in pixels."""
+    lines = []
+    for index in range(SAMPLES):
+        group = scene_group(SEED, "sod", index)
+        rows, columns = group.masks[0][0].any(1).nonzero().flatten(), group.masks[0][0].any(0).nonzero().flatten()
+        box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        _save(data / f"visual-cot/images/{index:04}.jpg", group.images[0])
+        line = {
+            "image": f"{index:04}.jpg",
+            "question": "What is it?",
+            "answer": "a thing",
+            "bboxs": [list(map(int, box))],
+        }
+        lines.append(line)
+    (data / "visual-cot/train.pixels.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
 def _write_responses(data: Path, name: str, first: int) -> None:
     lines = []
-    for task in TASKS:
+    for task in (name for name, task in TASKS.items() if "masks" in task.needs):  # of which there are scenes
         for index in range(first, first + 2 * SAMPLES):
             group = scene_group(SEED, task, index)
             images = [f"{name}/{task}-{index}-{i}.jpg" for i in range(len(group.images))]
