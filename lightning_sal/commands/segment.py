@@ -38,6 +38,7 @@ def main(argv: list[str]) -> int:
         "max_new_tokens": arguments.max_new_tokens,
         "max_pixels": arguments.max_pixels,
         "dtype": arguments.dtype,
+        "maps": arguments.maps or None,
     }
     folder = AnswerFolder(arguments.out, settings, arguments.overwrite)
     waiting = [source for source in sources if not folder.holds(*source)]
@@ -83,6 +84,12 @@ def _parser() -> argparse.ArgumentParser:
         help="an EVF-SAM2, folder or hub name; a .pt or .safetensors file of SAM2, for boxes and points; or your own as "
         "FILE.py:NAME; by default the embedded small EVF-SAM2",
     )
+    parser.add_argument(
+        "--maps",
+        action="store_true",
+        help="show in the gallery where each word, sentence and answer came from: attribution maps over the photograph, for "
+        "two more passes over each response",
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/segment"), help="by default %(default)s")
     parser.add_argument("--overwrite", action="store_true", help="delete the answers that are in the folder first")
     parser.add_argument("--batch-size", type=_positive, default=4, help="groups answered together; %(default)s")
@@ -108,7 +115,8 @@ def _answer(
         bar = progress.add_task("answers", total=len(waiting))
         for start in range(0, len(waiting), arguments.batch_size):
             part = waiting[start : start + arguments.batch_size]
-            for prediction in answered(predictor, list(_read(part, arguments.question, unanswered)), unanswered):
+            groups = list(_read(part, arguments.question, unanswered))
+            for prediction in answered(predictor, groups, unanswered, explained=arguments.maps):
                 folder.add(prediction)
             progress.advance(bar, len(part))
 
@@ -129,17 +137,19 @@ def _load(arguments: argparse.Namespace) -> Predictor:
     )
 
 
-def answered(predictor: Predictor, groups: Sequence[ImageGroup], unanswered: list[str]) -> list[Prediction]:
+def answered(
+    predictor: Predictor, groups: Sequence[ImageGroup], unanswered: list[str], *, explained: bool = False
+) -> list[Prediction]:
     """The predictions for some groups; one that the policy cannot take adds its line and leaves the others be."""
     import torch
 
     try:
-        return predictor.predict(groups) if groups else []
+        return predictor.predict(groups, explained=explained) if groups else []
     except torch.OutOfMemoryError as error:
         raise MemoryError("out of memory: set --batch-size or --max-pixels lower, or --dtype bfloat16") from error
     except ValueError as error:
         if len(groups) > 1:
-            return [prediction for group in groups for prediction in answered(predictor, [group], unanswered)]
+            return [each for group in groups for each in answered(predictor, [group], unanswered, explained=explained)]
         (group,), reason = groups, str(error)
         unanswered.append(reason if reason.startswith(group.paths[0]) else f"{group.paths[0]}: {reason}")
         return []

@@ -6,7 +6,6 @@ page needs no script, no network and nothing beside it.
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Sequence
 
@@ -17,7 +16,9 @@ from torch.nn.functional import interpolate, max_pool2d
 
 from lightning_sal.inference.responses import Prediction
 from lightning_sal.pages.drawing import colour
-from lightning_sal.pages.html import data_uri
+from lightning_sal.pages.explanation import STYLE as EXPLANATION_STYLE
+from lightning_sal.pages.explanation import explanation_html
+from lightning_sal.pages.html import data_uri, escaped
 from lightning_sal.tasks import SEMANTIC
 
 LONGEST_SIDE = 480  # pixels of an image on the page
@@ -60,7 +61,7 @@ def answer_html(prediction: Prediction, *, style: bool = True, longest_side: int
     """One prediction as a fragment of HTML that needs nothing beside it.
 
     Args:
-        prediction: A response, what it names, and its masks. All its texts are escaped.
+        prediction: A response, what it names, its masks, and its explanation if it has one. All its texts are escaped.
         style: Whether the fragment brings its style sheet; a page that holds many has it once, by `answer_style`.
         longest_side: Pixels of the longer side of an image on the page; smaller ones are not enlarged, their masks are.
 
@@ -78,14 +79,15 @@ def answer_html(prediction: Prediction, *, style: bool = True, longest_side: int
         "</div>",
         '<p class="expressions">',
         *(_expression(number, words) for number, words in numbered),
-        *(f"<b>{_escaped(words)}</b>" for words in prediction.expressions if not prediction.drawn),
+        *(f"<b>{escaped(words)}</b>" for words in prediction.expressions if not prediction.drawn),
         "</p>",
     ]
     if prediction.reason is not None:
-        parts.append(f'<p class="malformed">Malformed: {_escaped(prediction.reason)}</p>')
-        parts.append(f"<pre>{_escaped(prediction.text)}</pre>")
+        parts.append(f'<p class="malformed">Malformed: {escaped(prediction.reason)}</p>')
+        parts.append(f"<pre>{escaped(prediction.text)}</pre>")
     elif answer.reasoning:
         parts.append(f'<p class="think">{_reasoning(answer.reasoning, numbered)}</p>')
+    parts.append(explanation_html(prediction, longest_side))
     confidence = prediction.confidence
     parts.append(
         f'<p class="confidence">confidence {confidence:.2f}<i style="--confidence: {100 * confidence:.0f}%"></i></p>'
@@ -100,7 +102,7 @@ def answer_style(expressions: int) -> str:
         f'.answer:has(.expression[data-mask="{i}"]:is(:hover, :focus)) .mask[data-mask="{i}"] {{ opacity: 1 }}'
         for i in range(expressions)
     )
-    return " ".join((STYLE + "".join(lit)).split())
+    return " ".join((STYLE + EXPLANATION_STYLE + "".join(lit)).split())
 
 
 def _figure(image: Tensor, masks: Tensor, longest_side: int) -> str:
@@ -126,14 +128,9 @@ def _layer(mask: Tensor, number: int) -> Image.Image:
     return layer
 
 
-def _escaped(text: str) -> str:
-    """Text as HTML on one line; its line ends stay what they are."""
-    return html.escape(text).replace("\r", "&#13;").replace("\n", "&#10;")
-
-
 def _expression(number: int, words: str) -> str:
     r, g, b = colour(number)
-    shown = _escaped(words).replace(SEMANTIC, f"<small>{SEMANTIC}</small>", 1)
+    shown = escaped(words).replace(SEMANTIC, f"<small>{SEMANTIC}</small>", 1)
     return (
         f'<span class="expression" tabindex="0" data-mask="{number}" style="--colour: rgb({r} {g} {b})">{shown}</span>'
     )
@@ -143,7 +140,7 @@ def _reasoning(text: str, numbered: Sequence[tuple[int, str]]) -> str:
     """Reasoning with the titles of its steps set apart."""
     pieces = STEP.split(text)
     return "".join(
-        f"<b>{_escaped(piece)}</b>" if at % 2 else _marked(piece.strip(), numbered) for at, piece in enumerate(pieces)
+        f"<b>{escaped(piece)}</b>" if at % 2 else _marked(piece.strip(), numbered) for at, piece in enumerate(pieces)
     )
 
 
@@ -152,10 +149,10 @@ def _marked(text: str, numbered: Sequence[tuple[int, str]]) -> str:
     named = [(number, " ".join(words.replace(SEMANTIC, "").split())) for number, words in numbered]
     numbers = {name.lower(): number for number, name in reversed(named) if name}
     if not numbers:
-        return _escaped(text)
+        return escaped(text)
     longest_first = sorted(numbers, key=len, reverse=True)
     pattern = "|".join(r"\s+".join(map(re.escape, name.split())) for name in longest_first)
     return "".join(
-        _expression(numbers[" ".join(piece.lower().split())], piece) if at % 2 else _escaped(piece)
+        _expression(numbers[" ".join(piece.lower().split())], piece) if at % 2 else escaped(piece)
         for at, piece in enumerate(re.split(rf"(?i)(?<!\w)({pattern})(?!\w)", text))
     )

@@ -39,7 +39,7 @@ class AnswerFolder:
 
     Args:
         folder: New, empty, or written by this class.
-        settings: What the answers depend on, as plain values.
+        settings: What the answers depend on, as plain values; under `maps` whether they come with explanations.
         overwrite: Whether answers that are there are deleted first; files of others never are.
 
     Raises:
@@ -59,7 +59,8 @@ class AnswerFolder:
         subtitle = " · ".join(
             f"{name.replace('_', ' ')} {value}" for name, value in settings.items() if value is not None
         )
-        self.gallery = Gallery(folder, "What stands out", subtitle, len(self._done))
+        explained = bool(settings.get("maps"))
+        self.gallery = Gallery(folder, "What stands out", subtitle, len(self._done), explained=explained)
 
     def _open(self, settings: Mapping[str, Any], overwrite: bool) -> None:
         folder, stated = self.folder, self.folder / ANSWERS

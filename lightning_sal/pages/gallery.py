@@ -13,7 +13,7 @@ from lightning_sal.pages.html import page_head
 from lightning_sal.pages.prediction_files import append
 from lightning_sal.tasks import get_task
 
-A_PAGE = 200  # answers
+A_PAGE, EXPLAINED_A_PAGE = 200, 20  # answers
 MOST_EXPRESSIONS = 128  # whose masks light up
 
 STYLE = """
@@ -45,20 +45,22 @@ class Gallery:
         title: Of each page.
         subtitle: Below it.
         answers: How many of the answers in the pages are to be kept; what comes after them goes.
+        explained: Whether answers come with maps, a picture a word: a page then holds fewer of them.
 
     Raises:
         ValueError: The pages do not hold so many answers.
     """
 
-    def __init__(self, folder: Path, title: str, subtitle: str, answers: int = 0) -> None:
+    def __init__(self, folder: Path, title: str, subtitle: str, answers: int = 0, *, explained: bool = False) -> None:
         self.folder, self.title, self.subtitle, self.answers = folder, title, subtitle, answers
+        self._a_page = EXPLAINED_A_PAGE if explained else A_PAGE
         if answers:
-            page, kept = self._page((answers - 1) // A_PAGE), (answers - 1) % A_PAGE + 2
+            page, kept = self._page((answers - 1) // self._a_page), (answers - 1) % self._a_page + 2
             _keep_lines(page, kept)
 
     def add(self, prediction: Prediction) -> None:
         """Add one answer."""
-        number, at = divmod(self.answers, A_PAGE)
+        number, at = divmod(self.answers, self._a_page)
         page = self._page(number)
         if not at:
             if number:
@@ -70,7 +72,7 @@ class Gallery:
 
     def finish(self, unanswered: Sequence[str]) -> Path:
         """End the last page by a list of what was not answered, and why; gives the first page."""
-        last = self._page(max(0, self.answers - 1) // A_PAGE)
+        last = self._page(max(0, self.answers - 1) // self._a_page)
         if not self.answers:
             with whole(last) as part:
                 part.write_text(self._head(0), encoding="utf-8", errors="replace")

@@ -34,6 +34,11 @@ def page_head(title: str, style: str = "") -> str:
     )
 
 
+def escaped(text: str) -> str:
+    """Text as HTML on one line; its line ends stay what they are."""
+    return html.escape(text).replace("\r", "&#13;").replace("\n", "&#10;")
+
+
 def data_uri(image: Image.Image, kind: str = "JPEG", **options: object) -> str:
     """An image file inside an address; `options` are those of PIL's `save`."""
     buffer = io.BytesIO()
