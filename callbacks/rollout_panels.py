@@ -8,10 +8,11 @@ from textwrap import indent, wrap
 from typing import Any
 
 import lightning as L
-import torch
+import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_sal.pages.drawing import gallery, panel
+from lightning_sal.pages.map_panel import map_panel
 from lightning_sal.tasks.blocks import answer_on_a_line
 
 
@@ -20,8 +21,9 @@ class RolloutPanels(L.Callback):
 
     Where a project has no images, the words alone are drawn.
 
-    Adds an image `rollouts/<task>` and a text of the same name to each TensorBoard logger. A step that sampled nothing
-    (an SFT step) is passed over, and the next one that did is drawn in its place.
+    Adds an image `rollouts/<task>` and a text of the same name to each TensorBoard logger. Where attribution maps were
+    computed for a reward, an image `maps/<task>` shows each label of the answer over each image, on one scale a response. A
+    step that sampled nothing (an SFT step) is passed over, and the next one that did is drawn in its place.
 
     What it asks of others, and nothing more: after a step the module's `record`, where it has one, is None or has
 
@@ -30,7 +32,9 @@ class RolloutPanels(L.Callback):
     - `rewards.total`, (B,) rewards;
     - `rewards.reasons`, where there is one: name of a reward term -> B reasons, each a line or None;
     - where there are images: in each of `groups` the `images` (K tensors (H, W, 3) uint8) and `masks` (K boolean tensors
-      (N, H, W), or None), and `responses`, B objects with `masks`: the K predicted masks (N, H, W), or None.
+      (N, H, W), or None), and `responses`, B objects with `masks`: the K predicted masks (N, H, W), or None;
+    - where there are maps: in each of `responses` the `maps` (for each label K maps, before the ReLU) and in its
+      `answer.labels_at` where in the text each label stands.
 
     Args:
         every_n_steps: Optimisation steps from one drawing to the next, >= 1.
@@ -53,13 +57,14 @@ class RolloutPanels(L.Callback):
         boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         for task in dict.fromkeys(group.task for group in record.groups) if boards else ():
             rows = _in_turn(record.groups, task)[: self.max_groups]
-            picture = gallery([self._panel(record, row) for row in rows])
-            pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+            pictures = {"rollouts": [self._panel(record, row) for row in rows]}
+            if any(_maps(record, row) is not None for row in rows):
+                pictures["maps"] = [_map_panel(record, row) for row in rows]
             text = "\n\n".join(self._markdown(record, row) for row in rows)
             for board in boards:
-                board.add_image(
-                    f"rollouts/{task}", pixels.view(picture.height, picture.width, 3), step, dataformats="HWC"
-                )
+                for name, panels in pictures.items():
+                    pixels = np.asarray(gallery(panels))
+                    board.add_image(f"{name}/{task}", pixels, step, dataformats="HWC")
                 board.add_text(f"rollouts/{task}", text, step)
 
     def state_dict(self) -> dict[str, Any]:
@@ -90,6 +95,21 @@ def _in_turn(groups: Sequence[Any], task: str) -> list[int]:
             turns.append((seen[group.key], row))
             seen[group.key] += 1
     return [row for _, row in sorted(turns)]
+
+
+def _maps(record: Any, row: int) -> Any:
+    """The maps of the labels of a response, or None where none were computed."""
+    return getattr(record.responses[row], "maps", None) if getattr(record.groups[row], "images", ()) else None
+
+
+def _map_panel(record: Any, row: int) -> Any:
+    maps, title = _maps(record, row) or (), _headline(record, row)
+    if not maps:
+        return map_panel((), (), (), f"{title} · no map: there is no answer, or no reasoning to look through")
+    if not all(each.isfinite().all() for label in maps for each in label):
+        return map_panel((), (), (), f"{title} · no map: it is not finite")
+    labels = [record.rollout.texts[row][slice(*place)] for place in record.responses[row].answer.labels_at]
+    return map_panel(record.groups[row].images, maps, labels, title)
 
 
 def _headline(record: Any, row: int) -> str:

@@ -142,7 +142,7 @@ def legend(width: int, scale: Scale) -> Image.Image:
     width = max(width, NARROWEST)
     size = max(10, width // 36)
     font, line, half = ImageFont.load_default(size), round(1.4 * size), max(4, size // 2)
-    words = wrap(scale.words, int((width - 4) * len(scale.words) / max(1.0, font.getlength(scale.words))) or 1)
+    words = lines(scale.words, width - 4, font)
     page = Image.new("RGB", (width, 2 * half + (1 + len(words)) * line + 4), PAPER)
     ground = torch.zeros(2 * half, width, 3, dtype=torch.uint8)
     ground[half:] = 255
@@ -154,3 +154,9 @@ def legend(width: int, scale: Scale) -> Image.Image:
     for number, part in enumerate(words, 1):
         draw.text((2, top + number * line), part, INK, font)
     return page
+
+
+def lines(words: str, width: float, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, most: int = 8) -> list[str]:
+    """Words in lines of about so many pixels; what is more than so many lines gives way to an ellipsis."""
+    characters = int(width * len(words) / max(1.0, font.getlength(words)))
+    return wrap(words, max(4, characters), max_lines=most, placeholder="...")

@@ -77,6 +77,28 @@ def test_a_panel_and_a_text_a_task_at_the_steps_that_are_due(tmp_path):
     assert "    <answer>key2</answer>" in text
 
 
+def test_maps_are_drawn_where_they_were_computed(tmp_path, monkeypatch):
+    made = rollouts(("a", "a", "b", "c", "c"))
+    peak = torch.full((3, 3), -1.0)
+    peak[0, 2] = 0.25
+    made.responses[0].maps, made.responses[0].answer = ((peak,), (peak / 2,)), SimpleNamespace(labels_at=((8, 11), (11, 12)))
+    for row, maps in ((1, ()), (2, None), (3, ((torch.full((3, 3), torch.nan),),))):
+        made.responses[row].maps = maps
+    monkeypatch.setitem(fit.__globals__, "rollouts", lambda tasks: made)
+    events = fit(RolloutPanels(), [("a",)], tmp_path)
+    assert set(events.Tags()["images"]) == {"rollouts/a", "rollouts/b", "rollouts/c", "maps/a", "maps/c"}
+    pixels = {
+        task: np.asarray(Image.open(io.BytesIO(events.Images(f"maps/{task}")[0].encoded_image_string))).astype(int)
+        for task in "ac"
+    }
+    yellow = pixels["a"][..., 0] - pixels["a"][..., 2] > 60
+    top = yellow[: 30 + 176]  # the title, and the row of the first response
+    columns = np.nonzero(top.any(0))[0]
+    assert columns.min() > 8 + 176 / 2, "the peak is at the right of the image"
+    assert columns.max() < 8 + 176, "half of it, of the second label, is not yellow"
+    assert not (pixels["c"][..., 0] - pixels["c"][..., 2] > 60).any()
+
+
 def test_of_several_responses_to_a_prompt_the_first_of_each_come_first(tmp_path, monkeypatch):
     made = rollouts(("a",) * 6)
     for row, group in enumerate(made.groups):
