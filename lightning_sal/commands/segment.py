@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
         0 where all are answered, 1 where some could not be.
     """
     arguments = _parser().parse_args(argv)
-    sources = _sources(arguments.paths, arguments.task)
+    sources = _sources(arguments.paths, arguments.task, arguments.question)
 
     from lightning_sal.pages.answer_folder import AnswerFolder
 
@@ -155,7 +155,7 @@ def answered(
         return []
 
 
-def _sources(paths: Sequence[str], task: str | None) -> list[Source]:
+def _sources(paths: Sequence[str], task: str | None, question: str | None) -> list[Source]:
     """The groups that the paths name, or those that the package ships."""
     from lightning_sal.datasets.photographs import find_groups
     from lightning_sal.errors import UsageError
@@ -164,6 +164,8 @@ def _sources(paths: Sequence[str], task: str | None) -> list[Source]:
     try:
         shipped = [name for name in TASKS if (EXAMPLES / name).is_dir()]
         tasks = [load_task(task).name] if task else [SOD.name] if paths else shipped
+        if asking := [name for name in tasks if TASKS[name].has_question and not question]:
+            raise UsageError(f"{asking[0]} answers a question about each photograph: give --question")
         return [(name, group) for name in tasks for group in find_groups(paths or [str(EXAMPLES / name)], name)]
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error

@@ -41,23 +41,26 @@ class Clicks:
             gr.Warning(html.escape(reason))
         return list(pictures) if reasons else gr.skip(), strip(pictures)
 
-    def run(self, paths: list[str] | None, task: str, request: gr.Request) -> Iterator[tuple[Any, Any, Any]]:
+    def run(
+        self, paths: list[str] | None, task: str, question: str | None, explained: bool, request: gr.Request
+    ) -> Iterator[tuple[Any, Any, Any]]:
         """Finished answers, the one that is being written, and the button of the download, whenever one of them changes."""
         visitor = visitor_of(dict(request.cookies))
         try:
             with TemporaryDirectory(dir=get_upload_folder()) as place:
                 archive = Archive(Path(place), list(self.predictors))
-                yield from self._answers(read_groups(paths or [], task, self.bounds), archive, visitor)
+                groups = read_groups(paths or [], task, self.bounds, question or "")
+                yield from self._answers(groups, archive, visitor, explained)
         except ValueError as error:
             raise gr.Error(html.escape(str(error)), print_exception=False) from error
 
     def _answers(
-        self, groups: Iterator[ImageGroup], archive: Archive, visitor: str | None
+        self, groups: Iterator[ImageGroup], archive: Archive, visitor: str | None, explained: bool
     ) -> Iterator[tuple[Any, Any, Any]]:
         shown = ""
         yield shown, "", gr.DownloadButton(interactive=False)
         for group in groups:
-            for texts, predictions in stream(self.predictors, group):
+            for texts, predictions in stream(self.predictors, group, explained=explained):
                 if predictions is None:
                     yield gr.skip(), unfinished(group, texts), gr.skip()
                 else:

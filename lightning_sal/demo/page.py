@@ -27,6 +27,7 @@ KNOWS_SCENES = (
     "The embedded model knows scenes of coloured shapes alone and is wrong on photographs: take an example, or start the "
     "page with a model of your own."
 )
+LONGEST_QUESTION = 500  # characters
 EXAMPLES = Path(__file__).parents[1] / "tiny" / "examples"
 CARDS = '<div class="cards">${value}</div>'
 CSS = Path(__file__).with_name("page.css")
@@ -50,27 +51,8 @@ def build(predictors: Mapping[str, Predictor], bounds: Bounds, visitors: Visitor
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.HTML(_head(predictors, note), elem_id="head", apply_default_css=False)
         with gr.Row():
-            with gr.Column(scale=3):
-                photographs = gr.File(
-                    label="Photographs", file_count="multiple", file_types=sorted(SUFFIXES), height=212
-                )
-                pictures = gr.HTML(elem_id="pictures", apply_default_css=False)
-                example = gr.Dataset(
-                    label="Or take an example",
-                    components=[gr.HTML(visible=False)],
-                    samples=cards,
-                    type="index",
-                    elem_id="examples",
-                )
-            with gr.Column(scale=2):
-                task = gr.Radio(
-                    [(f"{of.title[:1].upper()}{of.title[1:]}", name) for name, of in tasks.items()],
-                    value=next(iter(tasks)),
-                    label="Task",
-                    info=_info(tasks.values()),
-                )
-                go = gr.Button("Show what stands out", variant="primary")
-                download = gr.DownloadButton("Download the masks", interactive=False)
+            photographs, pictures, example = _photographs(cards)
+            task, question, explained, go, download = _controls(tasks)
         answers = gr.HTML(elem_id="answers", html_template=CARDS, apply_default_css=False)
         current = gr.HTML(elem_id="current", html_template=CARDS, apply_default_css=False)
         example.click(
@@ -84,11 +66,57 @@ def build(predictors: Mapping[str, Predictor], bounds: Bounds, visitors: Visitor
         photographs.change(
             clicks.check, photographs, [photographs, pictures], show_progress="hidden", api_visibility="private"
         )
-        go.click(
-            clicks.run, [photographs, task], [answers, current, download], show_progress_on=current, concurrency_limit=1,
+        task.change(
+            lambda name: gr.Textbox(visible=tasks[name].has_question),
+            task,
+            question,
+            queue=False,
+            show_progress="hidden",
             api_visibility="private",
-        )  # fmt: skip
+        )
+        go.click(
+            clicks.run,
+            [photographs, task, question, explained],
+            [answers, current, download],
+            show_progress_on=current,
+            concurrency_limit=1,
+            api_visibility="private",
+        )
     return page.queue(max_size=bounds.waiting)
+
+
+def _photographs(cards: list[list[str]]) -> tuple[gr.File, gr.HTML, gr.Dataset]:
+    """The column of what is answered: uploads, what they show, and examples."""
+    with gr.Column(scale=3):
+        photographs = gr.File(label="Photographs", file_count="multiple", file_types=sorted(SUFFIXES), height=212)
+        pictures = gr.HTML(elem_id="pictures", apply_default_css=False)
+        example = gr.Dataset(
+            label="Or take an example",
+            components=[gr.HTML(visible=False)],
+            samples=cards,
+            type="index",
+            elem_id="examples",
+        )
+    return photographs, pictures, example
+
+
+def _controls(tasks: Mapping[str, Task]) -> tuple[gr.Radio, gr.Textbox, gr.Checkbox, gr.Button, gr.DownloadButton]:
+    """The column of how it is answered: the task, its question if it has one, whether to explain, and the buttons."""
+    first = next(iter(tasks))
+    with gr.Column(scale=2):
+        task = gr.Radio(
+            [(f"{of.title[:1].upper()}{of.title[1:]}", name) for name, of in tasks.items()],
+            value=first,
+            label="Task",
+            info=_info(tasks.values()),
+        )
+        question = gr.Textbox(label="Question", max_length=LONGEST_QUESTION, visible=tasks[first].has_question)
+        explained = gr.Checkbox(
+            label="Where each word came from", info="Maps over the photographs; each answer takes longer."
+        )
+        go = gr.Button("Show what stands out", variant="primary")
+        download = gr.DownloadButton("Download the masks", interactive=False)
+    return task, question, explained, go, download
 
 
 def _offered(predictors: Iterable[Any]) -> dict[str, Task]:

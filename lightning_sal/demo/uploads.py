@@ -82,13 +82,14 @@ def check_uploads(paths: Sequence[str], bounds: Bounds) -> tuple[dict[str, Image
     return pictures, reasons
 
 
-def read_groups(paths: Sequence[str], task: str, bounds: Bounds) -> Iterator[ImageGroup]:
+def read_groups(paths: Sequence[str], task: str, bounds: Bounds, question: str = "") -> Iterator[ImageGroup]:
     """Read photographs as image groups, each when its turn comes: all in one for CoSOD, each its own for SOD and SIS.
 
     Args:
         paths: The uploaded files; their names alone get into the groups.
-        task: sod, sis or cosod.
+        task: Name of a task.
         bounds: What is taken at most.
+        question: What is asked of each, where the task has a question.
 
     Raises:
         ValueError: At once where there are too few or too many photographs, later where one cannot be used; the message
@@ -96,18 +97,21 @@ def read_groups(paths: Sequence[str], task: str, bounds: Bounds) -> Iterator[Ima
     """
     if not paths:
         raise ValueError("There is no photograph yet: drop one, or take an example.")
-    several = get_task(task).several
+    several, asks = get_task(task).several, get_task(task).has_question
+    if asks and not question.strip():
+        raise ValueError("There is no question yet: write what you want to know of the photograph.")
     if several and len(paths) < 2:
         raise ValueError("Co-salient objects are what several photographs share: add at least one more.")
     if len(paths) > bounds.images:
         raise ValueError(f"{len(paths)} photographs are more than the {bounds.images} that one run takes.")
     groups = [paths] if several else [[path] for path in paths]
-    return (_read_group(files, task, bounds) for files in groups)
+    return (_read_group(files, task, bounds, question.strip() if asks else "") for files in groups)
 
 
-def _read_group(paths: Sequence[str], task: str, bounds: Bounds) -> ImageGroup:
+def _read_group(paths: Sequence[str], task: str, bounds: Bounds, question: str) -> ImageGroup:
     names = tuple(Path(path).name for path in paths)
-    return ImageGroup(names[0], task, tuple(read_upload(path, bounds) for path in paths), paths=names)
+    images = tuple(read_upload(path, bounds) for path in paths)
+    return ImageGroup(names[0], task, images, paths=names, question=question)
 
 
 def _pixels(file: Path) -> float:

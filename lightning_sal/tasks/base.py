@@ -82,6 +82,8 @@ class Task(ABC):
 
     needs: ClassVar[frozenset[str]] = frozenset()
     """Fields of an `ImageGroup` without which an answer cannot be measured."""
+    has_question: ClassVar[bool] = False
+    """Whether each sample has a question of its own, without which it cannot be answered."""
     prompt_type: ClassVar[type | None] = None
     """What a segmenter is asked by: `str` for words, `VisualPrompt`, or None where no segmenter is asked."""
     masks_per_image: ClassVar[int | None] = 0
@@ -175,6 +177,8 @@ class Task(ABC):
         Raises:
             ValueError: It has not; the line names the sample and what is missing.
         """
+        if self.has_question and not group.question:
+            raise ValueError(f"{group.key}: {self.name} needs a question and this sample has none; give its question")
         if missing := [name for name in sorted(self.needs) if getattr(group, name) is None]:
             raise ValueError(
                 f"{group.key}: {self.name} needs {missing[0]} and this sample has none; give its {missing[0]}"

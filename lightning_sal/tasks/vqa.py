@@ -52,6 +52,7 @@ class TextTask(Task):
     """
 
     needs = frozenset({"reference"})
+    has_question = True
 
     def parse(self, text: str) -> Text:
         """See `Task.parse`."""
@@ -76,12 +77,6 @@ class TextTask(Task):
         if read.reason or read.text != answer.text:
             raise ValueError(f"no {self.name} response from these parts: {read.reason or 'they are read otherwise'}")
         return text
-
-    def require(self, group: ImageGroup) -> None:
-        """See `Task.require`; a question is needed too."""
-        super().require(group)
-        if not group.question:
-            raise ValueError(f"{group.key}: {self.name} needs a question and this sample has none; give its question")
 
     def agrees(self, answer: Text, group: ImageGroup) -> bool | None:
         """Whether the answer matches the reference."""

@@ -139,6 +139,7 @@ def test_what_cannot_be_run_is_one_line_before_any_work(photos, loaded, capsys):
         (["photos/none"], "photos/none: there is no image there"),
         (["gone"], "gone: there is no such image file or folder"),
         (["photos/*.gif"], "photos/*.gif: no file or folder fits this pattern"),
+        (["photos", "--task", "vqa"], "vqa answers a question about each photograph: give --question"),
     ):
         assert main(["segment", *argv]) == 2
         assert capsys.readouterr().err.startswith(f"lightning: error: {message}")

@@ -25,14 +25,16 @@ def png(width: int, height: int) -> bytes:
 class Says:
     """A model that says these texts one after the other, then finds the left half of every image.
 
-    Between the first and the second it waits for `go`.
+    Between the first and the second it waits for `go`. `asked` is the question of the last group, and whether it was to
+    explain.
     """
 
     def __init__(self, *texts: str) -> None:
-        self.texts, self.go = texts, threading.Event()
+        self.texts, self.go, self.asked = texts, threading.Event(), None
         self.go.set()
 
-    def stream(self, group):
+    def stream(self, group, *, explained=False):
+        self.asked = (group.question, explained)
         for number, text in enumerate(self.texts):
             if number == 1:
                 assert self.go.wait(60)

@@ -176,6 +176,42 @@ def test_photographs_are_answered_and_an_expression_lights_its_mask(open_page, t
     assert_masks(download(page, tmp_path), expected)
 
 
+def test_pointing_at_a_word_shows_where_it_came_from(open_page, tiny):
+    page = open_page("one")
+    upload(page, SOD[0])
+    page.get_by_label("Where each word came from").check()
+    run(page, 1)
+    prediction = tiny(SOD[0], "sod", explained=True)
+    page.locator("#answers summary").click()
+    words = page.locator("#answers .word")
+    assert words.all_inner_texts() == [part.text for part in prediction.explanation.words]
+    shown = "word => getComputedStyle(word, '::after').backgroundImage"
+    assert words.nth(1).evaluate(shown) == "none"
+    words.nth(1).hover()
+    assert words.nth(1).evaluate(shown).startswith('url("data:image/png')
+    assert words.nth(2).evaluate(shown) == "none"
+    page.keyboard.press("Tab")
+    words.nth(2).focus()
+    assert words.nth(2).evaluate(shown).startswith('url("data:image/png')
+
+
+def test_a_question_is_asked_of_a_task_that_has_one(open_page, says):
+    page = open_page("slow")
+    upload(page, SOD[0])
+    page.locator("#pictures img").wait_for()
+    field = page.get_by_label("Question", exact=True)
+    assert not field.is_visible()
+    page.get_by_label("Visual question answering").check()
+    field.wait_for()
+    page.get_by_role("button", name="Show what stands out").click()
+    page.get_by_text("There is no question yet").wait_for()
+    field.fill("What stands out?")
+    run(page, 1)
+    assert says.asked == ("What stands out?", False)
+    page.get_by_label("Salient object detection", exact=True).check()
+    field.wait_for(state="hidden")
+
+
 def test_two_models_answer_side_by_side(open_page, tiny, tmp_path):
     page = open_page("two")
     upload(page, *SOD)

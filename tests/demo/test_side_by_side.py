@@ -31,6 +31,13 @@ def test_models_answer_in_turns_and_the_predictions_come_last():
     assert list(found) == ["short", "long"]
 
 
+@pytest.mark.parametrize("explained", [False, True])
+def test_models_explain_when_they_are_told_to(explained):
+    says = Says("a", "b")
+    list(stream({"m": says}, group(), explained=explained))
+    assert says.asked == ("", explained)
+
+
 @pytest.mark.parametrize(
     ("models", "folders"), [(["tiny"], [""]), (["tiny", "runs/a b/last.ckpt"], ["1-tiny/", "2-runs_a_b_last.ckpt/"])]
 )

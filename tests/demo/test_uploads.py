@@ -134,6 +134,14 @@ def test_numbers_of_photographs_are_checked_before_any_is_read(number, task, mes
         read_groups(["there is no such file"] * number, task, BOUNDS)
 
 
+def test_a_question_is_asked_where_the_task_has_one(photograph):
+    with pytest.raises(ValueError, match="There is no question yet"):
+        read_groups(["there is no such file"], "vqa", BOUNDS, " ")
+    paths = [photograph("a.png"), photograph("b.png")]
+    assert [group.question for group in read_groups(paths, "vqa", BOUNDS, " What is it? ")] == ["What is it?"] * 2
+    assert [group.question for group in read_groups(paths, "sod", BOUNDS, "left from before")] == ["", ""]
+
+
 @pytest.mark.parametrize("name", ["megabytes", "images", "megapixels", "waiting"])
 def test_a_bound_below_one_is_refused(name):
     with pytest.raises(ValueError, match=f"--max-{name} is 0: give 1 or more"):
