@@ -130,7 +130,7 @@ def test_a_visitor_has_what_he_uploads_and_what_is_made_of_it_alone(visitor, oth
     done, output = visitor.ask("check", [[of(path)]])
     assert done
     assert "mine.png" in output["data"][1]
-    done, output = visitor.ask("run", [[of(path)], "sod"])
+    done, output = visitor.ask("run", [[of(path)], "sod", "", False])
     assert done
     archive = output["data"][2]["value"]["path"]
     assert visitor.file(path).content == picture("blue")
@@ -138,7 +138,7 @@ def test_a_visitor_has_what_he_uploads_and_what_is_made_of_it_alone(visitor, oth
         assert "predictions.jsonl" in files.namelist()
     for theirs in (path, archive):
         assert other.file(theirs).status_code == 403
-        for function, more in (("check", []), ("run", ["sod"])):
+        for function, more in (("check", []), ("run", ["sod", "", False])):
             assert other.join(function, [[of(theirs)], *more])[0].status_code == 403
 
 
@@ -162,7 +162,7 @@ def test_examples_are_everyones(visitor):
     (path,) = [file["path"] for file in answer]
     assert Path(path).is_relative_to(EXAMPLES)
     assert visitor.file(path).content == Path(path).read_bytes()
-    assert visitor.ask("run", [[of(path)], "sod"])[0]
+    assert visitor.ask("run", [[of(path)], "sod", "", False])[0]
 
 
 KINDS = ["image", "image without a suffix", "link", "way up", "file address", "text", "pipe", "folder", "endless"]
@@ -196,7 +196,7 @@ def test_nothing_else_on_the_disk_is_read(kind, visitor, uploads, tmp_path):
         "in what is the visitor's": [of(mine, more=of(path))],
     }
     for photographs in questions.values():
-        for function, more in (("check", []), ("run", ["sod"])):
+        for function, more in (("check", []), ("run", ["sod", "", False])):
             answer, _ = visitor.join(function, [photographs, *more])
             assert answer.status_code == 403
             assert answer.json() == {
