@@ -14,6 +14,7 @@ from lightning_sal.inference.maps import LabelMaps
 from lightning_sal.metrics.faithfulness import FaithfulnessCurves, InsertionDeletion
 from lightning_sal.metrics.localisation import EnergyPointingGame, PointingGame
 from lightning_sal.rewards.regions import Annotated
+from lightning_sal.tasks import Measure
 
 
 class Measures:
@@ -26,7 +27,7 @@ class Measures:
     def __init__(self) -> None:
         self.energy, self.pointing, self.faithfulness = EnergyPointingGame(), PointingGame(), InsertionDeletion()
 
-    def add(self, maps: LabelMaps, pictures: Pictures, regions: Sequence[Tensor], ends: Tensor) -> None:
+    def add(self, maps: LabelMaps, pictures: Pictures, regions: Sequence[Tensor], ends: Tensor) -> dict[str, float]:
         """Add a response.
 
         Args:
@@ -34,16 +35,24 @@ class Measures:
             pictures: Of its case.
             regions: K masks (H, W), as `regions_of` gives them; none where they are unknown.
             ends: (2,) scores of the blank and the whole picture.
+
+        Returns:
+            Its own values.
         """
         images, points = pictures.case.group.images, self.faithfulness.points
-        for map, region in zip(on_pixels(maps, images, positive=True) if regions else (), regions, strict=True):
-            if region.any():  # an image without an object has no share, and nothing to point at
-                self.energy.update(map[None], region[None])
-                self.pointing.update(map[None], region[None])
+        heavy = on_pixels(maps, images, positive=True) if regions else ()
+        # An image without an object has no share, and nothing to point at
+        pointed = [pair for pair in zip(heavy, regions, strict=True) if pair[1].any()]
         ranked = on_pixels(maps, images)
         deletion = pictures.scores(pictures.between(ranked, points, "deletion"))
         insertion = pictures.scores(pictures.between(ranked, points, "insertion"))
-        self.faithfulness.update(deletion[None], insertion[None], ends[:1], ends[1:])
+        own = Measures()
+        for measures in (self, own):
+            for map, region in pointed:
+                measures.energy.update(map[None], region[None])
+                measures.pointing.update(map[None], region[None])
+            measures.faithfulness.update(deletion[None], insertion[None], ends[:1], ends[1:])
+        return own.values()
 
     def values(self) -> dict[str, float]:
         """Name -> mean; those of regions only where some are known."""
@@ -55,6 +64,17 @@ class Measures:
     def curves(self) -> FaithfulnessCurves:
         """The mean curves."""
         return self.faithfulness.curves()
+
+
+def columns() -> dict[str, Measure]:
+    """Name -> what each of the values is, in the order of a table."""
+    found = {name: Measure(name.replace("_", " "), reported=True) for name in ("energy_pointing_game", "pointing_game")}
+    for curve in ("deletion", "insertion"):
+        lower = curve == "deletion"
+        for percent in (f"{100 * share:g}" for share in InsertionDeletion().shares):
+            found[f"{curve}_{percent}"] = Measure(f"{curve} {percent} %", lower_is_better=lower, reported=True)
+        found[f"{curve}_auc"] = Measure(f"{curve} area", lower_is_better=lower, reported=True)
+    return found | {"undefined": Measure("undefined", lower_is_better=True)}
 
 
 def regions_of(case: Case) -> tuple[Tensor, ...]:
