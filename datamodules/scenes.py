@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from lightning_sal.datamodules.base import ImageGroupsDataModule
-from lightning_sal.datasets.scenes import SCENES, SceneGroups
+from lightning_sal.datasets.scenes import HELD_OUT, SCENES, SceneGroups
 
 _TASKS = {"sod": 1, "sis": 1, "cosod": 1}
 _ANNOTATED_SEED = 1
-_EVALUATION_SEED = {"val": 1_000_003, "test": 2_000_003}
 
 
 class ScenesDataModule(ImageGroupsDataModule):
@@ -68,7 +67,7 @@ class ScenesDataModule(ImageGroupsDataModule):
         return [task for task, weight in self.tasks.items() if weight]
 
     def evaluation_dataset(self, split: str) -> SceneGroups | None:
-        return self._scenes(_EVALUATION_SEED[split], size=self.sizes[split]) if self.sizes[split] else None
+        return self._scenes(HELD_OUT[split], size=self.sizes[split]) if self.sizes[split] else None
 
     def _scenes(self, seed: int, **options: Any) -> SceneGroups:
         return SceneGroups(seed, self.tasks, group_size=self.group_size, **options)

@@ -16,6 +16,8 @@ SCENES: dict[str, Callable[..., ImageGroup]] = {
     "vqa": question_group,
 }
 """Task -> what makes a group of it from `seed`, `index`, `annotated` and `mistakes`."""
+HELD_OUT = {"val": 1_000_003, "test": 2_000_003}
+"""Split -> the seed of the scenes that nothing is trained on."""
 
 
 class SceneGroups:

@@ -87,6 +87,16 @@ class Backbone:
         """Layer -> the linear map from what its heads saw to what it adds to the hidden states."""
         return [layer.self_attn.o_proj for layer in self.language_model.layers]
 
+    @property
+    def norms(self) -> list[nn.RMSNorm]:
+        """All norms of the language model."""
+        return [module for module in self.language_model.modules() if isinstance(module, nn.RMSNorm)]
+
+    @property
+    def gates(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Layer -> what the gate of its MLP goes through, and the linear map behind the gated product."""
+        return [(layer.mlp.act_fn, layer.mlp.down_proj) for layer in self.language_model.layers]
+
     def is_image(self, ids: Tensor) -> Tensor:
         """True where an id stands for a visual token."""
         return ids == self.model.config.image_token_id
@@ -172,9 +182,23 @@ class Backbone:
         finally:
             hook.remove()
 
+    @contextmanager
+    def before_layer(self, number: int, through: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        """Inside, the (P, S, C) hidden states that each reading gives to a layer go through a function first."""
+        layer = self.language_model.layers[number]
+        hook = layer.register_forward_pre_hook(lambda _, given: (through(given[0]), *given[1:]))
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """What hidden states behind the last norm are multiplied by for the logit of an id: ids -> (..., C)."""
+        return self.model.lm_head.weight[ids]
+
     def directions(self, ids: Tensor) -> Tensor:
         """What hidden states, divided by their RMS, are multiplied by for the logit of an id: ids -> (..., C)."""
-        return self.model.lm_head.weight[ids] * self.language_model.norm.weight
+        return self.rows(ids) * self.language_model.norm.weight
 
     def rms(self, states: Tensor) -> Tensor:
         """(..., C) -> (..., 1), as the last norm divides by it."""

@@ -222,6 +222,18 @@ class Policy(nn.Module):
             **self.backbone.deep_features(prompts, responses * steps),
         }
 
+    @contextmanager
+    def reading(self, prompts: Prompts, tokens: Tensor, mask: Tensor) -> Iterator[dict[str, Any]]:
+        """Inside, the policy is as it samples; gives what `Backbone.read` gets to read responses as `score` does.
+
+        Args:
+            prompts: P prompts.
+            tokens: (P G, T) response tokens, the G responses to a prompt side by side.
+            mask: (P G, T) bool, True on response tokens.
+        """
+        with self._sampling_mode():
+            yield self._behind(prompts, tokens, mask)
+
     @torch.no_grad()
     def attribute(
         self,
@@ -248,11 +260,9 @@ class Policy(nn.Module):
         Returns:
             Of each response and span the maps of the prompt's images, (rows, columns) float32 on the CPU, before the ReLU.
         """
-        with self._sampling_mode():
-            return attribute(
-                self.backbone, prompts, tokens, self._behind(prompts, tokens, mask), spans, reasoning,
-                convention=convention, attention_only=attention_only,
-            )  # fmt: skip
+        how: dict[str, Any] = {"convention": convention, "attention_only": attention_only}
+        with self.reading(prompts, tokens, mask) as read:
+            return attribute(self.backbone, prompts, tokens, read, spans, reasoning, **how)
 
     def pieces(self, tokens: Sequence[int]) -> list[bytes]:
         """The bytes that each token of a response leaves in its text; none for the end of turn."""
