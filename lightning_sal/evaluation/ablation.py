@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -17,6 +17,7 @@ from typing import Any
 from lightning_sal.evaluation.comparison import Sample, heading_of, paired_difference, read_arms, summary, tasks_of
 from lightning_sal.files.reading import parse_yaml, read_text
 from lightning_sal.files.writing import whole
+from lightning_sal.rewards import Correctness
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +95,16 @@ def read_arm(folders: Sequence[Path]) -> Arm:
 def rows(arms: Mapping[str, Arm]) -> tuple[list[str], list[list[str]]]:
     """Heads and rows of the table; the first arm is what the others are compared with.
 
-    Values are means over seeds with their standard error. The difference in exact answers is paired over the held-out
-    samples, each averaged over seeds first, and left out where an arm has other samples than the first.
+    Values are means over seeds with their standard error. A difference, of exact answers or of the term of the reward to
+    its left, is paired over the held-out samples, each averaged over seeds first, and left out where an arm has other
+    samples than the first.
     """
     everything = [sample for arm in arms.values() for run in arm.samples for sample in run]
     tasks = tasks_of(everything)
     heads = ["arm", "exact %", "difference", *(f"{task} exact %" for task in tasks)]
     heads += [*(f"{task} {heading_of(everything, task)}" for task in tasks), "reward"]
+    terms = [term for term in dict.fromkeys(t for s in everything for t in s.terms) if term != Correctness.name]
+    heads += [head for term in terms for head in (term, "difference")]
     heads += ["s an RL step", "s an SFT step", "peak GB", "responses a prompt", "minutes"]
     first = next(iter(arms.values()))
     table = []
@@ -111,6 +115,9 @@ def rows(arms: Mapping[str, Arm]) -> tuple[list[str], list[list[str]]]:
         cells += [_mean([100 * m[f"exact/{t}"] for m in means if f"exact/{t}" in m], 1) for t in tasks]
         cells += [_mean([fmean(s.correctness for s in run[t]) for run in by_task if run[t]], 3) for t in tasks]
         cells += [_mean([m["reward"] for m in means], 3)]
+        for term in terms:
+            cells += [_mean([m[f"reward/{term}"] for m in means if f"reward/{term}" in m], 3)]
+            cells += [_difference(arm, first, lambda sample, term=term: sample.terms.get(term), 3)]
         for key, scale, digits in (
             ("rl_seconds", 1, 2),
             ("sft_seconds", 1, 2),
@@ -166,13 +173,24 @@ def _mean(values: Sequence[float], digits: int) -> str:
     return f"{fmean(values):.{digits}f}{error}"
 
 
-def _difference(arm: Arm, first: Arm) -> str:
+def _difference(
+    arm: Arm,
+    first: Arm,
+    of: Callable[[Sample], float | None] = lambda sample: 100 * float(sample.exact),
+    digits: int = 1,
+) -> str:
+    """Mean difference to the first arm, paired over the held-out samples, each averaged over seeds first, and its error."""
     keys = [[sample.key for sample in run] for run in (*arm.samples, *first.samples)]
     if arm is first or any(each != keys[0] for each in keys):
         return ""
-    ours, theirs = (
-        [100 * fmean(float(sample.exact) for sample in column) for column in zip(*each.samples, strict=True)]
-        for each in (arm, first)
-    )
+    columns = [
+        [[of(sample) for sample in column] for column in zip(*each.samples, strict=True)] for each in (arm, first)
+    ]
+    whole = [
+        pair for pair in zip(*columns, strict=True) if all(value is not None for column in pair for value in column)
+    ]
+    if not whole:
+        return ""
+    ours, theirs = ([fmean(column) for column in side] for side in zip(*whole, strict=True))
     mean, error = paired_difference(ours, theirs)
-    return f"{mean:+.1f} ± {error:.1f}"
+    return f"{mean:+.{digits}f} ± {error:.{digits}f}"

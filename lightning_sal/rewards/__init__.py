@@ -1,7 +1,7 @@
 """What a response is worth: correctness, format, alignment, and the weighted sum of such terms."""
 
 from lightning_sal.inference.responses import Response
-from lightning_sal.rewards.alignment import Alignment
+from lightning_sal.rewards.alignment import Alignment, MapTerm, Pointing
 from lightning_sal.rewards.answers import AnswerMatch
 from lightning_sal.rewards.controls import Brevity, Chance, Noise
 from lightning_sal.rewards.judge import LLMJudge
@@ -20,7 +20,9 @@ __all__ = [
     "Elsewhere",
     "Format",
     "LLMJudge",
+    "MapTerm",
     "Noise",
+    "Pointing",
     "Regions",
     "Response",
     "Reward",

@@ -5,14 +5,16 @@ Legend: B responses, K images of a group of H x W pixels, E labels of an answer,
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_sal.inference.responses import MAPS, MASKS, Response
-from lightning_sal.metrics.functional import alignment_weights
+from lightning_sal.metrics.functional import alignment_weights, pointing_game
 from lightning_sal.metrics.functional.mask_iou import pairwise_iou
 from lightning_sal.rewards.regions import Annotated, Regions
 from lightning_sal.rewards.terms import RewardTerm, Scores, malformed
@@ -22,49 +24,100 @@ _LEAST_OVERLAP = 0.1  # IoU from which on a mask and an instance are a pair, as 
 
 
 @dataclass(frozen=True, slots=True)
-class _Share:
-    """A share of mass, and what there is to say of it; None where none can be computed."""
+class _Value:
+    """A value, and what there is to say of it; None where none can be computed."""
 
     value: float | None
     reason: str | None = None
 
 
-class Alignment(RewardTerm):
-    """The share of the attribution map's mass that lies in the boxes that matter, or in the ground-truth mask.
+class MapTerm(RewardTerm):
+    """What attribution maps are worth, beside the regions in which they should lie; a subclass says what is measured.
 
-    Mass is the map after the ReLU, resized bilinearly to the image; of several images it is counted together. A region has
-    one map, the sum of those of all labels. Where each label names an instance of its own, it has a map of its own, which
-    is compared with the instance that its mask is paired with (at the largest total IoU, from 0.1 on), 0 where there is
-    none; the value is the mean over labels.
+    A region has one map, the sum of those of all labels. Where each label names an instance of its own, it has a map of
+    its own, which is compared with the instance that its mask is paired with (at the largest total IoU, from 0.1 on), and
+    is worth 0 where there is none; the value is the mean over labels.
 
     It is 0 for a response that does not keep the format, or whose map has no mass, and unknown where the sample has no
     region or the map is not finite.
 
     Args:
-        regions: What the map is compared with; null takes the annotated ones. Another is a control, e.g. `Elsewhere`.
-        name: Of the term.
+        regions: What maps are compared with; null takes the annotated ones. Another is a control, e.g. `Elsewhere`.
+        name: Of the term; null takes that of the class.
     """
 
     needs = frozenset({MAPS, MASKS})
     bounds = (0.0, 1.0)
 
-    def __init__(self, regions: Regions | None = None, name: str = "alignment") -> None:
+    def __init__(self, regions: Regions | None = None, name: str | None = None) -> None:
         super().__init__()
         self.regions: Regions = Annotated() if regions is None else regions
-        self.name = name
+        self.name = type(self).name if name is None else name
+
+    @abstractmethod
+    def measure(self, grid: Grid, maps: Sequence[Tensor], region: int) -> float:
+        """The value of the maps of the K images, which have mass, in a region of each."""
 
     def forward(self, responses: Sequence[Response]) -> Scores:
         """Score B responses in [0, 1]."""
-        grids = {id(response.group): _Grid(self.regions(response.group)) for response in responses}
-        shares = [_share(response, grids[id(response.group)]) for response in responses]
+        grids = {id(response.group): Grid(self.regions(response.group)) for response in responses}
+        found = [self._value(response, grids[id(response.group)]) for response in responses]
         return Scores(
-            torch.tensor([share.value or 0.0 for share in shares]),
-            tuple(share.reason for share in shares),
-            known=torch.tensor([share.value is not None for share in shares]),
+            torch.tensor([each.value or 0.0 for each in found]),
+            tuple(each.reason for each in found),
+            known=torch.tensor([each.value is not None for each in found]),
         )
 
+    def _value(self, response: Response, grid: Grid) -> _Value:
+        if not any(bool(each.any()) for each in grid.regions):
+            return _Value(None, "unknown: the sample has no region that a map could lie in")
+        if response.answer.reason is not None:
+            return _Value(0.0, malformed(response))
+        if not response.maps:
+            return _Value(0.0, "no map: there is no reasoning to look through, or no answer")
+        if not all(bool(each.isfinite().all()) for maps in response.maps for each in maps):
+            return _Value(None, "unknown: the attribution map is not finite")
+        if get_task(response.group.task).masks_per_image is None:
+            pairs = list(zip(response.maps, _instances(response, grid.regions[0]), strict=True))
+        else:
+            pairs = [(tuple(torch.stack(parts).sum(0) for parts in zip(*response.maps, strict=True)), 0)]
+        mass = [grid.mass(maps, None) > 0 for maps, _ in pairs]
+        values = [
+            self.measure(grid, maps, region) if has and region is not None else 0.0
+            for has, (maps, region) in zip(mass, pairs, strict=True)
+        ]
+        reason = None if all(mass) else "a map has no mass: nothing in the image speaks for what is answered"
+        return _Value(sum(values) / len(values), reason)
 
-class _Grid:
+
+class Alignment(MapTerm):
+    """The share of the attribution map's mass that lies in the boxes that matter, or in the ground-truth mask.
+
+    Mass is the map after the ReLU, resized bilinearly to the image; that of several images is counted together.
+    """
+
+    name = "alignment"
+
+    def measure(self, grid: Grid, maps: Sequence[Tensor], region: int) -> float:
+        return min(grid.mass(maps, region) / grid.mass(maps, None), 1.0)
+
+
+class Pointing(MapTerm):
+    """Pointing game: 1 where the largest value of the attribution map, resized bilinearly, lies in the region, else 0.
+
+    Of several images the one with the largest value counts.
+    """
+
+    name = "pointing"
+
+    def measure(self, grid: Grid, maps: Sequence[Tensor], region: int) -> float:
+        image = max(range(len(maps)), key=lambda number: float(maps[number].max()))
+        mask = grid.regions[image][region].cpu()
+        large = F.interpolate(maps[image].double().clamp(min=0)[None, None], size=mask.shape, mode="bilinear")
+        return float(pointing_game(large[0], mask[None]))
+
+
+class Grid:
     """How much of each cell of a map lies in the regions of a group; what was computed once is kept.
 
     Args:
@@ -89,26 +142,6 @@ class _Grid:
             mask = torch.ones(masks.shape[1:]) if region is None else masks[region]
             self._weights[key] = alignment_weights(mask, *cells).cpu()
         return self._weights[key]
-
-
-def _share(response: Response, grid: _Grid) -> _Share:
-    if not any(bool(each.any()) for each in grid.regions):
-        return _Share(None, "unknown: the sample has no region that a map could lie in")
-    if response.answer.reason is not None:
-        return _Share(0.0, malformed(response))
-    if not response.maps:
-        return _Share(0.0, "no map: there is no reasoning to look through, or no answer")
-    if not all(bool(each.isfinite().all()) for maps in response.maps for each in maps):
-        return _Share(None, "unknown: the attribution map is not finite")
-    if get_task(response.group.task).masks_per_image is None:
-        pairs = list(zip(response.maps, _instances(response, grid.regions[0]), strict=True))
-    else:
-        pairs = [(tuple(torch.stack(parts).sum(0) for parts in zip(*response.maps, strict=True)), 0)]
-    whole = [grid.mass(maps, None) for maps, _ in pairs]
-    inside = [0.0 if region is None else grid.mass(maps, region) for maps, region in pairs]
-    shares = [part / total if total else 0.0 for part, total in zip(inside, whole, strict=True)]
-    reason = None if all(whole) else "a map has no mass: nothing in the image speaks for what is answered"
-    return _Share(min(sum(shares) / len(shares), 1.0), reason)
 
 
 def _instances(response: Response, regions: Tensor) -> list[int | None]:

@@ -81,7 +81,10 @@ def test_maps_are_drawn_where_they_were_computed(tmp_path, monkeypatch):
     made = rollouts(("a", "a", "b", "c", "c"))
     peak = torch.full((3, 3), -1.0)
     peak[0, 2] = 0.25
-    made.responses[0].maps, made.responses[0].answer = ((peak,), (peak / 2,)), SimpleNamespace(labels_at=((8, 11), (11, 12)))
+    made.responses[0].maps, made.responses[0].answer = (
+        ((peak,), (peak / 2,)),
+        SimpleNamespace(labels_at=((8, 11), (11, 12))),
+    )
     for row, maps in ((1, ()), (2, None), (3, ((torch.full((3, 3), torch.nan),),))):
         made.responses[row].maps = maps
     monkeypatch.setitem(fit.__globals__, "rollouts", lambda tasks: made)

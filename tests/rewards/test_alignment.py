@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lightning_sal.rewards import Alignment, Annotated, Brevity, Centred, Chance, Elsewhere, Noise, Response
+from lightning_sal.rewards import Alignment, Annotated, Brevity, Centred, Chance, Elsewhere, Noise, Pointing, Response
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import COSOD, SIS, SOD, VQA, Text
 
@@ -144,3 +144,13 @@ def test_rewards_equal_those_of_the_public_code_with_its_boxes_mended():
             response = answered(VQA, [[one]], boxes=(box,), size=(height, width))
             scores = Alignment()([response])
             assert scores.values.item() == pytest.approx(record["right"][name], abs=1e-5), record["bbox"]
+
+
+def test_the_pointing_game_asks_where_the_largest_value_lies():
+    one = torch.zeros(3, 4)
+    one[2, 3] = 1.0  # the lower right corner
+    corner, middle = torch.tensor([[25.0, 15.0, 29.0, 19.0]]), torch.tensor([[3.0, 2.0, 14.0, 11.0]])
+    responses = [answered(VQA, [[one]], boxes=(box,)) for box in (corner, middle)]
+    assert Pointing()(responses).values.tolist() == [1.0, 0.0]
+    two = answered(COSOD, [[0.5 * one, one.flip(0, 1)]], masks=(region(25, 15, 29, 19)[None], region(0, 0, 4, 4)[None]))
+    assert Pointing()([two]).values.tolist() == [1.0]
