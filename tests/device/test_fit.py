@@ -14,10 +14,10 @@ from lightning_sal import Predictor
 from lightning_sal.callbacks import InterleavedSFT
 from lightning_sal.cli import main
 from lightning_sal.modules import CGPO, DAPO, GRPO, SFT, SegmenterFineTuning, rollout
-from lightning_sal.rewards import Reward
+from lightning_sal.rewards import Alignment, Centred, Chance, Elsewhere, Format, Pointing, Reward
 from lightning_sal.tiny.scenes import scene_group
 from tests.device import pretend
-from tests.device.parts import PART, Spread, module, scenes, trainer
+from tests.device.parts import PART, WHOLE, Spread, module, scenes, trainer
 
 PACKAGE = Path(lightning_sal.__file__).parent
 
@@ -52,6 +52,20 @@ def test_dapo(tmp_path):
     trained = module(DAPO, responses_per_prompt=2, prompts_per_step=1, overlong_buffer=4, **SPREAD)
     trainer(tmp_path, mixed=True).fit(trained, datamodule=scenes(streams=["rl"]))
     assert moved(trained)
+
+
+def aligned():
+    """All that looks at maps."""
+    terms = [Alignment(), Pointing(), Alignment(Elsewhere(), "elsewhere"), Alignment(Centred(), "centred"), Chance()]
+    return Reward([*terms, Format()], {**dict.fromkeys((term.name for term in terms), 0.1), "format": 0.5})
+
+
+def test_a_reward_on_where_the_policy_looks(tmp_path):
+    trained = module(GRPO, responses_per_prompt=2, max_new_tokens=WHOLE, reward=aligned(), policy="tiny")
+    loop = trainer(tmp_path, mixed=True, limit_val_batches=1.0)
+    loop.fit(trained, datamodule=scenes(streams=["rl"]))
+    assert float(loop.logged_metrics["train/reward/alignment"]) > 0
+    assert loop.validate(trained, datamodule=scenes(), verbose=False)[0]["val/sod/reward_alignment"] > 0
 
 
 def test_interleaved_and_deterministic(tmp_path):
