@@ -30,13 +30,13 @@ def map_panel(
         ValueError: If a value is no number.
     """
     scale = Scale.of((each for label in maps for each in label), "the largest value of an answer of this response")
-    width = COLUMNS * (SIDE + GAP) + GAP
-    parts = [_written(title, width - 2 * GAP)]
     cells = [
         _cell(_fitted(image), values, scale, label)
         for label, each in zip(labels, maps, strict=True)
         for image, values in zip(images, each, strict=True)
     ]
+    width = max(2, min(len(cells), COLUMNS)) * (SIDE + GAP) + GAP
+    parts = [_written(title, width - 2 * GAP)]
     parts += [_row(cells[start : start + COLUMNS]) for start in range(0, len(cells), COLUMNS)]
     parts += [legend(2 * SIDE, scale)] if cells else []
     page = Image.new("RGB", (width, GAP + sum(part.height + GAP for part in parts)), PAPER)
@@ -48,7 +48,7 @@ def map_panel(
 
 
 def _row(cells: Sequence[Image.Image]) -> Image.Image:
-    row = Image.new("RGB", (COLUMNS * (SIDE + GAP), max(cell.height for cell in cells)), PAPER)
+    row = Image.new("RGB", (len(cells) * (SIDE + GAP), max(cell.height for cell in cells)), PAPER)
     for column, cell in enumerate(cells):
         row.paste(cell, (column * (SIDE + GAP), 0))
     return row
