@@ -61,7 +61,7 @@ def aligned():
 
 
 def test_a_reward_on_where_the_policy_looks(tmp_path):
-    trained = module(GRPO, responses_per_prompt=2, max_new_tokens=WHOLE, reward=aligned(), policy="tiny")
+    trained = module(GRPO, responses_per_prompt=2, max_new_tokens=WHOLE, reward=aligned(), model="tiny")
     loop = trainer(tmp_path, mixed=True, limit_val_batches=1.0)
     loop.fit(trained, datamodule=scenes(streams=["rl"]))
     assert float(loop.logged_metrics["train/reward/alignment"]) > 0
