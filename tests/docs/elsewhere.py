@@ -28,6 +28,8 @@ ELSEWHERE = [
     (r"lightning-sal split .*sod=2640.*", "tests/datasets/test_splitting.py", "sod=2640,sis=2467,cosod=1262"),
     # Needs weights of real size: the same command runs there with the embedded ones.
     (r"(uv run )?lightning(-sal)? segment .*YxZhang/.*", "tests/commands/test_segment.py", "segment"),
+    # Takes minutes: fewer scenes are explained there.
+    (r"(uv run )?lightning(-sal)? explain --scenes 48 .*", "tests/commands/test_explain.py", "--scenes"),
     # Needs a judge behind an API, and a policy of real size: every config is parsed there.
     (r"(uv run )?lightning fit --config conf/alignment/\w+\.yaml", "tests/test_packaging.py", "CONFIGS"),
     (r"(uv run )?lightning export runs/alignment-.*", "tests/commands/test_export.py", "export"),

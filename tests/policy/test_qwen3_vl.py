@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,12 @@ import torch
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from lightning_sal.datasets.scenes import SceneGroups
+from lightning_sal.explanations.cases import cases_of
+from lightning_sal.explanations.methods import METHODS
 from lightning_sal.policy.config import LoRA, PolicyConfig
 from lightning_sal.policy.policy import Policy
+from lightning_sal.samples import Rollout
+from lightning_sal.tasks import task_of
 from lightning_sal.tiny.policy import scratch_policy
 
 SCENES = SceneGroups(0, {"sod": 1, "cosod": 1}, annotated=True)
@@ -123,3 +128,25 @@ def test_another_kind_of_model_is_refused_in_one_line(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ValueError, match=r"is a llama, by its config\.json: take one of qwen2_5_vl, qwen3_vl"):
         Policy(PolicyConfig(str(tmp_path)))
+
+
+def test_every_explanation_is_there_and_gradient_times_input_counts_the_features_of_early_blocks(folder):
+    policy = Policy(PolicyConfig(str(folder))).double().requires_grad_(False).eval()
+    group = next(group for group in GROUPS if len(group.images) > 1)
+    tokens, mask = policy.encode_responses([group.response or ""])
+    with torch.no_grad():
+        prompts = policy.encode([group])
+    rollout = Rollout((group.response or "",), tokens, mask, torch.zeros(mask.shape), torch.tensor([False]))
+    (case,) = cases_of(policy, prompts, rollout, [group], [task_of(group).parse(group.response or "")])
+    for method in METHODS.values():
+        for maps in method.maps(case):
+            assert all(map.isfinite().all() and map.any() for map in maps), method.name
+
+    def logit(scale):  # as all features of the images grow at once
+        with torch.no_grad():
+            hidden = case.read(replace(prompts, visual=(prompts.visual[0] * scale,)))
+            return float(case.logit(hidden, case.labels[0]))
+
+    slope = (logit(1 + 1e-6) - logit(1 - 1e-6)) / 2e-6
+    maps = METHODS["gradient-x-input"].maps(case)[0]
+    assert sum(float(map.double().sum()) for map in maps) == pytest.approx(slope, rel=1e-4)
