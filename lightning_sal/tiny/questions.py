@@ -13,11 +13,13 @@ import numpy as np
 import torch
 
 from lightning_sal.samples import ImageGroup
-from lightning_sal.tasks import VQA, Text
+from lightning_sal.tasks import VQA
+from lightning_sal.tasks.blocks import think_block
 from lightning_sal.tiny.scenes import COLOURS, SHAPES, Draw, Scene, SceneObject, render
 
 WORDS: dict[str, tuple[str, ...]] = {"colour": tuple(COLOURS), "shape": SHAPES}
 """What is asked for -> the answers that there are."""
+_ASKED = ("colour", "colour", "shape")  # to find an object by its shape is learnt later than by its colour
 _STREAM = 4  # beside those of the other tasks
 
 
@@ -69,7 +71,7 @@ def question_of(seed: int, index: int) -> Question:
     count = draw.between(3, 5)
     pairs = zip(draw.shuffled(list(COLOURS))[:count], draw.shuffled(SHAPES)[:count], strict=True)
     scene = render(draw, [(colour, shape, True) for colour, shape in pairs])
-    return Question(scene, draw.choice(scene.objects), draw.choice(tuple(WORDS)))
+    return Question(scene, draw.choice(scene.objects), draw.choice(_ASKED))
 
 
 def _before(draw: Draw, question: Question) -> list[SceneObject]:
@@ -93,7 +95,8 @@ def response_to(question: Question, draw: Draw, mistakes: int = 0) -> str:
         seen = replace(seen, **{question.asked: said})
     before = "; ".join((seen if o is question.target else o).phrase for o in _before(draw, question))
     scene = f"Scene: {before}. " if before else ""
-    return VQA.write(f"{scene}{question.answered(said)}", Text(text=said))
+    # A space before the answer: words are the same tokens then in the reasoning and in the answer
+    return f"{think_block(scene + question.answered(said))} {said}"
 
 
 def question_group(seed: int, index: int, *, annotated: bool = True, mistakes: int = 0) -> ImageGroup:

@@ -12,13 +12,17 @@ from lightning_sal.evaluation.comparison import evaluate, summary
 from lightning_sal.modules import SFT
 from lightning_sal.policy import PolicyConfig
 from lightning_sal.policy.policy import Policy
+from lightning_sal.tasks import VQA
 from lightning_sal.tiny.policy import scratch_policy
 
 WEIGHTS = Path(lightning_sal.__file__).parent / "tiny" / "weights"
 
 
-def held_out(size):
-    return EvaluationLoader(SceneGroups(2_000_003, {"sod": 1, "sis": 1, "cosod": 1}, size=size), 48)
+MASKS, QUESTIONS = {"sod": 1, "sis": 1, "cosod": 1}, {"vqa": 1}
+
+
+def held_out(size, tasks):
+    return EvaluationLoader(SceneGroups(2_000_003, tasks, size=size), 48)
 
 
 def test_the_weights_are_small_and_of_safe_formats():
@@ -27,13 +31,31 @@ def test_the_weights_are_small_and_of_safe_formats():
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".jinja"}
 
 
-@pytest.mark.parametrize(("model", "least", "most"), [("tiny-early", 0.4, 0.8), ("tiny", 0.8, 1.0)])
-def test_policies_score_what_they_are_for(model, least, most):
+@pytest.mark.parametrize(
+    ("model", "tasks", "least", "most"),
+    [("tiny-early", MASKS, 0.4, 0.8), ("tiny", MASKS, 0.8, 1.0), ("tiny-vqa", QUESTIONS, 0.6, 0.85)],
+)
+def test_policies_score_what_they_are_for(model, tasks, least, most):
     module = SFT(policy=PolicyConfig(model), max_new_tokens=56)
     module.configure_model()
-    samples, predictions = evaluate(module, held_out(144))
+    samples, predictions = evaluate(module, held_out(144, tasks))
     assert least <= summary(samples)["exact"] <= most
     assert sum(prediction.reason is not None for prediction in predictions) <= 3
+
+
+def test_sampled_answers_to_questions_are_mediocre_and_differ_in_what_they_say_before():
+    """What a group of responses can be told apart by."""
+    policy = Policy(PolicyConfig("tiny-vqa"))
+    groups = [SceneGroups(2_000_003, QUESTIONS)[index] for index in range(48)]
+    torch.manual_seed(0)
+    texts = policy.sample(policy.encode(groups), 48, responses=4).texts
+    answers = [VQA.parse(text) for text in texts]
+    right = [VQA.agrees(answer, groups[row // 4]) for row, answer in enumerate(answers)]
+    assert 0.35 < sum(right) / len(right) < 0.7
+    assert sum(answer.reason is not None for answer in answers) < 0.05 * len(answers)
+    named = [len(answer.reasoning.split(";")) if "Scene" in answer.reasoning else 0 for answer in answers]
+    for style in ({0}, {1, 2}, {3, 4, 5}):
+        assert sum(count in style for count in named) > 0.2 * len(named)
 
 
 def test_the_scratch_policy_is_the_architecture_of_the_embedded_ones():
