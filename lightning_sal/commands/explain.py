@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
     from lightning_sal.explanations.method import Method
     from lightning_sal.policy.policy import Policy
     from lightning_sal.samples import ImageGroup
-    from lightning_sal.tasks import Task
-
-Source = Callable[[], "ImageGroup"]
 
 
 def main(argv: list[str]) -> int:
@@ -30,9 +26,8 @@ def main(argv: list[str]) -> int:
         0 where all are explained, 1 where some could not be.
     """
     arguments = _parser().parse_args(argv)
-    if bool(arguments.paths) == bool(arguments.scenes):
-        raise UsageError("give either PATH or --scenes N: what is to be explained")
 
+    from lightning_sal.datasets.finding import find_samples
     from lightning_sal.explanations.folder import ExplanationFolder
     from lightning_sal.explanations.measuring import Measures
     from lightning_sal.explanations.methods import METHODS
@@ -40,7 +35,7 @@ def main(argv: list[str]) -> int:
 
     try:
         task = load_task(arguments.task)
-        sources = _sources(arguments, task)[: arguments.limit]
+        sources = find_samples(task, arguments.paths, arguments.scenes, arguments.split)[: arguments.limit]
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
     names = arguments.methods or list(METHODS)
@@ -107,28 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _sources(arguments: argparse.Namespace, task: Task) -> list[Source]:
-    """What reads each sample: scenes, records of a dataset, or photographs without ground truth."""
-    from lightning_sal.datasets.photographs import find_groups, read_group
-    from lightning_sal.datasets.scenes import HELD_OUT, SCENES, SceneGroups
-    from lightning_sal.datasets.sources import layout_of, task_records
-
-    paths = arguments.paths
-    if arguments.scenes:
-        if task.name not in SCENES:
-            raise ValueError(f"there are no scenes of {task.name}: use {', '.join(SCENES)}, or give PATH")
-        scenes = SceneGroups(HELD_OUT["test"], {task.name: 1}, size=arguments.scenes, annotated=False)
-        return [partial(scenes.__getitem__, index) for index in range(arguments.scenes)]
-    if len(paths) == 1 and _is_dataset(Path(paths[0]), layout_of(task).candidates if task.layout else lambda _: ()):
-        return [record.read for record in task_records(task, paths[0], arguments.split)]
-    return [partial(read_group, files, task.name) for files in find_groups(paths, task.name)]
-
-
-def _is_dataset(path: Path, candidates: Callable[[Path], Sequence[Any]]) -> bool:
-    return path.suffix.lower() in (".json", ".jsonl") or (path.is_dir() and bool(candidates(path)))
-
-
-def _cases(sources: Sequence[Source], arguments: argparse.Namespace, left_out: list[str]) -> Iterator[Case]:
+def _cases(
+    sources: Sequence[Callable[[], ImageGroup]], arguments: argparse.Namespace, left_out: list[str]
+) -> Iterator[Case]:
     """The responses that can be explained; each other one adds its line."""
     from rich.console import Console
     from rich.progress import track

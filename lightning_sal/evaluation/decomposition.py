@@ -11,7 +11,7 @@ and attention likewise with the places of a and b exchanged (the Shapley values 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -59,7 +59,7 @@ class Decomposition:
 @torch.no_grad()
 def decompose(
     policies: Mapping[str, Policy],
-    batches: Sequence[Sequence[ImageGroup]],
+    batches: Iterable[Sequence[ImageGroup]],
     segmenter: Segmenter,
     *,
     max_new_tokens: int,
