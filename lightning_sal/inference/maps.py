@@ -26,6 +26,8 @@ def find_maps(
     rollout: Rollout,
     policy: Policy,
     prompts: Prompts,
+    *,
+    micro_batch_size: int | None = None,
     **how: Any,
 ) -> list[LabelMaps]:
     """The attribution maps of each label of B answers, through the reasoning where the task asks for one.
@@ -36,6 +38,7 @@ def find_maps(
         rollout: B responses.
         policy: Reads them once more.
         prompts: P prompts, their responses side by side.
+        micro_batch_size: Responses that are read at once, as whole prompts; None takes all.
         **how: Options of `Policy.attribute`.
 
     Returns:
@@ -46,10 +49,18 @@ def find_maps(
         response_spans(policy, rollout, row, [*labels, *([reasoning] if reasoning else [])])
         for row, (labels, reasoning) in enumerate(asked)
     ]
-    labels = [each[: len(places)] for each, (places, _) in zip(spans, asked, strict=True)]
-    reasoning = [each[-1] if thought else None for each, (_, thought) in zip(spans, asked, strict=True)]
-    found = policy.attribute(prompts, rollout.tokens, rollout.mask, labels, reasoning, **how)
-    return [tuple(each) for each in found]
+    labels = [both[: len(places)] for both, (places, _) in zip(spans, asked, strict=True)]
+    reasoning = [both[-1] if thought else None for both, (_, thought) in zip(spans, asked, strict=True)]
+    each = len(answers) // len(prompts)
+    at_once = len(prompts) if micro_batch_size is None else max(1, micro_batch_size // each)
+    found: list[LabelMaps] = []
+    for start in range(0, len(prompts), at_once):  # as often on every rank: its processes may share the weights
+        some = range(start, min(start + at_once, len(prompts)))
+        rows = slice(some.start * each, some.stop * each)
+        part = prompts if at_once >= len(prompts) else prompts.select(some)
+        maps = policy.attribute(part, rollout.tokens[rows], rollout.mask[rows], labels[rows], reasoning[rows], **how)
+        found += [tuple(of_labels) for of_labels in maps]
+    return found
 
 
 def parts_of(answer: Answer, group: ImageGroup) -> tuple[tuple[tuple[int, int], ...], tuple[int, int] | None]:

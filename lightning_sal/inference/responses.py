@@ -202,6 +202,7 @@ def gather(
     *,
     policy: Policy | None = None,
     prompts: Prompts | None = None,
+    micro_batch_size: int | None = None,
 ) -> list[Response]:
     """The responses of a rollout with what is needed of them, and no more.
 
@@ -212,6 +213,7 @@ def gather(
         needs: What is needed beside the answer: `MASKS`, `MAPS`.
         policy: Whose attribution maps are needed, if any are.
         prompts: The P prompts of the responses, equally many of each side by side.
+        micro_batch_size: Responses that are read at once for their maps; None takes all.
 
     Raises:
         ValueError: If maps are needed and there is no policy here.
@@ -222,7 +224,8 @@ def gather(
     if MAPS in needs:
         if policy is None or prompts is None:
             raise ValueError("attribution maps are needed, and the policy that answered is not here to be looked into")
-        maps = find_maps([response.answer for response in responses], groups, rollout, policy, prompts)
+        answers = [response.answer for response in responses]
+        maps = find_maps(answers, groups, rollout, policy, prompts, micro_batch_size=micro_batch_size)
         responses = [replace(response, maps=each) for response, each in zip(responses, maps, strict=True)]
     return responses
 

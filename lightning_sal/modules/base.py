@@ -122,7 +122,10 @@ class PolicyModule(AccumulatingModule):
             prompts = self.policy.encode(groups)
             rollout = self.policy.sample(prompts, self.max_new_tokens, temperature=0)
             needs = self.reward.needs | {MASKS}
-            return gather(groups, rollout, self.segmenter, needs, policy=self.policy, prompts=prompts)
+            return gather(
+                groups, rollout, self.segmenter, needs,
+                policy=self.policy, prompts=prompts, micro_batch_size=self.micro_batch_size,
+            )  # fmt: skip
 
     def evaluate(self, groups: Sequence[ImageGroup]) -> tuple[RewardBatch, list[Response]]:
         """Greedy responses to B groups: their rewards, and the responses with their masks."""

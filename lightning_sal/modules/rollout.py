@@ -237,7 +237,7 @@ class RolloutModule(PolicyModule):
             with self.clock("segment", seconds):
                 responses = gather(
                     self._repeated(groups), rollout, self.segmenter, self.reward.needs,
-                    policy=self.policy, prompts=prompts,
+                    policy=self.policy, prompts=prompts, micro_batch_size=self.micro_batch_size,
                 )  # fmt: skip
                 rewards = self.reward(responses)
         return Experience(tuple(groups), prompts, rollout, responses, rewards, list(range(len(groups))))
