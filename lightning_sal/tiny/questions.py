@@ -1,8 +1,8 @@
 """Questions about procedural scenes: vivid objects of which one holds the answer and the others distract.
 
 All objects of a scene differ in colour and in shape, so that a colour or a shape names one of them. The annotated reasoning
-ends with that object; what it says before differs from response to response, so that what is learnt from it can be changed
-by what is rewarded. As in `lightning_sal.tiny.scenes`, a sample is a pure function of (seed, index).
+may speak of that object, of others too, or of others alone, though the answer is right all the same: so what is learnt from
+it can be changed by what is rewarded. As in `lightning_sal.tiny.scenes`, a sample is a pure function of (seed, index).
 """
 
 from __future__ import annotations
@@ -74,11 +74,15 @@ def question_of(seed: int, index: int) -> Question:
     return Question(scene, draw.choice(scene.objects), draw.choice(_ASKED))
 
 
-def _before(draw: Draw, question: Question) -> list[SceneObject]:
-    """The objects that the reasoning speaks of first: none, one or two others, or all; from left to right."""
+def _told(draw: Draw, question: Question) -> tuple[list[SceneObject], bool]:
+    """The objects that the reasoning lists, from left to right, and whether it then speaks of the one asked about.
+
+    One in three reasons beside the question: it lists one or two others, and nothing else.
+    """
     objects = question.scene.objects
     others = draw.shuffled([o for o in objects if o is not question.target])[: draw.between(1, 2)]
-    return draw.choice(([], [o for o in objects if o in others], list(objects)))
+    some = [o for o in objects if o in others]
+    return draw.choice((([], True), (some, True), (list(objects), True), (some, False), ([], True), (some, False)))
 
 
 def response_to(question: Question, draw: Draw, mistakes: int = 0) -> str:
@@ -93,10 +97,11 @@ def response_to(question: Question, draw: Draw, mistakes: int = 0) -> str:
     if draw.chance(mistakes):
         said = draw.choice([word for word in WORDS[question.asked] if word != said])
         seen = replace(seen, **{question.asked: said})
-    before = "; ".join((seen if o is question.target else o).phrase for o in _before(draw, question))
-    scene = f"Scene: {before}. " if before else ""
+    listed, spoken_of = _told(draw, question)
+    scene = "; ".join((seen if o is question.target else o).phrase for o in listed)
+    parts = [f"Scene: {scene}." if scene else "", question.answered(said) if spoken_of else ""]
     # A space before the answer: words are the same tokens then in the reasoning and in the answer
-    return f"{think_block(scene + question.answered(said))} {said}"
+    return f"{think_block(' '.join(part for part in parts if part))} {said}"
 
 
 def question_group(seed: int, index: int, *, annotated: bool = True, mistakes: int = 0) -> ImageGroup:
