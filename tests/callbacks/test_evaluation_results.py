@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from lightning_sal.callbacks import EvaluationResults, PredictionWriter
 from lightning_sal.commands.score import main as score
 from lightning_sal.datamodules import BenchmarksDataModule
 from lightning_sal.evaluation.results import read_images, read_summary
+from lightning_sal.inference.responses import gather
 from lightning_sal.metrics.functional import structure_measure
 from tests.modules.parts import sft, trainer
 
@@ -52,15 +54,12 @@ def module(monkeypatch):
     """A policy that always answers as it should, so that masks are known: stripes of 2 and of 3 rows."""
     module = sft()
     module.configure_model()
-    respond = module.respond
 
-    def answered(groups):
+    def answered(groups, rollout, *rest, **options):
         texts = tuple(f"<think></think><answer>{ANSWERS[group.task]}</answer>" for group in groups)
-        return respond(groups).__class__(
-            texts, *(getattr(respond(groups), n) for n in ("tokens", "mask", "logp", "truncated"))
-        )
+        return gather(groups, replace(rollout, texts=texts), *rest, **options)
 
-    monkeypatch.setattr(module, "respond", answered)
+    monkeypatch.setattr("lightning_sal.modules.base.gather", answered)
     return module
 
 

@@ -14,6 +14,8 @@ MAPS = torch.rand(2, 12, 10), torch.rand(2, 12, 10) > 0.5
 INSTANCES = torch.rand(2, 12, 10) > 0.4, torch.rand(3, 12, 10) > 0.4
 ANSWERS = torch.tensor([0.95, 0.95, 0.35, 0.55]), torch.tensor([0.9, 0.4, 0.3, 0.5])
 INPUTS = {"ConfidenceCalibration": ANSWERS, "InstanceAlignedStructureMeasure": INSTANCES}
+CURVES = torch.rand(2, 22), torch.rand(2, 22), torch.rand(2), 1 + torch.rand(2)
+INPUTS["InsertionDeletion"] = CURVES
 INPUTS["InstanceAveragePrecision"] = (*INSTANCES, torch.tensor([0.9, 0.8]))
 
 
@@ -40,7 +42,7 @@ def test_inputs_of_another_device(name, deterministic):
         assert values(name, there, *moved) == expected
         assert values(name, there, moved[0], *inputs[1:]) == expected
         assert values(name, "cpu", *moved) == expected
-        listed = False if inputs is ANSWERS else "one" if name in INPUTS else "many"
+        listed = False if inputs is ANSWERS or inputs is CURVES else "one" if name in INPUTS else "many"
         assert values(name, there, moved[0], *inputs[1:], listed=listed) == expected
     finally:
         torch.use_deterministic_algorithms(False)

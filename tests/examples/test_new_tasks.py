@@ -17,7 +17,7 @@ from lightning_sal.inference.responses import Prediction
 from lightning_sal.pages.answer_folder import AnswerFolder
 from lightning_sal.samples import ImageGroup, VisualPrompt
 from lightning_sal.segmenters import SAM2Prompt
-from lightning_sal.tasks import load_task
+from lightning_sal.tasks import VQA, load_task
 from lightning_sal.tiny.scenes import scene_group
 
 FOLDER = Path(__file__).parents[2] / "examples"
@@ -289,10 +289,10 @@ def test_a_page_offers_the_tasks_that_its_segmenter_can_serve(tmp_path, monkeypa
         (radio,) = [block for block in page.blocks.values() if getattr(block, "label", None) == "Task"]
         return radio.choices, radio.info
 
-    own = [(task.title.capitalize(), task.name) for task in (boxes, counting)]
+    own = [(task.title.capitalize(), task.name) for task in (VQA, boxes, counting)]
     choices, told = offered(SAM2Prompt(**SMALL_SAM2))
     assert choices == own
     assert told == "Each photograph is taken by itself."
     choices, told = offered(None)  # nothing is known of its prompts
-    assert [name for _, name in choices] == ["sod", "sis", "cosod", "boxes", "counting"]
+    assert [name for _, name in choices] == ["sod", "sis", "cosod", "vqa", "boxes", "counting"]
     assert told.endswith("but for co-salient object detection: all of them as one group.")
