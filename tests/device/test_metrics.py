@@ -14,7 +14,7 @@ MAPS = torch.rand(2, 12, 10), torch.rand(2, 12, 10) > 0.5
 INSTANCES = torch.rand(2, 12, 10) > 0.4, torch.rand(3, 12, 10) > 0.4
 ANSWERS = torch.tensor([0.95, 0.95, 0.35, 0.55]), torch.tensor([0.9, 0.4, 0.3, 0.5])
 INPUTS = {"ConfidenceCalibration": ANSWERS, "InstanceAlignedStructureMeasure": INSTANCES}
-CURVES = torch.rand(2, 22), torch.rand(2, 22), torch.rand(2), 1 + torch.rand(2)
+CURVES = torch.rand(2, 19), torch.rand(2, 19), torch.rand(2), 1 + torch.rand(2)
 INPUTS["InsertionDeletion"] = CURVES
 INPUTS["InstanceAveragePrecision"] = (*INSTANCES, torch.tensor([0.9, 0.8]))
 
