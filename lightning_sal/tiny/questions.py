@@ -1,8 +1,9 @@
-"""Questions about procedural scenes: vivid objects of which one holds the answer and the others distract.
+"""Questions about procedural scenes: vivid objects, of which one is asked about by its colour and the others distract.
 
-All objects of a scene differ in colour and in shape, so that a colour or a shape names one of them. The annotated reasoning
-may speak of that object, of others too, or of others alone, though the answer is right all the same: so what is learnt from
-it can be changed by what is rewarded. As in `lightning_sal.tiny.scenes`, a sample is a pure function of (seed, index).
+All objects of a scene differ in colour and in shape. The annotated reasoning ends with the object that is asked about; what
+it lists before, and whether it gives the answer away already, differs from response to response: so where the reasoning
+looks can be changed by what is rewarded, and the answer need not. As in `lightning_sal.tiny.scenes`, a sample is a pure
+function of (seed, index).
 """
 
 from __future__ import annotations
@@ -13,13 +14,9 @@ import numpy as np
 import torch
 
 from lightning_sal.samples import ImageGroup
-from lightning_sal.tasks import VQA
-from lightning_sal.tasks.blocks import think_block
+from lightning_sal.tasks import VQA, Text
 from lightning_sal.tiny.scenes import COLOURS, SHAPES, Draw, Scene, SceneObject, render
 
-WORDS: dict[str, tuple[str, ...]] = {"colour": tuple(COLOURS), "shape": SHAPES}
-"""What is asked for -> the answers that there are."""
-_ASKED = ("colour", "colour", "shape")  # to find an object by its shape is learnt later than by its colour
 _STREAM = 4  # beside those of the other tasks
 
 
@@ -30,28 +27,18 @@ class Question:
     Args:
         scene: Its objects differ in colour and in shape.
         target: The object that is asked about.
-        asked: What of it is asked for, a key of `WORDS`.
     """
 
     scene: Scene
     target: SceneObject
-    asked: str
 
     @property
     def text(self) -> str:
-        if self.asked == "colour":
-            return f"What colour is the {self.target.shape}?"
-        return f"What shape is {self.target.colour}?"
+        return f"What is {self.target.colour}?"
 
     @property
     def reference(self) -> str:
-        return getattr(self.target, self.asked)
-
-    def answered(self, word: str) -> str:
-        """The sentence that answers it by a word, which comes last: what is known of the object leads to what is not."""
-        if self.asked == "colour":
-            return f"The {self.target.shape} is {word}."
-        return f"The {self.target.colour} one is a {word}."
+        return self.target.phrase
 
     @property
     def box(self) -> tuple[int, int, int, int]:
@@ -71,37 +58,26 @@ def question_of(seed: int, index: int) -> Question:
     count = draw.between(3, 5)
     pairs = zip(draw.shuffled(list(COLOURS))[:count], draw.shuffled(SHAPES)[:count], strict=True)
     scene = render(draw, [(colour, shape, True) for colour, shape in pairs])
-    return Question(scene, draw.choice(scene.objects), draw.choice(_ASKED))
-
-
-def _told(draw: Draw, question: Question) -> tuple[list[SceneObject], bool]:
-    """The objects that the reasoning lists, from left to right, and whether it then speaks of the one asked about.
-
-    One in three reasons beside the question: it lists one or two others, and nothing else.
-    """
-    objects = question.scene.objects
-    others = draw.shuffled([o for o in objects if o is not question.target])[: draw.between(1, 2)]
-    some = [o for o in objects if o in others]
-    return draw.choice((([], True), (some, True), (list(objects), True), (some, False), ([], True), (some, False)))
+    return Question(scene, draw.choice(scene.objects))
 
 
 def response_to(question: Question, draw: Draw, mistakes: int = 0) -> str:
-    """An annotated response.
+    """An annotated response: none, some or all of the other objects, then the one that is asked about.
 
     Args:
         question: What is answered.
         draw: Draws the style of the reasoning and the mistake.
         mistakes: Per cent of the responses with a wrong answer, which the reasoning then has as well, in [0, 100].
     """
-    said, seen = question.reference, question.target
+    seen = question.target
     if draw.chance(mistakes):
-        said = draw.choice([word for word in WORDS[question.asked] if word != said])
-        seen = replace(seen, **{question.asked: said})
-    listed, spoken_of = _told(draw, question)
-    scene = "; ".join((seen if o is question.target else o).phrase for o in listed)
-    parts = [f"Scene: {scene}." if scene else "", question.answered(said) if spoken_of else ""]
-    # A space before the answer: words are the same tokens then in the reasoning and in the answer
-    return f"{think_block(' '.join(part for part in parts if part))} {said}"
+        seen = replace(seen, shape=draw.choice([shape for shape in SHAPES if shape != seen.shape]))
+    others = draw.shuffled([o for o in question.scene.objects if o is not question.target])
+    told = others[: draw.choice((0, 1, 2, len(others)))]
+    before = " and ".join(o.phrase for o in question.scene.objects if o in told)  # from left to right
+    scene = f"Scene: {before}. " if before else ""
+    concluded = seen.phrase if draw.chance(50) else seen.colour
+    return VQA.write(f"{scene}Conclusion: {concluded}.", Text(text=seen.phrase))
 
 
 def question_group(seed: int, index: int, *, annotated: bool = True, mistakes: int = 0) -> ImageGroup:
