@@ -33,7 +33,7 @@ def test_the_weights_are_small_and_of_safe_formats():
 
 @pytest.mark.parametrize(
     ("model", "tasks", "least", "most"),
-    [("tiny-early", MASKS, 0.4, 0.8), ("tiny", MASKS, 0.8, 1.0), ("tiny-vqa", QUESTIONS, 0.6, 0.85)],
+    [("tiny-early", MASKS, 0.4, 0.8), ("tiny", MASKS, 0.8, 1.0), ("tiny-vqa", QUESTIONS, 0.85, 1.0)],
 )
 def test_policies_score_what_they_are_for(model, tasks, least, most):
     module = SFT(policy=PolicyConfig(model), max_new_tokens=56)
@@ -51,7 +51,7 @@ def test_sampled_answers_to_questions_are_mediocre_and_differ_in_what_they_say_b
     texts = policy.sample(policy.encode(groups), 48, responses=4).texts
     answers = [VQA.parse(text) for text in texts]
     right = [VQA.agrees(answer, groups[row // 4]) for row, answer in enumerate(answers)]
-    assert 0.35 < sum(right) / len(right) < 0.7
+    assert 0.5 < sum(right) / len(right) < 0.85
     assert sum(answer.reason is not None for answer in answers) < 0.05 * len(answers)
     named = [len(answer.reasoning.split(" and ")) if "Scene" in answer.reasoning else 0 for answer in answers]
     for style in ({0}, {1}, {2, 3, 4}):
