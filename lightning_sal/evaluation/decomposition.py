@@ -12,14 +12,13 @@ and attention likewise with the places of a and b exchanged (the Shapley values 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lightning_sal.evaluation.comparison import paired_difference
-from lightning_sal.inference.maps import find_maps
-from lightning_sal.inference.responses import MASKS, Response, gather
+from lightning_sal.inference.responses import MASKS, Response, gather, with_maps
 from lightning_sal.policy.policy import Policy
 from lightning_sal.policy.prompts import Prompts
 from lightning_sal.rewards import Alignment, Regions
@@ -109,8 +108,6 @@ def decompose(
 def _alignments(
     responses: Sequence[Response], rollout: Rollout, policy: Policy, prompts: Prompts, term: Alignment
 ) -> Tensor:
-    answers, groups = [each.answer for each in responses], [each.group for each in responses]
-    maps = find_maps(answers, groups, rollout, policy, prompts)
-    scores = term([replace(response, maps=each) for response, each in zip(responses, maps, strict=True)])
+    scores = term(with_maps(responses, rollout, policy, prompts))
     assert scores.known is not None
     return scores.values.double().where(scores.known, torch.nan)

@@ -224,10 +224,21 @@ def gather(
     if MAPS in needs:
         if policy is None or prompts is None:
             raise ValueError("attribution maps are needed, and the policy that answered is not here to be looked into")
-        answers = [response.answer for response in responses]
-        maps = find_maps(answers, groups, rollout, policy, prompts, micro_batch_size=micro_batch_size)
-        responses = [replace(response, maps=each) for response, each in zip(responses, maps, strict=True)]
+        responses = with_maps(responses, rollout, policy, prompts, micro_batch_size)
     return responses
+
+
+def with_maps(
+    responses: Sequence[Response],
+    rollout: Rollout,
+    policy: Policy,
+    prompts: Prompts,
+    micro_batch_size: int | None = None,
+) -> list[Response]:
+    """The responses with their attribution maps; arguments as for `gather`."""
+    answers, groups = [each.answer for each in responses], [each.group for each in responses]
+    maps = find_maps(answers, groups, rollout, policy, prompts, micro_batch_size=micro_batch_size)
+    return [replace(response, maps=each) for response, each in zip(responses, maps, strict=True)]
 
 
 def _checked(mask: Tensor, prompts: Sequence[Any], group: ImageGroup, image: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_sal.inference.responses import gather
+from lightning_sal.inference.responses import MAPS, gather, with_maps
 from lightning_sal.modules.accumulation import grouped_micro_batches
 from lightning_sal.modules.base import PolicyModule
 from lightning_sal.modules.experience import Experience, OldPolicy, RolloutRecord
@@ -235,10 +235,11 @@ class RolloutModule(PolicyModule):
                     generator=generator,
                 )
             with self.clock("segment", seconds):
-                responses = gather(
-                    self._repeated(groups), rollout, self.segmenter, self.reward.needs,
-                    policy=self.policy, prompts=prompts, micro_batch_size=self.micro_batch_size,
-                )  # fmt: skip
+                responses = gather(self._repeated(groups), rollout, self.segmenter, self.reward.needs - {MAPS})
+            if MAPS in self.reward.needs:
+                with self.clock("attribute", seconds):
+                    responses = with_maps(responses, rollout, self.policy, prompts, self.micro_batch_size)
+            with self.clock("segment", seconds):
                 rewards = self.reward(responses)
         return Experience(tuple(groups), prompts, rollout, responses, rewards, list(range(len(groups))))
 
