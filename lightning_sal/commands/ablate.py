@@ -92,9 +92,10 @@ def _report(ablation: Ablation) -> None:
     write_table(heads, table, ablation.folder)
     draw_curves(arms, ablation.folder / "reward.png")
     grid = Table(title=f"{len(ablation.seeds)} seeds")
-    for number, head in enumerate(heads):
+    first, *others = zip(heads, *table, strict=True)  # an arm a column: there are more numbers than arms
+    for number, head in enumerate(first):
         grid.add_column(head, justify="right" if number else "left")
-    for line in table:
+    for line in others:
         grid.add_row(*line)
     Console(width=None if sys.stdout.isatty() else 200).print(grid)
     for arm, of_arm in whole.items():

@@ -204,6 +204,7 @@ def table(arms: Mapping[str, Sequence[Sample]], title: str) -> Any:
     correctness = " / ".join(dict.fromkeys(heading_of(everything, task) for task in tasks)) or "correctness"
     grid = Table(title=title)
     grid.add_column("", no_wrap=True)
+    tasks = tasks if len(tasks) > 1 else []  # one alone is all samples
     terms = [term for term in next(iter(arms.values()))[0].terms if term != Correctness.name]  # which has a column
     for head in ("exact", *(f"{task} exact" for task in tasks), correctness, "reward", *terms, "confidence"):
         grid.add_column(head, justify="right", no_wrap=True)
