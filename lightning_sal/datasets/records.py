@@ -128,8 +128,8 @@ class Record:
         for photograph, boxes in zip(self.photographs, self.boxes or (None,) * len(self.photographs), strict=True):
             faults = photograph.problems()
             if boxes is not None:
-                size = None if faults else photograph.read()[0].shape[:2]
-                faults += boxes.faults(size)
+                image = None if faults else photograph.read()[0]
+                faults += boxes.faults(None if image is None else (image.shape[0], image.shape[1]))
             lines += map(self._located, faults)
         return lines
 

@@ -146,7 +146,7 @@ def _fields(item: dict[str, Any], unit: bool | None) -> dict[str, Any]:
     Raises:
         ValueError: It lacks something, or something is not as it should be.
     """
-    answer = item.get("answer")
+    answer: Any = item.get("answer")
     if isinstance(answer, int | float) and not isinstance(answer, bool):
         answer = str(answer)
     texts = {"image": item.get("image"), "question": item.get("question"), "answer": answer}

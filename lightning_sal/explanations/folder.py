@@ -63,7 +63,7 @@ class ExplanationFolder:
             for image, values in enumerate(images)
         }
         with whole(self.folder / "maps" / f"{name}.npz") as part, part.open("wb") as file:
-            np.savez_compressed(file, **arrays)
+            np.savez_compressed(file, allow_pickle=False, **arrays)
         with whole(self.folder / "overlays" / f"{name}.png") as part:
             sheet(group.images, maps).save(part, "PNG")
         pieces = case.policy.pieces(case.tokens[0].tolist())
@@ -81,7 +81,7 @@ class ExplanationFolder:
             writer = csv.DictWriter(file, ["response", "method", *columns()], lineterminator="\n")
             if self.count == 1:
                 writer.writeheader()
-            writer.writerows({"response": self.count, "method": method} | found for method, found in values.items())
+            writer.writerows({"response": self.count, "method": method, **found} for method, found in values.items())
         with appending(self.folder / "responses.jsonl") as file:
             file.write(json.dumps(line) + "\n")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,8 +39,10 @@ def read_responses_of(path: Path) -> dict[Sample, str]:
         try:
             fields = parse_object(line)
             task, key, response = (fields.get(name) for name in ("task", "key", "response"))
-            images = fields.get("images")
-            if not all(isinstance(text, str) for text in (task, key, response)) or not isinstance(images, list):
+            images: Any = fields.get("images")
+            if not (isinstance(task, str) and isinstance(key, str) and isinstance(response, str)) or not isinstance(
+                images, list
+            ):
                 raise ValueError("`task`, `key`, `images` or `response` is missing")
             if responses.setdefault(sample := _sample(task, key, map(str, images)), response) != response:
                 raise ValueError(f"a second response to {sample[1]}: keep one")
@@ -60,7 +63,7 @@ def response_to(group: ImageGroup, responses: Mapping[Sample, str]) -> str:
         raise ValueError("there is no response to it among those that are given") from None
 
 
-def _sample(task: str, key: str, images: object) -> Sample:
+def _sample(task: str, key: str, images: Iterable[str]) -> Sample:
     paths = tuple(str(Path(name).resolve()) for name in images)
     return (task, *(paths or (key,)))
 

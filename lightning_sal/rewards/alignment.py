@@ -148,7 +148,8 @@ def _instances(response: Response, regions: Tensor) -> list[int | None]:
     """The instance (I, H, W) that each label's mask is paired with."""
     from scipy.optimize import linear_sum_assignment
 
-    masks = (response.prompt_masks or ())[0]
+    assert response.prompt_masks is not None  # MASKS is needed
+    (masks,) = response.prompt_masks
     overlap = pairwise_iou(masks.to(regions.device), regions).cpu()
     found: list[int | None] = [None] * len(masks)
     for row, column in zip(*linear_sum_assignment(overlap.numpy(), maximize=True), strict=True):

@@ -43,7 +43,7 @@ def test_each_label_has_a_map_of_each_image_however_many_are_read_at_once(policy
 def test_a_text_that_is_not_that_of_its_tokens_is_refused(policy):
     group = scene_group(3, "sod", 1)
     rollout, prompts = answered(policy, [group], [group.response])
-    other = Rollout((group.response + " ",), rollout.tokens, rollout.mask, rollout.logp, rollout.truncated)
+    other = Rollout((f"{group.response} ",), rollout.tokens, rollout.mask, rollout.logp, rollout.truncated)
     with pytest.raises(ValueError, match="is not that of its tokens"):
         gather([group], other, None, {MAPS}, policy=policy, prompts=prompts)
     with pytest.raises(ValueError, match="the policy that answered is not here"):

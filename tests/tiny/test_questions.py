@@ -37,6 +37,8 @@ def test_the_box_is_the_extent_of_the_visible_pixels():
     for index in INDICES:
         group = question_group(3, index)
         (target,) = fitting(question_of(3, index))
+        assert group.masks
+        assert group.boxes
         (mask,), ((box,),) = group.masks[0], group.boxes
         assert torch.equal(mask, torch.from_numpy(target.mask))
         assert box.dtype == torch.float32
