@@ -146,13 +146,12 @@ def _fields(item: dict[str, Any], unit: bool | None) -> dict[str, Any]:
     Raises:
         ValueError: It lacks something, or something is not as it should be.
     """
-    answer: Any = item.get("answer")
-    if isinstance(answer, int | float) and not isinstance(answer, bool):
-        answer = str(answer)
-    texts = {"image": item.get("image"), "question": item.get("question"), "answer": answer}
+    answer = item.get("answer")
+    number = isinstance(answer, int | float) and not isinstance(answer, bool)
+    texts = {"image": item.get("image"), "question": item.get("question"), "answer": str(answer) if number else answer}
     if faults := [name for name, text in texts.items() if not isinstance(text, str) or not text.strip()]:
         raise ValueError(f"`{faults[0]}` is not a text")
-    fields = {"question": item["question"].strip(), "reference": answer.strip()}
+    fields = {"question": item["question"].strip(), "reference": str(answer).strip()}
     given = [name for name in BOXES if name in item]
     if len(given) > 1:
         raise ValueError(f"both `{given[0]}` and `{given[1]}`: keep one of them")
