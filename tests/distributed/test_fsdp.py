@@ -12,6 +12,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from lightning_sal.modules import CGPO, GRPO, SFT
 from lightning_sal.modules.strategies import strategy_of
 from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.rewards import Alignment, Format, Reward
 from lightning_sal.samplers import PolicySampler
 from tests.distributed.processes import in_processes
 from tests.distributed.test_rl_ddp import Keep, assert_equal, by_ranks, rl_module, whole
@@ -78,7 +79,13 @@ def evaluation(world_size, rank, folder):
     run = trainer(folder, max_steps=1, **fsdp(world_size))
     run.fit(module, datamodule=data)
     ratios = {way: run.callback_metrics[f"train/sampler_ratio/{way}"] for way in ("min", "max")}
-    torch.save({"values": values, "ratios": ratios}, folder / f"evaluation-{world_size}-{rank}.pt")
+    # All weights in shards, a policy that keeps the format, and maps of what it answers.
+    looking = {"policy": PolicyConfig("tiny"), "reward": Reward([Alignment(), Format()]), "max_new_tokens": 56}
+    module = made(SFT, 0, **looking)
+    run = trainer(folder, limit_val_batches=1.0, **fsdp(world_size))
+    run.validate(module, datamodule=scenes(batch_size=1, val_size=3), verbose=False)
+    maps = {name: float(value) for name, value in run.callback_metrics.items() if name.endswith("reward_alignment")}
+    torch.save({"values": values, "ratios": ratios, "maps": maps}, folder / f"evaluation-{world_size}-{rank}.pt")
 
 
 def resuming(world_size, rank, folder):
@@ -123,6 +130,14 @@ def test_validation_gives_the_values_of_one_process_though_a_rank_has_less_to_do
         assert set(rank["values"]) == set(one["values"])
         for name, value in one["values"].items():
             assert float(rank["values"][name]) == pytest.approx(float(value), abs=1e-5), name
+
+
+def test_maps_of_a_policy_in_shards_are_those_of_a_whole_one(folder):
+    one, *two = by_ranks(folder, "evaluation")
+    assert all(0 < value < 1 for value in one["maps"].values())
+    assert one["maps"]
+    for rank in two:
+        assert rank["maps"] == pytest.approx(one["maps"], abs=1e-5)
 
 
 def test_what_is_sampled_has_the_log_probabilities_that_are_scored(folder):
