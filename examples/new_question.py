@@ -10,16 +10,12 @@ A sample lies in a JSONL with a `question` and a `reference`, which is the answe
 No segmenter is asked, since the task has no kind of prompt; so there is nothing for `lightning-sal score` to score.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-from torchmetrics import MeanMetric
-
 from lightning_sal.samples import ImageGroup
-from lightning_sal.tasks import Answer, Measure, Task
-from lightning_sal.tasks.blocks import normalised, read_blocks, write_blocks
+from lightning_sal.tasks import AccuracyTask, Answer
+from lightning_sal.tasks.blocks import normalised, read_blocks, stripped, write_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +39,8 @@ class Words(Answer):
         return {"words": self.words}
 
 
-class QuestionTask(Task):
+class QuestionTask(AccuracyTask):
     """A question with a reference answer, compared word for word: 1 where both are the same, whatever the case, else 0."""
-
-    needs = frozenset({"reference"})
 
     def parse(self, text: str) -> Words:
         """See `Task.parse`."""
@@ -59,6 +53,8 @@ class QuestionTask(Task):
             structure_ok=blocks.fault is None,
             grammar_ok=bool(words),
             reason="; ".join(each for each in (blocks.fault, empty) if each) or None,
+            reasoning_at=blocks.reasoning_at,  # both for maps of where it looked, see docs/alignment.md
+            labels_at=tuple(filter(None, [stripped(text, blocks.body_at, blocks.body_at + len(blocks.body or ""))])),
         )
 
     def write(self, reasoning: str, answer: Words) -> str:
@@ -73,35 +69,6 @@ class QuestionTask(Task):
         if group.reference is None:
             return None
         return answer.words.casefold() == normalised(group.reference).casefold()
-
-    def measures(self) -> dict[str, Measure]:
-        """`accuracy`."""
-        return {"accuracy": Measure("accuracy", reported=True, primary=True, per_image=True)}
-
-    def metrics(self, **_: Any) -> dict[str, Any]:
-        """`accuracy`."""
-        return {"accuracy": MeanMetric()}
-
-    def update(
-        self,
-        metrics: Mapping[str, Any],
-        group: ImageGroup,
-        answer: Any,
-        masks: Sequence[Tensor],
-        scores: Tensor | None = None,
-    ) -> list[dict[str, float]]:
-        """See `Task.update`."""
-        (value,) = self.correctness([group], [answer], [None])
-        metrics["accuracy"].update(value)
-        return [{"accuracy": value}]
-
-    def correctness(
-        self, groups: Sequence[ImageGroup], answers: Sequence[Words], masks: Sequence[Sequence[Tensor] | None]
-    ) -> list[float]:
-        """1 for each answer that is the reference, else 0."""
-        for group in groups:
-            self.require(group)
-        return [float(bool(self.agrees(answer, group))) for group, answer in zip(groups, answers, strict=True)]
 
 
 COUNTING = QuestionTask(

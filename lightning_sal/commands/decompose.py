@@ -24,22 +24,24 @@ def main(argv: list[str]) -> int:
         "Needs boxes, or masks for a task with masks. Greedy responses.",
     )
     parser.add_argument("paths", nargs="*", metavar="PATH", help="a dataset as `check-data` knows it, or a JSONL")
-    parser.add_argument("--scenes", type=int, metavar="N", help="N procedural scenes instead, held out of training")
+    parser.add_argument(
+        "--scenes", type=_positive, metavar="N", help="N procedural scenes instead, held out of training"
+    )
     parser.add_argument("--task", default="vqa", help="%(default)s, or another")
     parser.add_argument("--split", choices=("train", "val", "test"), help="where a dataset holds several")
     parser.add_argument(
-        "--policies",
-        nargs="+",
+        "--policy",
+        action="append",
         required=True,
         metavar="[NAME=]POLICY",
-        help="as --model of `segment`: tiny-vqa, a folder, a checkpoint; the first is where the others started",
+        help="as --model of `segment`: tiny-vqa, a folder, a checkpoint; one each, the start of the others first",
     )
     parser.add_argument("--segmenter", help="as --segmenter of `segment`; asked for instances alone")
-    parser.add_argument("--max-new-tokens", type=int, default=512, help="limit of a response; %(default)s")
-    parser.add_argument("--batch-size", type=int, default=16, help="samples answered at once; %(default)s")
+    parser.add_argument("--max-new-tokens", type=_positive, default=512, help="limit of a response; %(default)s")
+    parser.add_argument("--batch-size", type=_positive, default=16, help="samples answered at once; %(default)s")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write all values there too, as JSON; a new file")
     arguments = parser.parse_args(argv)
-    if len(arguments.policies) < 2:
+    if len(arguments.policy) < 2:
         raise UsageError("give two policies or more: one cannot be told apart from itself")
     if arguments.out is not None and arguments.out.exists():
         raise UsageError(f"{arguments.out} is there already, and is not overwritten: name another file")
@@ -69,7 +71,7 @@ def _decompose(samples: Sequence[Callable[[], ImageGroup]], arguments: argparse.
     disable_progress_bar()
     console = Console(stderr=True)
     policies: dict[str, Any] = {}
-    for given in arguments.policies:
+    for given in arguments.policy:
         name, _, source = given.rpartition("=") if not Path(given).exists() else (given, "", given)
         if (name or source) in policies:
             raise UsageError(f"two policies are called {name or source!r}: name them, as NAME=POLICY")
@@ -91,6 +93,8 @@ def _report(found: Decomposition, out: Path | None) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else 120)
     count = int((~found.values.isnan().any(0).any(0)).sum())
+    if not count:
+        raise ValueError("no sample has a region that a map could lie in: give boxes, or masks, that are not empty")
     grid = Table(title=f"alignment of {count} responses")
     grid.add_column("words of")
     for name in found.names:
@@ -106,3 +110,10 @@ def _report(found: Decomposition, out: Path | None) -> None:
         values = [[[v if v == v else None for v in cell] for cell in row] for row in found.values.tolist()]
         with whole(out) as part:
             part.write_text(json.dumps({"policies": found.names, "alignment": values}) + "\n", encoding="utf-8")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number

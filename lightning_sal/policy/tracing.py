@@ -43,15 +43,13 @@ class Asked:
 
     Args:
         tokens: (B, A) places in the response; padded by 0.
-        asked: (B, A) bool, False on padding.
         reasoning: (B, J) places of the reasoning tokens, likewise; None where all contributions are direct.
-        reasons: (B, J) bool; a response without any has direct contributions.
+        reasons: (B, J) bool, False on padding; a response without any has direct contributions.
         convention: Which row stands for a reasoning token when it looks at the image: "key" the one at the token, whose
             key the answer looked at; "emit" the one before, which predicted it.
     """
 
     tokens: Tensor
-    asked: Tensor
     reasoning: Tensor | None = None
     reasons: Tensor | None = None
     convention: Convention = "key"
@@ -67,11 +65,11 @@ class Asked:
         """Of places in each response, and the span of its reasoning; None for direct contributions."""
         if convention not in ("key", "emit"):
             raise ValueError(f"unknown convention '{convention}': use key or emit")
-        places, asked = _padded(tokens, device)
+        places, _ = _padded(tokens, device)  # what padding gets is never read
         if not any(reasoning):
-            return cls(places, asked, convention=convention)
+            return cls(places, convention=convention)
         spans, reasons = _padded([range(span[0], span[1] + 1) if span else () for span in reasoning], device)
-        return cls(places, asked, spans, reasons, convention)
+        return cls(places, spans, reasons, convention)
 
 
 @dataclass(slots=True)

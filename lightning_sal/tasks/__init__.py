@@ -1,5 +1,6 @@
 """What is asked, how an answer is read and written, what it asks of a segmenter, and what it is measured by."""
 
+from lightning_sal.tasks.accuracy import AccuracyTask
 from lightning_sal.tasks.base import WITHOUT_REASONING, Answer, Task
 from lightning_sal.tasks.masks import InstanceTask, RegionTask
 from lightning_sal.tasks.measures import Measure
@@ -16,6 +17,7 @@ __all__ = [
     "TASKS",
     "VQA",
     "WITHOUT_REASONING",
+    "AccuracyTask",
     "Answer",
     "Expressions",
     "InstanceTask",

@@ -6,19 +6,15 @@ more than white space, and nothing else bears these tags.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning_sal.samples import ImageGroup
-from lightning_sal.tasks.base import Answer, Task
+from lightning_sal.tasks.accuracy import AccuracyTask
+from lightning_sal.tasks.base import Answer
 from lightning_sal.tasks.blocks import quoted, stripped, tags_of, think_block
 from lightning_sal.tasks.matching import matches
-from lightning_sal.tasks.measures import Measure
 from lightning_sal.tasks.registry import register
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _OPENS, _CLOSES = tags_of("think")
 
@@ -44,7 +40,7 @@ class Text(Answer):
         return {"text": self.text}
 
 
-class TextTask(Task):
+class TextTask(AccuracyTask):
     """A task that is answered in free words behind the reasoning, and compared with a reference answer.
 
     The format is whole or nothing, 1 or 0. Correctness is 1 where the answer matches the reference as
@@ -83,37 +79,6 @@ class TextTask(Task):
         if group.reference is None:
             return None
         return matches(answer.text, group.reference, group.question)
-
-    def measures(self) -> dict[str, Measure]:
-        """`accuracy`."""
-        return {"accuracy": Measure("accuracy", reported=True, primary=True, per_image=True)}
-
-    def metrics(self, **_: Any) -> dict[str, Any]:
-        """`accuracy`."""
-        from torchmetrics import MeanMetric
-
-        return {"accuracy": MeanMetric()}
-
-    def update(
-        self,
-        metrics: Mapping[str, Any],
-        group: ImageGroup,
-        answer: Any,
-        masks: Sequence[Tensor],
-        scores: Tensor | None = None,
-    ) -> list[dict[str, float]]:
-        """See `Task.update`."""
-        (value,) = self.correctness([group], [answer], [None])
-        metrics["accuracy"].update(value)
-        return [{"accuracy": value}]
-
-    def correctness(
-        self, groups: Sequence[ImageGroup], answers: Sequence[Text], masks: Sequence[Sequence[Tensor] | None]
-    ) -> list[float]:
-        """1 for each answer that matches its reference, else 0."""
-        for group in groups:
-            self.require(group)
-        return [float(bool(self.agrees(answer, group))) for group, answer in zip(groups, answers, strict=True)]
 
     def _fault(self, text: str) -> str | None:
         """Why the tags of a response are not as asked, or None where they are."""

@@ -60,15 +60,33 @@ def test_the_diagonal_is_the_alignment_of_each_policy(policies):
 def test_the_command(tmp_path, capsys):
     out = tmp_path / "values.json"
     options = ["--scenes", "2", "--max-new-tokens", "48", "--out", str(out)]
-    assert main(["decompose", "--policies", "start=tiny-vqa", "end=tiny-vqa", *options]) == 0
+    assert main(["decompose", "--policy", "start=tiny-vqa", "--policy", "end=tiny-vqa", *options]) == 0
     said = capsys.readouterr().out
     assert "start -> end: words +0.000 ± 0.000, attention +0.000 ± 0.000, both +0.000 ± 0.000" in said
     written = json.loads(out.read_text())
     assert written["policies"] == ["start", "end"]
     assert written["alignment"][0][0] == written["alignment"][1][0]
-    assert main(["decompose", "--policies", "a=tiny-vqa", "b=tiny-vqa", *options]) == 2  # the file is there
+    assert main(["decompose", "--policy", "a=tiny-vqa", "--policy", "b=tiny-vqa", *options]) == 2  # the file is there
 
 
 def test_one_policy_cannot_be_told_apart_from_itself(capsys):
-    assert main(["decompose", "--policies", "tiny-vqa", "--scenes", "1"]) == 2
+    assert main(["decompose", "--policy", "tiny-vqa", "--scenes", "1"]) == 2
     assert "give two policies or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--scenes", "0"], "0 is not 1 or more"),
+        (["--scenes", "2", "--batch-size", "0"], "0 is not 1 or more"),
+        (["nowhere.jsonl"], "nowhere.jsonl"),
+        ([], "give either PATH or --scenes N"),
+    ],
+)
+def test_what_cannot_be_run_is_answered_by_one_line(options, line, capsys):
+    try:
+        code = main(["decompose", "--policy", "a=tiny-vqa", "--policy", "b=tiny-vqa", *options])
+    except SystemExit as stop:  # of argparse
+        code = stop.code
+    assert code == 2
+    assert line in capsys.readouterr().err.strip().splitlines()[-1]

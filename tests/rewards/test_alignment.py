@@ -100,6 +100,13 @@ def test_nothing_to_look_at_is_0_with_a_reason_and_nothing_to_compare_with_is_un
         Alignment()([answered(VQA, [[drawn(0)]])])
 
 
+def test_a_task_that_does_not_say_where_its_labels_stand_is_refused_and_never_0():
+    response = answered(VQA, [], boxes=(torch.tensor([[0.0, 0.0, 9.0, 9.0]]),))
+    silent = replace(response, answer=replace(response.answer, labels_at=()))
+    with pytest.raises(ValueError, match="the task vqa does not say where its labels stand"):
+        Alignment()([silent])
+
+
 def test_controls_are_as_large_as_the_region():
     group = answered(VQA, [[drawn(0)]], boxes=(torch.tensor([[3.0, 2.0, 14.0, 11.0]]),)).group
     (true,), (moved,), (centred,) = Annotated()(group), Elsewhere()(group), Centred()(group)
