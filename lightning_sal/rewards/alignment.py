@@ -75,8 +75,8 @@ class MapTerm(RewardTerm):
             return _Value(0.0, malformed(response))
         if len(response.answer.labels_at) != len(response.answer.labels):
             raise ValueError(
-                f"{response.group.key}: the task {response.group.task} does not say where its labels stand in a response, so "
-                "they have no maps: give its answers `labels_at` and `reasoning_at`"
+                f"{response.group.key}: the task {response.group.task} does not say where its labels stand in a response, "
+                "so they have no maps: give its answers `labels_at` and `reasoning_at`"
             )
         if not response.maps:
             return _Value(0.0, "no map: there is no reasoning to look through, or no answer")
