@@ -5,6 +5,8 @@ from lightning_sal.rewards.alignment import Alignment, MapTerm, Pointing
 from lightning_sal.rewards.answers import AnswerMatch
 from lightning_sal.rewards.controls import Brevity, Chance, Noise
 from lightning_sal.rewards.judge import LLMJudge
+from lightning_sal.rewards.ranked import RankedReward
+from lightning_sal.rewards.ranks import RankQueue
 from lightning_sal.rewards.regions import Annotated, Centred, Elsewhere, Regions
 from lightning_sal.rewards.terms import Correctness, Format, RewardTerm, Scores
 from lightning_sal.rewards.total import Reward, RewardBatch
@@ -23,6 +25,8 @@ __all__ = [
     "MapTerm",
     "Noise",
     "Pointing",
+    "RankQueue",
+    "RankedReward",
     "Regions",
     "Response",
     "Reward",
