@@ -19,8 +19,8 @@ class RankedReward(Reward):
     terms of unlike scale and difficulty weigh the same, and a gain counts where most responses lie. A term's past are the
     last `capacity` values that updates were made from, on all ranks of the run, in a queue of its own. A step is ranked
     against the steps before it; its own values join them after its last update. Validation, comparisons before and after
-    a run, and what dynamic sampling drops move nothing; but where it drops all there is, all of it is remembered, since ranks
-    that begin by being all equal would never tell anything apart.
+    a run, and what dynamic sampling drops move nothing; but where it drops all there is, all of it is remembered, since
+    ranks that begin by being all equal would never tell anything apart.
 
     Values are measured and logged as ever, under the name of their term, and ranks as `<term>_rank`. An unknown value is
     neither ranked nor remembered. A rank lies in [0, 1], whatever the bounds of its term.

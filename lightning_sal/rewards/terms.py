@@ -63,8 +63,9 @@ class RewardTerm(nn.Module, ABC):
         """Remember what an update was made from; called once after it, alike on all ranks.
 
         Args:
-            observed: (N, ...) what `forward` observed of all responses that were learnt from, those of all ranks in the order
-                of their prompts, as one process would have them. Where dynamic sampling left none, of all that were sampled.
+            observed: (N, ...) what `forward` observed of all responses that were learnt from, those of all ranks in the
+                order of their prompts, as one process would have them. Where dynamic sampling left none, of all that were
+                sampled.
         """
 
 
