@@ -96,6 +96,7 @@ def _infer_task(path: Path) -> str:
     from lightning_sal.tasks import TASKS
 
     layouts = {name: layout_of(task) for name, task in TASKS.items() if task.layout}
+    layouts = {name: layout for name, layout in layouts.items() if not layout.by_name}
     fitting = {name: found for name, layout in layouts.items() if (found := layout.candidates(path))}
     if not fitting:
         looked_for = "; ".join(f"{task}: {layout.looked_for}" for task, layout in layouts.items())

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from lightning_sal.datasets.boxes import Boxes
 from lightning_sal.datasets.decoding import UnreadableSample
-from lightning_sal.datasets.images import read_image, read_orientation
+from lightning_sal.datasets.images import displayed_size, read_image, read_orientation
 from lightning_sal.samples import ImageGroup
 
 # (size, orientation) of the photograph -> (N, H, W) bool masks in its frame; size None: in the frame of the file.
@@ -96,7 +96,10 @@ class Record:
         """
         try:
             images, masks = zip(*(photograph.read() for photograph in self.photographs), strict=True)
-            boxes = self._read_boxes(images)
+            sizes = [(image.shape[0], image.shape[1]) for image in images]
+            if faults := [fault for number, size in enumerate(sizes) for fault in self.coordinate_faults(number, size)]:
+                raise UnreadableSample("; ".join(faults))
+            boxes = self.boxes and tuple(boxes.read(size) for boxes, size in zip(self.boxes, sizes, strict=True))
         except UnreadableSample as error:
             raise UnreadableSample(self._located(str(error))) from error
         known = tuple(mask for mask in masks if mask is not None)
@@ -125,20 +128,28 @@ class Record:
     def problems(self) -> list[str]:
         """One line for everything in this sample that cannot be read."""
         lines = []
-        for photograph, boxes in zip(self.photographs, self.boxes or (None,) * len(self.photographs), strict=True):
-            faults = photograph.problems()
-            if boxes is not None:
-                image = None if faults else photograph.read()[0]
-                faults += boxes.faults(None if image is None else (image.shape[0], image.shape[1]))
-            lines += map(self._located, faults)
+        for number, photograph in enumerate(self.photographs):
+            faults, size = photograph.problems(), None
+            if not faults and (self.boxes is not None or self.points is not None):
+                size = displayed_size(photograph.path)
+            lines += map(self._located, [*faults, *self.coordinate_faults(number, size)])
         return lines
 
-    def _read_boxes(self, images: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
-        if self.boxes is None:
-            return None
-        return tuple(
-            boxes.read((image.shape[0], image.shape[1])) for boxes, image in zip(self.boxes, images, strict=True)
-        )
+    def coordinate_faults(self, number: int, size: tuple[int, int] | None) -> list[str]:
+        """A line for each box of a photograph that is none, and each of its points that lies outside.
+
+        Args:
+            number: Which of the photographs, from 0.
+            size: (H, W) of it; None where it cannot be read.
+        """
+        faults = [] if self.boxes is None else list(self.boxes[number].faults(size))
+        if self.points is None or size is None:
+            return faults
+        height, width = size
+        for at, (x, y) in enumerate(self.points[number].tolist(), 1):
+            if not (0 <= x <= width and 0 <= y <= height):
+                faults.append(f"point {at}, [{x:g}, {y:g}]: outside of the image, {width} x {height} pixels")
+        return faults
 
     def _located(self, line: str) -> str:
         return f"{self.source}: {line}" if self.source else line
