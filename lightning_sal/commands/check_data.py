@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from lightning_sal.errors import printable
 
 if TYPE_CHECKING:
-    from lightning_sal.datasets import Record
+    from lightning_sal.datasets import Layout, Record
+    from lightning_sal.datasets.layouts import Candidate
     from lightning_sal.samples import ImageGroup
 
 PEEKED_MASKS = 8
@@ -97,7 +98,9 @@ def _infer_task(path: Path) -> str:
 
     layouts = {name: layout_of(task) for name, task in TASKS.items() if task.layout}
     layouts = {name: layout for name, layout in layouts.items() if not layout.by_name}
-    fitting = {name: found for name, layout in layouts.items() if (found := layout.candidates(path))}
+    fitting = {name: found for name, layout in layouts.items() if (found := _candidates(layout, path))}
+    if not fitting and not path.exists():
+        raise FileNotFoundError(f"{path}: no such folder")
     if not fitting:
         looked_for = "; ".join(f"{task}: {layout.looked_for}" for task, layout in layouts.items())
         raise ValueError(f"{path}: no known layout; looked for {looked_for}; found {contents(path)}")
@@ -113,6 +116,13 @@ def _infer_task(path: Path) -> str:
     if len(fitting) > 1:
         raise ValueError(f"{path}: fits the tasks {', '.join(fitting)}; say which with --task")
     return next(iter(fitting))
+
+
+def _candidates(layout: Layout, path: Path) -> list[Candidate]:
+    try:
+        return layout.candidates(path)
+    except FileNotFoundError:  # which may be the name of a split of another layout
+        return []
 
 
 def _coloured(mask: Path) -> bool:

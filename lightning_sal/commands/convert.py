@@ -95,9 +95,8 @@ def _converted(arguments: argparse.Namespace, held: Path) -> list[Converted]:
     """The lines of the source, each as a line of the target or with the reason why not; images that it holds are written."""
     from lightning_sal.datasets.coco_files import is_coco
     from lightning_sal.datasets.conversations import from_conversations, to_conversations
-    from lightning_sal.datasets.counting import from_counting, is_counting, unpack
+    from lightning_sal.datasets.counting import from_counting, is_counting
     from lightning_sal.datasets.detection import from_detection
-    from lightning_sal.datasets.tables import holds_images
     from lightning_sal.datasets.vqa import from_vqa, is_vqa
     from lightning_sal.tasks import load_task
 
@@ -111,10 +110,7 @@ def _converted(arguments: argparse.Namespace, held: Path) -> list[Converted]:
     if arguments.boxes:
         raise ValueError(f"{source}: --boxes is for records with `image`, `question` and `answer`")
     if is_counting(source):
-        if not arguments.images and holds_images(source, "image"):
-            unpack(source, images := held / f"{arguments.target.stem}_images")
-            return list(from_counting(source, held, images))
-        return list(from_counting(source, folder, arguments.images))
+        return list(from_counting(source, folder, arguments.images, held / f"{arguments.target.stem}_images"))
     if task == "detection" and is_coco(source):
         return list(from_detection(source, folder, arguments.images))
     if arguments.images:

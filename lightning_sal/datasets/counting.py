@@ -3,15 +3,15 @@
     image_url, image_sha256, count, points, label      PixMo-Count (arXiv 2409.17146)
     image, image_url, number, text, question           CountBench (arXiv 2302.12066) with CountBenchQA's questions
 
-The table is CSV, JSON, JSONL or parquet. The question is "all " and the `label` as it stands; without a label it is
-`question`, or, beside a `count`, `text`: of "How many dogs are there in the park?" it is "all dogs in the park", and what
-does not begin with "how many" stays as it is. CountBench's own `text` is a caption that states the number, so that it is
-never the question. `points`, {"x": [...], "y": [...]} or a list of {"x", "y"}, are in pixels of the image; an empty list
-beside a count means that they are not known.
+They are CSV, JSON, JSONL, or Parquet and Arrow with or without the images inside. The question is "all " and the `label`
+as it stands; without a label it is `question`, or, beside a `count`, `text`: of "How many dogs are there in the park?" it is
+"all dogs in the park", and what does not begin with "how many" stays as it is. CountBench's own `text` is a caption that
+states the number, so that it is never the question. `points`, {"x": [...], "y": [...]} or a list of {"x", "y"}, are in
+pixels of the image; an empty list beside a count means that they are not known.
 
-Nothing is downloaded. The images lie beside the table or in a folder up to two below it, under the name in `image` or
-`file_name`, under `image_sha256`, under the last part of `image_url`, or under the number of their row, counted from 0; the
-one of these by which most are found is taken for all.
+Nothing is downloaded. Images that are not inside lie beside the table or in a folder up to two below it, under the name in
+`image` or `file_name`, under `image_sha256`, under the last part of `image_url`, or under the number of their row, which the
+`datasets` library counts from 0; the one of these by which most are found is taken for all.
 """
 
 from __future__ import annotations
@@ -25,89 +25,94 @@ from reprlib import repr as shortened
 from typing import Any
 from urllib.parse import unquote
 
-import torch
-from torch import Tensor
-
-from lightning_sal.datasets.boxes import is_number
+from lightning_sal.datasets.boxes import Points, is_number
 from lightning_sal.datasets.detection import ALL
-from lightning_sal.datasets.files import composed, is_picture, subfolders, visible
+from lightning_sal.datasets.files import composed, is_picture, nearby_folders, visible
 from lightning_sal.datasets.jsonl import Converted
 from lightning_sal.datasets.layouts import Candidate, Layout
 from lightning_sal.datasets.lines import to_lines
 from lightning_sal.datasets.records import Photograph, Record
+from lightning_sal.datasets.rows import LISTS, TABLES, columns, read_rows
 from lightning_sal.datasets.spelling import find_files
-from lightning_sal.datasets.tables import SUFFIXES, Row, columns, holds_images, read_rows
+from lightning_sal.datasets.tables import Cell, shards
 from lightning_sal.files.reading import parse_json
 
+COLUMNS = ("count", "number", "label", "question", "text", "points", "file_name", "image_sha256", "image_url")
 IMAGES = ("image", "file_name", "image_sha256", "image_url")  # columns that tell which image is meant
 HOW_MANY = re.compile(r"how\s+many\s+(.+?)[\s?.!]*", re.IGNORECASE | re.DOTALL)
 BE = re.compile(r"\s+(?:is|are)(?:\s+there)?(?=\s|$)", re.IGNORECASE)
 WHOLE = re.compile(r"\d{1,9}(?:\.0*)?")
 
 
-def counting_records(path: Path, folders: Sequence[Path] | None = None) -> list[Record]:
-    """The samples of a table; a malformed row becomes a sample that cannot be read.
+Fields = dict[str, Any]  # of a row, by column
+
+
+def counting_records(paths: Sequence[Path], folders: Sequence[Path] | None = None) -> list[Record]:
+    """The samples of a list or of the shards of a table; a malformed row becomes a sample that cannot be read.
 
     Args:
-        path: The table.
-        folders: Where the images may lie; None for the folder of the table and those up to two below.
+        paths: The one list, or the shards.
+        folders: Where images that are not inside may lie; None for the folder of the table and those up to two below.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no such table, holds its images itself, has captions in place of questions, or its images are
-            numbered from 1.
-        UsageError: It is parquet, and pyarrow is not installed.
+        ValueError: It is no such table, has captions in place of questions, or its images are numbered from 1.
     """
-    if folders is None and holds_images(path, "image"):
-        raise ValueError(
-            f"{path}: its images lie in it; `lightning-sal convert {path} NEW.jsonl --to jsonl` unpacks them"
-        )
-    rows = list(read_rows(path, without="image" if holds_images(path, "image") else ""))
+    path, inside = paths[0], holds_images(paths[0])
+    rows = list(read_rows(paths, COLUMNS))
     if not rows:
         raise ValueError(f"{path}: holds no row")
-    if not any(_question(row) for _, row, _ in rows) and any(row.get("text") for _, row, _ in rows):
+    if not any(_question(row.fields) for row, _ in rows) and any(row.fields.get("text") for row, _ in rows):
         raise ValueError(
             f"{path}: its `text` is a caption that states the number: add a column `question`, as CountBenchQA has it, "
             "or `label`"
         )
-    files = _find([row for _, row, _ in rows], folders or _image_folders(path.parent), path)
+    places = nearby_folders(path.parent) if folders is None else folders
+    files = [None] * len(rows) if inside else _find([row.fields for row, _ in rows], places, path)
     records = []
-    for number, ((source, row, fault), file) in enumerate(zip(rows, files, strict=True)):
+    for number, ((row, fault), file) in enumerate(zip(rows, files, strict=True)):
         fields: dict[str, Any] = {}
         try:
             if fault:
                 raise ValueError(fault)
-            fields = _fields(row)
+            fields = _fields(row.fields)
             if isinstance(file, str):
                 raise ValueError(file)
         except ValueError as error:
             fault = str(error)
-        photo = Photograph(path if isinstance(file, str) else file, fault=fault)
-        records.append(Record(f"{path.stem}/{number}", "counting", (photo,), source=source, **fields))
+        cell = Cell(row.path, "image", row.number) if inside else None
+        photo = Photograph(file if isinstance(file, Path) else Path("image"), fault=fault, content=cell)
+        records.append(Record(f"{path.stem}/{number}", "counting", (photo,), source=row.source, **fields))
     return records
 
 
-def from_counting(path: Path, folder: Path, images: Path | None) -> Iterator[Converted]:
+def from_counting(path: Path, folder: Path, images: Path | None, unpacked: Path) -> Iterator[Converted]:
     """The samples of a table as lines of our own JSONL.
 
     Args:
         path: The table.
         folder: That the result's paths are relative to.
         images: Where the images lie; None as for `counting_records`.
+        unpacked: As for `to_lines`.
     """
-    return to_lines(counting_records(path, images and [images]), folder)
+    return to_lines(counting_records([path], images and [images]), folder, unpacked)
+
+
+def holds_images(path: Path) -> bool:
+    """Whether a file is a table with the images inside, in its column `image`."""
+    return path.suffix.lower() in TABLES and "image" in columns(path)
 
 
 def is_counting(file: Path) -> bool:
     """Whether a file is such a table, by its columns."""
     if not visible(file.name):
         return False
-    names = columns(file)
+    names = columns(file)  # of JSON also of what lies within its objects
     counted = {"count", "number"} & names and {"label", "question", "text"} & names
     return bool(counted and names.intersection(IMAGES)) and "annotations" not in names
 
 
-def _fields(row: Row) -> dict[str, Any]:
+def _fields(row: Fields) -> dict[str, Any]:
     """What a row says beside its image, as `Record` takes it.
 
     Raises:
@@ -119,12 +124,12 @@ def _fields(row: Row) -> dict[str, Any]:
     if not (question := _question(row)):
         raise ValueError("neither `label` nor `question` says what is counted")
     points = _points(row.get("points"))
-    if points is not None and len(points) != count:
-        raise ValueError(f"`{name}` is {count}, and `points` are {len(points)}")
+    if points is not None and len(points.rows) != count:
+        raise ValueError(f"`{name}` is {count}, and `points` are {len(points.rows)}")
     return {"question": question, "reference": str(count)} | ({"points": (points,)} if points is not None else {})
 
 
-def _question(row: Row) -> str | None:
+def _question(row: Fields) -> str | None:
     """What follows "find"; None where the row does not say it."""
     label = row.get("label")
     if isinstance(label, str) and label.strip():
@@ -143,8 +148,8 @@ def _whole(value: Any) -> int | None:
     return int(value) if is_number(value) and value >= 0 and value == int(value) else None
 
 
-def _points(value: Any) -> Tensor | None:
-    """(N, 2) x, y; None where none are given.
+def _points(value: Any) -> Points | None:
+    """The points; None where none are given.
 
     Raises:
         ValueError: They are no points.
@@ -157,25 +162,25 @@ def _points(value: Any) -> Tensor | None:
         points = [{"x": each, "y": other} for each, other in zip(x, y, strict=True)]
     if not points:
         return None
-    if not isinstance(points, list):
+    if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
         raise ValueError(f"`points` is {shortened(value)}, where a list of x and y must stand")
-    for point in points:
-        if not isinstance(point, dict) or not is_number(point.get("x")) or not is_number(point.get("y")):
-            raise ValueError(f"`points`: {shortened(point)} is no x and y")
-    return torch.tensor([[point["x"], point["y"]] for point in points], dtype=torch.float32)
+    listed = Points(tuple([point.get("x"), point.get("y")] for point in points))
+    if faults := list(listed.faults()):
+        raise ValueError(f"`points`: {'; '.join(faults)}")
+    return listed
 
 
-def _file_name(row: Row) -> str | None:
+def _file_name(row: Fields) -> str | None:
     name = row.get("image") or row.get("file_name")
     name = name.get("path") if isinstance(name, dict) else name
     return name if isinstance(name, str) and "://" not in name else None
 
 
-def _digest(row: Row) -> str | None:
+def _digest(row: Fields) -> str | None:
     return row["image_sha256"] if isinstance(row.get("image_sha256"), str) else None
 
 
-def _ends(rows: Sequence[Row]) -> list[str | None]:
+def _ends(rows: Sequence[Fields]) -> list[str | None]:
     """The last part of each address, where it is that of one address alone: many end alike, as in image.jpg."""
     urls = [row["image_url"] if isinstance(row.get("image_url"), str) else "" for row in rows]
     ends = [PurePosixPath(unquote(re.sub(r"^\w+:|[?#].*", "", url, flags=re.DOTALL))).name for url in urls]
@@ -183,7 +188,7 @@ def _ends(rows: Sequence[Row]) -> list[str | None]:
     return [end if end and end not in shared else None for end in ends]
 
 
-def _find(rows: Sequence[Row], folders: Sequence[Path], table: Path) -> list[Path | str]:
+def _find(rows: Sequence[Fields], folders: Sequence[Path], table: Path) -> list[Path | str]:
     """The image of each row, or one line that says what is missing."""
     listed = [_file_name(row) for row in rows]
     numbers = [str(number) for number in range(len(rows))]
@@ -207,7 +212,11 @@ def _index(folder: Path) -> dict[str, Path]:
     """Name, name without suffix, and of numbers without zeros before them -> the file right in a folder."""
     index: dict[str, Path] = {}
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
-    files = [each for each in entries if visible(each.name) and each.suffix.lower() not in SUFFIXES and each.is_file()]
+    files = [
+        each
+        for each in entries
+        if visible(each.name) and each.suffix.lower() not in (*LISTS, *TABLES) and each.is_file()
+    ]
     for file in files:
         index[composed(file.name)] = file
     for file in files:
@@ -218,36 +227,14 @@ def _index(folder: Path) -> dict[str, Path]:
     return index
 
 
-def _image_folders(folder: Path) -> list[Path]:
-    """The folder and those up to two below."""
-    below = subfolders(folder)
-    return [folder, *below, *(deeper for sub in below for deeper in subfolders(sub))]
-
-
-def unpack(path: Path, folder: Path) -> None:
-    """Write the images that a parquet file holds, as they stand, under the numbers of their rows.
-
-    Args:
-        path: The table, whose column `image` holds {bytes, path} or bytes.
-        folder: A new one.
-
-    Raises:
-        OSError: It cannot be written, or is there.
-    """
-    folder.mkdir(parents=True)
-    for number, (_, row, _) in enumerate(read_rows(path)):
-        image = row.get("image")
-        content, name = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (image, None)
-        if content:
-            suffix = PurePosixPath(name or "").suffix
-            (folder / f"{number}{suffix if is_picture(f'0{suffix}') else ''}").write_bytes(content)
-
-
 def _match(place: Path) -> list[Candidate]:
     if place.is_file():
-        return [Candidate(".", partial(counting_records, place))] if is_counting(place) else []
-    files = [each for each in sorted(place.iterdir()) if each.suffix.lower() in SUFFIXES and is_counting(each)]
-    return [Candidate(file.name, partial(counting_records, file)) for file in files]
+        found = {".": [place]} if is_counting(place) else {}
+    else:
+        lists = [file for file in sorted(place.iterdir()) if file.suffix.lower() in LISTS and is_counting(file)]
+        tables = {name: paths for name, paths in shards(place).items() if is_counting(paths[0])}
+        found = {file.name: [file] for file in lists} | tables
+    return [Candidate(name, partial(counting_records, paths)) for name, paths in found.items()]
 
 
 LAYOUT = Layout(

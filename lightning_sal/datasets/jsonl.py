@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_sal.datasets.boxes import Boxes, is_number
+from lightning_sal.datasets.boxes import Boxes, Points
 from lightning_sal.datasets.images import UnreadableSample, read_mask
 from lightning_sal.datasets.records import Annotation, Photograph, Record
 from lightning_sal.datasets.segmentations import Segmentations
@@ -176,12 +176,8 @@ def _record(line: Line) -> Record:
         question=fields.get("question", ""),
         reference=fields.get("reference"),
         boxes=tuple(Boxes(tuple(of_image)) for of_image in fields["boxes"]) if "boxes" in fields else None,
-        points=tuple(map(_points, fields["points"])) if "points" in fields else None,
+        points=tuple(Points(tuple(of_image)) for of_image in fields["points"]) if "points" in fields else None,
     )
-
-
-def _points(of_image: list[list[float]]) -> Tensor:
-    return torch.tensor(of_image, dtype=torch.float32).view(-1, 2)
 
 
 def check_fields(fields: dict[str, Any]) -> None:
@@ -217,11 +213,9 @@ def _check_coordinates(fields: dict[str, Any]) -> None:
         given = fields.get(name, none)
         if not isinstance(given, list) or len(given) != len(none) or not all(isinstance(each, list) for each in given):
             raise ValueError(f"`{name}` is not a list with one list an image")
-    if faults := [fault for of_image in fields.get("boxes", none) for fault in Boxes(tuple(of_image)).faults()]:
-        raise ValueError(f"`boxes`: {'; '.join(faults)}")
-    for point in (point for of_image in fields.get("points", none) for point in of_image):
-        if not isinstance(point, list) or len(point) != 2 or not all(map(is_number, point)):
-            raise ValueError(f"`points`: {shortened(point)} is not 2 numbers")
+    for name, kind in (("boxes", Boxes), ("points", Points)):
+        if faults := [fault for of_image in fields.get(name, none) for fault in kind(tuple(of_image)).faults()]:
+            raise ValueError(f"`{name}`: {'; '.join(faults)}")
 
 
 def _is_paths(value: Any) -> bool:

@@ -12,31 +12,37 @@ from lightning_sal.datasets.jsonl import Converted
 from lightning_sal.datasets.records import Record
 
 
-def to_lines(records: Iterable[Record], folder: Path) -> Iterator[Converted]:
-    """Each sample without masks as a line, with boxes in pixels; of an image its size alone is read.
+def to_lines(records: Iterable[Record], folder: Path, unpacked: Path | None = None) -> Iterator[Converted]:
+    """Each sample without masks as a line, with boxes and points in pixels; of an image its size alone is read.
 
     Args:
         records: The samples, each of one image.
         folder: That the result's paths are relative to.
+        unpacked: A folder that is made where images lie inside a table, and into which these are written as they stand; it
+            will have its name beside the result.
     """
-    for record in records:
+    for number, record in enumerate(records):
         (photograph,) = record.photographs
         try:
             if photograph.fault:
                 raise UnreadableSample(photograph.fault)
-            size = displayed_size(photograph.path)
-            if faults := record.coordinate_faults(0, size):
-                raise UnreadableSample("; ".join(faults))
-            boxes = record.boxes and [each.read(size).tolist() for each in record.boxes]
+            if photograph.content and unpacked:
+                unpacked.mkdir(exist_ok=True)
+                file = unpacked / f"{number:06}"
+                file.write_bytes(photograph.content())
+                path = f"{unpacked.name}/{file.name}"
+            else:
+                file = photograph.path
+                path = Path(os.path.relpath(file.resolve(), folder.resolve())).as_posix()
+            size = displayed_size(file)
+            given = {"boxes": record.boxes, "points": record.points}
+            places = {
+                name: [places.read(size).tolist() for places in listed] for name, listed in given.items() if listed
+            }
         except UnreadableSample as error:
             yield Converted(record.source, fault=str(error))
             continue
-        path = Path(os.path.relpath(photograph.path.resolve(), folder.resolve())).as_posix()
         fields: dict[str, Any] = {"task": record.task, "images": [path], "question": record.question}
         if record.reference is not None:
             fields["reference"] = record.reference
-        if boxes is not None:
-            fields["boxes"] = boxes
-        if record.points is not None:
-            fields["points"] = [each.tolist() for each in record.points]
-        yield Converted(record.source, fields)
+        yield Converted(record.source, fields | places)

@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightning_sal.datasets.boxes import Boxes
+from lightning_sal.datasets.boxes import Boxes, Points
 from lightning_sal.datasets.decoding import UnreadableSample
-from lightning_sal.datasets.images import displayed_size, read_image, read_orientation
+from lightning_sal.datasets.images import read_image, read_orientation
 from lightning_sal.samples import ImageGroup
 
 # (size, orientation) of the photograph -> (N, H, W) bool masks in its frame; size None: in the frame of the file.
@@ -28,21 +28,24 @@ class Photograph:
         annotation: Gives its masks; None where the ground truth is unknown.
         fault: Why this entry cannot be read whatever its files hold (one line), or None.
         stray: Whether `path` belongs to no sample, as a mask without a photograph: to be named, and left out.
+        content: Gives the bytes of the file where it lies inside another one, as in a table; `path` is then its name.
     """
 
     path: Path
     annotation: Annotation | None = None
     fault: str | None = None
     stray: bool = False
+    content: Callable[[], bytes] | None = None
 
     def read(self) -> tuple[Tensor, Tensor | None]:
         """The (H, W, 3) photograph and its (N, H, W) masks."""
         if self.fault:
             raise UnreadableSample(self.fault)
-        image = read_image(self.path)
+        content = self.content and self.content()
+        image = read_image(self.path, content)
         if self.annotation is None:
             return image, None
-        return image, self.annotation((image.shape[0], image.shape[1]), read_orientation(self.path))
+        return image, self.annotation((image.shape[0], image.shape[1]), read_orientation(self.path, content))
 
     def problems(self) -> list[str]:
         """One line for each of its files that cannot be read, and each mask that does not fit."""
@@ -74,7 +77,7 @@ class Record:
         question: As in `ImageGroup`, and so are the rest.
         reference: The answer that is right, or None.
         boxes: Boxes of each photograph as they are listed, or None.
-        points: Points of each photograph in pixels, or None.
+        points: Points of each photograph as they are listed, or None.
     """
 
     key: str
@@ -86,7 +89,7 @@ class Record:
     question: str = ""
     reference: str | None = None
     boxes: tuple[Boxes, ...] | None = None
-    points: tuple[Tensor, ...] | None = None
+    points: tuple[Points, ...] | None = None
 
     def read(self) -> ImageGroup:
         """The image group.
@@ -97,9 +100,7 @@ class Record:
         try:
             images, masks = zip(*(photograph.read() for photograph in self.photographs), strict=True)
             sizes = [(image.shape[0], image.shape[1]) for image in images]
-            if faults := [fault for number, size in enumerate(sizes) for fault in self.coordinate_faults(number, size)]:
-                raise UnreadableSample("; ".join(faults))
-            boxes = self.boxes and tuple(boxes.read(size) for boxes, size in zip(self.boxes, sizes, strict=True))
+            boxes, points = _in_pixels(self.boxes, sizes), _in_pixels(self.points, sizes)
         except UnreadableSample as error:
             raise UnreadableSample(self._located(str(error))) from error
         known = tuple(mask for mask in masks if mask is not None)
@@ -109,12 +110,12 @@ class Record:
             images=images,
             masks=known if len(known) == len(masks) else None,
             response=self.response,
-            paths=tuple(str(photograph.path) for photograph in self.photographs),
+            paths=tuple(str(photograph.path) for photograph in self.photographs if photograph.content is None),
             benchmark=self.benchmark,
             question=self.question,
             reference=self.reference,
             boxes=boxes,
-            points=self.points,
+            points=points,
         )
 
     def select(self, indices: Sequence[int]) -> Record:
@@ -129,30 +130,21 @@ class Record:
         """One line for everything in this sample that cannot be read."""
         lines = []
         for number, photograph in enumerate(self.photographs):
-            faults, size = photograph.problems(), None
-            if not faults and (self.boxes is not None or self.points is not None):
-                size = displayed_size(photograph.path)
-            lines += map(self._located, [*faults, *self.coordinate_faults(number, size)])
+            faults = photograph.problems()
+            image = None if faults else photograph.read()[0]
+            size = None if image is None else (image.shape[0], image.shape[1])
+            for places in (self.boxes, self.points):
+                faults += places[number].faults(size) if places is not None else []
+            lines += map(self._located, faults)
         return lines
-
-    def coordinate_faults(self, number: int, size: tuple[int, int] | None) -> list[str]:
-        """A line for each box of a photograph that is none, and each of its points that lies outside.
-
-        Args:
-            number: Which of the photographs, from 0.
-            size: (H, W) of it; None where it cannot be read.
-        """
-        faults = [] if self.boxes is None else list(self.boxes[number].faults(size))
-        if self.points is None or size is None:
-            return faults
-        height, width = size
-        for at, (x, y) in enumerate(self.points[number].tolist(), 1):
-            if not (0 <= x <= width and 0 <= y <= height):
-                faults.append(f"point {at}, [{x:g}, {y:g}]: outside of the image, {width} x {height} pixels")
-        return faults
 
     def _located(self, line: str) -> str:
         return f"{self.source}: {line}" if self.source else line
+
+
+def _in_pixels(places: Sequence[Boxes | Points] | None, sizes: Sequence[tuple[int, int]]) -> tuple[Tensor, ...] | None:
+    """The boxes or points of each photograph in pixels of (H, W)."""
+    return None if places is None else tuple(each.read(size) for each, size in zip(places, sizes, strict=True))
 
 
 class ImageGroups(Dataset[ImageGroup]):

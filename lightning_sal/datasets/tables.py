@@ -1,131 +1,161 @@
-"""Tables of samples as hubs and spreadsheets give them: CSV, JSON, JSONL and parquet, row by row.
+"""Tables with images inside, as the hub and the `datasets` library keep them: Parquet, and Arrow streams.
 
-Rows are counted from 0, as pandas and datasets count them.
+They are read by pyarrow, which the extra `datasets` brings. The images stay in the file until they are asked for.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from reprlib import repr as shortened
+from typing import TYPE_CHECKING, Any
 
-from lightning_sal.errors import UsageError
-from lightning_sal.files.reading import parse_object, read_items, read_text
+from lightning_sal.datasets.decoding import UnreadableSample
+from lightning_sal.datasets.files import visible
 
-SUFFIXES = frozenset({".csv", ".json", ".jsonl", ".parquet"})
-PEEKED = 2**16  # bytes of a file by which its columns are told
-MOST_FOOTER = 2**26  # bytes that describe the columns of a parquet file
-AT_A_TIME = 64  # rows of a parquet file that are held together, since they may hold images
+if TYPE_CHECKING:
+    from pyarrow import Table
 
-Row = dict[str, Any]
+SUFFIXES = (".parquet", ".arrow")
+SHARD = re.compile(r"-\d{5}-of-\d{5}(-\w+)?$")  # train-00003-of-00012-a1b2
+MISSING = "tables are read by pyarrow: pip install 'lightning-sal[datasets]'"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row without its images.
+
+    Args:
+        source: `file: row n`, as messages name it.
+        path: The file.
+        number: Of the row in its file, from 0.
+        fields: Its values by column.
+    """
+
+    source: str
+    path: Path
+    number: int
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What gives the bytes of an image in a table.
+
+    Args:
+        path: The file.
+        column: The column: bytes, or what the `datasets` library calls an image, `bytes` and `path`.
+        row: Of the file, from 0.
+    """
+
+    path: Path
+    column: str
+    row: int
+
+    def __call__(self) -> bytes:
+        """The bytes.
+
+        Raises:
+            UnreadableSample: There are none.
+        """
+        try:
+            table, first = _rows_around(self.path, self.column, self.row)
+            value = table.column(self.column)[self.row - first].as_py()
+        except (OSError, ValueError, KeyError, IndexError) as error:  # what pyarrow raises of a damaged file
+            raise UnreadableSample(f"{self.path}: {' '.join(str(error).split())}") from error
+        content = value.get("bytes") if isinstance(value, dict) else value
+        if not isinstance(content, bytes) or not content:
+            raise UnreadableSample(f"`{self.column}` holds no bytes of an image: {shortened(content)}")
+        return content
+
+
+def shards(folder: Path) -> dict[str, list[Path]]:
+    """The tables right in a folder, by their name without the number of the shard."""
+    named: dict[str, list[Path]] = {}
+    for file in sorted(path for suffix in SUFFIXES for path in folder.glob(f"*{suffix}") if visible(path.name)):
+        if file.is_file():
+            named.setdefault(SHARD.sub("", file.stem), []).append(file)
+    return named
 
 
 def columns(path: Path) -> frozenset[str]:
-    """The names of a table's columns, or of JSON the keys at the beginning of the file; empty where it is no table.
-
-    Of parquet these are all words that describe the columns, by which no library is needed.
-    """
-    if path.suffix.lower() not in SUFFIXES or not path.is_file():
-        return frozenset()
-    if path.suffix.lower() == ".parquet":
-        return frozenset(word.decode() for word in re.findall(rb"[A-Za-z_]\w*", _footer(path)))
-    with path.open("rb") as file:
-        head = file.read(PEEKED).removeprefix(b"\xef\xbb\xbf").lstrip()
-    if path.suffix.lower() == ".csv":
-        return frozenset(name.strip(' "') for name in head.partition(b"\n")[0].decode(errors="replace").split(","))
-    return frozenset(key.decode() for key in re.findall(rb'"(\w+)"\s*:', head) if head[:1] in (b"[", b"{"))
-
-
-def read_rows(path: Path, without: str = "") -> Iterator[tuple[str, Row, str | None]]:
-    """The rows of a table, in their order.
-
-    Args:
-        path: The table.
-        without: A column of parquet that is not read, since it holds images.
-
-    Yields:
-        (where it stands, as messages name it; the row, empty where it has a fault; the fault, or None). Values of a CSV are
-        texts; what is empty there is None.
+    """The names of a table's columns; none where the file is no table.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no such table; the message says why.
-        UsageError: Parquet, and pyarrow is not installed.
+        ValueError: There is no pyarrow.
     """
-    readers = {".csv": _csv_rows, ".parquet": partial(_parquet_rows, without=without)}
-    rows = readers.get(path.suffix.lower(), _json_rows)
-    for number, (row, fault) in enumerate(rows(path)):
-        yield f"{path}: row {number}", row, fault
-
-
-def holds_images(path: Path, column: str) -> bool:
-    """Whether a parquet file holds the images themselves in a column, as {bytes, path}."""
-    if path.suffix.lower() != ".parquet":
-        return False
-    schema = _parquet(path).schema_arrow
-    kind = schema.field(column).type if column in schema.names else None
-    return kind is not None and (str(kind).startswith(("struct<bytes", "binary")) or "bytes: binary" in str(kind))
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[Row, str | None]]:
-    reader = csv.DictReader(io.StringIO(read_text(path)), strict=True)
     try:
-        for row in reader:
-            if None in row:
-                yield {}, f"{len(row[None])} values more than there are columns"
-                continue
-            yield {name.strip(): value or None for name, value in row.items()}, None
-    except csv.Error as error:
-        raise ValueError(f"{path}:{reader.line_num}: not CSV: {error}") from error
+        from pyarrow import ArrowInvalid, ipc, memory_map, parquet
+    except ImportError as error:
+        raise ValueError(f"{path}: {MISSING}") from error
+    try:
+        if path.suffix == ".parquet":
+            return frozenset(parquet.read_schema(path).names)
+        with memory_map(str(path)) as file, ipc.open_stream(file) as stream:
+            return frozenset(stream.schema.names)
+    except (ArrowInvalid, OSError):
+        return frozenset()
 
 
-def _json_rows(path: Path) -> Iterator[tuple[Row, str | None]]:
-    for _, item in read_items(path):
+def rows(paths: Sequence[Path], names: Sequence[str]) -> Iterator[Row]:
+    """The rows of some tables.
+
+    Args:
+        paths: The shards.
+        names: The columns that are wanted; those that are not there are left out.
+
+    Raises:
+        ValueError: A file is no table, or there is no pyarrow.
+    """
+    for path in paths:
+        wanted = [name for name in names if name in columns(path)]
         try:
-            row = parse_object(item) if isinstance(item, str) else item
-            if not isinstance(row, dict):
-                raise ValueError("not an object")
-        except ValueError as error:
-            yield {}, str(error)
-            continue
-        yield row, None
+            table = _read(path, wanted)
+            listed = table.to_pylist()
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+        for number, fields in enumerate(listed):
+            yield Row(f"{path}: row {number + 1}", path, number, fields)
 
 
-def _parquet_rows(path: Path, without: str) -> Iterator[tuple[Row, str | None]]:
-    file = _parquet(path)
-    names = [name for name in file.schema_arrow.names if name != without]
-    for batch in file.iter_batches(batch_size=AT_A_TIME, columns=names):
-        for row in batch.to_pylist():
-            yield row, None
+def _read(path: Path, names: list[str]) -> Table:
+    from pyarrow import ipc, memory_map, parquet
+
+    if path.suffix == ".parquet":
+        return parquet.ParquetFile(path, memory_map=True).read(columns=names)
+    return ipc.open_stream(memory_map(str(path))).read_all().select(names)
 
 
-def _parquet(path: Path) -> Any:
-    """The opened file."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise UsageError(f"{path}: parquet needs pyarrow: pip install 'lightning-sal[datasets]'") from None
-    try:
-        return ParquetFile(path)
-    except ArrowException as error:
-        raise ValueError(f"{path}: not parquet that can be read: {' '.join(str(error).split())}") from error
+@lru_cache(maxsize=4)
+def _opened(path: Path) -> tuple[Any, tuple[int, ...]]:
+    """A Parquet file, and the row behind the last of each of its groups."""
+    from pyarrow import parquet
+
+    file = parquet.ParquetFile(path, memory_map=True)
+    ends, end = [], 0
+    for group in range(file.num_row_groups):
+        end += file.metadata.row_group(group).num_rows
+        ends.append(end)
+    return file, tuple(ends)
 
 
-def _footer(path: Path) -> bytes:
-    """What a parquet file says of its columns, at its end; empty where it is none."""
-    with path.open("rb") as file:
-        size = file.seek(0, io.SEEK_END)
-        file.seek(max(0, size - 8))
-        end = file.read()
-        length = int.from_bytes(end[:4], "little")
-        if end[4:] != b"PAR1" or length > min(size - 8, MOST_FOOTER):
-            return b""
-        file.seek(size - 8 - length)
-        return file.read(length)
+@lru_cache(maxsize=2)  # samples side by side come from one group, and a group of photographs is no small thing
+def _group(path: Path, column: str, group: int) -> Table:
+    return _opened(path)[0].read_row_group(group, columns=[column])
+
+
+@lru_cache(maxsize=4)
+def _mapped(path: Path, column: str) -> Table:
+    return _read(path, [column])
+
+
+def _rows_around(path: Path, column: str, row: int) -> tuple[Table, int]:
+    """Rows of one column that hold a row, and the number of the first of them."""
+    if path.suffix != ".parquet":
+        return _mapped(path, column), 0
+    ends = _opened(path)[1]
+    group = next(number for number, end in enumerate(ends) if row < end)
+    return _group(path, column, group), ends[group - 1] if group else 0
