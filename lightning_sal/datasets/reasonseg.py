@@ -122,7 +122,9 @@ def reasonseg_records(folder: Path) -> list[Record]:
         try:
             if len(files) != 1:
                 found = ", ".join(file.name for file in files) or "none"
-                raise ValueError(f"{lists[name]}: one photograph of its name must stand beside it, and there is {found}")
+                raise ValueError(
+                    f"{lists[name]}: one photograph of its name must stand beside it, and there is {found}"
+                )
             sentences, shapes = _read(lists[name])
         except ValueError as error:
             records.append(Record(name, "perception", (Photograph(lists[name], fault=str(error)),)))
@@ -162,7 +164,11 @@ def _read(path: Path) -> tuple[list[str], Shapes]:
         content = parse_object(_text(path))
         texts = content.get("text")
         texts = [texts] if isinstance(texts, str) else texts
-        if not isinstance(texts, list) or not texts or not all(isinstance(each, str) and each.strip() for each in texts):
+        if (
+            not isinstance(texts, list)
+            or not texts
+            or not all(isinstance(each, str) and each.strip() for each in texts)
+        ):
             raise ValueError("`text` is no list of sentences")
         if not isinstance(content.get("is_sentence", True), bool):
             raise ValueError(f"`is_sentence` is {shortened(content['is_sentence'])}, where true or false must stand")
