@@ -97,6 +97,7 @@ def _infer_task(path: Path) -> str:
     from lightning_sal.tasks import TASKS
 
     layouts = {name: layout_of(task) for name, task in TASKS.items() if task.layout}
+    layouts = {name: layout for name, layout in layouts.items() if not layout.by_name}
     fitting = {name: found for name, layout in layouts.items() if (found := _candidates(layout, path))}
     if not fitting and not path.exists():
         raise FileNotFoundError(f"{path}: no such folder")

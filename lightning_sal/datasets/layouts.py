@@ -66,12 +66,14 @@ class Layout:
         match: The datasets that lie right in a folder (or are this file); none where it is no dataset.
         match_deep: The same for datasets whose images and masks lie in folders alike below an image and a mask folder;
             asked where `match` finds nothing at all.
+        by_name: Whether its files are another task's as well, so that they are taken for this one only where it is named.
     """
 
     name: str
     looked_for: str
     match: Callable[[Path], list[Candidate]]
     match_deep: Callable[[Path], list[Candidate]] = lambda _: []
+    by_name: bool = False
 
     def candidates(self, root: str | Path) -> list[Candidate]:
         """Every dataset of this layout in `root`, or, where it is none itself, in the folders below; or the one whose image
