@@ -6,6 +6,7 @@ They are read by pyarrow, which the extra `datasets` brings. The images stay in 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -144,7 +145,7 @@ def _opened(path: Path) -> tuple[Any, tuple[int, ...]]:
 
 @lru_cache(maxsize=2)  # samples side by side come from one group, and a group of photographs is no small thing
 def _group(path: Path, column: str, group: int) -> Table:
-    return _opened(path)[0].read_row_group(group, columns=[column])
+    return _opened(path)[0].read_row_group(group, columns=[column], use_threads=False)  # safe in workers
 
 
 @lru_cache(maxsize=4)
@@ -157,5 +158,5 @@ def _rows_around(path: Path, column: str, row: int) -> tuple[Table, int]:
     if path.suffix != ".parquet":
         return _mapped(path, column), 0
     ends = _opened(path)[1]
-    group = next(number for number, end in enumerate(ends) if row < end)
+    group = bisect_right(ends, row)
     return _group(path, column, group), ends[group - 1] if group else 0
