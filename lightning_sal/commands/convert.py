@@ -21,8 +21,9 @@ Convert a JSONL of annotated responses to conversations that LLaMA-Factory and m
 the JSONL. Paths are brought to the folder of the target. Task and masks travel in a column of their own, so that there
 and back nothing is lost. Where a line cannot be converted, it is named with the reason and nothing is written.
 Records of visual question answering (image, question, answer, boxes) become the JSONL too, with boxes in pixels; so do
-COCO json, with --task detection, and tables of counts, such as PixMo-Count. Images that a parquet table holds are written
-into a folder NAME_images beside the target.
+COCO json, with --task detection, tables of counts, such as PixMo-Count, and the perception data that check-data knows:
+records with `problem` and `solution`, ReasonSeg, references of RefCOCO and gRefCOCO. Images that a parquet table holds are
+written into a folder NAME_images beside the target.
 """
 
 
@@ -45,8 +46,9 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument(
         "--boxes",
-        choices=("pixels", "normalised"),
-        help="of records of VQA: the unit of their boxes, where neither they nor the name of their file say it",
+        metavar="pixels|normalised|840",
+        help="of records of VQA or with `solution`, and of conversations from elsewhere: the unit of their boxes, where "
+        "neither they nor the name of their file say it; a number is the side of the square to which images were squashed",
     )
     parser.add_argument(
         "--images",
@@ -97,6 +99,9 @@ def _converted(arguments: argparse.Namespace, held: Path) -> list[Converted]:
     from lightning_sal.datasets.conversations import from_conversations, to_conversations
     from lightning_sal.datasets.counting import from_counting, is_counting
     from lightning_sal.datasets.detection import from_detection
+    from lightning_sal.datasets.lines import to_lines
+    from lightning_sal.datasets.perception import LAYOUT
+    from lightning_sal.datasets.vision_reasoner import is_vision_reasoner, vision_reasoner_records
     from lightning_sal.datasets.vqa import from_vqa, is_vqa
     from lightning_sal.tasks import load_task
 
@@ -105,17 +110,23 @@ def _converted(arguments: argparse.Namespace, held: Path) -> list[Converted]:
     if arguments.to == "sharegpt":
         return list(to_conversations(source, folder))
     if is_vqa(source):
+        if arguments.boxes not in (None, "pixels", "normalised"):
+            raise ValueError(f"{source}: --boxes of such records is pixels or normalised, not {arguments.boxes}")
         normalised = arguments.boxes and arguments.boxes == "normalised"
         return list(from_vqa(source, folder, arguments.images, normalised))
-    if arguments.boxes:
-        raise ValueError(f"{source}: --boxes is for records with `image`, `question` and `answer`")
+    unpacked = held / f"{arguments.target.stem}_images"
+    if is_vision_reasoner(source):
+        records = vision_reasoner_records([source], arguments.images and [arguments.images], arguments.boxes)
+        return list(to_lines(records, folder, unpacked))
     if is_counting(source):
-        return list(from_counting(source, folder, arguments.images, held / f"{arguments.target.stem}_images"))
+        return list(from_counting(source, folder, arguments.images, unpacked))
     if task == "detection" and is_coco(source):
         return list(from_detection(source, folder, arguments.images))
     if arguments.images:
-        raise ValueError(f"{source}: --images is for records of VQA, COCO json and tables of counts")
-    return list(from_conversations(source, folder, task))
+        raise ValueError(f"{source}: --images is for records of VQA or with `solution`, COCO json and tables of counts")
+    if task in (None, "perception") and LAYOUT.holds(source):
+        return list(to_lines(LAYOUT.records(source), folder, unpacked))
+    return list(from_conversations(source, folder, task, arguments.boxes))
 
 
 def _lacks_masks(line: dict[str, Any]) -> bool:

@@ -7,6 +7,8 @@ lists them, never guessed; values that cannot be what they are said to be are re
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from reprlib import repr as shortened
@@ -74,6 +76,11 @@ class Boxes:
         height, width = self._bounds(size or self.frame) or (math.inf, math.inf)
         sound = [row for row in self.rows if self._fault(row, size) is None]
         return sum(min(row[:2]) < 0 or row[2] > width or row[3] > height for row in sound)
+
+    def kinds(self, size: tuple[int, int] | None = None) -> Counter[str]:
+        """How many boxes are reversed, empty, outside of the image and so on, by that word; arguments as for `faults`."""
+        faults = (self._fault(row, size) for row in self.rows)
+        return Counter(re.split("[:,]", fault)[0] for fault in faults if fault)
 
     def _fault(self, row: Any, size: tuple[int, int] | None) -> str | None:
         """Why a row is no box, or None."""

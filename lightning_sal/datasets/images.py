@@ -153,24 +153,28 @@ def read_orientation(path: str | Path, content: bytes | None = None) -> int:
         raise unreadable(path, error) from error
 
 
-def read_size(path: str | Path) -> tuple[int, int]:
+def read_size(path: str | Path, content: bytes | None = None) -> tuple[int, int]:
     """(H, W) of the photograph as the file stores it, before any turn that EXIF tells; from the header alone.
+
+    Arguments as for `read_image`.
 
     Raises:
         UnreadableSample: As for `read_image`.
     """
-    with open_image(path) as image:
+    with open_image(path, content) as image:
         return image.height, image.width
 
 
-def displayed_size(path: str | Path) -> tuple[int, int]:
+def displayed_size(path: str | Path, content: bytes | None = None) -> tuple[int, int]:
     """(H, W) of the photograph as it is displayed, which is the frame of boxes and points; from the header alone.
+
+    Arguments as for `read_image`.
 
     Raises:
         UnreadableSample: As for `read_image`.
     """
-    height, width = read_size(path)
-    return (width, height) if read_orientation(path) in TURNS else (height, width)
+    height, width = read_size(path, content)
+    return (width, height) if read_orientation(path, content) in TURNS else (height, width)
 
 
 def fit_masks(masks: np.ndarray, size: tuple[int, int] | None, orientation: int, path: str | Path) -> Tensor:

@@ -89,6 +89,13 @@ class Layout:
                 return [replace(candidate, deep=match is self.match_deep) for candidate in found]
         return []
 
+    def holds(self, root: str | Path) -> bool:
+        """Whether there is any dataset of this layout."""
+        try:
+            return bool(self.candidates(root))
+        except FileNotFoundError:
+            return False
+
     def _split_called(self, root: Path) -> list[Candidate]:
         """The one dataset of such a name, in the folder or list above, or in the one whose name stands before its own."""
         above, _, part = root.name.rpartition("_")

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from lightning_sal.datasets.boxes import Boxes, Points
 from lightning_sal.datasets.decoding import UnreadableSample
-from lightning_sal.datasets.images import read_image, read_orientation
+from lightning_sal.datasets.images import displayed_size, read_image, read_orientation
 from lightning_sal.samples import ImageGroup
 
 # (size, orientation) of the photograph -> (N, H, W) bool masks in its frame; size None: in the frame of the file.
@@ -46,6 +46,10 @@ class Photograph:
         if self.annotation is None:
             return image, None
         return image, self.annotation((image.shape[0], image.shape[1]), read_orientation(self.path, content))
+
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the photograph as it is displayed, from the header of its file alone."""
+        return displayed_size(self.path, self.content and self.content())
 
     def problems(self) -> list[str]:
         """One line for each of its files that cannot be read, and each mask that does not fit."""

@@ -25,7 +25,7 @@ from typing import Any
 
 from lightning_sal.datasets.boxes import Boxes
 from lightning_sal.datasets.files import nearby_folders, subfolders, visible
-from lightning_sal.datasets.layouts import IMAGE_FOLDER, Candidate, split_of
+from lightning_sal.datasets.layouts import Candidate, split_of
 from lightning_sal.datasets.records import Photograph, Record
 from lightning_sal.datasets.segmentations import Segmentations, read_frame
 from lightning_sal.datasets.spelling import find_files
@@ -38,6 +38,8 @@ PEEKED = 2**16  # bytes of a file by which its form is told
 SPLIT = re.compile(rb'"split"\s*:\s*"(\w{1,32})"')
 PICKLE = re.compile(r"refs.*\.(?:p|pkl|pickle)", re.IGNORECASE)
 NO_TARGET = [-1]
+BESIDE = re.compile(r"(|.*[-_ ])(?:image|img)s?|(?:ms)?coco.*")
+MOST_FOLDERS = 100
 DEEP = 4  # folders beside the references under which the photographs may lie
 
 Id = int | str
@@ -58,16 +60,23 @@ class References:
     _files: dict[Id, Path] = field(default_factory=dict, init=False)
 
     def records(self, split: str) -> list[Record]:
-        """The samples of a split.
+        """The samples of a split; those of no split that can be told are with the first.
 
         Raises:
             ValueError: There is not one COCO json beside the references, or it is malformed.
         """
-        return [record for of, record in self._all if of in (split, "")]
+        others = self.splits[1:] if split == self.splits[0] else ()
+        return [record for of, record in self._all if of == split or (split == self.splits[0] and of not in others)]
+
+    @cached_property
+    def splits(self) -> list[str]:
+        """The names of the splits, sorted; "" where there is none."""
+        found = sorted({split.decode() for split in SPLIT.findall(self.path.read_bytes())})
+        return found or [""]
 
     @cached_property
     def _all(self) -> list[tuple[str, Record]]:
-        """(split, sample) of every sentence; "" of what is malformed, which no split can be told of."""
+        """(split, sample) of every sentence."""
         place = instances_of(self.path)
         content = read_object(place)
         self._images, self._annotations = (_by_id(place, content, name) for name in ("images", "annotations"))
@@ -143,8 +152,7 @@ def match(place: Path) -> list[Candidate]:
     found = []
     for file in lists:
         where, references = "." if file == place else file.name, References(file)
-        splits = sorted({split.decode() for split in SPLIT.findall(file.read_bytes())})
-        for split in splits or [""]:
+        for split in references.splits:
             found.append(Candidate(f"{where}/{split}".rstrip("/"), partial(references.records, split)))
     pickles = [] if lists else [file for file in files if PICKLE.fullmatch(file.name) and file.is_file()]
     return found + [Candidate("." if file == place else file.name, partial(_refuse, file)) for file in pickles]
@@ -194,7 +202,8 @@ def _is_refs(file: Path) -> bool:
 
 
 def _refuse(file: Path) -> list[Record]:
-    command = f'python -c "import json, pickle; json.dump(pickle.load(open({file.name!r}, {"rb"!r})), open({file.stem + ".json"!r}, {"w"!r}))"'
+    opened = f"open({file.name!r}, 'rb')), open({file.stem + '.json'!r}, 'w')"
+    command = f'python -c "import json, pickle; json.dump(pickle.load({opened})"'
     raise ValueError(
         f"{file}: a pickle, which runs whatever code it holds and is not read; where you trust it: {command}"
     )
@@ -217,14 +226,14 @@ def _is_id(value: Any) -> bool:
 
 
 def photograph_folders(folder: Path) -> list[Path]:
-    """Where the photographs may lie: beside the references or up to two folders below; or under the folders of images, or
-    of a split, beside the folder of the references."""
+    """Where the photographs may lie: beside the references or up to two folders below; or under the folders of images, of
+    COCO or of a split that lie beside the folder of the references, or the one above it."""
+    above = list(folder.absolute().parents)[:2]
     beside = [
-        sub
-        for sub in subfolders(folder.absolute().parent)
-        if IMAGE_FOLDER.fullmatch(sub.name.lower()) or split_of(sub.name)
+        sub for place in above for sub in subfolders(place) if BESIDE.fullmatch(sub.name.lower()) or split_of(sub.name)
     ]
-    return [*nearby_folders(folder), *(deeper for sub in beside for deeper in _below(sub, DEEP))]
+    deep = [deeper for sub in beside for deeper in _below(sub, DEEP) if sub != folder.absolute()]
+    return [*nearby_folders(folder), *deep[:MOST_FOLDERS]]
 
 
 def _below(folder: Path, depth: int) -> list[Path]:
