@@ -42,13 +42,9 @@ class CountAccuracy(ImageMean):
         Raises:
             ValueError: If they are not as many, or one is no such number; the message names the sample.
         """
-        self.add(self.per_sample(preds, target))
-
-    def per_sample(self, preds: Tensor | Sequence[int | None], target: Tensor | Sequence[int]) -> dict[str, Tensor]:
-        """The values of each sample, (B,) float64, without adding them; arguments are those of `update`."""
         counted, true, usable = as_counts(preds, target, self.device)
         gap = (counted - true).abs()
-        return {"count_accuracy": ((gap == 0) & usable).double(), "count_error": gap}
+        self.add({"count_accuracy": (gap == 0) & usable, "count_error": gap})
 
     def compute(self) -> dict[str, Tensor]:
         """`count_accuracy` and `count_error`."""
@@ -86,14 +82,12 @@ class TargetAccuracy(ImageMean):
         Raises:
             ValueError: If they are not as many, or one is no such number; the message names the sample.
         """
-        self.add(self.per_sample(preds, target))
-
-    def per_sample(self, preds: Tensor | Sequence[int | None], target: Tensor | Sequence[int]) -> dict[str, Tensor]:
-        """What is counted of each sample, (B,) float64, without adding it; arguments are those of `update`."""
         answered, true, usable = as_counts(preds, target, self.device)
-        empty, right = true == 0, ((answered == 0) == (true == 0)) & usable
-        counted = (empty, empty & right, ~empty, ~empty & right)
-        return {name: each.double() for (name, _), each in zip(self.values, counted, strict=True)}
+        without = true == 0
+        right = ((answered == 0) == without) & usable
+        self.add(
+            {"without": without, "without_right": without & right, "with": ~without, "with_right": ~without & right}
+        )
 
     def compute(self) -> dict[str, Tensor]:
         """`no_target_accuracy` and `target_accuracy`."""

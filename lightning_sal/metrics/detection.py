@@ -58,12 +58,6 @@ class BoxPrecisionRecall(ImageMean):
         Raises:
             ValueError: If a shape is not (N, 4), or a coordinate is not finite; the message names image and box.
         """
-        self.add(self.per_image(preds, target))
-
-    def per_image(
-        self, preds: Tensor | Sequence[Tensor | None], target: Tensor | Sequence[Tensor]
-    ) -> dict[str, Tensor]:
-        """The values of each image, (B,) float64, without adding them; arguments are those of `update`."""
         preds, target = placed(self.device, preds, target)
         if isinstance(preds, Tensor) and isinstance(target, Tensor):
             preds, target = [preds], [target]
@@ -78,7 +72,7 @@ class BoxPrecisionRecall(ImageMean):
             counts[:, index] = torch.tensor([count_matches(iou, self.iou_threshold), *iou.shape])
         usable = torch.tensor([pred is not None for pred in preds], dtype=torch.float64)
         found = torch.cat([precision_recall_f1(*counts) * usable, counts]).to(self.device)
-        return {name: value for (name, _), value in zip(self.values, found, strict=True)}
+        self.add({name: value for (name, _), value in zip(self.values, found, strict=True)})
 
     def compute(self) -> dict[str, Tensor]:
         """`precision`, `recall`, `f1`, and the three `..._pooled`."""
