@@ -1,4 +1,4 @@
-"""Metrics of saliency and perception for torchmetrics: fixed-size sums, so that ranks may see different numbers of images or none."""
+"""Metrics of saliency and perception for torchmetrics: sums of fixed size, so ranks may see different numbers of images."""
 
 from lightning_sal.metrics.absolute_error import MeanAbsoluteError
 from lightning_sal.metrics.average_precision import InstanceAveragePrecision

@@ -16,8 +16,8 @@ from lightning_sal.metrics.functional.inputs import as_map_pair, min_max
 class ImageMean(Metric):
     """Means over all images of all ranks, of values that each image has.
 
-    The states are a sum of each of `values` and the number of images. Sums are exact, see `exact_parts`, so they are the same
-    to the last bit in whatever order images come and however they are spread over ranks. NaN if no rank has seen an image.
+    The states are a sum of each of `values` and the number of images. Sums are exact, see `exact_parts`: the same to the
+    last bit in whatever order images come and however they are spread over ranks. NaN if no rank has seen an image.
 
     Args:
         kwargs: Those of `torchmetrics.Metric`.

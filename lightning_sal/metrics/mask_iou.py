@@ -18,7 +18,8 @@ class MaskIoU(MapMetric):
     the pixels in both masks over those in either, each summed over all images, so that large objects weigh more.
     `update` takes masks as (B, H, W), or as lists of (H, W) whose sizes may differ from image to image; soft maps are
     True where > 0.5. In a list None stands for an answer that cannot be used, as one that is no answer or a mask of another
-    size: its IoU is 0, also where the true mask is empty, and its union the area of that. NaN if no rank has seen an image; `ciou` also if no mask holds a pixel.
+    size: its IoU is 0, also where the true mask is empty, and its union the area of that. NaN if no rank has seen an image;
+    `ciou` also if no mask holds a pixel.
 
     Args:
         normalize: Whether each map is stretched to [0, 1] first.
