@@ -33,7 +33,7 @@ class Row:
 
 
 class Evaluation(nn.Module):
-    """Metrics of greedy responses, by benchmark, or by task where samples belong to none.
+    """Metrics of responses, by benchmark, or by task where samples belong to none.
 
     What each task is measured by, and for every task `reward`, `confidence`, `malformed` (share of responses that do not
     keep the format; what cannot be read counts as empty masks), `exact`: the share of answers that are exactly the annotated

@@ -140,7 +140,9 @@ def difference_lines(ours: Path, theirs: Path, metrics: Sequence[str] = ()) -> l
             raise ValueError(f"{benchmark}: {ours} and {theirs} hold different images")
         pairs = [(row, theirs_by_image[image]) for image, row in ours_by_image.items()]
         for metric in metrics or per_image:
-            both = [pair for pair in pairs if all(side.get(metric) for side in pair)]  # an image may not be measured by it
+            both = [
+                pair for pair in pairs if all(side.get(metric) for side in pair)
+            ]  # an image may not be measured by it
             if not both:
                 continue
             mean, low, high = paired_bootstrap(*([float(pair[side][metric]) for pair in both] for side in (0, 1)))

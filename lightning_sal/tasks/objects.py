@@ -199,7 +199,7 @@ class ObjectMaskTask(ObjectTask):
         masks: Sequence[Tensor],
         scores: Tensor | None = None,
     ) -> list[dict[str, float]]:
-        """See `ObjectTask.update`; a sample without ground truth, or a method without masks, adds nothing to gIoU and cIoU."""
+        """See `ObjectTask.update`; a sample or a method without masks adds nothing to gIoU and cIoU."""
         (values,) = super().update(metrics, group, answer, masks, scores)
         if masks and group.masks is not None:
             usable = answer is None or answer.readable
