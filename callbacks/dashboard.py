@@ -59,6 +59,7 @@ TRAINING = (
             "Confidence minus reward, calibration error": ["train/confidence_minus_reward$", "train/ece$"],
             "Malformed and truncated": [r"train/response/(malformed|truncated)$"],
             "Response length": ["train/response/length$"],
+            "Entropy, nats a token": ["train/entropy$"],
             "Reward by task": [r"train/\w+/reward/mean$"],
         },
     ),
