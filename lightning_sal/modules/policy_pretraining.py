@@ -48,7 +48,7 @@ class PolicyPretraining(SFT):
         self.log_dict({f"train/{kind}": share for kind, share in right.items()})
         if self.global_step < self.vision_steps:
             return self.accumulate([auxiliary], 1)
-        tokens, mask = self.policy.encode_responses([group.response or "" for group in batch.groups])
+        tokens, mask = self.policy.encode_responses(self.policy.annotated(batch.groups))
         logp = self.policy.score(prompts, tokens, mask)
         supervised = -logp.sum() / mask.sum()
         self.log("train/sft_loss", supervised, prog_bar=True)

@@ -2,6 +2,7 @@
 
 from lightning_sal.tasks.accuracy import AccuracyTask
 from lightning_sal.tasks.base import WITHOUT_REASONING, Answer, Task
+from lightning_sal.tasks.boxes import BoxTask, Objects
 from lightning_sal.tasks.masks import InstanceTask, RegionTask
 from lightning_sal.tasks.measures import Measure
 from lightning_sal.tasks.registry import TASKS, answer_tags, get_task, instructions, load_task, register, task_of
@@ -9,8 +10,15 @@ from lightning_sal.tasks.saliency import COSOD, SIS, SOD, TagInstances, TagRegio
 from lightning_sal.tasks.tags import SEMANTIC, Expressions, TagTask
 from lightning_sal.tasks.vqa import VQA, Text, TextTask
 
+# isort: split
+# Behind the others: tasks are listed in the order in which they are made known
+from lightning_sal.tasks.perception import COUNTING, DETECTION, PERCEPTION
+
 __all__ = [
     "COSOD",
+    "COUNTING",
+    "DETECTION",
+    "PERCEPTION",
     "SEMANTIC",
     "SIS",
     "SOD",
@@ -19,9 +27,11 @@ __all__ = [
     "WITHOUT_REASONING",
     "AccuracyTask",
     "Answer",
+    "BoxTask",
     "Expressions",
     "InstanceTask",
     "Measure",
+    "Objects",
     "RegionTask",
     "TagInstances",
     "TagRegions",
