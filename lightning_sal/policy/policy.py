@@ -331,7 +331,7 @@ class Policy(nn.Module):
         *,
         responses: int = 1,
         temperature: float = 1.0,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
     ) -> Rollout:
         """Responses to each prompt, in evaluation mode.
 
@@ -340,12 +340,13 @@ class Policy(nn.Module):
             max_new_tokens: Limit of response tokens; a response that reaches it without ending is truncated.
             responses: G, responses to each prompt; they stand side by side in the result.
             temperature: > 0 samples; 0 takes the likeliest token.
-            generator: Source of randomness on the policy's device.
+            generator: Source of randomness on the policy's device, or one for each prompt.
         """
         draws = None
         if temperature > 0:
-            shape = (len(prompts) * responses, max_new_tokens)
-            draws = torch.rand(shape, generator=generator, device=self.device)
+            sources = generator if isinstance(generator, Sequence) else [generator]
+            shape = (len(prompts) * responses // len(sources), max_new_tokens)
+            draws = torch.cat([torch.rand(shape, generator=source, device=self.device) for source in sources])
         with self._sampling_mode():
             return drain(self._sampling(prompts, max_new_tokens, responses, temperature, draws))
 
