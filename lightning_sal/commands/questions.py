@@ -73,7 +73,8 @@ def main(argv: list[str]) -> int:
         raise ValueError(f"{arguments.source}: no category occurs {arguments.least} times on an image")
     target.parent.mkdir(parents=True, exist_ok=True)
     faults: list[str] = []
-    shown = track(questions, "masks", console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    shown = track(questions, "masks", console=console, transient=True, disable=not console.is_terminal)
     with naming(target.parent, target.name), TemporaryDirectory(prefix=".questions-", dir=target.parent) as held:
         folder = Path(held) / masks.name
         folder.mkdir()

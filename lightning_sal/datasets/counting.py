@@ -39,7 +39,7 @@ from lightning_sal.files.reading import parse_json
 
 COLUMNS = ("count", "number", "label", "question", "text", "points", "file_name", "image_sha256", "image_url")
 IMAGES = ("image", "file_name", "image_sha256", "image_url")  # columns that tell which image is meant
-HOW_MANY = re.compile(r"how\s+many\s+(.+?)[\s?.!]*", re.IGNORECASE | re.DOTALL)
+HOW_MANY = re.compile(r"how\s+many\s+", re.IGNORECASE)
 BE = re.compile(r"\s+(?:is|are)(?:\s+there)?(?=\s|$)", re.IGNORECASE)
 WHOLE = re.compile(r"\d{1,9}(?:\.0*)?")
 
@@ -118,7 +118,7 @@ def _fields(row: Fields) -> dict[str, Any]:
     Raises:
         ValueError: It lacks something, or something is not as it should be.
     """
-    name = "count" if row.get("count") is not None else "number"
+    name = "number" if row.get("count") is None and "number" in row else "count"
     if (count := _whole(row.get(name))) is None:
         raise ValueError(f"`{name}` is {shortened(row.get(name))}, where a whole number from 0 on must stand")
     if not (question := _question(row)):
@@ -137,8 +137,9 @@ def _question(row: Fields) -> str | None:
     asked = row.get("question") or (row.get("text") if row.get("count") is not None else None)
     if not isinstance(asked, str) or not asked.strip():
         return None
-    many = HOW_MANY.fullmatch(asked.strip())
-    return f"{ALL}{BE.sub('', many[1], count=1)}" if many else asked.strip()
+    if (many := HOW_MANY.match(asked.strip())) is None:
+        return asked.strip()
+    return f"{ALL}{BE.sub('', asked.strip()[many.end() :].rstrip('?.! '), count=1)}"
 
 
 def _whole(value: Any) -> int | None:

@@ -1,8 +1,8 @@
 """Questions "all <category>" of a COCO json, drawn by a seed, and questions whose answer is that there is none.
 
 The questions of Dr. Seg's COCONut split are of this kind: a category that occurs at least twice on an image, with the union
-of its instances as the truth. Every choice hangs on a hash of the seed, the name of the file and the category alone, so that
-neither the order of the json nor its ids have a part in it, and a smaller number of questions is the beginning of a larger.
+of its instances as the truth. Every choice hangs on a hash of the seed, the name of the file and the category alone: neither
+the order of the json nor its ids have a part in it, and a smaller number of questions is a part of a larger.
 
 Legend: I instances, H x W pixels of the displayed photograph.
 """

@@ -68,7 +68,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[dict[str, Any], str | None]]:
                 continue
             yield {name.strip(): value or None for name, value in row.items()}, None
     except csv.Error as error:
-        raise ValueError(f"{path}:{reader.line_num}: not CSV: {error}") from error
+        raise ValueError(f"{path}:{reader.reader.line_num}: not CSV: {error}") from error
 
 
 def _json_rows(path: Path) -> Iterator[tuple[dict[str, Any], str | None]]:
