@@ -60,7 +60,8 @@ def main(argv: list[str]) -> int:
     counts: Counter[str] = Counter()
     seen: dict[Samples, str] = {}
     for number, record in enumerate(records, 1):
-        bare += record.response is not None and all(photo.annotation is None for photo in record.photographs)
+        unmasked = all(photo.annotation is None for photo in record.photographs)
+        bare += unmasked and (record.response is not None or _has_boxes_alone(record))
         group = _group(record)
         counts += _counts(record, group)
         for fault in _faults(record, group, seen):
@@ -145,11 +146,19 @@ def _missing(record: Record, group: ImageGroup) -> Iterator[str]:
     """What a sample without a response lacks, without which nothing can be learnt from it, nor measured."""
     from lightning_sal.tasks import get_task
 
-    if record.response is None:
+    if record.response is None and not (group.question and _has_boxes_alone(record)):
         try:
             get_task(record.task).require(group)
         except ValueError as error:
             yield f"{record.source}: {error}" if record.source else str(error)
+
+
+def _has_boxes_alone(record: Record) -> bool:
+    """Whether the boxes of a sample without masks serve the rewards, though not what its task is measured by."""
+    from lightning_sal.tasks import TASKS, BoxTask
+
+    task = TASKS.get(record.task)
+    return isinstance(task, BoxTask) and task.masks_per_image != 0 and record.boxes is not None
 
 
 def _group(record: Record) -> ImageGroup | None:
