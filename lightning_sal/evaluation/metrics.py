@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,7 +34,7 @@ class Row:
 
 
 class Evaluation(nn.Module):
-    """Metrics of greedy responses, by benchmark, or by task where samples belong to none.
+    """Metrics of responses, by benchmark, or by task where samples belong to none.
 
     What each task is measured by, and for every task `reward`, `confidence`, `malformed` (share of responses that do not
     keep the format; what cannot be read counts as empty masks), `exact`: the share of answers that are exactly the annotated
@@ -96,9 +97,8 @@ class Evaluation(nn.Module):
             for number, values in enumerate(response.values or ()):
                 image = number if response.masks else None
                 path = group.paths[number] if group.paths else ""
-                rows.append(
-                    Row({"benchmark": name, "key": group.key, "image": path, **values, **about}, prediction, image)
-                )
+                fields = {"benchmark": name, "key": group.key, "image": path}
+                rows.append(Row(fields | row_values(group.task, values) | about, prediction, image))
             own: Any = self.terms[name]
             for term, value in rewards.of(row).items():
                 own[term_measure(term)].update(value)
@@ -121,11 +121,19 @@ class Evaluation(nn.Module):
         return values
 
 
+def row_values(task: str, values: Mapping[str, float]) -> dict[str, Any]:
+    """What an image was measured by, for its row; empty for what its task measures of some images and not of this one."""
+    known = (name for name, measure in get_task(task).measures().items() if measure.per_image)
+    return {**dict.fromkeys(known, ""), **values}
+
+
 def compute_all(metrics: Any) -> dict[str, Tensor]:
     """What metrics compute, by name, without what was never updated on any rank; then they start over."""
     values: dict[str, Tensor] = {}
     for name, metric in metrics.items():
-        value = metric.compute()
+        with warnings.catch_warnings():  # of what was never updated, which is left out below
+            warnings.filterwarnings("ignore", "The ``compute`` method")
+            value = metric.compute()
         values |= value if isinstance(value, dict) else {name: value}
         metric.reset()
     return {name: value for name, value in values.items() if not torch.isnan(value)}
@@ -141,4 +149,6 @@ def _name(response: Response) -> str:
 
 
 def _text(value: Any) -> str:
+    if value is None:
+        return ""
     return "; ".join(map(str, value)) if isinstance(value, list) else str(value)
