@@ -280,7 +280,7 @@ def test_an_entropy_bonus_has_the_gradient_of_the_entropy_of_each_token(algorith
         total = total + entropy.sum() / (TOKENS if algorithm is DrGRPO else length) / len(lengths)
     total.backward()
     (without,), (found,) = plain.gradients, bonus.gradients
-    wanted = {name: -coef * p.grad for name, p in module.named_parameters() if name in bonus.start}
+    wanted = {name: p.grad.mul(-coef) for name, p in module.named_parameters() if name in bonus.start}
     close({name: found[name] - without[name] for name in wanted}, wanted, 1e-4)
 
 
@@ -347,7 +347,9 @@ def test_micro_batches_hold_every_response_once_and_never_too_many():
 class NamesBoxes(ScenesDataModule):
     """Says that it has samples of a task that asks a segmenter by boxes."""
 
-    known_tasks = ("perception",)
+    @property
+    def known_tasks(self):
+        return ["perception"]
 
 
 def test_a_segmenter_that_fits_is_asked_for_only_where_there_will_be_masks(tmp_path):
