@@ -88,7 +88,9 @@ class PolicyModule(AccumulatingModule):
 
     def setup(self, stage: str) -> None:
         segmenter: Any = self.segmenter if hasattr(self, "segmenter") else EVFSAM2
-        for task in getattr(self.trainer.datamodule, "known_tasks", ()):  # type: ignore[attr-defined]
+        trainer: Any = self.trainer
+        segments = stage != "fit" or MASKS in self.reward.needs or trainer.enable_validation
+        for task in getattr(trainer.datamodule, "known_tasks", ()) if segments else ():
             require_fit(segmenter, get_task(task).prompt_type, task)
         self.strategy.check(self.policy_config)
         self.strategy.before_setup(self, ("segmenter", "reward", "evaluation"))

@@ -14,6 +14,7 @@ from pyarrow import parquet
 
 from lightning_sal.cli import main
 from lightning_sal.datasets.coco_results import instance
+from lightning_sal.evaluation.embeddings import EmbeddedResponses, text_hash, write_embeddings
 from lightning_sal.tasks import TASKS
 from lightning_sal.tiny.scenes import scene_group
 from lightning_sal.tiny.weights import WEIGHTS
@@ -47,6 +48,8 @@ def make_workspace(folder: Path) -> None:
     _write_perception(folder / "data")
     for number, name in enumerate(("sft", "isr")):
         _write_responses(folder / "data", name, first=100 * (number + 1))
+    for number, name in enumerate(("raw", "ranked")):
+        _write_embeddings(folder / f"runs/{name}/version_0/embeddings", number)
     shutil.copytree(ROOT / "conf", folder / "conf")
     # As a user says it who has them; JSON is YAML.
     (folder / "conf/paths.yaml").write_text(json.dumps(PATHS))
@@ -184,6 +187,14 @@ def _write_responses(data: Path, name: str, first: int) -> None:
                     _save(data / files[-1], 255 * mask.byte())
             lines.append({"task": task, "images": images, "masks": files, "response": group.response})
     (data / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _write_embeddings(folder: Path, seed: int) -> None:
+    """Those of a step of a run, as `EmbeddingSpread` leaves them."""
+    folder.mkdir(parents=True)
+    embeddings = torch.randn(8, 16, generator=torch.Generator().manual_seed(seed))
+    words = ("sod",) * 8, tuple("abcdefgh"), tuple(map(text_hash, "abcdefgh"))
+    write_embeddings(folder / "embeddings-000000.npz", EmbeddedResponses(0, embeddings, torch.arange(8) / 8, *words))
 
 
 def _save(path: Path, pixels: torch.Tensor) -> None:
