@@ -37,7 +37,13 @@ ELSEWHERE = [
         "reasonseg",
     ),
     # Needs a judge behind an API, and a policy of real size: every config is parsed there.
-    (r"(uv run )?lightning fit --config conf/alignment/\w+\.yaml", "tests/test_packaging.py", "CONFIGS"),
+    (r"(uv run )?lightning fit --config conf/(alignment|dr_seg)/\w+\.yaml.*", "tests/test_packaging.py", "CONFIGS"),
+    # Needs SAM2 and a policy of real size, likewise.
+    (
+        r"(uv run )?lightning test --config conf/eval/(reasonseg|refcoco|grefcoco|coconut|coco_detection|counting)\.yaml.*",
+        "tests/test_packaging.py",
+        "CONFIGS",
+    ),
     (r"(uv run )?lightning export runs/alignment-.*", "tests/commands/test_export.py", "export"),
     # Another project's, which loads what is exported as transformers do.
     (r"python -m lmms_eval .*", "tests/commands/test_export.py", "from_pretrained"),
