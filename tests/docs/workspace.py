@@ -175,7 +175,6 @@ def _write_responses(data: Path, name: str, first: int) -> None:
     lines = []
     words = (name for name, task in TASKS.items() if "masks" in task.needs and task.prompt_type is str)
     for task in words:  # of which there are scenes with responses
-    for task in (name for name, task in TASKS.items() if "masks" in task.needs and not task.has_question):
         for index in range(first, first + 2 * SAMPLES):
             group = scene_group(SEED, task, index)
             images = [f"{name}/{task}-{index}-{i}.jpg" for i in range(len(group.images))]
