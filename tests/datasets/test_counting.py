@@ -210,12 +210,7 @@ def test_every_fault_is_named_by_file_and_row(tmp_path, capsys, name):
         strict=True,
     ):
         assert reason in line, line
-<<<<<<< HEAD
-    assert "11 samples (counting)" in last
-    assert last.endswith("11 images, 10 faults")
-=======
     assert last.endswith("11 samples (counting), 1 targets, 11 images, 10 faults")
->>>>>>> 0805e0f3a3872c74c331f46553aa9b5fcf515b2e
 
 
 def test_malformed_rows_of_lists(tmp_path):
