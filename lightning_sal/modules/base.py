@@ -88,7 +88,9 @@ class PolicyModule(AccumulatingModule):
 
     def setup(self, stage: str) -> None:
         segmenter: Any = self.segmenter if hasattr(self, "segmenter") else EVFSAM2
-        for task in getattr(self.trainer.datamodule, "known_tasks", ()):  # type: ignore[attr-defined]
+        trainer: Any = self.trainer
+        segments = stage != "fit" or MASKS in self.reward.needs or trainer.enable_validation
+        for task in getattr(trainer.datamodule, "known_tasks", ()) if segments else ():
             require_fit(segmenter, get_task(task).prompt_type, task)
         self.strategy.check(self.policy_config)
         self.strategy.before_setup(self, ("segmenter", "reward", "evaluation"))
@@ -174,7 +176,7 @@ class PolicyModule(AccumulatingModule):
 
     def _new_evaluation(self, benchmarks: Mapping[str, str] | None = None) -> Evaluation:
         low, high = self.reward.bounds
-        return Evaluation(benchmarks, low >= 0 and high <= 1 + ROUNDING, self.reward.weights)
+        return Evaluation(benchmarks, low >= 0 and high <= 1 + ROUNDING, self.reward.names)
 
     def _log_evaluation(self, stage: str) -> None:
         values = self.evaluation.compute()
@@ -228,6 +230,9 @@ class PolicyModule(AccumulatingModule):
         if self.trainer.training:
             agreement.refuse_other_run(checkpoint.get("run"), agreement.run_of(self.trainer))
         self.configure_model()
+        saved: dict[str, Tensor] = checkpoint.get("buffers", {})
+        own = {name.removeprefix("reward."): saved[name] for name in saved if name.startswith("reward.")}
+        self.reward.refuse_other_state(own)
         super().on_load_checkpoint(checkpoint)
 
     def on_train_start(self) -> None:
