@@ -227,8 +227,8 @@ def _is_id(value: Any) -> bool:
 
 
 def photograph_folders(folder: Path) -> list[Path]:
-    """Where the photographs may lie: beside the references, up to two folders below, or under the folders `images`, `coco`,
-    `train2014` and the like that lie beside the folder of the references, or the one above it."""
+    """Where the photographs may lie: beside the references or up to two folders below; or under the folders `images`,
+    `coco`, `train2014` and the like that lie beside the folder of the references, or the one above it."""
     around = [sub for place in list(folder.absolute().parents)[:2] for sub in subfolders(place)]
     beside = [sub for sub in around if BESIDE.fullmatch(sub.name.lower())]
     deep = [deeper for sub in beside for deeper in _below(sub, DEEP) if sub != folder.absolute()]

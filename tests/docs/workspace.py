@@ -173,7 +173,8 @@ def _write_perception(data: Path) -> None:
 
 def _write_responses(data: Path, name: str, first: int) -> None:
     lines = []
-    for task in (name for name, task in TASKS.items() if "masks" in task.needs and not task.has_question):
+    words = (name for name, task in TASKS.items() if "masks" in task.needs and task.prompt_type is str)
+    for task in words:  # of which there are scenes with responses
         for index in range(first, first + 2 * SAMPLES):
             group = scene_group(SEED, task, index)
             images = [f"{name}/{task}-{index}-{i}.jpg" for i in range(len(group.images))]
