@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from pathlib import Path
@@ -57,5 +56,5 @@ def test_photographs_go_through_fit_test_and_table(monkeypatch, tmp_path, capsys
     assert list(found.tasks) == list(tasks)
     assert f"{found.metrics['perception']['giou']:.3f}" in table
     for task in tasks:
-        assert len(list(csv.DictReader(Path(f"a/{task}.csv").open()))) == 3
+        assert len(Path(f"a/{task}.csv").read_text().splitlines()) == 1 + 3
         assert {"count_accuracy", "ap50", "target_accuracy", "unreadable", "reward_box"} <= found.metrics[task].keys()
