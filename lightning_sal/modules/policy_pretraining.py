@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from torch import Tensor
 from lightning_sal.modules.sft import SFT
 from lightning_sal.policy.policy import Policy
 from lightning_sal.samples import Batch
-from lightning_sal.tiny.cells import CellHeads, scenes_of_group
+from lightning_sal.tiny.cells import BoxHead, CellHeads, scenes_of_group
+from lightning_sal.tiny.finding import unlooked
 
 
 class PolicyPretraining(SFT):
@@ -27,28 +29,44 @@ class PolicyPretraining(SFT):
     Args:
         export: Folder that the trained policy is written to, as fp16; it must not exist yet.
         vision_steps: Steps before the language model joins.
+        boxes: Weight of the distance of the boxes that are read from the visual tokens, in shares of the scene; 0 reads none.
+        unlooking: Every so manieth step asks for no `<look>` blocks, and its responses lose theirs; 0 leaves them all.
         **kwargs: As for `SFT`.
     """
 
-    def __init__(self, export: Path, vision_steps: int = 0, **kwargs: Any) -> None:
+    def __init__(self, export: Path, vision_steps: int = 0, boxes: float = 0.0, unlooking: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if export.exists():
             raise FileExistsError(f"{export} exists already: name another folder to write the policy to")
-        self.export, self.vision_steps = export, vision_steps
+        self.export, self.vision_steps, self.boxes, self.unlooking = export, vision_steps, boxes, unlooking
 
     def configure_model(self) -> None:
         if not hasattr(self, "policy"):
             self.policy = Policy(self.policy_config)
-            self.heads = CellHeads(self.policy.qwen.config.text_config.hidden_size, cells=4)
+            width = self.policy.qwen.config.text_config.hidden_size
+            self.heads = CellHeads(width, cells=4)
+            if self.boxes:
+                self.box_head = BoxHead(width, cells=4)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        prompts = self.policy.encode(batch.groups)
-        scenes = [scene for group in batch.groups for scene in scenes_of_group(group)[0]]
-        auxiliary, right = self.heads(torch.cat(prompts.visual), scenes)
+        groups = batch.groups
+        if self.unlooking:
+            asked = None if (batch_idx + 1) % self.unlooking else ""
+            self.policy.config = replace(self.policy_config, look=asked)
+            if asked is not None:
+                groups = tuple(replace(group, response=unlooked(group.response or "")) for group in groups)
+        prompts = self.policy.encode(groups)
+        scenes = [scene for group in groups for scene in scenes_of_group(group)[0]]
+        visual = torch.cat(prompts.visual)
+        auxiliary, right = self.heads(visual, scenes)
+        if self.boxes:
+            distance = self.box_head(visual, scenes)
+            self.log("train/box", distance, prog_bar=True)
+            auxiliary = auxiliary + self.boxes * distance
         self.log_dict({f"train/{kind}": share for kind, share in right.items()})
         if self.global_step < self.vision_steps:
             return self.accumulate([auxiliary], 1)
-        tokens, mask = self.policy.encode_responses([group.response or "" for group in batch.groups])
+        tokens, mask = self.policy.encode_responses(self.policy.annotated(groups))
         logp = self.policy.score(prompts, tokens, mask)
         supervised = -logp.sum() / mask.sum()
         self.log("train/sft_loss", supervised, prog_bar=True)
@@ -63,4 +81,4 @@ def save_policy(policy: Policy, folder: Path) -> None:
     model = copy.deepcopy(policy.qwen).half()
     model.save_pretrained(folder)
     policy.processor.save_pretrained(folder)
-    (folder / "instructions.json").write_text(json.dumps(policy.instructions, indent=1) + "\n")
+    (folder / "instructions.json").write_text(json.dumps(policy.stated, indent=1) + "\n")
