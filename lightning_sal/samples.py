@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from lightning_sal.frames import ORIGINAL, Frame
+
 if TYPE_CHECKING:  # what needs names and numbers alone, as `lightning-sal table`, does not wait for torch
     import torch
     from torch import Tensor
@@ -92,6 +94,8 @@ class Rollout:
         mask: (B, T) bool, True on response tokens, the end-of-turn token included.
         logp: (B, T) log-probabilities in nats under the policy that sampled, 0 where `mask` is False.
         truncated: (B,) bool, True where the response hit the token limit before it ended.
+        frame: In which units the texts state places.
+        look: The tag of the blocks that the reasoning was asked for, in place of that of the task; None for the task's.
     """
 
     texts: tuple[str, ...]
@@ -99,10 +103,12 @@ class Rollout:
     mask: Tensor
     logp: Tensor
     truncated: Tensor
+    frame: Frame = ORIGINAL
+    look: str | None = None
 
 
 def join_rollouts(parts: Sequence[Rollout]) -> Rollout:
-    """All responses of several rollouts, padded right to the longest of them."""
+    """All responses of several rollouts of one policy, padded right to the longest of them."""
     import torch
     import torch.nn.functional as F
 
@@ -117,6 +123,8 @@ def join_rollouts(parts: Sequence[Rollout]) -> Rollout:
         padded([part.mask for part in parts]),
         padded([part.logp for part in parts]),
         torch.cat([part.truncated for part in parts]),
+        parts[0].frame,
+        parts[0].look,
     )
 
 

@@ -146,7 +146,7 @@ def _case(policy: Policy, group: ImageGroup, given: dict[Any, str] | None, argum
 
     from lightning_sal.explanations.cases import cases_of
     from lightning_sal.explanations.responses import as_rollout, response_to
-    from lightning_sal.tasks import task_of
+    from lightning_sal.inference.responses import read_answer
 
     with torch.no_grad():
         prompts = policy.encode([group])
@@ -154,7 +154,7 @@ def _case(policy: Policy, group: ImageGroup, given: dict[Any, str] | None, argum
             rollout = policy.sample(prompts, arguments.max_new_tokens, temperature=0)
         else:
             rollout = as_rollout(policy, response_to(group, given))
-    answer = task_of(group).parse(rollout.texts[0])
+    answer = read_answer(rollout.texts[0], group, rollout.frame, rollout.look)
     (case,) = cases_of(policy, prompts, rollout, [group], [answer], arguments.seed)
     if not case.labels:
         raise ValueError(f"nothing to explain: {answer.reason or 'the response has no label'}")

@@ -71,6 +71,5 @@ def _sample(task: str, key: str, images: Iterable[str]) -> Sample:
 def as_rollout(policy: Policy, text: str) -> Rollout:
     """A response in the tokens that a policy has for it."""
     tokens, mask = policy.encode_responses([text])
-    return Rollout(
-        (text,), tokens, mask, torch.zeros_like(tokens, dtype=torch.float32), torch.zeros(1, dtype=torch.bool)
-    )
+    nothing = torch.zeros_like(tokens, dtype=torch.float32)
+    return policy.rollout((text,), tokens, mask, nothing, torch.zeros(1, dtype=torch.bool))

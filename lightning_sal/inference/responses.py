@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_sal.frames import ORIGINAL, Frame
 from lightning_sal.inference.maps import find_maps
 from lightning_sal.inference.words import Explanation
 from lightning_sal.objectives import token_confidence
@@ -145,13 +146,16 @@ def read_responses(groups: Sequence[ImageGroup], rollout: Rollout) -> list[Respo
     """
     if len(groups) != len(rollout.texts):
         raise ValueError(f"{len(groups)} groups and {len(rollout.texts)} responses: there must be one each")
+    answers = [
+        read_answer(text, group, rollout.frame, rollout.look) for text, group in zip(rollout.texts, groups, strict=True)
+    ]
     confidence = token_confidence(rollout.logp, rollout.mask).tolist()
     lengths = rollout.mask.sum(1).tolist()
     return [
         Response(
             group,
             text,
-            task_of(group).parse(text),
+            answers[row],
             truncated=truncated,
             tokens=rollout.tokens[row, :length],
             logp=rollout.logp[row, :length],
@@ -161,6 +165,19 @@ def read_responses(groups: Sequence[ImageGroup], rollout: Rollout) -> list[Respo
             zip(groups, rollout.texts, rollout.truncated.tolist(), lengths, strict=True)
         )
     ]
+
+
+def read_answer(text: str, group: ImageGroup, frame: Frame = ORIGINAL, look: str | None = None) -> Answer:
+    """The answer in a response, its places in pixels of the original image.
+
+    Args:
+        text: The response.
+        group: What it answers.
+        frame: In which units it states places.
+        look: The tag that its reasoning was asked for, as in `Rollout`.
+    """
+    task = task_of(group, look)
+    return task.locate(task.parse(text), group, frame)
 
 
 def find_masks(responses: Sequence[Response], segmenter: Segmenter[Any]) -> list[Response]:

@@ -162,7 +162,7 @@ class PolicyModule(AccumulatingModule):
                 raise ValueError(
                     f"{group.key}: SFT needs a response and this sample has none; give a JSONL with responses"
                 )
-        ids, mask = self.policy.encode_responses([group.response or "" for group in groups])
+        ids, mask = self.policy.encode_responses(self.policy.annotated(groups))
         total = self.all_reduce(mask.sum().float())
         parts = self.micro_batches(len(groups))
         for number in range(self.max_over_ranks(len(parts))):

@@ -22,7 +22,8 @@ from lightning_sal.policy.attention import View
 from lightning_sal.policy.prompts import Prompts
 from lightning_sal.policy.vision import rotate, windowed_attention
 
-MODEL_TYPES = ("qwen2_5_vl", "qwen3_vl")
+MODEL_TYPES: dict[str, int | None] = {"qwen2_5_vl": None, "qwen3_vl": 1000}
+"""Kind of model -> the side of the square in whose units it states places; None for pixels of the image as it is shown."""
 VISION_TOKENS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
 VISION_LAYERS = r".*\.visual"  # regular expressions of names
 LANGUAGE_LAYERS = r".*\.language_model\..*"
@@ -279,6 +280,19 @@ def plain_decoder(model: Any) -> PlainDecoder | None:
     return PlainDecoder(
         tuple(layers), model.norm.weight, config.rms_norm_eps, model.rotary_emb.inv_freq, heads, key_heads
     )
+
+
+def shown_size(image_processor: Any, size: tuple[int, int]) -> tuple[int, int]:
+    """The (H, W) to which an image processor resizes an image of (H, W) pixels."""
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+    height, width = smart_resize(
+        *size,
+        factor=image_processor.patch_size * image_processor.merge_size,
+        min_pixels=image_processor.size["shortest_edge"],
+        max_pixels=image_processor.size["longest_edge"],
+    )
+    return height, width
 
 
 def vision_tower(model: Any) -> Any:

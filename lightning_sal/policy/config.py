@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,10 @@ class PolicyConfig:
             and compute in `dtype`; needs `lora`, and the extra `quantization`.
         min_pixels: Least number of pixels that an image is resized to; null keeps the processor's own.
         max_pixels: Most pixels that an image is resized to; null keeps the processor's own.
+        square: Side in pixels of a square that every image is squashed to before it is shown, 840 in Dr. Seg's recipe; null
+            shows images in their own shape.
+        look: Tag of blocks that the reasoning must hold, whatever the task: `look` asks for `<look>...</look>` around what
+            is looked at. Null asks for what the task asks for, an empty text for none.
         max_prompt_tokens: Longest prompt in tokens, visual ones included. A longer one is refused, never cut.
         gradient_checkpointing: Recompute activations in the backward pass; off while sampling.
         attention: Attention back end of transformers: sdpa, eager or flash_attention_2.
@@ -52,6 +57,8 @@ class PolicyConfig:
     load_in_4bit: bool = False
     min_pixels: int | None = None
     max_pixels: int | None = None
+    square: int | None = None
+    look: str | None = None
     max_prompt_tokens: int = 8192
     gradient_checkpointing: bool = False
     attention: str = "sdpa"
@@ -67,6 +74,10 @@ class PolicyConfig:
                 f"policy.min_pixels {self.min_pixels} and max_pixels {self.max_pixels} must be above 0, the first not above "
                 "the second"
             )
+        if self.square is not None and self.square < 1:
+            raise ValueError(f"policy.square {self.square} must be at least 1 pixel, or null")
+        if not re.fullmatch(r"[A-Za-z]\w*|", self.look or ""):
+            raise ValueError(f"policy.look {self.look!r} is no name of a tag: give letters, as look, or an empty text")
         if self.train_vision and self.feature_cache is not None:
             raise ValueError(
                 f"policy.feature_cache {self.feature_cache} keeps features of a vision tower that stays as it is: drop it, "

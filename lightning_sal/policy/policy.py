@@ -23,6 +23,7 @@ from lightning_sal.policy.cache import PackedCache
 from lightning_sal.policy.chat import chat_text
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.features import FeatureCache, ImageFeatures, arithmetic, vision_fingerprint
+from lightning_sal.policy.frames import frame_of, squashed
 from lightning_sal.policy.fused import FusedDecoder, can_fuse
 from lightning_sal.policy.loading import freeze, load_model
 from lightning_sal.policy.log_probs import chosen_log_probs
@@ -61,6 +62,7 @@ class Policy(nn.Module):
             self.backbone.checkpoint_activations()
         tokenizer = self.processor.tokenizer
         eos = model.generation_config.eos_token_id
+        self.frame = frame_of(model.config.model_type, self.processor.image_processor, config.square)
         self.eos_ids = tuple(eos) if isinstance(eos, (list, tuple)) else (int(eos),)
         self.pad_id = int(tokenizer.pad_token_id)
         self.suppressed: Tensor
@@ -83,8 +85,13 @@ class Policy(nn.Module):
 
     def messages(self, group: ImageGroup) -> tuple[Message, ...]:
         """The conversation that the policy goes on with: that of the group's task, in the words of the model's folder."""
-        task = tasks.task_of(group)
-        return task.messages(group, self.stated.get(task.label))
+        task = tasks.task_of(group, self.config.look)
+        return task.messages(group, self.stated.get(task.label), self.stated.get("look"))
+
+    def shown(self, group: ImageGroup) -> list[Tensor]:
+        """What the policy is shown of the images of a group, (H, W, 3) uint8, before its processor resizes it."""
+        view = tasks.get_task(group.task).view
+        return [squashed(view(image), self.config.square) for image in group.images]
 
     def encode(self, groups: Sequence[ImageGroup]) -> Prompts:
         """Prompts of image groups: what their tasks show of the images, and what they ask.
@@ -94,9 +101,9 @@ class Policy(nn.Module):
         """
         views: dict[tuple[str, int], Tensor] = {}  # once for each distinct image, so that it stays one
         for group in groups:
-            for image in group.images:
-                if (key := (group.task, id(image))) not in views:
-                    views[key] = tasks.get_task(group.task).view(image)
+            keys = [(group.task, id(image)) for image in group.images]
+            if not views.keys() >= set(keys):
+                views |= zip(keys, self.shown(group), strict=True)
         return self.encode_chats(
             [[views[group.task, id(image)] for image in group.images] for group in groups],
             [self.messages(group) for group in groups],
@@ -151,6 +158,16 @@ class Policy(nn.Module):
         no_image = torch.empty(0, widths[0], device=on)
         visual = tuple(torch.cat([next(per_image) for _ in shown]) if shown else no_image for shown in images)
         return Prompts(inputs["input_ids"].to(on), mask.to(on), positions.to(on), following.to(on), visual, lengths)
+
+    def annotated(self, groups: Sequence[ImageGroup]) -> list[str]:
+        """The annotated responses of groups as the policy is to write them: places in the units of its frame.
+
+        Raises:
+            ValueError: If one states places that cannot be read.
+        """
+        return [
+            tasks.task_of(group, self.config.look).spoken(group.response or "", group, self.frame) for group in groups
+        ]
 
     def encode_responses(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """(B, T) token ids of B responses, each ended, and their bool mask."""
@@ -360,7 +377,11 @@ class Policy(nn.Module):
             draws=draws,
         )
         texts = self.decode(sampled.tokens, sampled.mask)
-        return Rollout(texts, sampled.tokens, sampled.mask, sampled.logp, sampled.truncated)
+        return self.rollout(texts, sampled.tokens, sampled.mask, sampled.logp, sampled.truncated)
+
+    def rollout(self, texts: tuple[str, ...], tokens: Tensor, mask: Tensor, logp: Tensor, truncated: Tensor) -> Rollout:
+        """Responses of this policy, whoever sampled them; arguments as of `Rollout`."""
+        return Rollout(texts, tokens, mask, logp, truncated, self.frame, self.config.look)
 
     def _read(self, prompts: Prompts, mask: Tensor, cache: PackedCache) -> Tensor:
         """Hidden states (P, L, C) of prompts, under an additive mask (P, 1, L, L)."""

@@ -28,7 +28,6 @@ from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.policy import Policy, pad_right
 from lightning_sal.policy.prompts import Prompts
 from lightning_sal.samples import ImageGroup, Message, Rollout
-from lightning_sal.tasks import get_task
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # values that --max-lora-rank takes
@@ -127,7 +126,7 @@ class VLLMSampler:
         logp = torch.zeros(tokens.shape, device=policy.device)
         logp[mask] = torch.tensor([value for _, values in found for value in values], device=policy.device)
         truncated = torch.tensor([ids[-1] not in policy.eos_ids for ids, _ in found], device=policy.device)
-        return Rollout(policy.decode(tokens, mask), tokens, mask, logp, truncated)
+        return policy.rollout(policy.decode(tokens, mask), tokens, mask, logp, truncated)
 
     def _adapter_name(self, policy: Policy, server: _Server) -> str:
         """Name under which the server holds the policy's adapters as they are now; all ranks leave together."""
@@ -318,9 +317,8 @@ def _settings(temperature: float) -> dict[str, Any]:
 
 def _messages(policy: Policy, group: ImageGroup) -> list[dict[str, Any]]:
     """The conversation of a group as the server takes it, its images as PNG in the size in which the policy reads them."""
-    processor, view = policy.processor.image_processor, get_task(group.task).view
-    images = []
-    for image in map(view, group.images):
+    processor, images = policy.processor.image_processor, []
+    for image in policy.shown(group):
         shown = resized(image, processor)
         if _size(shown, processor) != [*shown.shape[:2]]:
             here, there = (f"{pixels.shape[1]} x {pixels.shape[0]}" for pixels in (image, shown))

@@ -2,8 +2,10 @@
 
 from lightning_sal.tasks.accuracy import AccuracyTask
 from lightning_sal.tasks.base import WITHOUT_REASONING, Answer, Task
+from lightning_sal.tasks.boxes import BoxTask, Objects
 from lightning_sal.tasks.masks import InstanceTask, RegionTask
 from lightning_sal.tasks.measures import Measure
+from lightning_sal.tasks.perception import COUNTING, DETECTION, PERCEPTION
 from lightning_sal.tasks.registry import TASKS, answer_tags, get_task, instructions, load_task, register, task_of
 from lightning_sal.tasks.saliency import COSOD, SIS, SOD, TagInstances, TagRegions
 from lightning_sal.tasks.tags import SEMANTIC, Expressions, TagTask
@@ -11,6 +13,9 @@ from lightning_sal.tasks.vqa import VQA, Text, TextTask
 
 __all__ = [
     "COSOD",
+    "COUNTING",
+    "DETECTION",
+    "PERCEPTION",
     "SEMANTIC",
     "SIS",
     "SOD",
@@ -19,9 +24,11 @@ __all__ = [
     "WITHOUT_REASONING",
     "AccuracyTask",
     "Answer",
+    "BoxTask",
     "Expressions",
     "InstanceTask",
     "Measure",
+    "Objects",
     "RegionTask",
     "TagInstances",
     "TagRegions",

@@ -8,14 +8,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
+from lightning_sal.frames import Frame
 from lightning_sal.samples import ImageGroup, Message
+from lightning_sal.tasks.blocks import looks
 from lightning_sal.tasks.measures import Measure
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+T = TypeVar("T", bound="Answer")
+LOOK = "While you reason, say between <{tag}> and </{tag}>, once or more, what you look at in the image at that moment."
 WITHOUT_REASONING = " without reasoning"  # behind the name of a task, where instructions are listed
 
 
@@ -69,6 +73,7 @@ class Task(ABC):
             they lie in a JSONL alone.
         several: Whether a sample has two images or more, instead of one.
         reasoning: Whether a think block comes before the answer.
+        look: Tag of the blocks that the reasoning must hold, one or more, none of them empty; empty where it need not.
     """
 
     name: str
@@ -79,6 +84,7 @@ class Task(ABC):
     layout: str = ""
     several: bool = False
     reasoning: bool = True
+    look: str = ""
 
     needs: ClassVar[frozenset[str]] = frozenset()
     """Fields of an `ImageGroup` without which an answer cannot be measured."""
@@ -96,22 +102,26 @@ class Task(ABC):
 
     def without_reasoning(self) -> Self:
         """The same task, answered at once."""
-        return replace(self, instruction=self.brief, reasoning=False)
+        return replace(self, instruction=self.brief, reasoning=False, look="")
 
-    def ask(self, group: ImageGroup, instruction: str | None = None) -> str:
+    def ask(self, group: ImageGroup, instruction: str | None = None, look: str | None = None) -> str:
         """The text that follows the images of a group: its question, if it has one, and the instruction.
 
         Args:
             group: The group.
             instruction: In place of the task's own, as a model's folder states it.
+            look: In place of `LOOK`, likewise.
         """
         instruction = self.instruction if instruction is None else instruction
-        return f"{group.question}\n{instruction}" if group.question else instruction
+        looking = ((LOOK if look is None else look).replace("{tag}", self.look),) if self.look else ()
+        return "\n".join((*filter(None, (group.question,)), instruction, *looking))
 
-    def messages(self, group: ImageGroup, instruction: str | None = None) -> tuple[Message, ...]:
+    def messages(
+        self, group: ImageGroup, instruction: str | None = None, look: str | None = None
+    ) -> tuple[Message, ...]:
         """The conversation that the policy goes on with, whatever back end samples: system turn, images, text."""
         system = (Message("system", self.system),) if self.system else ()
-        return (*system, Message("user", self.ask(group, instruction), len(group.images)))
+        return (*system, Message("user", self.ask(group, instruction, look), len(group.images)))
 
     def view(self, image: Tensor) -> Tensor:
         """What the policy is shown of an (H, W, 3) uint8 image: the image itself, unless a task says otherwise."""
@@ -132,6 +142,27 @@ class Task(ABC):
         Raises:
             ValueError: If they do not fit the task's format.
         """
+
+    def looked(self, answer: T) -> T:
+        """An answer as it was read, its structure faulty where the reasoning lacks the blocks that `look` asks for."""
+        if not self.look or looks(answer.reasoning, self.look):
+            return answer
+        missing = f"no <{self.look}>...</{self.look}> in the reasoning, or nothing in it"
+        return replace(answer, structure_ok=False, reason="; ".join(filter(None, (answer.reason, missing))))
+
+    def locate(self, answer: Any, group: ImageGroup, frame: Frame) -> Any:
+        """An answer with its places in pixels of the original image; itself where the task's answers state none.
+
+        Args:
+            answer: As `parse` read it.
+            group: What it answers.
+            frame: In which units it states places.
+        """
+        return answer
+
+    def spoken(self, response: str, group: ImageGroup, frame: Frame) -> str:
+        """A response that states places in pixels of the original image, in the units of a frame; see `locate`."""
+        return response
 
     @property
     def tags(self) -> tuple[str, ...]:

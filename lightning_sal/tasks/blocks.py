@@ -92,6 +92,17 @@ def think_block(text: str) -> str:
     return f"{_OPENS}{text}{_CLOSES}"
 
 
+def looks(text: str, tag: str) -> bool:
+    """Whether a text holds `<tag>...</tag>` with something between, tags and white space aside, in linear time."""
+    opens, closes = tags_of(tag)
+    start = text.find(opens)
+    while start >= 0 and (end := text.find(closes, start)) >= 0:
+        if text[start:end].replace(opens, "").strip():
+            return True
+        start = text.find(opens, end)
+    return False
+
+
 def mend_blocks(text: str) -> tuple[tuple[str, ...], str]:
     """Read a response of a model that was not trained on the format.
 

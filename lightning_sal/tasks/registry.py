@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from lightning_sal.files.code import import_place
 from lightning_sal.samples import ImageGroup
-from lightning_sal.tasks.base import Task
+from lightning_sal.tasks.base import LOOK, Task
 
 T = TypeVar("T", bound=Task)
 
@@ -68,16 +69,26 @@ def load_task(spec: str) -> Any:
     return register(next(iter(found.values())))
 
 
-def task_of(group: ImageGroup) -> Any:
-    """The `Task` that an image group asks for, with or without reasoning."""
+def task_of(group: ImageGroup, look: str | None = None) -> Any:
+    """The `Task` that an image group asks for, with or without reasoning.
+
+    Args:
+        group: The group.
+        look: Tag of the blocks that the reasoning must hold, in place of the task's; None for the task's.
+    """
     task = get_task(group.task)
-    return task if group.reasoning else task.without_reasoning()
+    if not group.reasoning:
+        return task.without_reasoning()
+    return task if look is None else replace(task, look=look)
 
 
 def instructions() -> dict[str, str]:
-    """What each known task asks, by its label: its name, and for the brief form its name and `WITHOUT_REASONING`."""
+    """What each known task asks, by its label: its name, and for the brief form its name and `WITHOUT_REASONING`.
+
+    Under "look" stands the sentence that asks for blocks of a `{tag}` in the reasoning.
+    """
     both = [each for task in TASKS.values() for each in (task, task.without_reasoning())]
-    return {task.label: task.instruction for task in sorted(both, key=lambda task: not task.reasoning)}
+    return {task.label: task.instruction for task in sorted(both, key=lambda task: not task.reasoning)} | {"look": LOOK}
 
 
 def answer_tags() -> tuple[str, ...]:

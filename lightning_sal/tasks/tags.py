@@ -79,7 +79,7 @@ class TagTask(Task):
         # Where the answer block is not exactly one, the structure already says so.
         found, grammar = ((), None) if blocks.body is None else self._read(blocks.body)
         places = (stripped(text, blocks.body_at + start, blocks.body_at + end) for _, start, end in found)
-        return Expressions(
+        answer = Expressions(
             tuple(expression for expression, _, _ in found),
             reasoning=blocks.reasoning,
             structure_ok=blocks.fault is None,
@@ -88,6 +88,7 @@ class TagTask(Task):
             reasoning_at=blocks.reasoning_at,
             labels_at=tuple(place for place in places if place),
         )
+        return self.looked(answer)
 
     def write(self, reasoning: str, answer: Expressions) -> str:
         """See `Task.write`."""

@@ -64,7 +64,7 @@ class TextTask(AccuracyTask):
         if fault is not None or said is None:
             return Text(structure_ok=False, grammar_ok=False, reason=fault)
         reasoning = text[slice(*thought)] if thought else ""
-        return Text(text[slice(*said)], reasoning=reasoning, reasoning_at=thought, labels_at=(said,))
+        return self.looked(Text(text[slice(*said)], reasoning=reasoning, reasoning_at=thought, labels_at=(said,)))
 
     def write(self, reasoning: str, answer: Text) -> str:
         """See `Task.write`."""
