@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_sal.modules.sft import SFT
 from lightning_sal.policy.policy import Policy
@@ -47,6 +47,10 @@ class PolicyPretraining(SFT):
             self.heads = CellHeads(width, cells=4)
             if self.boxes:
                 self.box_head = BoxHead(width, cells=4)
+            if not self.vision_steps:  # heads that know nothing would at first undo what a trained tower knows
+                for part in self.modules():
+                    if isinstance(part, CellHeads | BoxHead):
+                        part.apply(_zero)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         groups = batch.groups
@@ -74,6 +78,12 @@ class PolicyPretraining(SFT):
 
     def on_fit_end(self) -> None:
         save_policy(self.policy, self.export)
+
+
+def _zero(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.weight)
+        nn.init.zeros_(module.bias)
 
 
 def save_policy(policy: Policy, folder: Path) -> None:
