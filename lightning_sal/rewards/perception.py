@@ -1,7 +1,7 @@
 """What Dr. Seg's reward is made of: four criteria of the format, and boxes, points and their number against the true ones.
 
-Functions of a text and of numbers; `lightning_sal.rewards.objects` has the terms. They do what the recipe's public code does,
-but: what is no number counts 0, and an unreadable answer is not the answer "nothing fits".
+Functions of a text and of numbers, of which `lightning_sal.rewards.objects` makes terms. They do what the public code does,
+but that what is no number counts 0, and an unreadable answer is not the answer "nothing fits".
 
 Legend: M objects that a response lists, N true objects; boxes are x0, y0, x1, y1, in pixels of a square of 840.
 """

@@ -5,11 +5,14 @@ from lightning_sal.tasks.base import WITHOUT_REASONING, Answer, Task
 from lightning_sal.tasks.boxes import BoxTask, Objects
 from lightning_sal.tasks.masks import InstanceTask, RegionTask
 from lightning_sal.tasks.measures import Measure
-from lightning_sal.tasks.perception import COUNTING, DETECTION, PERCEPTION
 from lightning_sal.tasks.registry import TASKS, answer_tags, get_task, instructions, load_task, register, task_of
 from lightning_sal.tasks.saliency import COSOD, SIS, SOD, TagInstances, TagRegions
 from lightning_sal.tasks.tags import SEMANTIC, Expressions, TagTask
 from lightning_sal.tasks.vqa import VQA, Text, TextTask
+
+# isort: split
+# Behind the others: tasks are listed in the order in which they are made known
+from lightning_sal.tasks.perception import COUNTING, DETECTION, PERCEPTION
 
 __all__ = [
     "COSOD",

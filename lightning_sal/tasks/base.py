@@ -145,10 +145,10 @@ class Task(ABC):
 
     def looked(self, answer: T) -> T:
         """An answer as it was read, its structure faulty where the reasoning lacks the blocks that `look` asks for."""
-        if not self.look or looks(answer.reasoning, self.look):
+        if not self.look or not answer.structure_ok or looks(answer.reasoning, self.look):
             return answer
         missing = f"no <{self.look}>...</{self.look}> in the reasoning, or nothing in it"
-        return replace(answer, structure_ok=False, reason="; ".join(filter(None, (answer.reason, missing))))
+        return replace(answer, structure_ok=False, reason="; ".join(filter(None, (missing, answer.reason))))
 
     def locate(self, answer: Any, group: ImageGroup, frame: Frame) -> Any:
         """An answer with its places in pixels of the original image; itself where the task's answers state none.
