@@ -11,14 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_sal.modules.sft import SFT
 from lightning_sal.policy.policy import Policy
 from lightning_sal.samples import Batch
-from lightning_sal.tiny.cells import BoxHead, CellHeads, scenes_of_group
+from lightning_sal.tiny.cells import BoxHead, CellHeads, scenes_of_group, sought
 from lightning_sal.tiny.finding import unlooked
+
+_CELLS = 8  # of a side, in which is told where lies what is asked for
 
 
 class PolicyPretraining(SFT):
@@ -30,15 +34,20 @@ class PolicyPretraining(SFT):
         export: Folder that the trained policy is written to, as fp16; it must not exist yet.
         vision_steps: Steps before the language model joins.
         boxes: Weight of the distance of the boxes that are read from the visual tokens, in shares of the scene; 0 reads none.
+        located: Weight of telling from the last token of the prompt where lies what is asked for, in 8 x 8 cells; 0 leaves it
+            out. Without, it takes long until the language model looks for what the question names.
         unlooking: Every so manieth step asks for no `<look>` blocks, and its responses lose theirs; 0 leaves them all.
         **kwargs: As for `SFT`.
     """
 
-    def __init__(self, export: Path, vision_steps: int = 0, boxes: float = 0.0, unlooking: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self, export: Path, vision_steps: int = 0, boxes: float = 0.0, located: float = 0.0, unlooking: int = 0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         if export.exists():
             raise FileExistsError(f"{export} exists already: name another folder to write the policy to")
-        self.export, self.vision_steps, self.boxes, self.unlooking = export, vision_steps, boxes, unlooking
+        self.export, self.vision_steps = export, vision_steps
+        self.boxes, self.located, self.unlooking = boxes, located, unlooking
 
     def configure_model(self) -> None:
         if not hasattr(self, "policy"):
@@ -47,6 +56,8 @@ class PolicyPretraining(SFT):
             self.heads = CellHeads(width, cells=4)
             if self.boxes:
                 self.box_head = BoxHead(width, cells=4)
+            if self.located:
+                self.target_head = nn.Linear(width, _CELLS**2)
             if not self.vision_steps:  # heads that know nothing would at first undo what a trained tower knows
                 for part in self.modules():
                     if isinstance(part, CellHeads | BoxHead):
@@ -71,8 +82,17 @@ class PolicyPretraining(SFT):
         if self.global_step < self.vision_steps:
             return self.accumulate([auxiliary], 1)
         tokens, mask = self.policy.encode_responses(self.policy.annotated(groups))
-        logp = self.policy.score(prompts, tokens, mask)
+        states: list[Tensor] = []
+        with self.policy.backbone.before_last_norm(states.append):
+            logp = self.policy.score(prompts, tokens, mask)
         supervised = -logp.sum() / mask.sum()
+        if self.located:
+            asked = states[0][:, prompts.ids.shape[1] - 1]
+            cells = self.target_head(F.rms_norm(asked, asked.shape[-1:]))
+            covered = torch.from_numpy(np.stack([sought(group, _CELLS) for group in groups])).to(cells)
+            found = F.binary_cross_entropy_with_logits(cells, covered)
+            self.log("train/located", found, prog_bar=True)
+            auxiliary = auxiliary + self.located * found
         self.log("train/sft_loss", supervised, prog_bar=True)
         return self.accumulate([supervised + auxiliary], 1)
 

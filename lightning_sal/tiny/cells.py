@@ -25,6 +25,13 @@ def scenes_of_group(group: ImageGroup) -> tuple[list[Scene], list[str]]:
     return scenes_of(int(seed), task, int(index), len(group.images))
 
 
+def sought(group: ImageGroup, cells: int) -> np.ndarray:
+    """(cells^2,) share of each cell that is covered by what a group asks for."""
+    task, seed, index = group.key.split("-")
+    side = SIZE // cells
+    return find_of(int(seed), task, int(index)).mask.reshape(cells, side, cells, side).mean((1, 3)).ravel()
+
+
 def cell_labels(scene: Scene, cells: int) -> np.ndarray:
     """(3, cells^2) colour, shape and tone of the object that fills most of each cell; 0 under an eighth of the cell."""
     kinds = [(_COLOUR.index(o.colour) + 1, _SHAPE.index(o.shape) + 1, 1 + o.salient) for o in scene.objects]
