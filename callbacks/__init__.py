@@ -3,6 +3,7 @@
 from lightning_sal.callbacks.before_after import BeforeAfter
 from lightning_sal.callbacks.collapse_guard import CollapseGuard
 from lightning_sal.callbacks.dashboard import Dashboard
+from lightning_sal.callbacks.embedding_spread import EmbeddingSpread
 from lightning_sal.callbacks.evaluation_results import EvaluationResults
 from lightning_sal.callbacks.finite_guard import FiniteGuard
 from lightning_sal.callbacks.hyper_parameters import HyperParameters
@@ -21,6 +22,7 @@ __all__ = [
     "BeforeAfter",
     "CollapseGuard",
     "Dashboard",
+    "EmbeddingSpread",
     "EvaluationResults",
     "FiniteGuard",
     "HyperParameters",

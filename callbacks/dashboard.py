@@ -59,6 +59,7 @@ TRAINING = (
             "Confidence minus reward, calibration error": ["train/confidence_minus_reward$", "train/ece$"],
             "Malformed and truncated": [r"train/response/(malformed|truncated)$"],
             "Response length": ["train/response/length$"],
+            "Entropy, nats a token": ["train/entropy$"],
             "Reward by task": [r"train/\w+/reward/mean$"],
         },
     ),
@@ -101,6 +102,14 @@ TRAINING = (
         },
     ),
     Category("Response types", _by("ResponseTypes"), {"Shares": [r"train/type/\w+$"]}),
+    Category(
+        "Embeddings",
+        _by("EmbeddingSpread"),
+        {
+            "Spread of the responses": ["train/embedding/spread$"],
+            "Directions that it fills": ["train/embedding/participation_ratio$"],
+        },
+    ),
     Category("Reference", lambda trainer, module: getattr(module, "beta", 0) > 0, {"KL divergence": ["train/kl$"]}),
     Category(
         "Dynamic sampling",
@@ -143,8 +152,8 @@ class Dashboard(L.Callback):
 
     What it asks of others, and nothing more: the names of docs/tensorboard.md for what is logged. It takes a module with
     a `record` for one that samples responses, with a `beta` above 0 for one that logs `train/kl`, with `prompts_per_step`
-    for one that samples dynamically, and with `evaluate` for one that evaluates responses; what `RolloutMonitor` and
-    `ResponseTypes` log is shown where they are among the callbacks.
+    for one that samples dynamically, and with `evaluate` for one that evaluates responses; what `RolloutMonitor`,
+    `ResponseTypes` and `EmbeddingSpread` log is shown where they are among the callbacks.
 
     Args:
         charts: Category -> chart -> regular expressions of names, to come first, for scalars of your own.

@@ -22,7 +22,8 @@ class EvaluationResults(L.Callback):
 
     What it asks of others, and nothing more: the first thing that `test_step` returns is a list of
     `lightning_sal.evaluation.metrics.Row`; the module has `evaluation.tasks`, name -> task, and logs `test/<name>/<metric>`
-    by the end of the epoch.
+    by the end of the epoch. What it has as `evaluation_settings`, name -> value, such as temperature and seed, stands in the
+    summary as well.
 
     Args:
         folder: Where to write.
@@ -59,6 +60,8 @@ class EvaluationResults(L.Callback):
                 case ["test", name, metric] if name in self.tasks:
                     results.tasks[name] = self.tasks[name]
                     results.metrics.setdefault(name, {})[metric] = float(value)
+        settings = getattr(pl_module, "evaluation_settings", {})
+        results.settings.update({name: dict(settings) for name in results.tasks} if settings else {})
         results.measures.update(measures_of(results.tasks, self.terms))
         self.writer.finish(results)
         print(f"Results: {self.folder}, failures: {self.folder / 'failures.html'}")

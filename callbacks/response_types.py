@@ -8,8 +8,9 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor, distributed
+from torch import Tensor
 
+from lightning_sal.callbacks.ranks import over_ranks
 from lightning_sal.evaluation.response_types import (
     advantages_by_algorithm,
     classify,
@@ -71,14 +72,14 @@ class ResponseTypes(L.Callback):
         if number == self._figures:
             return
         self._figures = number
-        collected = _over_ranks(self._collected)  # by every process, whether or not it has any
+        collected = over_ranks(self._collected)  # by every process, whether or not it has any
         self._collected = []
         if collected and trainer.is_global_zero:
             columns = {name: torch.cat([part[name] for part in collected]) for name in collected[0]}
             self._log(trainer, columns.pop("reward"), columns.pop("confidence"), columns)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"collected": _over_ranks(self._collected)}
+        return {"collected": over_ranks(self._collected)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._collected = list(state_dict["collected"])
@@ -100,12 +101,3 @@ def _columns(record: Any) -> dict[str, Tensor]:
     columns = {name: values.detach().float().cpu() for name, values in columns.items()}
     prompts = [(group.task, group.key) for group in record.groups]
     return columns | advantages_by_algorithm(columns["reward"], columns["confidence"], prompts)
-
-
-def _over_ranks(own: list[Any]) -> list[Any]:
-    """The items of all processes, however many each has."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return own
-    parts: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(parts, own)
-    return [item for part in parts for item in part]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,10 @@ from typing import TYPE_CHECKING
 from lightning_sal.errors import printable
 
 if TYPE_CHECKING:
-    from lightning_sal.datasets import Record
+    from torch import Tensor
+
+    from lightning_sal.datasets import Layout, Record
+    from lightning_sal.datasets.layouts import Candidate
     from lightning_sal.samples import ImageGroup
 
 PEEKED_MASKS = 8
@@ -33,12 +37,14 @@ def main(argv: list[str]) -> int:
         prog="lightning-sal check-data",
         description="Name every missing, truncated or undecodable file, every image without mask and mask without "
         "image, and, by file and line, every malformed line or response, every box that is reversed, empty, no numbers or "
-        "outside of its image, every response with another number of instances than there are, and every line that repeats "
-        "the task and images of another. Exits with 1 where there is any.",
+        "outside of its image, every point outside of its image or box, every response with another number of instances "
+        "than there are, and every line that repeats the task and images of another. Exits with 1 where there is any.",
     )
-    parser.add_argument("path", type=Path, help="folder of a benchmark, COCO json, records of VQA, or a JSONL")
+    parser.add_argument("path", type=Path, help="folder of a benchmark, COCO json, records, table, or a JSONL")
     parser.add_argument(
-        "--task", help="sod, sis, cosod, vqa, or your own as FILE.py:NAME, where the path alone does not tell"
+        "--task",
+        help="sod, sis, cosod, vqa, perception, detection, counting, or your own as FILE.py:NAME, where the path alone does "
+        "not tell",
     )
     arguments = parser.parse_args(argv)
     try:
@@ -50,12 +56,15 @@ def main(argv: list[str]) -> int:
     for stray in strays:
         print(f"{stray.fault}, left out")
     records = [record for record in records if not all(photo.stray for photo in record.photographs)]
-    faults, bare, clipped = len(strays), 0, 0
+    faults, bare = len(strays), 0
+    counts: Counter[str] = Counter()
     seen: dict[Samples, str] = {}
     for number, record in enumerate(records, 1):
-        bare += record.response is not None and all(photo.annotation is None for photo in record.photographs)
-        clipped += _clipped(record)
-        for fault in _faults(record, seen):
+        unmasked = all(photo.annotation is None for photo in record.photographs)
+        bare += unmasked and (record.response is not None or _has_boxes_alone(record))
+        group = _group(record)
+        counts += _counts(record, group)
+        for fault in _faults(record, group, seen):
             faults += 1
             print(printable(fault))
         if sys.stderr.isatty():
@@ -63,7 +72,7 @@ def main(argv: list[str]) -> int:
     tasks = ", ".join(sorted({record.task for record in records if record.task})) or "no task"
     images = sum(len(record.photographs) for record in records)
     samples = f"{len(records)} samples ({tasks})" + (f", {bare} without masks" if bare else "")
-    samples += f", {clipped} boxes clipped to their image" if clipped else ""
+    samples += "".join(f", {count} {what}" for what, count in counts.items())
     print(f"{arguments.path}: {samples}, {images} images, {faults or 'no'} faults")
     return int(faults > 0)
 
@@ -96,7 +105,10 @@ def _infer_task(path: Path) -> str:
     from lightning_sal.tasks import TASKS
 
     layouts = {name: layout_of(task) for name, task in TASKS.items() if task.layout}
-    fitting = {name: found for name, layout in layouts.items() if (found := layout.candidates(path))}
+    layouts = {name: layout for name, layout in layouts.items() if not layout.by_name}
+    fitting = {name: found for name, layout in layouts.items() if (found := _candidates(layout, path))}
+    if not fitting and not path.exists():
+        raise FileNotFoundError(f"{path}: no such folder")
     if not fitting:
         looked_for = "; ".join(f"{task}: {layout.looked_for}" for task, layout in layouts.items())
         raise ValueError(f"{path}: no known layout; looked for {looked_for}; found {contents(path)}")
@@ -114,6 +126,13 @@ def _infer_task(path: Path) -> str:
     return next(iter(fitting))
 
 
+def _candidates(layout: Layout, path: Path) -> list[Candidate]:
+    try:
+        return layout.candidates(path)
+    except FileNotFoundError:  # which may be the name of a split of another layout
+        return []
+
+
 def _coloured(mask: Path) -> bool:
     from lightning_sal.datasets.images import UnreadableSample, shows_colour
 
@@ -127,43 +146,86 @@ def _missing(record: Record, group: ImageGroup) -> Iterator[str]:
     """What a sample without a response lacks, without which nothing can be learnt from it, nor measured."""
     from lightning_sal.tasks import get_task
 
-    if record.response is None:
+    if record.response is None and not (group.question and _has_boxes_alone(record)):
         try:
             get_task(record.task).require(group)
         except ValueError as error:
             yield f"{record.source}: {error}" if record.source else str(error)
 
 
-def _clipped(record: Record) -> int:
-    """How many of its boxes stick out of their image a little, and are clipped to it."""
+def _has_boxes_alone(record: Record) -> bool:
+    """Whether the boxes of a sample without masks serve the rewards, though not what its task is measured by."""
+    from lightning_sal.tasks import TASKS, BoxTask
+
+    task = TASKS.get(record.task)
+    return isinstance(task, BoxTask) and task.masks_per_image != 0 and record.boxes is not None
+
+
+def _group(record: Record) -> ImageGroup | None:
     from lightning_sal.datasets import UnreadableSample
-    from lightning_sal.datasets.images import displayed_size
 
     try:
-        pairs = zip(record.photographs, record.boxes or ())  # noqa: B905  none where there are no boxes
-        return sum(boxes.clipped(displayed_size(photograph.path)) for photograph, boxes in pairs)
-    except UnreadableSample:  # named where it is read
+        return record.read()
+    except UnreadableSample:  # named where its faults are
+        return None
+
+
+def _counts(record: Record, group: ImageGroup | None) -> Counter[str]:
+    """What is worth knowing of a sample beside its faults, by what it is, and how often it occurs there."""
+    from lightning_sal.datasets import UnreadableSample
+    from lightning_sal.tasks import TASKS, BoxTask
+
+    counts: Counter[str] = Counter()
+    for photograph, boxes in zip(record.photographs, record.boxes or (), strict=False):  # none where there are no boxes
+        try:
+            size = photograph.size()
+        except UnreadableSample:
+            continue
+        kinds = boxes.kinds(size)
+        counts["boxes clipped to their image"] += boxes.clipped(size)
+        counts["boxes outside of their image"] += kinds["outside of the image"]
+        counts["boxes reversed"] += kinds["reversed"]
+    if group is not None and isinstance(TASKS.get(group.task), BoxTask):
+        places = group.boxes if group.boxes is not None else group.points
+        targets = sum(map(len, places)) if places is not None else None
+        nothing = targets == 0 or (targets is None and group.masks is not None and not any(map(_any, group.masks)))
+        counts["targets"] += targets or 0
+        counts["questions without a target"] += nothing
+        counts["points outside of their boxes"] += _points_outside(group)
+    return counts
+
+
+def _any(mask: Tensor) -> bool:
+    return bool(mask.any())
+
+
+def _points_outside(group: ImageGroup) -> int:
+    """How many points lie outside of the boxes of their objects, where a sample states both."""
+    from lightning_sal.datasets.boxes import outside_of_their_boxes
+    from lightning_sal.tasks import TASKS, BoxTask
+
+    if not isinstance(TASKS.get(group.task), BoxTask) or group.boxes is None or group.points is None:
         return 0
+    return sum(map(outside_of_their_boxes, group.boxes, group.points))
 
 
-def _faults(record: Record, seen: dict[Samples, str]) -> Iterator[str]:
+def _faults(record: Record, group: ImageGroup | None, seen: dict[Samples, str]) -> Iterator[str]:
     """One line for each fault of a sample.
 
     Args:
         record: The sample.
+        group: As it was read; None where it cannot be.
         seen: Task and images -> where they stood first, of the annotated samples before this one, which is added.
     """
-    from lightning_sal.datasets import UnreadableSample
     from lightning_sal.datasets.splitting import digest
     from lightning_sal.tasks import get_task
 
-    try:
-        group = record.read()
-    except UnreadableSample:
-        group = None
+    if group is None:
         yield from record.problems()
-    if group is not None:
+    else:
         yield from _missing(record, group)
+        if strays := _points_outside(group):
+            yield f"{record.source or record.key}: {strays} points outside of their boxes"
     if record.response is None:
         return
     task = get_task(record.task)

@@ -7,6 +7,9 @@ The human asks what the task does, after one `<image>` for each image; the syste
 front. What such readers do not know, the task and the masks, lies in a column of our own: both drop columns that they were
 not told of, and as one text its type is the same in every line, which the `datasets` library asks of a column. Paths are
 relative to the file.
+
+A line without a response that states boxes and points, of a task that is answered by these, is answered so and without
+reasoning.
 """
 
 from __future__ import annotations
@@ -20,9 +23,11 @@ from urllib.parse import unquote
 import torch
 
 from lightning_sal.datasets.jsonl import Converted, check_fields, moved, read_lines
+from lightning_sal.datasets.placed_answers import answer_from, in_pixels
+from lightning_sal.datasets.spelling import file_of
 from lightning_sal.files.reading import parse_json, parse_object, read_items
 from lightning_sal.samples import ImageGroup, Message
-from lightning_sal.tasks import TASKS, get_task
+from lightning_sal.tasks import TASKS, BoxTask, get_task
 
 COLUMN = "lightning_sal"
 IMAGE = "<image>"
@@ -48,17 +53,24 @@ def to_conversations(path: Path, folder: Path) -> Iterator[Converted]:
             yield Converted(line.source, fault=str(error))
 
 
-def from_conversations(path: Path, folder: Path, task: str | None = None) -> Iterator[Converted]:
+def from_conversations(
+    path: Path, folder: Path, task: str | None = None, unit: str | None = None
+) -> Iterator[Converted]:
     """Conversations, a JSON array or one a line, as lines of an SFT JSONL.
 
     Args:
         path: The conversations.
         folder: That the result's paths are relative to.
         task: Of those that do not say; None tells it from the answer's tags and the number of images.
+        unit: Of their boxes and points, see `in_pixels`.
     """
     for source, text in read_items(path):
         try:
-            fields, left = from_conversation(parse_json(text) if isinstance(text, str) else text, task)
+            item = parse_json(text) if isinstance(text, str) else text
+            fields, left = from_conversation(item, task)
+            if isinstance(TASKS[fields["task"]], BoxTask) and COLUMN not in item:
+                image = file_of(path.parent, fields["images"][0])
+                fields["response"] = in_pixels(fields["response"], TASKS[fields["task"]], image, unit)
             yield Converted(source, moved(fields, path.parent, folder), left=left)
         except ValueError as error:
             yield Converted(source, fault=str(error))
@@ -70,10 +82,12 @@ def to_conversation(fields: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: A turn holds a placeholder, which readers would count among the images.
     """
-    if "response" not in fields:
+    response, images = fields.get("response"), fields["images"]
+    reasoning = response is not None
+    response = answer_from(fields) if response is None else response
+    if response is None:
         raise ValueError("no response: a conversation needs an answer")
-    response, images = fields["response"], fields["images"]
-    messages = (*asked(fields), Message("assistant", response))
+    messages = (*asked(fields, reasoning), Message("assistant", response))
     for message in messages:
         _check_text("response" if message.role == "assistant" else "question", message.text)
     ours = {key: value for key, value in fields.items() if key not in ("images", "response")}
@@ -86,10 +100,11 @@ def to_conversation(fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def asked(fields: Mapping[str, Any]) -> tuple[Message, ...]:
-    """What the task of a line asks about it, which takes no pixel."""
+def asked(fields: Mapping[str, Any], reasoning: bool = True) -> tuple[Message, ...]:
+    """What the task of a line asks about it, which takes no pixel; with or without reasoning."""
     name, images = fields["task"], (torch.empty(0),) * len(fields["images"])
-    return get_task(name).messages(ImageGroup("", name, images, question=fields.get("question", "")))
+    task = get_task(name) if reasoning else get_task(name).without_reasoning()
+    return task.messages(ImageGroup("", name, images, question=fields.get("question", "")))
 
 
 def from_conversation(item: Any, task: str | None = None) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -123,6 +138,9 @@ def from_conversation(item: Any, task: str | None = None) -> tuple[dict[str, Any
     told = {"task": task or _infer_task(response, len(images))} if ours is None else ours
     fields = {"task": "", "images": images} | told | {"images": images, "response": response}
     check_fields(fields)
+    at_once = ours is not None and "response" not in ours and response == answer_from(fields)
+    if at_once:
+        del fields["response"]
     if ours is None and (reason := TASKS[fields["task"]].parse(response).reason):
         raise ValueError(f"no answer to the task {fields['task']}: {reason}")
     left = [f"`{key}`" for key in item if key not in (spoken, shown, COLUMN) and item[key] is not None]
@@ -132,7 +150,7 @@ def from_conversation(item: Any, task: str | None = None) -> tuple[dict[str, Any
     text = question.replace(IMAGE, "").strip()
     if ours is None:
         fields |= _own_question(fields, text)
-    words = {message.role: message.text.strip() for message in asked(fields)}
+    words = {message.role: message.text.strip() for message in asked(fields, not at_once)}
     left += ["a system prompt"] if system and system.strip() != words.get("system") else []
     left += ["a question in other words"] if text != words["user"] else []
     return fields, tuple(left)
@@ -163,7 +181,7 @@ def _role(name: Any) -> str | None:
 
 def _own_question(fields: Mapping[str, Any], text: str) -> dict[str, str]:
     """The question of a sample, where what its task asks with it is this very text."""
-    question = text.removesuffix(get_task(fields["task"]).instruction).strip()
+    question = text.removesuffix(asked(fields)[-1].text.strip()).strip()
     found = {"question": question} if question else {}
     return found if text in [message.text.strip() for message in asked({**fields, **found})] else {}
 

@@ -12,6 +12,7 @@ import warnings
 import zlib
 from functools import cache
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
@@ -46,6 +47,7 @@ RAW = frozenset(
 )  # fmt: skip
 _OTHERS = frozenset({".exr", ".hdr", ".jxl", ".psd", ".tga", ".xcf"})
 SAVE_AS = "save it as JPEG or PNG"
+NO_IMAGE = "not an image, or cut off in its header"
 _HEIF = f"HEIC, which is read once pillow-heif is installed (pip install pillow-heif); or {SAVE_AS}"
 _KINDS = (  # from which byte on a file begins so -> what it is; unless it is of a format that is read here
     (4, b"ftypavi", f"AVIF, which this Pillow cannot read: install a newer one, or {SAVE_AS}", "AVIF"),
@@ -81,20 +83,25 @@ SUFFIXES = frozenset(suffix for format in FORMATS for suffix in _SUFFIXES[format
 PICTURES = frozenset(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes) | RAW | _OTHERS
 
 
-def open_image(path: str | Path) -> Image.Image:
+def open_image(path: str | Path, content: bytes | None = None) -> Image.Image:
     """A file of which the header alone has been read; to be used in a `with` statement.
+
+    Args:
+        path: The file.
+        content: Its bytes, where it lies inside another one; `path` is then its name alone.
 
     Raises:
         TooManyPixels: It states more pixels than Pillow takes for sound.
         UnreadableSample: It is missing, no file (a pipe, a device, a folder), or of no format that is read.
     """
     try:
-        check_file(path)
+        if content is None:
+            check_file(path)
         if "HEIF" in FORMATS:
             _register_heif()
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(path, formats=FORMATS)
+            return Image.open(path if content is None else BytesIO(content), formats=FORMATS)
     except DECODER_ERRORS as error:
         raise unreadable(path, error) from error
 
@@ -119,7 +126,7 @@ def unreadable(path: str | Path, error: Exception) -> UnreadableSample:
         case FileNotFoundError():
             reason = "no such file"
         case UnidentifiedImageError():
-            reason = _kind(Path(path))
+            reason = _kind(Path(path)) if Path(path).is_file() else NO_IMAGE
         case OSError(strerror=str() as reason):
             pass
         case _:
@@ -144,4 +151,4 @@ def _kind(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix in PICTURES - SUFFIXES:
         return f"{suffix} is not read here: {SAVE_AS}"
-    return "not an image, or cut off in its header"
+    return NO_IMAGE

@@ -29,6 +29,12 @@ def subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if visible(path.name) and path.is_dir())
 
 
+def nearby_folders(folder: Path) -> list[Path]:
+    """A folder and the visible ones up to two below: where the images of a list may lie."""
+    below = subfolders(folder)
+    return [folder, *below, *(deeper for sub in below for deeper in subfolders(sub))]
+
+
 def image_files(folder: Path) -> list[Path]:
     """The images right below, sorted."""
     if not folder.is_dir():

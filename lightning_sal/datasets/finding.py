@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from lightning_sal.datasets.files import is_picture
 from lightning_sal.datasets.photographs import find_groups, read_group
 from lightning_sal.datasets.scenes import HELD_OUT, SCENES, SceneGroups
 from lightning_sal.datasets.sources import layout_of, task_records
@@ -43,4 +44,4 @@ def find_samples(
 def _is_dataset(path: Path, task: Task) -> bool:
     if path.suffix.lower() in (".json", ".jsonl"):
         return True
-    return bool(task.layout) and path.is_dir() and bool(layout_of(task).candidates(path))
+    return bool(task.layout) and (path.is_dir() or not is_picture(path.name)) and layout_of(task).holds(path)

@@ -27,10 +27,14 @@ ROUNDING = 1e-6  # by which floats may exceed 1
 CUT = 128  # of 255, the last value that is background, as in the toolboxes
 
 
-def read_image(path: str | Path) -> Tensor:
+def read_image(path: str | Path, content: bytes | None = None) -> Tensor:
     """The photograph as it is displayed: EXIF orientation applied, any mode brought to RGB.
 
     16-bit greys are scaled to 8 bits; transparency is laid over white, as Qwen-VL's own preprocessing does.
+
+    Args:
+        path: The file.
+        content: Its bytes, where it lies inside another one; `path` is then its name alone.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -38,7 +42,7 @@ def read_image(path: str | Path) -> Tensor:
     Raises:
         UnreadableSample: The file is missing, truncated, not an image, or larger than PIL's limit on pixels.
     """
-    image = _decode(path)
+    image = _decode(path, content)
     if image.mode.startswith(("I", "F")):
         levels = _levels(image, path)
         grey = np.rint(levels * (255 / _range(levels))).astype(np.uint8)
@@ -140,33 +144,37 @@ def shows_colour(path: str | Path) -> bool:
     return bool(np.ptp(np.asarray(_decode(path).convert("RGB")), axis=2).any())
 
 
-def read_orientation(path: str | Path) -> int:
-    """EXIF orientation of the photograph, 1 (upright) to 8."""
+def read_orientation(path: str | Path, content: bytes | None = None) -> int:
+    """EXIF orientation of the photograph, 1 (upright) to 8; arguments as for `read_image`."""
     try:
-        with open_image(path) as image:
+        with open_image(path, content) as image:
             return image.getexif().get(ORIENTATION, 1)
     except DECODER_ERRORS as error:
         raise unreadable(path, error) from error
 
 
-def read_size(path: str | Path) -> tuple[int, int]:
+def read_size(path: str | Path, content: bytes | None = None) -> tuple[int, int]:
     """(H, W) of the photograph as the file stores it, before any turn that EXIF tells; from the header alone.
+
+    Arguments as for `read_image`.
 
     Raises:
         UnreadableSample: As for `read_image`.
     """
-    with open_image(path) as image:
+    with open_image(path, content) as image:
         return image.height, image.width
 
 
-def displayed_size(path: str | Path) -> tuple[int, int]:
+def displayed_size(path: str | Path, content: bytes | None = None) -> tuple[int, int]:
     """(H, W) of the photograph as it is displayed, which is the frame of boxes and points; from the header alone.
+
+    Arguments as for `read_image`.
 
     Raises:
         UnreadableSample: As for `read_image`.
     """
-    height, width = read_size(path)
-    return (width, height) if read_orientation(path) in TURNS else (height, width)
+    height, width = read_size(path, content)
+    return (width, height) if read_orientation(path, content) in TURNS else (height, width)
 
 
 def fit_masks(masks: np.ndarray, size: tuple[int, int] | None, orientation: int, path: str | Path) -> Tensor:
@@ -220,12 +228,12 @@ def _same_aspect(a: tuple[int, ...], b: tuple[int, int]) -> bool:
     return abs(np.log(a[0] * b[1] / (a[1] * b[0]))) <= SAME_ASPECT
 
 
-def _decode(path: str | Path) -> Image.Image:
+def _decode(path: str | Path, content: bytes | None = None) -> Image.Image:
     """The decoded file, turned as its own EXIF says."""
     try:
-        with open_image(path) as image:
+        with open_image(path, content) as image:
             image.verify()  # a PNG that is cut off behind its last pixel, or corrupt, decodes without complaint
-        with open_image(path) as image:
+        with open_image(path, content) as image:
             image.load()
             return ImageOps.exif_transpose(image)
     except DECODER_ERRORS as error:

@@ -5,8 +5,11 @@
     {"task": "cosod", "images": ["c.jpg", "d.jpg"], "masks": ["c.png", "d.png"], "response": "..."}
     {"task": ..., "images": ["e.jpg"], "question": "How many dogs?", "reference": "2", "boxes": [[[4, 8, 60, 52]]]}
 
+    {"task": "perception", "images": ["f.jpg"], "question": "the red mug", "annotation": [], "boxes": [[]]}
+
 `task` and `images` must be there. `masks` is one file an image, or, of a task with instances, one file an instance;
-`annotation`, for instances, is a file with one colour each, or a list of COCO segmentations. `response` is what SFT
+`annotation`, for instances, is a file with one colour each, or a list of COCO segmentations; where the task has one mask of
+one image, it is their union, which an empty list leaves without a pixel. `response` is what SFT
 learns; RL and evaluation do without. `question` and `reference` are texts; `boxes` (x0, y0, x1, y1) and `points` (x, y) are
 lists, one an image, in pixels of the image. A box that sticks out of its image by up to 5 % is clipped to it. What a task
 needs of these, it says where it is missing. Paths are relative to the JSONL.
@@ -25,13 +28,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_sal.datasets.boxes import Boxes, is_number
+from lightning_sal.datasets.boxes import Boxes, Points
 from lightning_sal.datasets.images import UnreadableSample, read_mask
 from lightning_sal.datasets.records import Annotation, Photograph, Record
 from lightning_sal.datasets.segmentations import Segmentations
 from lightning_sal.datasets.sis import ColouredFile
 from lightning_sal.datasets.sod import MaskFile
 from lightning_sal.datasets.spelling import file_of
+from lightning_sal.datasets.unions import Union
 from lightning_sal.files.reading import parse_object, read_text
 from lightning_sal.tasks import TASKS
 
@@ -176,12 +180,8 @@ def _record(line: Line) -> Record:
         question=fields.get("question", ""),
         reference=fields.get("reference"),
         boxes=tuple(Boxes(tuple(of_image)) for of_image in fields["boxes"]) if "boxes" in fields else None,
-        points=tuple(map(_points, fields["points"])) if "points" in fields else None,
+        points=tuple(Points(tuple(of_image)) for of_image in fields["points"]) if "points" in fields else None,
     )
-
-
-def _points(of_image: list[list[float]]) -> Tensor:
-    return torch.tensor(of_image, dtype=torch.float32).view(-1, 2)
 
 
 def check_fields(fields: dict[str, Any]) -> None:
@@ -202,8 +202,8 @@ def check_fields(fields: dict[str, Any]) -> None:
     _check_coordinates(fields)
     if not isinstance(fields.get("annotation", ""), str | list) or ("annotation" in fields and "masks" in fields):
         raise ValueError("`annotation` is a path or a list of segmentations, and takes the place of `masks`")
-    if "annotation" in fields and task.masks_per_image is not None:
-        raise ValueError(f"`annotation` holds instances; the task {name} has `masks`")
+    if "annotation" in fields and (task.masks_per_image == 0 or task.several):
+        raise ValueError(f"`annotation` holds instances of one image; the task {name} has none such")
     if task.masks_per_image is not None and len(fields.get("masks", images)) != len(images):
         raise ValueError(f"{len(fields['masks'])} masks for {len(images)} images")
     if task.masks_per_image is None and "masks" in fields and len(images) > 1:
@@ -217,11 +217,9 @@ def _check_coordinates(fields: dict[str, Any]) -> None:
         given = fields.get(name, none)
         if not isinstance(given, list) or len(given) != len(none) or not all(isinstance(each, list) for each in given):
             raise ValueError(f"`{name}` is not a list with one list an image")
-    if faults := [fault for of_image in fields.get("boxes", none) for fault in Boxes(tuple(of_image)).faults()]:
-        raise ValueError(f"`boxes`: {'; '.join(faults)}")
-    for point in (point for of_image in fields.get("points", none) for point in of_image):
-        if not isinstance(point, list) or len(point) != 2 or not all(map(is_number, point)):
-            raise ValueError(f"`points`: {shortened(point)} is not 2 numbers")
+    for name, kind in (("boxes", Boxes), ("points", Points)):
+        if faults := [fault for of_image in fields.get(name, none) for fault in kind(tuple(of_image)).faults()]:
+            raise ValueError(f"`{name}`: {'; '.join(faults)}")
 
 
 def _is_paths(value: Any) -> bool:
@@ -238,7 +236,9 @@ def _photographs(folder: Path, fields: dict[str, Any]) -> tuple[Photograph, ...]
     elif annotation is not None:
         drawings = [(f"instance {i}", segmentation) for i, segmentation in enumerate(annotation)]
         annotations = [Segmentations(drawings)]
-    elif "masks" in fields:
+    if TASKS[fields["task"]].masks_per_image is not None:
+        annotations = [each and Union(each) for each in annotations]
+    if "masks" in fields:
         per_instance = TASKS[fields["task"]].masks_per_image is None
         annotations = [MaskFiles(masks)] if per_instance else [MaskFile(mask) for mask in masks]
     return tuple(Photograph(image, annotate) for image, annotate in zip(images, annotations, strict=True))

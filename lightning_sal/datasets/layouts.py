@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from lightning_sal.datasets.files import composed, image_files, stem, subfolders, visible
 from lightning_sal.datasets.records import Annotation, Record
@@ -18,9 +18,10 @@ log = logging.getLogger(__name__)
 
 DEPTH = 3
 NAMED = 8  # files or folders that a message lists
-SPLIT = re.compile(r"(?<![a-z])(train|tr|validation|valid|val|test|te)(?:ing)?(?:[-_ ]?sets?)?(?![a-z])")
+SPLIT = re.compile(r"(?<![a-z])(train|tr|validation|valid|val|test[ab]|test|te)(?:ing)?(?:[-_ ]?sets?)?(?![a-z])")
 SPLITS = {
-    "train": "train", "tr": "train", "validation": "val", "valid": "val", "val": "val", "test": "test", "te": "test"
+    "train": "train", "tr": "train", "validation": "val", "valid": "val", "val": "val", "test": "test", "te": "test",
+    "testa": "test", "testb": "test",
 }  # fmt: skip
 IMAGE_FOLDER = re.compile(r"(|.*[-_ ])(?:image|img)s?")
 MASK_FOLDER = re.compile(r"(|.*[-_ ])(?:masks?|gts?|binary|ground[-_ ]?truths?(?:[-_ ]masks?)?|pixelwisegt.*)")
@@ -65,22 +66,46 @@ class Layout:
         match: The datasets that lie right in a folder (or are this file); none where it is no dataset.
         match_deep: The same for datasets whose images and masks lie in folders alike below an image and a mask folder;
             asked where `match` finds nothing at all.
+        by_name: Whether its files are another task's as well, so that they are taken for this one only where it is named.
     """
 
     name: str
     looked_for: str
     match: Callable[[Path], list[Candidate]]
     match_deep: Callable[[Path], list[Candidate]] = lambda _: []
+    by_name: bool = False
 
     def candidates(self, root: str | Path) -> list[Candidate]:
         """Every dataset of this layout in `root`, or, where it is none itself, in the folders below; or the one whose image
-        folder or mask folder `root` is."""
+        folder or mask folder `root` is. Where there is no `root`, its name may be that of a split: `refcoco/testA` and
+        `refcoco_testA` are the split testA of what `refcoco` holds."""
         root = Path(root)
         if not root.exists():
+            if found := self._split_called(root):
+                return found
             raise FileNotFoundError(f"{root}: no such folder")
         for match in (self.match, self.match_deep):
             if found := _search(match, root, ".", DEPTH) or _around(match, root):
                 return [replace(candidate, deep=match is self.match_deep) for candidate in found]
+        return []
+
+    def holds(self, root: str | Path) -> bool:
+        """Whether there is any dataset of this layout."""
+        try:
+            return bool(self.candidates(root))
+        except FileNotFoundError:
+            return False
+
+    def _split_called(self, root: Path) -> list[Candidate]:
+        """The one dataset of such a name, in the folder or list above, or in the one whose name stands before its own."""
+        above, _, part = root.name.rpartition("_")
+        if split_of(part) is None:
+            return []
+        for place, name in ((root.parent, root.name), (root.with_name(above or part), part)):
+            if place.exists():
+                found = [c for c in _search(self.match, place, ".", 1) if PurePath(c.where).name == name]
+                if len(found) == 1:
+                    return found
         return []
 
     def records(self, root: str | Path, split: str | None = None) -> list[Record]:

@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightning_sal.datasets.boxes import Boxes
+from lightning_sal.datasets.boxes import Boxes, Points
 from lightning_sal.datasets.decoding import UnreadableSample
-from lightning_sal.datasets.images import read_image, read_orientation
+from lightning_sal.datasets.images import displayed_size, read_image, read_orientation
 from lightning_sal.samples import ImageGroup
 
 # (size, orientation) of the photograph -> (N, H, W) bool masks in its frame; size None: in the frame of the file.
@@ -28,21 +28,28 @@ class Photograph:
         annotation: Gives its masks; None where the ground truth is unknown.
         fault: Why this entry cannot be read whatever its files hold (one line), or None.
         stray: Whether `path` belongs to no sample, as a mask without a photograph: to be named, and left out.
+        content: Gives the bytes of the file where it lies inside another one, as in a table; `path` is then its name.
     """
 
     path: Path
     annotation: Annotation | None = None
     fault: str | None = None
     stray: bool = False
+    content: Callable[[], bytes] | None = None
 
     def read(self) -> tuple[Tensor, Tensor | None]:
         """The (H, W, 3) photograph and its (N, H, W) masks."""
         if self.fault:
             raise UnreadableSample(self.fault)
-        image = read_image(self.path)
+        content = self.content and self.content()
+        image = read_image(self.path, content)
         if self.annotation is None:
             return image, None
-        return image, self.annotation((image.shape[0], image.shape[1]), read_orientation(self.path))
+        return image, self.annotation((image.shape[0], image.shape[1]), read_orientation(self.path, content))
+
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the photograph as it is displayed, from the header of its file alone."""
+        return displayed_size(self.path, self.content and self.content())
 
     def problems(self) -> list[str]:
         """One line for each of its files that cannot be read, and each mask that does not fit."""
@@ -74,7 +81,7 @@ class Record:
         question: As in `ImageGroup`, and so are the rest.
         reference: The answer that is right, or None.
         boxes: Boxes of each photograph as they are listed, or None.
-        points: Points of each photograph in pixels, or None.
+        points: Points of each photograph as they are listed, or None.
     """
 
     key: str
@@ -86,7 +93,7 @@ class Record:
     question: str = ""
     reference: str | None = None
     boxes: tuple[Boxes, ...] | None = None
-    points: tuple[Tensor, ...] | None = None
+    points: tuple[Points, ...] | None = None
 
     def read(self) -> ImageGroup:
         """The image group.
@@ -96,7 +103,8 @@ class Record:
         """
         try:
             images, masks = zip(*(photograph.read() for photograph in self.photographs), strict=True)
-            boxes = self._read_boxes(images)
+            sizes = [(image.shape[0], image.shape[1]) for image in images]
+            boxes, points = _in_pixels(self.boxes, sizes), _in_pixels(self.points, sizes)
         except UnreadableSample as error:
             raise UnreadableSample(self._located(str(error))) from error
         known = tuple(mask for mask in masks if mask is not None)
@@ -106,12 +114,12 @@ class Record:
             images=images,
             masks=known if len(known) == len(masks) else None,
             response=self.response,
-            paths=tuple(str(photograph.path) for photograph in self.photographs),
+            paths=tuple(str(photograph.path) for photograph in self.photographs if photograph.content is None),
             benchmark=self.benchmark,
             question=self.question,
             reference=self.reference,
             boxes=boxes,
-            points=self.points,
+            points=points,
         )
 
     def select(self, indices: Sequence[int]) -> Record:
@@ -125,23 +133,22 @@ class Record:
     def problems(self) -> list[str]:
         """One line for everything in this sample that cannot be read."""
         lines = []
-        for photograph, boxes in zip(self.photographs, self.boxes or (None,) * len(self.photographs), strict=True):
+        for number, photograph in enumerate(self.photographs):
             faults = photograph.problems()
-            if boxes is not None:
-                image = None if faults else photograph.read()[0]
-                faults += boxes.faults(None if image is None else (image.shape[0], image.shape[1]))
+            image = None if faults else photograph.read()[0]
+            size = None if image is None else (image.shape[0], image.shape[1])
+            for places in (self.boxes, self.points):
+                faults += places[number].faults(size) if places is not None else []
             lines += map(self._located, faults)
         return lines
 
-    def _read_boxes(self, images: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
-        if self.boxes is None:
-            return None
-        return tuple(
-            boxes.read((image.shape[0], image.shape[1])) for boxes, image in zip(self.boxes, images, strict=True)
-        )
-
     def _located(self, line: str) -> str:
         return f"{self.source}: {line}" if self.source else line
+
+
+def _in_pixels(places: Sequence[Boxes | Points] | None, sizes: Sequence[tuple[int, int]]) -> tuple[Tensor, ...] | None:
+    """The boxes or points of each photograph in pixels of (H, W)."""
+    return None if places is None else tuple(each.read(size) for each, size in zip(places, sizes, strict=True))
 
 
 class ImageGroups(Dataset[ImageGroup]):

@@ -22,7 +22,7 @@ from typing import Any
 
 from lightning_sal.datasets.boxes import SLACK, Boxes
 from lightning_sal.datasets.decoding import UnreadableSample
-from lightning_sal.datasets.files import subfolders, visible
+from lightning_sal.datasets.files import nearby_folders, visible
 from lightning_sal.datasets.jsonl import Converted
 from lightning_sal.datasets.layouts import Candidate, Layout
 from lightning_sal.datasets.records import Photograph, Record
@@ -59,7 +59,7 @@ def vqa_records(path: Path, folders: Sequence[Path] | None = None, normalised: b
         raise ValueError(f"{path}: holds no record")
     _require_unit(path, [item for _, item, _ in items], unit)
     named = [item.get("image") if isinstance(item.get("image"), str) else "" for _, item, _ in items]
-    places = _image_folders(path.parent) if folders is None else folders
+    places = nearby_folders(path.parent) if folders is None else folders
     found = dict(zip(names := sorted(set(filter(None, named))), find_files(places, names), strict=True))
     records = []
     for number, ((source, item, fault), name) in enumerate(zip(items, named, strict=True), 1):
@@ -132,12 +132,6 @@ def _require_unit(path: Path, items: Sequence[dict[str, Any]], unit: bool | None
     if with_boxes and unit is None and not any("box_unit" in item for item in with_boxes):
         renamed = " or ".join(f"{path.stem}.{word}{path.suffix}" for word in ("pixels", "normalised"))
         raise ValueError(f"{path}: nothing says whether its boxes are in pixels or normalised: name it {renamed}")
-
-
-def _image_folders(folder: Path) -> list[Path]:
-    """The folder and those up to two below."""
-    below = subfolders(folder)
-    return [folder, *below, *(deeper for sub in below for deeper in subfolders(sub))]
 
 
 def _fields(item: dict[str, Any], unit: bool | None) -> dict[str, Any]:

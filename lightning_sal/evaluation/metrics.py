@@ -33,7 +33,7 @@ class Row:
 
 
 class Evaluation(nn.Module):
-    """Metrics of greedy responses, by benchmark, or by task where samples belong to none.
+    """Metrics of responses, by benchmark, or by task where samples belong to none.
 
     What each task is measured by, and for every task `reward`, `confidence`, `malformed` (share of responses that do not
     keep the format; what cannot be read counts as empty masks), `exact`: the share of answers that are exactly the annotated
@@ -96,9 +96,8 @@ class Evaluation(nn.Module):
             for number, values in enumerate(response.values or ()):
                 image = number if response.masks else None
                 path = group.paths[number] if group.paths else ""
-                rows.append(
-                    Row({"benchmark": name, "key": group.key, "image": path, **values, **about}, prediction, image)
-                )
+                fields = {"benchmark": name, "key": group.key, "image": path}
+                rows.append(Row(fields | row_values(group.task, values) | about, prediction, image))
             own: Any = self.terms[name]
             for term, value in rewards.of(row).items():
                 own[term_measure(term)].update(value)
@@ -119,6 +118,12 @@ class Evaluation(nn.Module):
             for name, metrics in sets.items():
                 values |= {f"{name}/{measure}": value for measure, value in compute_all(metrics).items()}
         return values
+
+
+def row_values(task: str, values: Mapping[str, float]) -> dict[str, Any]:
+    """What an image was measured by, for its row; empty for what its task measures of some images and not of this one."""
+    known = (name for name, measure in get_task(task).measures().items() if measure.per_image)
+    return {**dict.fromkeys(known, ""), **values}
 
 
 def compute_all(metrics: Any) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Results of an evaluation on disk: a folder that tables, comparisons and failure pages are made from.
 
 summary.json          {"name", "tasks": {benchmark: task}, "metrics": {benchmark: {metric: value}},
-                      "measures": {metric: its heading, direction, ...}}
+                      "measures": {metric: its heading, direction, ...}, "settings": {benchmark: {name: value}}}
 <benchmark>.csv       one row an image, in the order of the data
 failures.html         the worst images of each benchmark with thumbnails; needs nothing beside it
 """
@@ -46,12 +46,14 @@ class Results:
         tasks: Name of a benchmark -> its task.
         metrics: Name of a benchmark -> metric -> value.
         measures: Metric -> its heading, direction, and what else a table must know of it.
+        settings: Name of a benchmark -> how its responses came about, such as temperature and seed.
     """
 
     name: str
     tasks: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     measures: dict[str, Measure] = field(default_factory=dict)
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def measure(self, metric: str) -> Measure:
         """What is known of a metric; one that nothing is said of is called by its name, and more of it is better."""
@@ -123,6 +125,7 @@ def joined(results: Sequence[Results]) -> list[Results]:
         whole.tasks.update(result.tasks)
         whole.metrics.update(result.metrics)
         whole.measures.update(result.measures)
+        whole.settings.update(result.settings)
     return list(methods.values())
 
 

@@ -119,7 +119,7 @@ def paired_bootstrap(
 
 
 def difference_lines(ours: Path, theirs: Path, metrics: Sequence[str] = ()) -> list[str]:
-    """A line for each metric that every image has, of each benchmark that two folders share.
+    """A line for each metric, over the images that have it in both, of each benchmark that two folders share.
 
     Images are the same where the file and its folder are called the same, wherever the benchmark lies.
 
@@ -139,10 +139,15 @@ def difference_lines(ours: Path, theirs: Path, metrics: Sequence[str] = ()) -> l
         if set(ours_by_image) != set(theirs_by_image):
             raise ValueError(f"{benchmark}: {ours} and {theirs} hold different images")
         pairs = [(row, theirs_by_image[image]) for image, row in ours_by_image.items()]
-        for metric in (m for m in metrics or per_image if all(m in side for side in pairs[0])):
-            mean, low, high = paired_bootstrap(*([float(pair[side][metric]) for pair in pairs] for side in (0, 1)))
+        for metric in metrics or per_image:
+            both = [
+                pair for pair in pairs if all(side.get(metric) for side in pair)
+            ]  # an image may not be measured by it
+            if not both:
+                continue
+            mean, low, high = paired_bootstrap(*([float(pair[side][metric]) for pair in both] for side in (0, 1)))
             what, interval = f"{benchmark} {metric}: {first.name} - {second.name}", f"[{low:+.4f}, {high:+.4f}]"
-            lines.append(f"{what} = {mean:+.4f}, 95 % {interval}, {len(pairs)} images\n")
+            lines.append(f"{what} = {mean:+.4f}, 95 % {interval}, {len(both)} images\n")
     return lines
 
 

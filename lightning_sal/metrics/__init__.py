@@ -1,8 +1,11 @@
-"""Saliency metrics for torchmetrics: fixed-size sums, so that ranks may see different numbers of images or none."""
+"""Metrics of saliency and perception for torchmetrics: sums of fixed size, so ranks may see different numbers of images."""
 
 from lightning_sal.metrics.absolute_error import MeanAbsoluteError
 from lightning_sal.metrics.average_precision import InstanceAveragePrecision
+from lightning_sal.metrics.box_average_precision import BoxAveragePrecision
 from lightning_sal.metrics.calibration import ConfidenceCalibration
+from lightning_sal.metrics.counting import CountAccuracy, TargetAccuracy
+from lightning_sal.metrics.detection import BoxPrecisionRecall
 from lightning_sal.metrics.enhanced_alignment import EnhancedAlignmentMeasure
 from lightning_sal.metrics.f_measure import FMeasure, WeightedFMeasure
 from lightning_sal.metrics.faithfulness import InsertionDeletion
@@ -13,7 +16,10 @@ from lightning_sal.metrics.structure import StructureMeasure
 from lightning_sal.metrics.suite import SaliencySuite
 
 __all__ = [
+    "BoxAveragePrecision",
+    "BoxPrecisionRecall",
     "ConfidenceCalibration",
+    "CountAccuracy",
     "EnergyPointingGame",
     "EnhancedAlignmentMeasure",
     "FMeasure",
@@ -25,5 +31,6 @@ __all__ = [
     "PointingGame",
     "SaliencySuite",
     "StructureMeasure",
+    "TargetAccuracy",
     "WeightedFMeasure",
 ]

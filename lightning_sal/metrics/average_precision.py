@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,110 @@ from lightning_sal.metrics.functional.mask_iou import packed_iou, pairwise_iou
 BINS = 2**16
 
 
-class InstanceAveragePrecision(Metric):
+def linear_bins(scores: Tensor) -> Tensor:
+    """The bin of each score in [0, 1], of bins of equal width."""
+    return (scores * BINS).long().clamp(max=BINS - 1)
+
+
+class AveragePrecision(Metric):
+    """Class-agnostic average precision, as COCO evaluation defines it; a subclass says how far things overlap.
+
+    Args:
+        iou_thresholds: The least IoUs t of a match, in (0, 1].
+        max_detections: Predictions of an image that count, those with the highest scores; COCO takes 100.
+        kwargs: Those of `torchmetrics.Metric`.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    plot_lower_bound = 0.0
+    plot_upper_bound = 1.0
+
+    score_bins = staticmethod(linear_bins)
+
+    hits: Tensor
+    alarms: Tensor
+    instances: Tensor
+
+    def __init__(self, iou_thresholds: Sequence[float], max_detections: int = 100, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not iou_thresholds or not all(0 < threshold <= 1 for threshold in iou_thresholds):
+            raise ValueError(f"iou_thresholds must lie in (0, 1] and be at least one, not {list(iou_thresholds)}")
+        self.iou_thresholds, self.max_detections = tuple(iou_thresholds), max_detections
+        empty = torch.zeros(len(self.iou_thresholds), BINS, dtype=torch.int32)
+        self.add_state("hits", empty, dist_reduce_fx="sum")
+        self.add_state("alarms", empty.clone(), dist_reduce_fx="sum")
+        self.add_state("instances", torch.zeros((), dtype=torch.int32), dist_reduce_fx="sum")
+
+    def update(
+        self,
+        preds: Tensor | Sequence[Tensor],
+        target: Tensor | Sequence[Tensor],
+        scores: Tensor | Sequence[Tensor] | None = None,
+    ) -> None:
+        """Add one image or several; nothing is added where one of them is refused.
+
+        Args:
+            preds: M >= 0 predictions of an image as the class has them, or a list of such, one an image.
+            target: I >= 0 truths, likewise.
+            scores: (M,) in [0, 1], or a list of such; None gives every prediction the score 1.
+
+        Raises:
+            ValueError: If what is given does not fit, or a score is NaN or outside [0, 1]; the message names the image.
+        """
+        preds, target, scores = placed(self.device, preds, target, scores)
+        if isinstance(preds, Tensor) and isinstance(target, Tensor):
+            preds, target = [preds], [target]
+            scores = None if scores is None else [scores]  # type: ignore[list-item]
+        if scores is None:
+            scores = [torch.ones(len(pred), device=self.device) for pred in preds]
+        if not len(preds) == len(target) == len(scores):
+            raise ValueError(f"{len(preds)} preds, {len(target)} targets and {len(scores)} scores: one each an image")
+        found = []
+        for index, image in enumerate(zip(preds, target, scores, strict=True)):
+            try:
+                found.append(self._match(*image))
+            except ValueError as error:
+                raise ValueError(f"image {index}: {error}") from None
+        for bins, matched, instances in found:
+            self.hits.index_add_(1, bins, matched)
+            self.alarms.index_add_(1, bins, 1 - matched)
+            self.instances += instances
+
+    def compute(self) -> dict[str, Tensor]:
+        """`ap<100 t>` for each threshold t, and `ap`, their mean, where there are several."""
+        values = average_precision(self.hits, self.alarms, self.instances)
+        named = {f"ap{100 * t:g}": value for t, value in zip(self.iou_thresholds, values, strict=True)}
+        return named | ({"ap": values.mean()} if len(values) > 1 else {})
+
+    @abstractmethod
+    def overlaps(self, preds: Tensor, target: Tensor) -> Tensor:
+        """IoU of every prediction of an image with every truth, (M, I).
+
+        Raises:
+            ValueError: If they are not what the class takes.
+        """
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plot one value or several, by default what `compute` gives; returns figure and axes."""
+        return self._plot(val, ax)
+
+    def _match(self, preds: Tensor, target: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, int]:
+        """Score bins (M,) of what counts, which of it finds an instance (T, M), and the number of instances."""
+        overlaps = self.overlaps(preds, target)
+        if scores.shape != preds.shape[:1]:
+            raise ValueError(f"scores {tuple(scores.shape)} must be one for each of {len(preds)} preds")
+        if not ((scores >= 0) & (scores <= 1)).all():
+            raise ValueError("scores must lie in [0, 1] and not be NaN")
+        best = scores.argsort(descending=True, stable=True)[: self.max_detections]
+        scores = scores[best].cpu()
+        thresholds = torch.tensor(self.iou_thresholds, dtype=torch.float64)
+        matched = match_instances(overlaps[best], scores, thresholds)
+        return self.score_bins(scores.double()).to(self.device), matched.to(self.device, torch.int32), len(target)
+
+
+class InstanceAveragePrecision(AveragePrecision):
     r"""Class-agnostic average precision of instance masks, as COCO evaluation defines it, over all images of all ranks.
 
     .. math:: \text{AP}_t = \frac{1}{101} \sum_{r \in \{0, 0.01, ..., 1\}} \max_{r' \ge r} P_t(r')
@@ -46,84 +150,12 @@ class InstanceAveragePrecision(Metric):
         {'ap50': 1.0, 'ap80': 0.505, 'ap': 0.752}
     """
 
-    is_differentiable = False
-    higher_is_better = True
-    full_state_update = False
-    plot_lower_bound = 0.0
-    plot_upper_bound = 1.0
-
-    hits: Tensor
-    alarms: Tensor
-    instances: Tensor
-
     def __init__(self, iou_thresholds: Sequence[float] = (0.5, 0.7), max_detections: int = 100, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        if not iou_thresholds or not all(0 < threshold <= 1 for threshold in iou_thresholds):
-            raise ValueError(f"iou_thresholds must lie in (0, 1] and be at least one, not {list(iou_thresholds)}")
-        self.iou_thresholds, self.max_detections = tuple(iou_thresholds), max_detections
-        empty = torch.zeros(len(self.iou_thresholds), BINS, dtype=torch.float64)
-        self.add_state("hits", empty, dist_reduce_fx="sum")
-        self.add_state("alarms", empty.clone(), dist_reduce_fx="sum")
-        self.add_state("instances", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        super().__init__(iou_thresholds, max_detections, **kwargs)
 
-    def update(
-        self,
-        preds: Tensor | Sequence[Tensor],
-        target: Tensor | Sequence[Tensor],
-        scores: Tensor | Sequence[Tensor] | None = None,
-    ) -> None:
-        """Add one image or several; nothing is added where one of them is refused.
-
-        Args:
-            preds: (M, H, W), or a list of such, one an image: bool, or numbers in [0, 1], True where > 0.5; M >= 0.
-            target: (I, H, W), or a list of such, likewise; I >= 0.
-            scores: (M,) in [0, 1], or a list of such; None gives every prediction the score 1.
-
-        Raises:
-            ValueError: If sizes differ, or a value is NaN or outside [0, 1]; the message names image and instance.
-        """
-        preds, target, scores = placed(self.device, preds, target, scores)
-        if isinstance(preds, Tensor) and isinstance(target, Tensor):
-            preds, target = [preds], [target]
-            scores = None if scores is None else [scores]  # type: ignore[list-item]
-        if scores is None:
-            scores = [torch.ones(len(pred), device=self.device) for pred in preds]
-        if not len(preds) == len(target) == len(scores):
-            raise ValueError(f"{len(preds)} preds, {len(target)} targets and {len(scores)} scores: one each an image")
-        found = []
-        for index, image in enumerate(zip(preds, target, scores, strict=True)):
-            try:
-                found.append(self._match(*image))
-            except ValueError as error:
-                raise ValueError(f"image {index}: {error}") from None
-        for bins, matched, instances in found:
-            self.hits.index_add_(1, bins, matched)
-            self.alarms.index_add_(1, bins, 1 - matched)
-            self.instances += instances
-
-    def compute(self) -> dict[str, Tensor]:
-        """`ap<100 t>` for each threshold t, and `ap`, their mean, where there are several."""
-        values = average_precision(self.hits, self.alarms, self.instances)
-        named = {f"ap{100 * t:g}": value for t, value in zip(self.iou_thresholds, values, strict=True)}
-        return named | ({"ap": values.mean()} if len(values) > 1 else {})
-
-    def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plot one value or several, by default what `compute` gives; returns figure and axes."""
-        return self._plot(val, ax)
-
-    def _match(self, preds: Tensor, target: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, int]:
-        """Score bins (M,) of what counts, which of it finds an instance (T, M), and the number of instances."""
+    def overlaps(self, preds: Tensor, target: Tensor) -> Tensor:
+        """IoU of masks: (M, H, W) and (I, H, W), bool or numbers in [0, 1], True where > 0.5 -> (M, I)."""
         preds, target = as_masks(preds, "preds"), as_masks(target, "target")
         if preds.shape[1:] != target.shape[1:]:
             raise ValueError(f"preds {tuple(preds.shape)} and target {tuple(target.shape)} must share H and W")
-        if scores.shape != preds.shape[:1]:
-            raise ValueError(f"scores {tuple(scores.shape)} must be one for each of {len(preds)} preds")
-        if not ((scores >= 0) & (scores <= 1)).all():
-            raise ValueError("scores must lie in [0, 1] and not be NaN")
-        best = scores.argsort(descending=True, stable=True)[: self.max_detections]
-        scores = scores[best].cpu()
-        thresholds = torch.tensor(self.iou_thresholds, dtype=torch.float64)
-        overlaps = (packed_iou if preds.device.type == "cpu" else pairwise_iou)(preds, target)
-        matched = match_instances(overlaps[best], scores, thresholds)
-        bins = (scores.double() * BINS).long().clamp(max=BINS - 1)
-        return bins.to(self.device), matched.to(self.device, torch.float64), len(target)
+        return (packed_iou if preds.device.type == "cpu" else pairwise_iou)(preds, target)

@@ -73,7 +73,7 @@ class InsertionDeletion(ImageMean):
         near = {round(share, 9): share for share in (*between, *shares)}  # 3 / 20 and 0.15 are one
         self.points = tuple(near[share] for share in sorted(near))
         for name in ("deletion", "insertion"):
-            self.add_state(f"{name}_sum", torch.zeros(len(near), dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_sum(name, (len(near),))
         self.add_state("undefined", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, deletion_scores: Tensor, insertion_scores: Tensor, blank: Tensor, whole: Tensor) -> None:

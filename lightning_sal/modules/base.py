@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -22,13 +23,14 @@ from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.policy import Policy
 from lightning_sal.rewards import Reward, RewardBatch
 from lightning_sal.rewards.total import ROUNDING
+from lightning_sal.samplers import PolicySampler, Sampler
 from lightning_sal.samples import Batch, ImageGroup
 from lightning_sal.segmenters.base import Segmenter, require_fit
 from lightning_sal.segmenters.evf_sam2 import EVFSAM2
 from lightning_sal.segmenters.tiny import embedded_segmenter
 from lightning_sal.tasks import get_task
 
-_NOTHING = ImageGroup("nothing", "sod", (torch.zeros(112, 112, 3, dtype=torch.uint8),))
+_NOTHING = ImageGroup("nothing", "sod", (torch.zeros(112, 112, 3, dtype=torch.uint8),), response="")
 
 
 class PolicyModule(AccumulatingModule):
@@ -45,6 +47,10 @@ class PolicyModule(AccumulatingModule):
         micro_batch_size: Responses that go through a forward and backward pass at once; null takes all of a step. The
             gradient is the same whatever it is.
         seed: Seed of sampling, >= 0.
+        evaluation_temperature: Of the responses that validation and test judge, >= 0: 0 takes the likeliest token. What is
+            drawn for a sample depends on `seed` and its key alone, not on batches and ranks.
+        evaluation_sampler: Where the responses come from that validation and test judge; null samples with the policy
+            itself, `lightning_sal.samplers.Annotated` answers by the annotation, as an upper bound.
     """
 
     weights_of = "policy"
@@ -59,6 +65,8 @@ class PolicyModule(AccumulatingModule):
         max_new_tokens: int = 512,
         micro_batch_size: int | None = None,
         seed: int = 0,
+        evaluation_temperature: float = 0.0,
+        evaluation_sampler: Sampler | None = None,
     ) -> None:
         super().__init__(micro_batch_size=micro_batch_size, optimizer=optimizer, lr_scheduler=lr_scheduler)
         self.policy_config = policy
@@ -68,6 +76,10 @@ class PolicyModule(AccumulatingModule):
         self.reward = Reward() if reward is None else reward
         self.max_new_tokens = max_new_tokens
         self.seed = seed
+        self.evaluation_temperature = evaluation_temperature
+        self.evaluation_sampler: Sampler = PolicySampler() if evaluation_sampler is None else evaluation_sampler
+        if evaluation_temperature < 0:
+            raise ValueError(f"evaluation_temperature {evaluation_temperature} must be 0 or above")
         if max_new_tokens < 1 or seed < 0 or (micro_batch_size is not None and micro_batch_size < 1):
             raise ValueError(
                 "max_new_tokens and micro_batch_size must be at least 1 and seed at least 0, not "
@@ -106,7 +118,7 @@ class PolicyModule(AccumulatingModule):
         self.evaluation = self._new_evaluation(benchmarks).to(self.device)
 
     def test_step(self, batch: Batch, batch_idx: int) -> tuple[list[Row], list[Prediction]]:
-        """Greedy responses: one row of values an image, and one prediction a group."""
+        """Responses: one row of values an image, and one prediction a group."""
         return self._evaluate_batch(batch)
 
     def on_test_epoch_end(self) -> None:
@@ -117,10 +129,14 @@ class PolicyModule(AccumulatingModule):
         return Predictor(self.policy, self.segmenter, self.max_new_tokens).predict(batch.groups)
 
     def respond(self, groups: Sequence[ImageGroup]) -> list[Response]:
-        """Greedy responses, with their masks and what else the reward needs."""
+        """Responses for evaluation, with their masks and what else the reward needs."""
         with torch.no_grad():
             prompts = self.policy.encode(groups)
-            rollout = self.policy.sample(prompts, self.max_new_tokens, temperature=0)
+            rollout = self.evaluation_sampler.sample(
+                self.policy, groups, prompts,
+                max_new_tokens=self.max_new_tokens, responses=1,
+                temperature=self.evaluation_temperature, generator=[self._generator_of(group) for group in groups],
+            )  # fmt: skip
             needs = self.reward.needs | {MASKS}
             return gather(
                 groups, rollout, self.segmenter, needs,
@@ -128,9 +144,26 @@ class PolicyModule(AccumulatingModule):
             )  # fmt: skip
 
     def evaluate(self, groups: Sequence[ImageGroup]) -> tuple[RewardBatch, list[Response]]:
-        """Greedy responses to B groups: their rewards, and the responses with their masks."""
+        """Responses to B groups, as evaluation samples them: their rewards, and the responses with their masks."""
         responses = self.respond(groups)
         return self.reward(responses), responses
+
+    @property
+    def evaluation_settings(self) -> dict[str, Any]:
+        """How the responses that evaluation judges come about, for the file of results."""
+        sampler = type(self.evaluation_sampler).__name__
+        settings = {
+            "sampler": sampler,
+            "temperature": self.evaluation_temperature,
+            "max_new_tokens": self.max_new_tokens,
+        }
+        return settings | ({"seed": self.seed} if self.evaluation_temperature else {})
+
+    def _generator_of(self, group: ImageGroup) -> torch.Generator:
+        """A generator that depends on the seed and the sample alone."""
+        name = f"{self.seed}/{group.benchmark}/{group.key}".encode(errors="surrogateescape")
+        seed = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest()) >> 1
+        return torch.Generator(self.policy.device).manual_seed(seed)
 
     def _evaluate_batch(self, batch: Batch) -> tuple[list[Row], list[Prediction]]:
         if not len(batch):  # of a rank that has no sample left, while others still gather weights for theirs

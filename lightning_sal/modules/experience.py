@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_sal.inference.responses import Response
 from lightning_sal.objectives import token_confidence
+from lightning_sal.policy.log_probs import TokenScores
 from lightning_sal.policy.prompts import Prompts, join_prompts
 from lightning_sal.rewards import RewardBatch
 from lightning_sal.rewards.total import join_rewards
@@ -20,7 +22,7 @@ from lightning_sal.samples import ImageGroup, Rollout, join_rollouts
 class RolloutRecord:
     """What one RL step did, for callbacks to log and to draw.
 
-    Legend: B = P G rows, the G responses to a prompt side by side.
+    Legend: B = P G rows, the G responses to a prompt side by side; C hidden size.
 
     Args:
         groups: B image groups, one a response: each of the P groups comes G times.
@@ -29,6 +31,9 @@ class RolloutRecord:
         rewards: What they are worth.
         confidence: (B,) in [0, 1].
         advantages: (B,); 0 for responses that the update left out.
+        scored: (B,) bool; False for responses that no pass was spent on, since they have no gradient.
+        entropy: (B,) mean entropy in nats of what the tokens of a response were drawn from; 0 where not scored.
+        embeddings: (B, C) hidden states of the last layer at the last token of each response; 0 where not scored.
         seconds: Phase -> wall time.
     """
 
@@ -38,6 +43,9 @@ class RolloutRecord:
     rewards: RewardBatch
     confidence: Tensor
     advantages: Tensor
+    scored: Tensor
+    entropy: Tensor
+    embeddings: Tensor
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -90,15 +98,37 @@ class OldPolicy:
         logp: (B, T) log-probabilities in nats, 0 until a row is scored.
         confidence: (B,) in [0, 1], that of the sampler until a row is scored.
         reference: (B, T) log-probabilities of the policy without adapters; None where none is needed.
+        scored: (B,) bool.
+        entropy: (B,) mean over the tokens of a response in nats, 0 until a row is scored.
+        embeddings: (B, C) hidden states at the last token of a response, float32, 0 until a row is scored.
     """
 
     logp: Tensor
     confidence: Tensor
     reference: Tensor | None
+    scored: Tensor
+    entropy: Tensor
+    embeddings: Tensor
 
     @classmethod
-    def of(cls, rollout: Rollout, *, reference: bool) -> OldPolicy:
-        """Of a rollout of which nothing is scored yet."""
+    def of(cls, rollout: Rollout, width: int, *, reference: bool) -> OldPolicy:
+        """Of a rollout of which nothing is scored yet; `width` is C."""
         empty = torch.zeros_like(rollout.logp)
-        confidence = token_confidence(rollout.logp, rollout.mask)
-        return cls(empty, confidence, torch.zeros_like(empty) if reference else None)
+        plain: dict[str, Any] = {"dtype": torch.float32, "device": empty.device}
+        return cls(
+            logp=empty,
+            confidence=token_confidence(rollout.logp, rollout.mask),
+            reference=torch.zeros_like(empty) if reference else None,
+            scored=torch.zeros(len(empty), dtype=torch.bool, device=empty.device),
+            entropy=torch.zeros(len(empty), **plain),
+            embeddings=torch.zeros(len(empty), width, **plain),
+        )
+
+    def fill(self, rows: list[int], scores: TokenScores, mask: Tensor) -> None:
+        """Put down what a pass, with entropy, says of some rows; mask (len(rows), T)."""
+        assert scores.entropy is not None
+        self.logp[rows, : mask.shape[1]] = scores.logp.detach()
+        self.confidence[rows] = token_confidence(scores.logp, mask)
+        self.scored[rows] = True
+        self.entropy[rows] = (scores.entropy.detach().sum(1) / mask.sum(1).clamp(min=1)).float()
+        self.embeddings[rows] = scores.last.float()

@@ -44,8 +44,8 @@ class GroupModule(RolloutModule):
         return pending
 
     def trained(self, experience: Experience, rewards: Tensor) -> list[int]:
-        """Without a KL term a group whose rewards are all equal has gradient 0."""
-        if self.beta:
+        """Without a KL term or an entropy bonus a group whose rewards are all equal has gradient 0."""
+        if self.beta or self.entropy_coef:
             return experience.selected
         varies = has_variance(rewards, self.responses_per_prompt).tolist()
         return [row for row in experience.selected if varies[row]]

@@ -18,8 +18,9 @@ from lightning_sal.modules.base import PolicyModule
 from lightning_sal.modules.experience import Experience, OldPolicy, RolloutRecord
 from lightning_sal.modules.gathering import gather_rows
 from lightning_sal.modules.rollout_log import RatioLog, log_rollout
-from lightning_sal.objectives import k3, policy_loss, token_confidence
+from lightning_sal.objectives import k3, policy_loss
 from lightning_sal.objectives.policy import Ratio, Reduction, Surrogate
+from lightning_sal.policy.log_probs import Entropy
 from lightning_sal.policy.prompts import Prompts
 from lightning_sal.samplers import PolicySampler, Sampler
 from lightning_sal.samples import Batch, ImageGroup, Phased
@@ -60,6 +61,8 @@ class RolloutModule(PolicyModule):
         updates_per_rollout: Optimisation steps on each rollout, >= 1, each on all its responses. The first is on-policy.
             They are one step of the trainer, so `max_steps` counts rollouts, and the learning rate moves once a rollout.
         beta: Weight of the KL divergence (k3) to the reference, which is the policy without its adapters; >= 0.
+        entropy_coef: Weight of an entropy bonus, in units of the loss a nat, >= 0: what the loss of each token is lowered
+            by per nat of the policy's entropy there, at the temperature that it was sampled at.
         sampler: Where responses come from; null samples with the policy itself.
         sampler_ratio_cap: Most that a token is weighed by where the sampler is not exact: min(cap, exp(logp_old -
             logp_sampler)), truncated importance sampling.
@@ -78,6 +81,7 @@ class RolloutModule(PolicyModule):
         responses_per_prompt: int = 1,
         updates_per_rollout: int = 1,
         beta: float = 0.0,
+        entropy_coef: float = 0.0,
         sampler: Sampler | None = None,
         sampler_ratio_cap: float = 3.0,
         **kwargs: Any,
@@ -85,10 +89,10 @@ class RolloutModule(PolicyModule):
         super().__init__(**kwargs)
         if temperature <= 0:
             raise ValueError(f"temperature {temperature} must be above 0: RL needs sampled responses")
-        if responses_per_prompt < 1 or updates_per_rollout < 1 or beta < 0:
+        if responses_per_prompt < 1 or updates_per_rollout < 1 or beta < 0 or entropy_coef < 0:
             raise ValueError(
-                "responses_per_prompt and updates_per_rollout must be at least 1 and beta at least 0, not "
-                f"{responses_per_prompt}, {updates_per_rollout} and {beta}"
+                "responses_per_prompt and updates_per_rollout must be at least 1, beta and entropy_coef at least 0, not "
+                f"{responses_per_prompt}, {updates_per_rollout}, {beta} and {entropy_coef}"
             )
         if beta and self.policy_config.lora is None:
             raise ValueError(
@@ -103,7 +107,7 @@ class RolloutModule(PolicyModule):
             raise ValueError(
                 "RL keeps the vision tower frozen, since its features serve a whole step: drop train_vision"
             )
-        self.clip, self.temperature, self.beta = clip, temperature, beta
+        self.clip, self.temperature, self.beta, self.entropy_coef = clip, temperature, beta, entropy_coef
         self.responses_per_prompt, self.updates_per_rollout = responses_per_prompt, updates_per_rollout
         self.sampler: Sampler = PolicySampler() if sampler is None else sampler
         self.sampler_ratio_cap = sampler_ratio_cap
@@ -136,7 +140,7 @@ class RolloutModule(PolicyModule):
         seconds: dict[str, float] = {}
         experience = self.collect(batch.groups, self._generator(), seconds)
         rewards = self.shaped_rewards(experience).to(self.device)
-        old = OldPolicy.of(experience.rollout, reference=bool(self.beta))
+        old = OldPolicy.of(experience.rollout, self.policy.backbone.width, reference=bool(self.beta))
         ratios = RatioLog(self.clip, self.ratio)
         parts = self._parts(experience.prompts, self.trained(experience, rewards))
         totals = self._totals(experience)
@@ -154,6 +158,9 @@ class RolloutModule(PolicyModule):
             experience.rewards,
             old.confidence,
             self.advantages(rewards, old.confidence),
+            old.scored,
+            old.entropy,
+            old.embeddings,
             seconds,
         )
         rows = self._rows(experience.selected)
@@ -186,14 +193,15 @@ class RolloutModule(PolicyModule):
             first: Whether no update was done on these responses yet.
         """
         rollout = experience.rollout
+        entropy: Entropy | None = "gradient" if self.entropy_coef else "value" if first else None
         for which, rows, counts in parts:
             length = int(rollout.mask[rows].sum(1).max())
             tokens, mask = rollout.tokens[rows, :length], rollout.mask[rows, :length] & counts
             prompts = experience.prompts.select(which)
-            logp = self.policy.score(prompts, tokens, mask, self.temperature)
+            scores = self.policy.score_tokens(prompts, tokens, mask, self.temperature, entropy=entropy)
+            logp = scores.logp
             if first and counts:
-                old.logp[rows, :length] = logp.detach()
-                old.confidence[rows] = token_confidence(logp, mask)
+                old.fill(rows, scores, mask)
                 if old.reference is not None:
                     with torch.no_grad(), self.policy.reference():
                         old.reference[rows, :length] = self.policy.score(prompts, tokens, mask, self.temperature)
@@ -213,6 +221,8 @@ class RolloutModule(PolicyModule):
                 weights=None if self.sampler.exact else (logp_old - sampled).exp().clamp(max=self.sampler_ratio_cap),
                 logp_ref=None if old.reference is None else old.reference[rows, :length],
                 beta=self.beta,
+                entropy=scores.entropy,
+                entropy_coef=self.entropy_coef,
                 total_sequences=totals[0],
                 total_tokens=totals[1],
             )

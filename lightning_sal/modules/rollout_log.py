@@ -61,6 +61,7 @@ def log_rollout(module: AccumulatingModule, record: RolloutRecord) -> None:
     rewards, rollout = record.rewards, record.rollout
     answers = [response.answer for response in record.responses]
     malformed = torch.tensor([float(answer.reason is not None) for answer in answers])
+    tokens = rollout.mask.sum(1).float()
     columns = {
         "reward/mean": rewards.total,
         **{f"reward/{name}": values for name, values in rewards.terms.items()},
@@ -69,9 +70,11 @@ def log_rollout(module: AccumulatingModule, record: RolloutRecord) -> None:
         "confidence": record.confidence,
         "advantage/mean": record.advantages,
         "advantage_squared": record.advantages**2,
-        "response/length": rollout.mask.sum(1).float(),
+        "response/length": tokens,
         "response/malformed": malformed,
         "response/truncated": rollout.truncated.float(),
+        "entropy": record.entropy * tokens,
+        "entropy_tokens": record.scored * tokens,
     }
     device = module.device
     rows = torch.stack([column.detach().float().to(device) for column in columns.values()])  # (columns, B)
@@ -85,6 +88,10 @@ def log_rollout(module: AccumulatingModule, record: RolloutRecord) -> None:
         value = dict(zip(columns, means[:, at].tolist(), strict=True))
         for name in ("reward", "advantage"):
             value[f"{name}/std"] = max(value.pop(f"{name}_squared") - value[f"{name}/mean"] ** 2, 0.0) ** 0.5
+        if over := value.pop("entropy_tokens"):
+            value["entropy"] /= over  # the mean over tokens, not over responses
+        else:
+            del value["entropy"]  # no response was scored
         value["confidence_minus_reward"] = value["confidence"] - value["reward/mean"]
         module.log_dict({f"{scope}/{name}": number for name, number in value.items()})
     module.log("train/reward", means[0, 0].item(), prog_bar=True, logger=False)

@@ -66,6 +66,8 @@ def policy_loss(
     weights: Tensor | None = None,
     logp_ref: Tensor | None = None,
     beta: float = 0.0,
+    entropy: Tensor | None = None,
+    entropy_coef: float = 0.0,
     total_sequences: Tensor | float | None = None,
     total_tokens: Tensor | float | None = None,
 ) -> Tensor:
@@ -74,8 +76,8 @@ def policy_loss(
     Per token l = -min(r A, clip(r, 1 - low, 1 + high) A) + beta (exp(d) - d - 1), d = logp_ref - logp: the k3 estimate
     of the KL divergence to a reference (GRPO, Shao et al. 2024, arXiv:2402.03300). The surrogate "weighted" has, in place
     of the minimum, -clip(r, 1 - low, 1 + high) A logp with no gradient through the clipped ratio, so that no token is
-    held back (CISPO, MiniMax 2025, arXiv:2506.13585). Then, with N the counts of the whole
-    optimisation step on all ranks:
+    held back (CISPO, MiniMax 2025, arXiv:2506.13585). An entropy bonus takes entropy_coef H off l (Mnih et al. 2016,
+    arXiv:1602.01783). Then, with N the counts of the whole optimisation step on all ranks:
 
     - sequence_mean: 1/N_sequences sum_i 1/|y_i| sum_t l m (GRPO, GSPO, CGPO)
     - token_mean: 1/N_tokens sum_it l m (DAPO, Yu et al. 2025, arXiv:2503.14476)
@@ -95,6 +97,8 @@ def policy_loss(
             policy is not quite the old one (Yao et al. 2025, truncated importance sampling).
         logp_ref: (B, T) log-probabilities under the reference policy; needed where beta > 0.
         beta: Weight of the KL term.
+        entropy: (B, T) H, the policy's entropy at each token, in nats, with its gradient; needed where entropy_coef > 0.
+        entropy_coef: Weight of the entropy bonus.
         total_sequences: Responses of the whole optimisation step; by default B.
         total_tokens: Response tokens of the whole optimisation step; by default those of this batch.
 
@@ -102,7 +106,7 @@ def policy_loss(
         Scalar loss.
 
     Raises:
-        ValueError: For an unknown ratio, surrogate or reduction, a missing max_length or a missing logp_ref.
+        ValueError: For an unknown ratio, surrogate or reduction, a missing max_length, logp_ref or entropy.
     """
     r = log_ratio(logp, logp_old.detach(), mask, ratio).exp()
     a = advantages.detach()[:, None]
@@ -120,6 +124,10 @@ def policy_loss(
         if logp_ref is None:
             raise ValueError("policy_loss: beta > 0 needs logp_ref, the reference policy's log-probabilities")
         loss = loss + beta * k3(logp, logp_ref.detach(), mask)
+    if entropy_coef:
+        if entropy is None:
+            raise ValueError("policy_loss: entropy_coef > 0 needs entropy, the policy's entropy at each token")
+        loss = loss - entropy_coef * entropy
     loss = torch.where(mask, loss, 0.0)
     sequences = logp.shape[0] if total_sequences is None else total_sequences
     if reduction == "sequence_mean":

@@ -66,6 +66,11 @@ class Backbone:
         return self.model.config.text_config
 
     @property
+    def width(self) -> int:
+        """C."""
+        return self.text_config.hidden_size
+
+    @property
     def heads_a_key(self) -> int:
         """Query heads that share a key head."""
         return self.text_config.num_attention_heads // self.text_config.num_key_value_heads
@@ -129,7 +134,7 @@ class Backbone:
 
     def deep_features(self, prompts: Prompts, following: int = 0) -> dict[str, Any]:
         """What Qwen3-VL adds to its first layers at visual tokens of prompts, before so many tokens `following`."""
-        _, *deep = torch.cat(prompts.visual).split(self.text_config.hidden_size, dim=1)
+        _, *deep = torch.cat(prompts.visual).split(self.width, dim=1)
         if not deep:
             return {}
         at = F.pad(self.is_image(prompts.ids), (0, following))

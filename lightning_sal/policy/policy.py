@@ -26,7 +26,7 @@ from lightning_sal.policy.features import FeatureCache, ImageFeatures, arithmeti
 from lightning_sal.policy.frames import frame_of, squashed
 from lightning_sal.policy.fused import FusedDecoder, can_fuse
 from lightning_sal.policy.loading import freeze, load_model
-from lightning_sal.policy.log_probs import chosen_log_probs
+from lightning_sal.policy.log_probs import Entropy, TokenScores, log_probs_and_entropy
 from lightning_sal.policy.positions import mrope_positions
 from lightning_sal.policy.prompts import Prompts
 from lightning_sal.policy.sampling import drain, generate, read_prompts
@@ -154,7 +154,7 @@ class Policy(nn.Module):
                 if cache is not None:
                     cache.write(key, seen[key])
         per_image = iter([seen[key].features.to(on) for key in keys])
-        widths = [kept.features.shape[1] for kept in seen.values()] or [self.backbone.text_config.hidden_size]
+        widths = [kept.features.shape[1] for kept in seen.values()] or [self.backbone.width]
         no_image = torch.empty(0, widths[0], device=on)
         visual = tuple(torch.cat([next(per_image) for _ in shown]) if shown else no_image for shown in images)
         return Prompts(inputs["input_ids"].to(on), mask.to(on), positions.to(on), following.to(on), visual, lengths)
@@ -205,6 +205,27 @@ class Policy(nn.Module):
         Returns:
             (P G, T) float32 log-probabilities in nats, exactly 0 where `mask` is False.
         """
+        return self.score_tokens(prompts, tokens, mask, temperature).logp
+
+    def score_tokens(
+        self,
+        prompts: Prompts,
+        tokens: Tensor,
+        mask: Tensor,
+        temperature: float = 1.0,
+        *,
+        entropy: Entropy | None = None,
+    ) -> TokenScores:
+        """`score`, and what else the same pass can say of the responses.
+
+        Args:
+            prompts: P prompts.
+            tokens: (P G, T) response tokens, the G responses to a prompt side by side, G >= 1.
+            mask: (P G, T) bool, True on response tokens.
+            temperature: The one that the tokens were sampled at.
+            entropy: "value" for the entropy of what each token was drawn from, at that temperature, without gradient;
+                "gradient" with it.
+        """
         if len(tokens) > len(prompts) and not self.backbone.shares_prompts:
             responses = len(tokens) // len(prompts)
             prompts = prompts.select([row for row in range(len(prompts)) for _ in range(responses)])
@@ -212,10 +233,14 @@ class Policy(nn.Module):
         count = len(prompts)
         hidden = self.backbone.read(**self._behind(prompts, tokens, mask))
         before = hidden[:, width - 1, None, None].expand(-1, responses, -1, -1)
-        after = hidden[:, width:].unflatten(1, (responses, steps))[:, :, :-1]
-        predicting = torch.cat([before, after], dim=2).view(count * responses, steps, -1)
+        after = hidden[:, width:].unflatten(1, (responses, steps))
+        predicting = torch.cat([before, after[:, :, :-1]], dim=2).view(count * responses, steps, -1)
         size = max(1, _MOST_LOGITS // self.suppressed.numel())
-        return chosen_log_probs(lambda states: self.logits(states, temperature), predicting, tokens, mask, size)
+        logp, entropies = log_probs_and_entropy(
+            lambda states: self.logits(states, temperature), predicting, tokens, mask, size, entropy
+        )
+        row, end = torch.arange(len(tokens), device=tokens.device), (mask.sum(1) - 1).clamp(min=0)
+        return TokenScores(logp, entropies, after.detach()[row // responses, row % responses, end])
 
     def _behind(self, prompts: Prompts, tokens: Tensor, mask: Tensor) -> dict[str, Any]:
         """What the backbone reads: P prompts, each with its responses (P G, T) behind it."""
@@ -306,7 +331,7 @@ class Policy(nn.Module):
         *,
         responses: int = 1,
         temperature: float = 1.0,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
     ) -> Rollout:
         """Responses to each prompt, in evaluation mode.
 
@@ -315,12 +340,13 @@ class Policy(nn.Module):
             max_new_tokens: Limit of response tokens; a response that reaches it without ending is truncated.
             responses: G, responses to each prompt; they stand side by side in the result.
             temperature: > 0 samples; 0 takes the likeliest token.
-            generator: Source of randomness on the policy's device.
+            generator: Source of randomness on the policy's device, or one for each prompt.
         """
         draws = None
         if temperature > 0:
-            shape = (len(prompts) * responses, max_new_tokens)
-            draws = torch.rand(shape, generator=generator, device=self.device)
+            sources = generator if isinstance(generator, Sequence) else [generator]
+            shape = (len(prompts) * responses // len(sources), max_new_tokens)
+            draws = torch.cat([torch.rand(shape, generator=source, device=self.device) for source in sources])
         with self._sampling_mode():
             return drain(self._sampling(prompts, max_new_tokens, responses, temperature, draws))
 

@@ -114,7 +114,7 @@ def _task_correctness(name: str, responses: Sequence[Response]) -> list[float]:
         key = primary(task.measures())
         return [
             sum(row[key] for row in response.values or ()) / len(response.values or ())
-            if response.answer.labels
+            if task.answered(response.answer)
             else 0.0
             for response in responses
         ]
@@ -133,8 +133,8 @@ def malformed(response: Response) -> str | None:
 
 def _reason(response: Response) -> str | None:
     """Why there is nothing to measure, or None where there is."""
-    if not response.answer.labels:
+    if not get_task(response.group.task).answered(response.answer):
         return malformed(response)
-    if response.masks and not any(mask.any() for mask in response.masks):
+    if response.answer.labels and response.masks and not any(mask.any() for mask in response.masks):
         return "no mask: the segmenter found no pixel for any expression"
     return None

@@ -11,6 +11,9 @@ from lightning_sal.policy.policy import Policy
 from lightning_sal.policy.prompts import Prompts
 from lightning_sal.samples import ImageGroup, Rollout
 
+# A source of randomness for all prompts, or one for each, so that a response does not depend on what it is sampled with
+Generators = torch.Generator | Sequence[torch.Generator]
+
 
 class Sampler(Protocol):
     """Samples responses under the policy's weights as they are now.
@@ -30,7 +33,7 @@ class Sampler(Protocol):
         max_new_tokens: int,
         responses: int,
         temperature: float,
-        generator: torch.Generator,
+        generator: Generators,
     ) -> Rollout:
         """G responses to each of P prompts, side by side.
 
@@ -40,8 +43,8 @@ class Sampler(Protocol):
             prompts: They, encoded.
             max_new_tokens: Limit of response tokens.
             responses: G.
-            temperature: > 0.
-            generator: Source of randomness, the same for the same seed, step and rank.
+            temperature: > 0 samples; 0 takes the likeliest token.
+            generator: Source of randomness, or one for each prompt; none is drawn from at temperature 0.
 
         Returns:
             P G responses; `logp` under the policy that sampled.
@@ -63,7 +66,7 @@ class PolicySampler:
         max_new_tokens: int,
         responses: int,
         temperature: float,
-        generator: torch.Generator,
+        generator: Generators,
     ) -> Rollout:
         """See `Sampler.sample`."""
         return policy.sample(

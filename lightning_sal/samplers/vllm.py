@@ -27,6 +27,7 @@ from lightning_sal.policy.chat import chat
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.policy import Policy, pad_right
 from lightning_sal.policy.prompts import Prompts
+from lightning_sal.samplers.base import Generators
 from lightning_sal.samples import ImageGroup, Message, Rollout
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 
@@ -85,7 +86,7 @@ class VLLMSampler:
         max_new_tokens: int,
         responses: int,
         temperature: float,
-        generator: torch.Generator,
+        generator: Generators,
     ) -> Rollout:
         """See `Sampler.sample`.
 
@@ -106,7 +107,9 @@ class VLLMSampler:
             "logit_bias": {str(token): -100.0 for token in suppressed.nonzero().flatten().tolist()},
             **_settings(temperature),
         }
-        seeds = torch.randint(2**62, (len(prompts),), generator=generator, device=generator.device).tolist()
+        sources = [generator] if isinstance(generator, torch.Generator) else generator
+        share = (len(prompts) // len(sources),)
+        seeds = [s for g in sources for s in torch.randint(2**62, share, generator=g, device=g.device).tolist()]
 
         def ask(row: int) -> list[tuple[list[int], list[float]]]:
             question = settings | {"messages": _messages(policy, groups[row]), "seed": seeds[row]}

@@ -5,6 +5,7 @@ from lightning_sal.tasks.base import WITHOUT_REASONING, Answer, Task
 from lightning_sal.tasks.boxes import BoxTask, Objects
 from lightning_sal.tasks.masks import InstanceTask, RegionTask
 from lightning_sal.tasks.measures import Measure
+from lightning_sal.tasks.objects import ObjectBoxTask, ObjectCountTask, ObjectMaskTask, ObjectTask
 from lightning_sal.tasks.registry import TASKS, answer_tags, get_task, instructions, load_task, register, task_of
 from lightning_sal.tasks.saliency import COSOD, SIS, SOD, TagInstances, TagRegions
 from lightning_sal.tasks.tags import SEMANTIC, Expressions, TagTask
@@ -31,6 +32,10 @@ __all__ = [
     "Expressions",
     "InstanceTask",
     "Measure",
+    "ObjectBoxTask",
+    "ObjectCountTask",
+    "ObjectMaskTask",
+    "ObjectTask",
     "Objects",
     "RegionTask",
     "TagInstances",

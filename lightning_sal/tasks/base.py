@@ -164,6 +164,14 @@ class Task(ABC):
         """A response that states places in pixels of the original image, in the units of a frame; see `locate`."""
         return response
 
+    def answered(self, answer: Any) -> bool:
+        """Whether an answer says something that can be measured; correctness is 0 where it does not."""
+        return bool(answer.labels)
+
+    def true_response(self, group: ImageGroup) -> str | None:
+        """The response that is right, its places in pixels of the original image; None where a sample has none."""
+        return group.response
+
     @property
     def tags(self) -> tuple[str, ...]:
         """Names of the tags around the parts of an answer, for pages, which set them off."""

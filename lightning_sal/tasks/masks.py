@@ -56,7 +56,7 @@ class MaskTask(Task):
         by_size: dict[tuple[int, ...], list[tuple[int, Tensor, Tensor]]] = defaultdict(list)
         for row, (group, answer, found) in enumerate(zip(groups, answers, masks, strict=True)):
             self.require(group)
-            if answer.labels:
+            if self.answered(answer):
                 for mask, target in zip(found or (), group.masks or (), strict=True):
                     by_size[tuple(mask.shape[1:])].append((row, mask, target.to(mask.device)))
         for same_size in by_size.values():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ class Measure:
     per_image: bool = False
     overlap: bool = False
 
+
+_OF_A_TASK = ("primary", "reported")  # what two tasks may see otherwise in one measure
 
 # Of every task: what is logged of its responses.
 RESPONSES = {
@@ -61,12 +63,17 @@ def primary(measures: Mapping[str, Measure]) -> str:
 def joined(parts: Iterable[Mapping[str, Measure]]) -> dict[str, Measure]:
     """The measures of several tasks by name, in the order in which they first come.
 
+    One that is primary or reported in any of them is so in the whole.
+
     Raises:
         ValueError: If two tasks mean different things by one name.
     """
     whole: dict[str, Measure] = {}
     for measures in parts:
         for name, measure in measures.items():
-            if whole.setdefault(name, measure) != measure:
+            flags = {flag: getattr(measure, flag) or getattr(whole.get(name), flag, False) for flag in _OF_A_TASK}
+            measure = replace(measure, **flags)
+            if replace(whole.setdefault(name, measure), **flags) != measure:
                 raise ValueError(f"two tasks mean different things by the measure {name!r}: rename one")
+            whole[name] = measure
     return whole

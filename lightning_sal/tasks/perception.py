@@ -4,33 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lightning_sal.samples import ImageGroup, VisualPrompt
-from lightning_sal.tasks.accuracy import AccuracyTask
-from lightning_sal.tasks.boxes import BoxTask, Objects, true_count
-from lightning_sal.tasks.masks import RegionTask
+from lightning_sal.tasks.boxes import BoxTask
+from lightning_sal.tasks.objects import ObjectBoxTask, ObjectCountTask, ObjectMaskTask
 from lightning_sal.tasks.registry import register
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding(BoxTask, RegionTask):
+class Finding(BoxTask, ObjectMaskTask):
     """What the question names, as one region: the union of the masks of its boxes and points."""
-
-    prompt_type = VisualPrompt
-
-    def agrees(self, answer, group):
-        return None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counting(BoxTask, AccuracyTask):
+class Detection(BoxTask, ObjectBoxTask):
+    """What the question names, each object by its box."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counting(BoxTask, ObjectCountTask):
     """How many objects the question names."""
-
-    needs = frozenset()
-
-    def agrees(self, answer: Objects, group: ImageGroup) -> bool | None:
-        """Whether as many objects are listed as there are."""
-        count = true_count(group)
-        return None if count is None else answer.readable and len(answer.boxes) == count
 
 
 _FIND = """\
@@ -61,7 +52,7 @@ PERCEPTION = register(
     )
 )
 DETECTION = register(
-    Counting(
+    Detection(
         name="detection",
         title="detection of all objects of a kind",
         instruction=_FIND,

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from lightning_sal.callbacks import response_types
+from lightning_sal.callbacks import ranks, response_types
 from lightning_sal.callbacks.response_types import ResponseTypes
 from lightning_sal.evaluation.response_types import TYPES
 
@@ -123,7 +123,7 @@ def test_values_are_over_all_processes_however_much_each_sampled(monkeypatch):
 
     exchange = {"get_world_size": lambda: 2, "all_gather_object": all_gather_object}
     always = dict.fromkeys(("is_available", "is_initialized"), lambda: True)
-    monkeypatch.setattr(response_types, "distributed", SimpleNamespace(**exchange, **always))
+    monkeypatch.setattr(ranks, "distributed", SimpleNamespace(**exchange, **always))
 
     def run(rank, samples):
         rank_of.this = rank

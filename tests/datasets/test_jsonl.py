@@ -152,7 +152,7 @@ def test_what_a_line_says_beside_masks_reaches_the_sample(save, tmp_path):
         ({"boxes": [[[1, 2, 3, 10**400]]]}, "not 4 numbers"),
         ({"boxes": [[[1, 2, 30, 4]]]}, "outside of the image, 12 x 9 pixels"),
         ({"boxes": [[], []]}, "`boxes` is not a list with one list an image"),
-        ({"points": [[[1, True]]]}, r"`points`: \[1, True\] is not 2 numbers"),
+        ({"points": [[[1, True]]]}, r"`points`: point 1, \[1, True\]: not 2 numbers"),
         ({"points": {"x": 1}}, "`points` is not a list with one list an image"),
     ],
     ids=range(12),

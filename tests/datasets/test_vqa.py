@@ -125,7 +125,9 @@ def test_every_bad_box_is_named_by_file_and_record(tmp_path, capsys):
         strict=True,
     ):
         assert all(reason in line for reason in reasons), line
-    assert "13 samples (vqa), 1 boxes clipped to their image, 13 images, 13 faults" in last
+    assert (
+        "13 samples (vqa), 1 boxes clipped to their image, 2 boxes outside of their image, 13 images, 13 faults" in last
+    )
 
 
 def test_a_box_that_sticks_out_a_little_is_clipped_and_counted(tmp_path, caplog):

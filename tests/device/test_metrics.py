@@ -16,6 +16,9 @@ ANSWERS = torch.tensor([0.95, 0.95, 0.35, 0.55]), torch.tensor([0.9, 0.4, 0.3, 0
 INPUTS = {"ConfidenceCalibration": ANSWERS, "InstanceAlignedStructureMeasure": INSTANCES}
 CURVES = torch.rand(2, 19), torch.rand(2, 19), torch.rand(2), 1 + torch.rand(2)
 INPUTS["InsertionDeletion"] = CURVES
+BOXES = torch.tensor([[0, 0, 8, 8], [1, 2, 5, 9.5]]), torch.tensor([[0, 0, 8, 7], [1, 2, 5, 9], [4, 4, 6, 6.0]])
+INPUTS["BoxPrecisionRecall"], INPUTS["BoxAveragePrecision"] = BOXES, (*BOXES, torch.tensor([0.9, 0.8]))
+INPUTS["CountAccuracy"] = INPUTS["TargetAccuracy"] = COUNTS = torch.tensor([0, 2, 3]), torch.tensor([0, 0, 3])
 INPUTS["InstanceAveragePrecision"] = (*INSTANCES, torch.tensor([0.9, 0.8]))
 
 
@@ -42,7 +45,8 @@ def test_inputs_of_another_device(name, deterministic):
         assert values(name, there, *moved) == expected
         assert values(name, there, moved[0], *inputs[1:]) == expected
         assert values(name, "cpu", *moved) == expected
-        listed = False if inputs is ANSWERS or inputs is CURVES else "one" if name in INPUTS else "many"
+        listed = "one" if name in INPUTS else "many"
+        listed = listed if all(inputs is not flat for flat in (ANSWERS, CURVES, COUNTS)) else False
         assert values(name, there, moved[0], *inputs[1:], listed=listed) == expected
     finally:
         torch.use_deterministic_algorithms(False)

@@ -100,8 +100,10 @@ def work(world_size, rank, folder):
     for name, (algorithm, precision, options) in CASES.items():
         module, keep, calls = rl_module(algorithm), Keep(), []
         module.configure_model()
-        score = module.policy.score
-        module.policy.score = lambda *args, score=score, calls=calls: calls.append(len(args[1])) or score(*args)
+        score = module.policy.score_tokens
+        module.policy.score_tokens = lambda *args, score=score, calls=calls, **options: (
+            calls.append(len(args[1])) or score(*args, **options)
+        )
         strategy = {"strategy": "ddp", "devices": world_size} if world_size > 1 else {}
         run = trainer(folder, max_steps=1, callbacks=[keep], precision=precision, **strategy, **options)
         run.fit(module, datamodule=scenes(streams=["rl"], batch_size=PROMPTS // world_size))
@@ -110,6 +112,7 @@ def work(world_size, rank, folder):
             "weights": trained(module),
             "scored": len(calls),
             "loss": run.callback_metrics["train/loss"],
+            "entropy": run.callback_metrics["train/entropy"],
         }
         torch.save(found, folder / f"{name}-{world_size}-{rank}.pt")
 
@@ -126,6 +129,12 @@ def test_both_updates_of_a_rollout_have_the_gradient_of_one_process(name, found)
     one, *two = found[name]
     assert len(one["gradients"]) == 2
     assert_equal(one, two, RELATIVE[CASES[name][1]])
+
+
+@pytest.mark.parametrize("name", ["grpo", "cgpo"])
+def test_the_entropy_is_that_of_the_responses_of_all_ranks(name, found):
+    one, *two = found[name]
+    assert [float(rank["entropy"]) for rank in two] == [pytest.approx(float(one["entropy"]), rel=1e-6)] * 2
 
 
 def test_ranks_score_as_often_as_each_other_where_one_learns_from_fewer_responses(found):

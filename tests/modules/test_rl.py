@@ -216,9 +216,11 @@ def test_no_pass_is_spent_on_groups_with_equal_rewards_though_they_count(beta, s
     """Of three prompts the second alone has rewards that differ; the mean is still over all three."""
     module, rows = made(GRPO, beta=beta, reward=Reward([OnlyOdd()]), updates_per_rollout=2), []
     module.configure_model()
-    score = module.policy.score
+    score = module.policy.score_tokens
     monkeypatch.setattr(
-        module.policy, "score", lambda prompts, ids, *a: rows.append(len(ids)) or score(prompts, ids, *a)
+        module.policy,
+        "score_tokens",
+        lambda prompts, ids, *a, **k: rows.append(len(ids)) or score(prompts, ids, *a, **k),
     )
     keep = step(module, tmp_path)
     assert rows == ([scored] * 2 if not beta else [scored] * 3)  # with KL, the reference too
@@ -227,6 +229,57 @@ def test_no_pass_is_spent_on_groups_with_equal_rewards_though_they_count(beta, s
         monkeypatch.setattr("tests.modules.test_rl.KL", 0.0)
     for found, wanted in zip(keep.gradients, by_hand(module, keep.record, keep.start, updates=2), strict=True):
         close(found, wanted, 1e-4)
+
+
+def test_entropy_is_logged_as_the_mean_over_tokens_of_the_responses_that_were_scored(tmp_path):
+    """Of the task whose groups all have equal rewards nothing is scored, so nothing is logged."""
+    module = made(GRPO, beta=0.0, reward=Reward([OnlyOdd()]), temperature=1.5, micro_batch_size=3)
+    keep = step(module, tmp_path)
+    record = keep.record
+    assert record.scored.tolist() == [False] * G + [True] * G + [False] * G
+    rows = list(range(G, 2 * G))
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if name in keep.start:
+                parameter.copy_(keep.start[name])
+        prompts = module.policy.encode([record.groups[G]])
+        tokens, mask = record.rollout.tokens[rows], record.rollout.mask[rows]
+        scores = module.policy.score_tokens(prompts, tokens, mask, 1.5, entropy="value")
+    expected = float(scores.entropy.sum() / mask.sum())
+    assert keep.logged["train/entropy"] == pytest.approx(expected, rel=1e-5)
+    torch.testing.assert_close(record.entropy[rows], scores.entropy.sum(1) / mask.sum(1), rtol=1e-5, atol=0)
+    torch.testing.assert_close(record.embeddings[rows], scores.last, rtol=1e-4, atol=1e-4)
+    of_tasks = {group.task for group in record.groups}
+    assert len(of_tasks) == 3
+    logged = {task for task in of_tasks if f"train/{task}/entropy" in keep.logged}
+    assert logged == {record.groups[G].task}
+
+
+@pytest.mark.parametrize("algorithm", [CGPO, GRPO, DrGRPO])
+def test_an_entropy_bonus_has_the_gradient_of_the_entropy_of_each_token(algorithm, tmp_path):
+    """The loss is lowered by it, reduced as the rest of the loss is."""
+    coef, options = 0.1, {"beta": 0.0} if algorithm is GRPO else {}
+    plain, bonus = (
+        step(made(algorithm, micro_batch_size=3, entropy_coef=each, **options), tmp_path, precision="64-true")
+        for each in (0.0, coef)
+    )
+    module = made(algorithm, **options).double()
+    module.configure_model()
+    module.double()
+    for name, parameter in module.named_parameters():
+        if name in bonus.start:
+            parameter.data.copy_(bonus.start[name])
+    record, total = bonus.record, 0.0
+    prompts, lengths = module.policy.encode(record.groups), record.rollout.mask.sum(1).tolist()
+    for row, length in enumerate(lengths):
+        ids = record.rollout.tokens[row : row + 1, :length]
+        mask = torch.ones_like(ids, dtype=torch.bool)
+        entropy = module.policy.score_tokens(prompts.select([row]), ids, mask, entropy="gradient").entropy
+        total = total + entropy.sum() / (TOKENS if algorithm is DrGRPO else length) / len(lengths)
+    total.backward()
+    (without,), (found,) = plain.gradients, bonus.gradients
+    wanted = {name: -coef * p.grad for name, p in module.named_parameters() if name in bonus.start}
+    close({name: found[name] - without[name] for name in wanted}, wanted, 1e-4)
 
 
 def dapo_step(tmp_path, batch_size, **options):
@@ -295,6 +348,7 @@ def test_micro_batches_hold_every_response_once_and_never_too_many():
         (GRPO, dict(responses_per_prompt=1), "at least 2"),
         (GRPO, dict(policy=PolicyConfig("tiny-scratch")), "without adapters"),
         (CGPO, dict(updates_per_rollout=0), "at least 1"),
+        (CGPO, dict(entropy_coef=-1e-3), "at least 0"),
         (CGPO, dict(policy=PolicyConfig("tiny-scratch", lora=LoRA(), train_vision=True)), "vision tower frozen"),
         (DAPO, dict(overlong_buffer=TOKENS + 1), "buffer must lie"),
     ],
@@ -308,9 +362,9 @@ def test_what_cannot_work_is_refused_at_once(algorithm, options, line):
     ("method", "options", "knob"),
     [
         ("sample", {}, "halve data.batch_size"),
-        ("score", {}, "set model.micro_batch_size"),
-        ("score", {"micro_batch_size": 8}, "model.micro_batch_size 4"),
-        ("score", {"micro_batch_size": 1}, "gradient_checkpointing true"),
+        ("score_tokens", {}, "set model.micro_batch_size"),
+        ("score_tokens", {"micro_batch_size": 8}, "model.micro_batch_size 4"),
+        ("score_tokens", {"micro_batch_size": 1}, "gradient_checkpointing true"),
     ],
 )
 def test_running_out_of_memory_says_which_knob_to_turn(method, options, knob, tmp_path, monkeypatch):

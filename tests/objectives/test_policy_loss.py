@@ -169,6 +169,7 @@ def test_sft_loss_is_cross_entropy():
         (dict(reduction="mean"), "sequence_mean, token_mean or constant"),
         (dict(reduction="constant"), "max_length"),
         (dict(beta=0.1), "logp_ref"),
+        (dict(entropy_coef=0.1), "needs entropy"),
     ],
 )
 def test_wrong_choices_say_what_is_allowed(options, words):
@@ -186,6 +187,19 @@ def test_weights_multiply_the_loss_of_a_token_but_not_its_kl():
     assert kl > 0
     weighed = policy_loss(logp, logp, a, mask, weights=weights, logp_ref=reference, beta=0.5)
     torch.testing.assert_close(weighed, -(0.5 + 2) / 2 + kl)
+
+
+@pytest.mark.parametrize(
+    ("reduction", "mean"), [("sequence_mean", (2 + 5) / 2), ("token_mean", 9 / 3), ("constant", 9 / (2 * 4))]
+)
+def test_an_entropy_bonus_is_reduced_as_the_rest_of_the_loss(reduction, mean):
+    """Entropies 1 and 3 of the two tokens of one response, 5 of the one token of another, and 7 that is padded."""
+    logp, mask = torch.zeros(2, 2), torch.tensor([[True, True], [True, False]])
+    entropy = torch.tensor([[1.0, 3.0], [5.0, 7.0]])
+    options = {"reduction": reduction, "max_length": 4}
+    plain = policy_loss(logp, logp, torch.ones(2), mask, **options)
+    bonus = policy_loss(logp, logp, torch.ones(2), mask, entropy=entropy, entropy_coef=0.1, **options)
+    assert (plain - bonus).item() == pytest.approx(0.1 * mean)
 
 
 def test_k3_averages_to_the_divergence_over_the_policys_own_tokens():

@@ -26,6 +26,19 @@ def records():
     return [json.loads(line) for line in SHARED.read_text().splitlines()]
 
 
+def truth_of(record):
+    items = json.loads(record["solution"])
+    return [[item[key] for item in items] for key in ("bbox_2d", "point_2d")]
+
+
+def raises(record):
+    try:
+        perception_terms(record["response"], *truth_of(record))
+    except (ValueError, TypeError):  # what is no JSON, or no list of boxes
+        return True
+    return False
+
+
 def said(*objects, reasoning="<look>there</look>"):
     items = [{"bbox_2d": list(box), "point_2d": list(point)} for box, point in objects]
     return f"<think>{reasoning}</think><answer>{json.dumps(items)}</answer>"
@@ -36,14 +49,9 @@ def test_the_public_code_gives_the_same_values():
     for record in records():
         wanted = record.get("right") or record
         if wanted.get("raise"):
-            with pytest.raises((ValueError, TypeError, KeyError)):  # json refuses, or the truth is no list of boxes
-                truth = json.loads(record["solution"])
-                perception_terms(
-                    record["response"], *([item[key] for item in truth] for key in ("bbox_2d", "point_2d"))
-                )
+            assert raises(record), record["id"]
             continue
-        truth = json.loads(record["solution"])
-        boxes, points = ([item[key] for item in truth] for key in ("bbox_2d", "point_2d"))
+        boxes, points = truth_of(record)
         found = perception_terms(record["response"], boxes, points)
         named = dict(zip(("box", "count", "point"), wanted["x"], strict=True)) | wanted["format"]
         named |= {"non_repeat": wanted["non_repeat"]}
@@ -58,10 +66,9 @@ def test_vision_reasoners_public_code_gives_the_same_values():
         assert non_repeat(record["response"], "vision_reasoner") == base["non_repeat"], record["id"]
         if record["kind"] == "bad_ground_truth" or record["id"] in TEXTS_AS_NUMBERS:
             continue
-        truth, place = json.loads(record["solution"]), first_answer(record["response"])
+        (boxes, points), place = truth_of(record), first_answer(record["response"])
         listed = read_list(record["response"][slice(*place)] if place else "")
-        boxes = np.array([item["bbox_2d"] for item in truth], float).reshape(-1, 4)
-        points = np.array([item["point_2d"] for item in truth], float).reshape(-1, 2)
+        boxes, points = np.array(boxes, float).reshape(-1, 4), np.array(points, float).reshape(-1, 2)
         assert sum(binary_hits(listed, boxes, points)) == pytest.approx(base["accuracy"], abs=1e-9), record["id"]
 
 
@@ -76,9 +83,8 @@ def test_a_whole_answer_by_hand():
 
 
 def test_hits_by_hand():
-    listed = read_list(
-        json.dumps([{"bbox_2d": [0, 0, 20, 20], "point_2d": [30, 5]}, {"bbox_2d": [0, 0, 1, 1], "point_2d": [0, 0]}])
-    )
+    items = [{"bbox_2d": [0, 0, 20, 20], "point_2d": [30, 5]}, {"bbox_2d": [0, 0, 1, 1], "point_2d": [0, 0]}]
+    listed = read_list(json.dumps(items))
     boxes, points = np.array([[0.0, 0, 20, 30]]), np.array([[30.0, 5]])
     assert binary_hits(listed, boxes, points) == (0.5, 0.5, 0)  # the point lies outside of its own box
 
@@ -102,28 +108,22 @@ def test_more_objects_than_are_compared():
 
 
 def answered(text, *, boxes=None, points=None, size=(420, 1680), **fields):
-    image = torch.zeros(*size, 3, dtype=torch.uint8)
-    tensors = {"boxes": boxes, "points": points}
-    given = {
-        name: (torch.tensor(rows).float().view(-1, 4 if name == "boxes" else 2),)
-        for name, rows in tensors.items()
+    places = {
+        name: (torch.tensor(rows).float().view(-1, width),)
+        for name, rows, width in (("boxes", boxes, 4), ("points", points, 2))
         if rows is not None
     }
-    group = ImageGroup("sample-1", "perception", (image,), question="cup", **given, **fields)
+    image = torch.zeros(*size, 3, dtype=torch.uint8)
+    group = ImageGroup("sample-1", "perception", (image,), question="cup", **places, **fields)
     return Response(group, text, PERCEPTION.parse(text))
 
 
 def values(term, *responses):
+    """The value of each response, None where it is unknown."""
     scores = term(responses)
     assert len(scores.reasons) == len(responses)
-    return [
-        value if known else None
-        for value, known in zip(
-            scores.values.tolist(),
-            scores.known.tolist() if scores.known is not None else [True] * len(responses),
-            strict=True,
-        )
-    ]
+    known = [True] * len(responses) if scores.known is None else scores.known.tolist()
+    return [value if has else None for value, has in zip(scores.values.tolist(), known, strict=True)]
 
 
 def test_terms_compare_in_a_square_of_840_whatever_the_image():

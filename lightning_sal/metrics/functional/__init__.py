@@ -2,8 +2,10 @@
 
 from lightning_sal.metrics.functional.absolute_error import mean_absolute_error
 from lightning_sal.metrics.functional.average_precision import average_precision, match_instances
+from lightning_sal.metrics.functional.box_iou import area_shares, box_iou
 from lightning_sal.metrics.functional.boxes import boxes_to_mask
 from lightning_sal.metrics.functional.calibration import ReliabilityCurve, expected_calibration_error, response_types
+from lightning_sal.metrics.functional.detection import count_matches, precision_recall_f1
 from lightning_sal.metrics.functional.enhanced_alignment import adaptive_enhanced_alignment, enhanced_alignment_curve
 from lightning_sal.metrics.functional.f_measure import FMeasureCurves, adaptive_f_measure, f_measure_curves
 from lightning_sal.metrics.functional.faithfulness import (
@@ -30,10 +32,13 @@ __all__ = [
     "adaptive_enhanced_alignment",
     "adaptive_f_measure",
     "alignment_weights",
+    "area_shares",
     "area_under_curve",
     "average_precision",
     "blurred",
+    "box_iou",
     "boxes_to_mask",
+    "count_matches",
     "deletion_order",
     "energy_pointing_game",
     "enhanced_alignment_curve",
@@ -47,6 +52,7 @@ __all__ = [
     "normalised",
     "perturbed",
     "pointing_game",
+    "precision_recall_f1",
     "response_types",
     "structure_measure",
     "weighted_f_measure",

@@ -1,0 +1,138 @@
+"""Entropy of the policy and embeddings of its responses, from the pass that scores them."""
+
+import math
+
+import pytest
+import torch
+
+from lightning_sal.datasets.scenes import SceneGroups
+from lightning_sal.policy import policy as policy_file
+from lightning_sal.policy.config import LoRA, PolicyConfig
+from lightning_sal.policy.log_probs import chosen_log_probs, log_probs_and_entropy, token_entropy
+from lightning_sal.policy.policy import Policy
+
+SCENES = SceneGroups(3, {"sod": 1, "sis": 1, "cosod": 1}, size=9)
+GROUPS = [SCENES[i] for i in range(6)]
+
+
+@pytest.fixture(scope="module")
+def policy():
+    """With adapters that do something."""
+    policy = Policy(PolicyConfig("tiny-scratch", lora=LoRA(rank=4)))
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in policy.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=0.05, generator=generator)
+    return policy
+
+
+@pytest.fixture(scope="module")
+def sampled(policy):
+    """Prompts, and two responses to each, of unequal length."""
+    prompts = policy.encode(GROUPS)
+    rollout = policy.sample(prompts, 12, responses=2, generator=torch.Generator().manual_seed(1))
+    mask = rollout.mask & (torch.arange(rollout.mask.shape[1]) < torch.arange(2, 14)[:, None])
+    return prompts, rollout.tokens, mask
+
+
+def by_hand(policy, row, tokens, temperature):
+    """Entropy of each token and the last hidden state, from transformers' own forward pass without padding."""
+    group = GROUPS[row]
+    content = [{"type": "image"} for _ in group.images] + [{"type": "text", "text": policy.instructions[group.task]}]
+    text = policy.processor.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+    )
+    inputs = policy.processor(
+        text=[text],
+        images=[image.permute(2, 0, 1) for image in group.images],
+        return_tensors="pt",
+        return_mm_token_type_ids=True,
+    )
+    ids = torch.cat([inputs["input_ids"], tokens[None]], dim=1)
+    inputs |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    inputs["mm_token_type_ids"] = torch.nn.functional.pad(inputs["mm_token_type_ids"], (0, len(tokens)))
+    with torch.no_grad():
+        output = policy.qwen(**inputs, output_hidden_states=True)
+    logits = output.logits[0, -len(tokens) - 1 : -1].double() / temperature
+    logits[:, policy.suppressed] = -math.inf
+    p = logits.softmax(-1)
+    terms = torch.where(p > 0, p * p.clamp(min=1e-300).log(), 0.0)
+    return -terms.sum(-1), output.hidden_states[-1][0, -1]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_entropy_and_embeddings_are_those_of_transformers_own_forward(policy, sampled, temperature):
+    prompts, tokens, mask = sampled
+    scores = policy.score_tokens(prompts, tokens, mask, temperature, entropy="value")
+    assert not scores.entropy.requires_grad
+    assert not scores.last.requires_grad
+    for row in range(len(tokens)):
+        length = int(mask[row].sum())
+        entropy, last = by_hand(policy, row // 2, tokens[row, :length], temperature)
+        torch.testing.assert_close(scores.entropy[row, :length].double(), entropy, atol=2e-5, rtol=0)
+        torch.testing.assert_close(scores.last[row], last, atol=2e-4, rtol=1e-4)
+        assert (scores.entropy[row, length:] == 0).all()
+    assert scores.entropy.max() < math.log((~policy.suppressed).sum())
+    assert torch.equal(scores.logp, policy.score(prompts, tokens, mask, temperature))
+    assert policy.score_tokens(prompts, tokens, mask).entropy is None
+
+
+def test_micro_batches_and_chunks_change_neither(policy, sampled, monkeypatch):
+    prompts, tokens, mask = sampled
+    whole = policy.score_tokens(prompts, tokens, mask, entropy="value")
+    monkeypatch.setattr(policy_file, "_MOST_LOGITS", 3 * policy.suppressed.numel())
+    for row in range(len(GROUPS)):
+        rows = slice(2 * row, 2 * row + 2)
+        length = int(mask[rows].sum(1).max())
+        part = policy.score_tokens(
+            prompts.select([row]), tokens[rows, :length], mask[rows, :length], entropy="gradient"
+        )
+        torch.testing.assert_close(part.entropy, whole.entropy[rows, :length], atol=1e-5, rtol=0)
+        torch.testing.assert_close(part.last, whole.last[rows], atol=1e-4, rtol=1e-4)
+
+
+def test_impossible_tokens_add_nothing():
+    log_p = torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [0.2, 0.3, 0.5]], dtype=torch.float64).log()
+    expected = [math.log(2), 0.0, -sum(p * math.log(p) for p in (0.2, 0.3, 0.5))]
+    torch.testing.assert_close(token_entropy(log_p), torch.tensor(expected, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("size", [1, 4, 100])
+def test_the_gradient_is_that_of_autograd_through_all_logits_at_once(size):
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(3, 5, 8, generator=generator, dtype=torch.float64, requires_grad=True)
+    head = torch.randn(11, 8, generator=generator, dtype=torch.float64, requires_grad=True)
+    tokens = torch.randint(2, 11, (3, 5), generator=generator)
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]], dtype=torch.bool)
+    barred = torch.arange(11) < 2
+
+    def logits(states):
+        return (states @ head.T).masked_fill(barred, -math.inf)
+
+    log_p = (hidden @ head.T)[..., 2:].log_softmax(-1)  # the barred ones left out altogether
+    expected = -(log_p.exp() * log_p).sum(-1) * mask
+    chosen = log_p.gather(2, tokens[..., None] - 2)[..., 0] * mask
+    theirs = torch.autograd.grad((expected * 0.3 + chosen.sin()).sum(), (hidden, head))
+    logp, entropy = log_probs_and_entropy(logits, hidden, tokens, mask, size, "gradient")
+    torch.testing.assert_close(logp, chosen)
+    torch.testing.assert_close(entropy, expected)
+    ours = torch.autograd.grad((entropy * 0.3 + logp.sin()).sum(), (hidden, head))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_the_value_alone_leaves_the_gradient_as_it_was_and_is_computed_once(monkeypatch):
+    """Checkpointed chunks are computed again for the gradient, but not their entropy."""
+    calls = []
+    monkeypatch.setattr(
+        "lightning_sal.policy.log_probs.token_entropy", lambda log_p: calls.append(1) or token_entropy(log_p)
+    )
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(2, 6, 8, generator=generator, requires_grad=True)
+    head = torch.randn(11, 8, generator=generator)
+    tokens, mask = torch.randint(11, (2, 6), generator=generator), torch.ones(2, 6, dtype=torch.bool)
+    plain = chosen_log_probs(lambda states: states @ head.T, hidden, tokens, mask, 4)
+    both, _ = log_probs_and_entropy(lambda states: states @ head.T, hidden, tokens, mask, 4, "value")
+    (expected,) = torch.autograd.grad(plain.sum(), hidden)
+    (found,) = torch.autograd.grad(both.sum(), hidden)
+    assert torch.equal(found, expected)
+    assert len(calls) == 3
