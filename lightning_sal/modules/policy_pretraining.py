@@ -33,15 +33,21 @@ class PolicyPretraining(SFT):
     Args:
         export: Folder that the trained policy is written to, as fp16; it must not exist yet.
         vision_steps: Steps before the language model joins.
-        boxes: Weight of the distance of the boxes that are read from the visual tokens, in shares of the scene; 0 reads none.
-        located: Weight of telling from the last token of the prompt where lies what is asked for, in 8 x 8 cells; 0 leaves it
-            out. Without, it takes long until the language model looks for what the question names.
+        boxes: Weight of an auxiliary loss that reads the boxes of objects from the visual tokens; 0 leaves it out.
+        located: Weight of one that reads from the last token of the prompt where lies what is asked for, in 8 x 8 cells; 0
+            leaves it out. Without it, the language model is late to look for what the question names.
         unlooking: Every so manieth step asks for no `<look>` blocks, and its responses lose theirs; 0 leaves them all.
         **kwargs: As for `SFT`.
     """
 
     def __init__(
-        self, export: Path, vision_steps: int = 0, boxes: float = 0.0, located: float = 0.0, unlooking: int = 0, **kwargs: Any
+        self,
+        export: Path,
+        vision_steps: int = 0,
+        boxes: float = 0.0,
+        located: float = 0.0,
+        unlooking: int = 0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if export.exists():

@@ -1,4 +1,4 @@
-"""How the embedded segmenter by boxes and points is made: the SAM2 of the embedded EVF-SAM2 learns its prompts on the scenes."""
+"""How the embedded segmenter by boxes and points is made: SAM2 of the embedded EVF-SAM2 learns its own prompts."""
 
 from __future__ import annotations
 

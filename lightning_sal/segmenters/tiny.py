@@ -1,4 +1,4 @@
-"""The small segmenters for the scenes, by words and by boxes and points: with random weights, and as the package has them."""
+"""The small segmenters for the scenes, by words and by boxes and points: random, and as the package carries them."""
 
 from __future__ import annotations
 
@@ -59,6 +59,7 @@ def _sam2_sizes() -> dict[str, Any]:
     # A single mask trained from scratch is all there is: the other three never get a loss
     overrides["model.sam_mask_decoder_extra_args.dynamic_multimask_via_stability"] = False
     return {"sam2_config": "sam2_hiera_t.yaml", "sam2_overrides": overrides}
+
 
 def tiny_evf_sam2(tokenizer: Any) -> EVFSAM2:
     """EVF-SAM2 at small sizes: 112 x 112 images, logits on a 28 x 28 grid, 3.1 million random weights.

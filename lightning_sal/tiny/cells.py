@@ -39,7 +39,7 @@ def cell_labels(scene: Scene, cells: int) -> np.ndarray:
 
 
 def cell_boxes(scene: Scene, cells: int) -> np.ndarray:
-    """(cells^2, 4) box of the object that fills most of each cell, in shares of the scene; -1 under an eighth of the cell."""
+    """(cells^2, 4) box of the object that fills most of each cell, in shares of the scene; -1 where there is none."""
     boxes = [box_of(o.mask) for o in scene.objects]
     return np.array([(-SIZE,) * 4, *boxes], np.float32)[_winners(scene, cells)] / SIZE
 

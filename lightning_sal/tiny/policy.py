@@ -44,7 +44,9 @@ def _learnt() -> Any:
     corpus = [scene_group(0, task, i).response or "" for task in INSTRUCTIONS for i in range(200)]
     for tag in TAGS:
         corpus = [text.replace(tag, " ") for text in corpus]
-    return learn_words([*corpus, *[*INSTRUCTIONS.values(), *(f"{c} {s}" for c in COLOURS for s in SHAPES), *ROLES] * 20])
+    return learn_words(
+        [*corpus, *[*INSTRUCTIONS.values(), *(f"{c} {s}" for c in COLOURS for s in SHAPES), *ROLES] * 20]
+    )
 
 
 def learn_words(corpus: Sequence[str]) -> Any:

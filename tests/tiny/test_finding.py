@@ -47,7 +47,9 @@ def test_boxes_points_masks_and_numbers_agree(task):
             covered = boxes_to_mask(box[None], SIZE, SIZE)
             assert (covered | ~torch.from_numpy(target.mask)).all()
             x0, y0, x1, y1 = box.int().tolist()
-            assert all(edge.any() for edge in (target.mask[y0], target.mask[y1], target.mask[:, x0], target.mask[:, x1]))
+            assert all(
+                edge.any() for edge in (target.mask[y0], target.mask[y1], target.mask[:, x0], target.mask[:, x1])
+            )
             assert target.mask[y, x]
         assert group.reference == (str(len(boxes)) if task == "counting" else None)
         if task == "perception":
@@ -163,4 +165,7 @@ def test_numbers_are_tokens_and_every_text_comes_back():
             length = len(pieces(group.response))
             assert length <= 90
             assert len(pieces(group.question)) <= 4
-    assert len(pieces('[{"bbox_2d": [1, 2, 3, 4], "point_2d": [5, 6]}, {"bbox_2d": [1, 2, 3, 4], "point_2d": [5, 6]}]')) == 25
+    assert (
+        len(pieces('[{"bbox_2d": [1, 2, 3, 4], "point_2d": [5, 6]}, {"bbox_2d": [1, 2, 3, 4], "point_2d": [5, 6]}]'))
+        == 25
+    )
