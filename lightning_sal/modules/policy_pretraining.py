@@ -32,9 +32,9 @@ class PolicyPretraining(SFT):
 
     Args:
         export: Folder that the trained policy is written to, as fp16; it must not exist yet.
-        vision_steps: Steps before the language model joins.
+        vision_steps: Steps on the auxiliary losses alone, before responses are learnt.
         boxes: Weight of an auxiliary loss that reads the boxes of objects from the visual tokens; 0 leaves it out.
-        located: Weight of one that reads from the last token of the prompt where lies what is asked for, in 8 x 8 cells; 0
+        located: Weight of one that reads from the last token of the question where lies what is asked for, in 8 x 8 cells; 0
             leaves it out. Without it, the language model is late to look for what the question names.
         unlooking: Every so manieth step asks for no `<look>` blocks, and its responses lose theirs; 0 leaves them all.
         **kwargs: As for `SFT`.
@@ -64,7 +64,7 @@ class PolicyPretraining(SFT):
                 self.box_head = BoxHead(width, cells=4)
             if self.located:
                 self.target_head = nn.Linear(width, _CELLS**2)
-            if not self.vision_steps:  # heads that know nothing would at first undo what a trained tower knows
+            if self.located:  # heads that know nothing would at first undo what a trained tower knows
                 for part in self.modules():
                     if isinstance(part, CellHeads | BoxHead):
                         part.apply(_zero)
@@ -72,9 +72,9 @@ class PolicyPretraining(SFT):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         groups = batch.groups
         if self.unlooking:
-            asked = None if (batch_idx + 1) % self.unlooking else ""
-            self.policy.config = replace(self.policy_config, look=asked)
-            if asked is not None:
+            look = None if (batch_idx + 1) % self.unlooking else ""
+            self.policy.config = replace(self.policy_config, look=look)
+            if look is not None:
                 groups = tuple(replace(group, response=unlooked(group.response or "")) for group in groups)
         prompts = self.policy.encode(groups)
         scenes = [scene for group in groups for scene in scenes_of_group(group)[0]]
@@ -85,22 +85,33 @@ class PolicyPretraining(SFT):
             self.log("train/box", distance, prog_bar=True)
             auxiliary = auxiliary + self.boxes * distance
         self.log_dict({f"train/{kind}": share for kind, share in right.items()})
-        if self.global_step < self.vision_steps:
+        seeing = self.global_step < self.vision_steps
+        if seeing and not self.located:
             return self.accumulate([auxiliary], 1)
-        tokens, mask = self.policy.encode_responses(self.policy.annotated(groups))
+        responses = [""] * len(groups) if seeing else self.policy.annotated(groups)
+        tokens, mask = self.policy.encode_responses(responses)
         states: list[Tensor] = []
         with self.policy.backbone.before_last_norm(states.append):
             logp = self.policy.score(prompts, tokens, mask)
         supervised = -logp.sum() / mask.sum()
         if self.located:
-            asked = states[0][:, prompts.ids.shape[1] - 1]
+            asked = states[0][range(len(groups)), self._question_ends(prompts.ids)]
             cells = self.target_head(F.rms_norm(asked, asked.shape[-1:]))
             covered = torch.from_numpy(np.stack([sought(group, _CELLS) for group in groups])).to(cells)
             found = F.binary_cross_entropy_with_logits(cells, covered)
             self.log("train/located", found, prog_bar=True)
             auxiliary = auxiliary + self.located * found
+        if seeing:
+            return self.accumulate([auxiliary], 1)
         self.log("train/sft_loss", supervised, prog_bar=True)
         return self.accumulate([supervised + auxiliary], 1)
+
+    def _question_ends(self, ids: Tensor) -> Tensor:
+        """(P,) place of the last token of each question, which stands between the image and a line break."""
+        tokenizer = self.policy.processor.tokenizer
+        (line_break,) = tokenizer("\n", add_special_tokens=False)["input_ids"]
+        behind = (ids == tokenizer.convert_tokens_to_ids("<|vision_end|>")).cumsum(1) > 0
+        return (behind & (ids == line_break)).float().argmax(1) - 1
 
     def on_fit_end(self) -> None:
         save_policy(self.policy, self.export)
