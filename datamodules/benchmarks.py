@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,21 @@ from lightning_sal.datasets.records import Record
 from lightning_sal.tasks import get_task, load_task
 
 
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """A benchmark that does not lie under its own name, or of which another split than the test split is meant.
+
+    Args:
+        task: As in `BenchmarksDataModule`.
+        data: A folder or file below `root`; the name of a split may end it, as in refcoco/testA.
+        split: "train", "val" or "test", where `data` holds several; null takes what it names.
+    """
+
+    task: str
+    data: str
+    split: str | None = None
+
+
 class BenchmarksDataModule(ImageGroupsDataModule):
     """The test images of benchmarks, each evaluated under its own name.
 
@@ -20,7 +35,8 @@ class BenchmarksDataModule(ImageGroupsDataModule):
     of a CoSOD group is answered once, in parts of at most `group_size`.
 
     Args:
-        benchmarks: Name of a benchmark, that of its folder -> its task: sod, sis, cosod, or your own as FILE.py:NAME.
+        benchmarks: Name of a benchmark, that of its folder -> its task: sod, sis, cosod, perception, detection, counting, or
+            your own as FILE.py:NAME; or {task, data, split}, see `Benchmark`.
         root: The folder that they lie in.
         group_size: K, images of a CoSOD sample, >= 2.
         limit: Take only the first so many samples of each benchmark; null for all.
@@ -30,7 +46,7 @@ class BenchmarksDataModule(ImageGroupsDataModule):
 
     def __init__(
         self,
-        benchmarks: dict[str, str],
+        benchmarks: dict[str, str | Benchmark],
         root: str = "data",
         group_size: int = 8,
         limit: int | None = None,
@@ -38,7 +54,11 @@ class BenchmarksDataModule(ImageGroupsDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(max_unreadable=max_unreadable, **kwargs)
-        tasks = {name: load_task(task) for name, task in benchmarks.items()}
+        self.places = {
+            name: Benchmark(where, name, "test") if isinstance(where, str) else where
+            for name, where in benchmarks.items()
+        }
+        tasks = {name: load_task(place.task) for name, place in self.places.items()}
         for name, task in tasks.items():
             layout_of(task)
             if "." in name or "/" in name:
@@ -60,5 +80,7 @@ class BenchmarksDataModule(ImageGroupsDataModule):
         return ImageGroups([record for name, task in self.benchmarks.items() for record in self._records(name, task)])
 
     def _records(self, name: str, task: str) -> list[Record]:
-        records = chunks(task_records(get_task(task), Path(self.root) / name, "test"), self.group_size)[: self.limit]
+        place = self.places[name]
+        found = task_records(get_task(task), Path(self.root) / place.data, place.split)
+        records = chunks(found, self.group_size)[: self.limit]
         return [replace(record, benchmark=name, key=f"{name}/{record.key}") for record in records]

@@ -12,11 +12,13 @@ class Paths:
     Args:
         data: Folder that holds the datasets.
         policy: Folder or hub name of the multimodal LLM that training starts from.
-        segmenter: Folder or hub name of the published segmenter.
+        segmenter: Folder or hub name of the published segmenter, which takes words.
+        sam2: File of the published SAM2, which takes boxes and points.
         runs: Folder that training writes to.
     """
 
     data: str = "data"
     policy: str = "Qwen/Qwen2.5-VL-7B-Instruct"
     segmenter: str = "YxZhang/evf-sam2-multitask"
+    sam2: str = "weights/sam2_hiera_large.pt"
     runs: str = "runs"

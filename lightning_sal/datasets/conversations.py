@@ -68,7 +68,7 @@ def from_conversations(
         try:
             item = parse_json(text) if isinstance(text, str) else text
             fields, left = from_conversation(item, task)
-            if isinstance(TASKS[fields["task"]], BoxTask) and COLUMN not in item:
+            if isinstance(TASKS[fields["task"]], BoxTask) and item.get(COLUMN) is None:
                 image = file_of(path.parent, fields["images"][0])
                 fields["response"] = in_pixels(fields["response"], TASKS[fields["task"]], image, unit)
             yield Converted(source, moved(fields, path.parent, folder), left=left)
@@ -138,8 +138,9 @@ def from_conversation(item: Any, task: str | None = None) -> tuple[dict[str, Any
     told = {"task": task or _infer_task(response, len(images))} if ours is None else ours
     fields = {"task": "", "images": images} | told | {"images": images, "response": response}
     check_fields(fields)
-    at_once = ours is not None and "response" not in ours and response == answer_from(fields)
-    if at_once:
+    text = question.replace(IMAGE, "").strip()
+    at_once = response == answer_from(fields) and text == asked(fields, reasoning=False)[-1].text.strip()
+    if at_once and ours is not None:  # the line that it was made of had no response
         del fields["response"]
     if ours is None and (reason := TASKS[fields["task"]].parse(response).reason):
         raise ValueError(f"no answer to the task {fields['task']}: {reason}")
@@ -147,7 +148,6 @@ def from_conversation(item: Any, task: str | None = None) -> tuple[dict[str, Any
     left += [
         f"`{key}` of a turn" for key in dict.fromkeys(key for turn in item[spoken] for key in turn) if key not in TURN
     ]
-    text = question.replace(IMAGE, "").strip()
     if ours is None:
         fields |= _own_question(fields, text)
     words = {message.role: message.text.strip() for message in asked(fields, not at_once)}

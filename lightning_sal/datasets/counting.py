@@ -16,6 +16,7 @@ Nothing is downloaded. Images that are not inside lie beside the table or in a f
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -41,6 +42,7 @@ COLUMNS = ("count", "number", "label", "question", "text", "points", "file_name"
 IMAGES = ("image", "file_name", "image_sha256", "image_url")  # columns that tell which image is meant
 HOW_MANY = re.compile(r"how\s+many\s+", re.IGNORECASE)
 BE = re.compile(r"\s+(?:is|are)(?:\s+there)?(?=\s|$)", re.IGNORECASE)
+SHOWN = 100  # characters of a name that is not there
 WHOLE = re.compile(r"\d{1,9}(?:\.0*)?")
 
 
@@ -194,19 +196,19 @@ def _find(rows: Sequence[Fields], folders: Sequence[Path], table: Path) -> list[
     listed = [_file_name(row) for row in rows]
     numbers = [str(number) for number in range(len(rows))]
     wanted = (listed, [_digest(row) for row in rows], _ends(rows), numbers)
-    places = dict(zip(unique := sorted({name for name in listed if name}), find_files(folders, unique), strict=True))
-    ways = [(listed, [places[name] if name and places[name].is_file() else None for name in listed])]
+    names = sorted({name for name in listed if name})
+    places = zip(names, find_files(folders, names), strict=True)
+    there = {name: place for name, place in places if os.path.isfile(place)}  # noqa: PTH113  which takes any text for a name
+    ways = [(listed, [there.get(name) if name else None for name in listed])]
     for index in map(_index, folders):
         ways += [(names, [index.get(composed(name)) if name else None for name in names]) for names in wanted[1:]]
     names, found = max(ways, key=lambda way: sum(file is not None for file in way[1]))
     last = next((file for file in found if file), table).parent
     if names is numbers and found[0] is None and str(len(rows)) in _index(last):
         raise ValueError(f"{table}: its images in {last} are numbered from 1, and rows are counted from 0: rename them")
-    asked = [" or ".join(dict.fromkeys(name for each in wanted if (name := each[at]))) for at in range(len(rows))]
-    return [
-        file or f"its image is not there: put it beside the table, or into a folder there, named {names}"
-        for file, names in zip(found, asked, strict=True)
-    ]
+    said = "its image is not there: put it beside the table, or into a folder there, named"
+    asked = [dict.fromkeys(name[:SHOWN] for each in wanted if (name := each[at])) for at in range(len(rows))]
+    return [file or f"{said} {' or '.join(names)}" for file, names in zip(found, asked, strict=True)]
 
 
 def _index(folder: Path) -> dict[str, Path]:

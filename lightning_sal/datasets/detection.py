@@ -54,7 +54,7 @@ def detection_records(path: Path, folders: Sequence[Path]) -> list[Record]:
     records = []
     for key, listed in annotations.items():
         image = images.get(key, {})
-        frame = stated_frame(path, image)
+        frame, stem, place = stated_frame(path, image), name_of(image, key), f"{path}: image {shortened(key)}"
         groups: dict[str, list[Named]] = {}
         for name, annotation in listed:
             groups.setdefault(category_of(name, annotation, categories), []).append((name, annotation))
@@ -65,9 +65,9 @@ def detection_records(path: Path, folders: Sequence[Path]) -> list[Record]:
             except ValueError as error:
                 fault = fault or str(error)
             photo = Photograph(files.get(key, path), fault=fault)
-            source = f"{path}: image {shortened(key)}, {category}"
-            name = f"{name_of(image, key)}/{category}"
-            records.append(Record(name, "detection", (photo,), source=source, question=f"{ALL}{category}", boxes=boxes))
+            source, question = f"{place}, {category}", f"{ALL}{category}"
+            record = Record(f"{stem}/{category}", "detection", (photo,), source=source, question=question, boxes=boxes)
+            records.append(record)
     return records
 
 

@@ -15,6 +15,8 @@ from lightning_sal.datasets.coco import Named, check_crowd
 from lightning_sal.datasets.decoding import DECODER_ERRORS, UnreadableSample, open_image, unreadable
 from lightning_sal.datasets.images import fit_masks
 
+LARGEST = 256**3  # which no pixel can name
+
 
 @dataclass(frozen=True, slots=True)
 class Segments:
@@ -65,8 +67,8 @@ def segments_of(named: Sequence[Named]) -> list[Named]:
         for info in infos:
             segment = f"{name}, image {shortened(annotation.get('image_id'))}, segment {shortened(info.get('id'))}"
             check_crowd(segment, info)
-            if not isinstance(info.get("id"), int):
-                raise ValueError(f"{segment}: its `id` is no whole number")
+            if not isinstance(info.get("id"), int) or not 0 < info["id"] < LARGEST:
+                raise ValueError(f"{segment}: its `id` is no whole number from 1 to {LARGEST - 1}")
             found.append((segment, _one(annotation, info, file)))
     return found
 

@@ -27,8 +27,8 @@ def answer_from(fields: Mapping[str, Any]) -> str | None:
     boxes, points = fields["boxes"][0], fields.get("points", [[]])[0]
     if len(boxes) != len(points):
         return None
-    places = ([tuple(map(float, each)) for each in listed] for listed in (boxes, points))
-    return task.without_reasoning().write("", Objects(*map(tuple, places)))
+    places = [tuple(tuple(map(float, each)) for each in listed) for listed in (boxes, points)]
+    return task.without_reasoning().write("", Objects(places[0], places[1]))
 
 
 def in_pixels(response: str, task: BoxTask, image: Path, unit: str | None) -> str:

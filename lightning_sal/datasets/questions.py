@@ -95,16 +95,22 @@ class Listed:
 
     def asked(self, least: int, categories: Mapping[Any, str]) -> list[str]:
         """The categories whose instances, at least so many, are all annotated."""
-        partly = self.crowds | {
-            categories.get(each, "") for each in self.entry.get("not_exhaustive_category_ids") or ()
-        }
+        partly = {*self.crowds, *self._named("not_exhaustive_category_ids", categories)}
         return [name for name, group in self.instances.items() if len(group) >= least and name not in partly]
 
     def absent(self, categories: Mapping[Any, str]) -> list[str]:
         """The categories of which there is nothing on it."""
-        known = self.entry.get("neg_category_ids")
-        names = categories.values() if known is None else [categories[each] for each in known if each in categories]
+        stated = "neg_category_ids" in self.entry
+        names = self._named("neg_category_ids", categories) if stated else categories.values()
         return [name for name in names if name not in self.instances and name not in self.crowds]
+
+    def _named(self, field: str, categories: Mapping[Any, str]) -> list[str]:
+        ids = self.entry.get(field, [])
+        if not isinstance(ids, list) or not all(isinstance(each, int | float | str) for each in ids):
+            raise ValueError(
+                f"image {shortened(self.key)}: `{field}` is {shortened(ids)}, where a list of ids must stand"
+            )
+        return [categories[each] for each in ids if each in categories]
 
 
 @dataclass

@@ -165,10 +165,11 @@ def sentences_of(value: Any) -> list[str]:
         ValueError: They are none.
     """
     listed = value if isinstance(value, list) else []
-    texts = [each.get("sent") if isinstance(each, dict) else each for each in listed]
-    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+    named = [each.get("sent") if isinstance(each, dict) else each for each in listed]
+    texts = [text.strip() for text in named if isinstance(text, str) and text.strip()]
+    if not texts or len(texts) < len(named):
         raise ValueError(f"no sentences: {shortened(value)}")
-    return [text.strip() for text in texts]
+    return texts
 
 
 def corners(bbox: Any) -> Any:

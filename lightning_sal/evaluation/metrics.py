@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -130,7 +131,9 @@ def compute_all(metrics: Any) -> dict[str, Tensor]:
     """What metrics compute, by name, without what was never updated on any rank; then they start over."""
     values: dict[str, Tensor] = {}
     for name, metric in metrics.items():
-        value = metric.compute()
+        with warnings.catch_warnings():  # of what was never updated, which is left out below
+            warnings.filterwarnings("ignore", "The ``compute`` method")
+            value = metric.compute()
         values |= value if isinstance(value, dict) else {name: value}
         metric.reset()
     return {name: value for name, value in values.items() if not torch.isnan(value)}
@@ -146,4 +149,6 @@ def _name(response: Response) -> str:
 
 
 def _text(value: Any) -> str:
+    if value is None:
+        return ""
     return "; ".join(map(str, value)) if isinstance(value, list) else str(value)

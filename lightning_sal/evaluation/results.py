@@ -176,7 +176,8 @@ class ResultsWriter:
                 writer.writeheader()
             writer.writerow(row)
         measures = get_task(self.tasks[benchmark]).measures()
-        name = primary(measures)
+        # Of a method that gives boxes and no masks, or the other way round, what there is of the task's measures
+        name = next(name for name in (primary(measures), *measures) if row.get(name, "") != "")
         score = float(row[name])
         badness = score if measures[name].lower_is_better else -score
         heap, self.images = self.worst.setdefault(benchmark, []), self.images + 1

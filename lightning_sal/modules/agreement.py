@@ -111,6 +111,25 @@ def refuse_other_weights(given: Mapping[str, Tensor], wanted: Mapping[str, Tenso
     refuse_non_finite(loaded, "the checkpoint")
 
 
+def refuse_other_buffers(given: Mapping[str, Any], own: Mapping[str, Tensor]) -> None:
+    """Check that what a checkpoint remembers from step to step has a place here.
+
+    Args:
+        given: The buffers of the checkpoint.
+        own: Those of the module.
+
+    Raises:
+        ValueError: If one that both have is of another shape.
+    """
+    for name in sorted(own.keys() & given.keys()):
+        there, here = tuple(given[name].shape), tuple(own[name].shape)
+        if there != here:
+            raise ValueError(
+                f"the checkpoint does not fit: {name}, which a step remembers, is {there} in it, and {here} here; use the "
+                "settings it was trained with"
+            )
+
+
 def refuse_weights_alone(states: Any) -> None:
     """Check that a fit can go on from a checkpoint.
 

@@ -174,7 +174,7 @@ class PolicyModule(AccumulatingModule):
 
     def _new_evaluation(self, benchmarks: Mapping[str, str] | None = None) -> Evaluation:
         low, high = self.reward.bounds
-        return Evaluation(benchmarks, low >= 0 and high <= 1 + ROUNDING, self.reward.weights)
+        return Evaluation(benchmarks, low >= 0 and high <= 1 + ROUNDING, self.reward.names)
 
     def _log_evaluation(self, stage: str) -> None:
         values = self.evaluation.compute()
@@ -228,6 +228,9 @@ class PolicyModule(AccumulatingModule):
         if self.trainer.training:
             agreement.refuse_other_run(checkpoint.get("run"), agreement.run_of(self.trainer))
         self.configure_model()
+        saved: dict[str, Tensor] = checkpoint.get("buffers", {})
+        own = {name.removeprefix("reward."): saved[name] for name in saved if name.startswith("reward.")}
+        self.reward.refuse_other_state(own)
         super().on_load_checkpoint(checkpoint)
 
     def on_train_start(self) -> None:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import lightning as L
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lightning_sal.modules import agreement
@@ -63,7 +64,14 @@ class FineTuningModule(L.LightningModule):
         elif self.trainer.training:
             agreement.refuse_weights_alone(checkpoint.get("optimizer_states"))
         agreement.refuse_other_weights(given, own, self.weights_of)
-        saved = checkpoint.get("buffers", {})
-        for name, buffer in self.saved_buffers().items():
-            if name in saved:  # a checkpoint of another algorithm or reward has none of these, and they start anew
-                buffer.copy_(saved[name])
+        self._take_up(checkpoint.get("buffers", {}))
+
+    def _take_up(self, saved: dict[str, Tensor]) -> None:
+        """Put the buffers of a checkpoint in place; those that it lacks start anew, which a line says."""
+        own = self.saved_buffers()
+        agreement.refuse_other_buffers(saved, own)
+        for name in own.keys() & saved.keys():
+            own[name].copy_(saved[name])
+        if lacking := sorted(own.keys() - saved.keys()):  # it is of another algorithm or reward
+            more = f" and {len(lacking) - 1} more" if lacking[1:] else ""
+            rank_zero_info(f"the checkpoint lacks {lacking[0]}{more}, which steps remember: what it lacks starts anew")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -27,3 +28,20 @@ def gather_rows(module: Any, rows: Tensor) -> Tensor:
     padded = pad(rows, [0, 0] * (rows.ndim - 1) + [0, most - len(rows)])
     counts, everything = module.all_gather(count), module.all_gather(padded)  # one more dimension in front: the rank
     return torch.cat([of_rank[:n] for of_rank, n in zip(everything, counts.tolist(), strict=True)])
+
+
+def gather_in_order(module: Any, columns: Mapping[str, Tensor], places: Tensor) -> dict[str, Tensor]:
+    """The rows of all ranks, in the order in which one process would have had them.
+
+    Args:
+        module: As for `gather_rows`.
+        columns: Name -> (n, ...) of this rank; on each rank the same names.
+        places: (n,) int64, ascending, the number of each row among those of all ranks.
+
+    Returns:
+        Name -> (N, ...), the same on each rank.
+    """
+    if module.trainer.world_size == 1 or not columns:
+        return dict(columns)
+    order = gather_rows(module, places).argsort()
+    return {name: gather_rows(module, values)[order] for name, values in columns.items()}

@@ -16,7 +16,7 @@ from lightning_sal.inference.responses import MAPS, gather, with_maps
 from lightning_sal.modules.accumulation import grouped_micro_batches
 from lightning_sal.modules.base import PolicyModule
 from lightning_sal.modules.experience import Experience, OldPolicy, RolloutRecord
-from lightning_sal.modules.gathering import gather_rows
+from lightning_sal.modules.gathering import gather_in_order
 from lightning_sal.modules.rollout_log import RatioLog, log_rollout
 from lightning_sal.objectives import k3, policy_loss
 from lightning_sal.objectives.policy import Ratio, Reduction, Surrogate
@@ -163,8 +163,7 @@ class RolloutModule(PolicyModule):
             old.embeddings,
             seconds,
         )
-        rows = self._rows(experience.selected)
-        self._observed = {name: experience.rewards.observed[name][rows] for name in self.reward.remembers}
+        self._observe(experience)
         log_rollout(self, self.record)
         self.log_dict(ratios.over(self))
         if old.reference is not None:
@@ -266,11 +265,28 @@ class RolloutModule(PolicyModule):
         super().optimizer_step(*args, **kwargs)
         if self.record is None:
             return
-        self.reward.commit({name: gather_rows(self, values) for name, values in self._observed.items()})
+        self.reward.commit(gather_in_order(self, self._observed, self._places))
         seconds = self.record.seconds
         seconds["update"] = self._now() - self._update_started
         self.log_dict({f"train/seconds/{phase}": value for phase, value in seconds.items()})
         self.log("train/tokens_per_second", float(self.record.rollout.mask.sum()) / sum(seconds.values()))
+
+    def _observe(self, experience: Experience) -> None:
+        """Keep what the reward will remember of this step: of the responses that are learnt from, or of all if none is.
+
+        Ranks start out all equal. Where every group is dropped for that, they would else stay so.
+        """
+        names, prompts = self.reward.remembers, experience.selected
+        if names and not self.any_rank(bool(prompts)):
+            prompts = list(range(len(experience.groups)))
+        rows = self._rows(prompts)
+        self._observed = {name: experience.rewards.observed[name][rows] for name in names}
+        self._places = torch.tensor([self._place(row) for row in rows], dtype=torch.int64)
+
+    def _place(self, row: int) -> int:
+        """The number of a response among those of all ranks, which take the prompts of a batch in turns."""
+        prompt, response = divmod(row, self.responses_per_prompt)
+        return (prompt * self.trainer.world_size + self.global_rank) * self.responses_per_prompt + response
 
     def trained(self, experience: Experience, rewards: Tensor) -> list[int]:
         """The prompts whose responses have a gradient: no pass is spent on the others, though they count as responses."""

@@ -18,6 +18,8 @@ from lightning_sal.rewards.objects import (
     PointHit,
 )
 from lightning_sal.rewards.perception import perception_terms
+from lightning_sal.rewards.ranked import RankedReward
+from lightning_sal.rewards.ranks import RankQueue
 from lightning_sal.rewards.regions import Annotated, Centred, Elsewhere, Regions
 from lightning_sal.rewards.terms import Correctness, Format, RewardTerm, Scores
 from lightning_sal.rewards.total import Reward, RewardBatch
@@ -46,6 +48,8 @@ __all__ = [
     "PointDistance",
     "PointHit",
     "Pointing",
+    "RankQueue",
+    "RankedReward",
     "Regions",
     "Response",
     "Reward",

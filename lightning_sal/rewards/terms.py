@@ -38,8 +38,8 @@ class RewardTerm(nn.Module, ABC):
     """A criterion of the reward; a new one is a subclass that YAML names by its class_path.
 
     `forward` is pure: called twice it gives the same. What a term remembers it keeps in buffers, whose shapes stay, where
-    checkpoints find it, and changes in `commit` alone. So validation, responses that dynamic sampling throws away, and
-    comparisons before and after a run never move it.
+    checkpoints find it, and changes in `commit` alone. So validation, responses that dynamic sampling throws away (unless it
+    throws away all), and comparisons before and after a run never move it.
     """
 
     name: str
@@ -63,8 +63,9 @@ class RewardTerm(nn.Module, ABC):
         """Remember what an update was made from; called once after it, alike on all ranks.
 
         Args:
-            observed: (N, ...) what `forward` observed of all responses that were learnt from, those of all ranks in their
-                order.
+            observed: (N, ...) what `forward` observed of all responses that were learnt from, those of all ranks in the
+                order of their prompts, as one process would have them. Where dynamic sampling left none, of all that were
+                sampled.
         """
 
 

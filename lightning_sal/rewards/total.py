@@ -19,12 +19,14 @@ ROUNDING = 1e-6  # by which a value in half precision or a mean may leave its bo
 class RewardBatch:
     """What B responses are worth, and why.
 
+    Names are those of `Reward.names`: of its terms, and of what is measured beside them.
+
     Args:
-        total: (B,) float32 on the CPU, the weighted sum of the terms.
-        terms: Name of a term -> its (B,) float32 values on the CPU, before weighting.
-        reasons: Name of a term -> its B reasons (one line or None).
-        observed: Name of a term -> (B, ...) what it will remember of these responses, once they have been learnt from.
-        known: Name of a term that may have no value -> (B,) bool, False where it had none.
+        total: (B,) float32 on the CPU, the weighted sum of what enters it.
+        terms: Name -> its (B,) float32 values on the CPU, before weighting.
+        reasons: Name -> its B reasons (one line or None).
+        observed: Name -> (B, ...) what will be remembered of these responses, once they have been learnt from.
+        known: Name of what may have no value -> (B,) bool, False where it had none.
     """
 
     total: Tensor
@@ -102,14 +104,31 @@ class Reward(nn.Module):
             raise ValueError(f"reward weights {self.weights} must give each of {names} a finite number, and no other")
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all that a `RewardBatch` of it holds values of: the terms, and what is measured beside them."""
+        return tuple(self.terms)
+
+    def enters(self, term: str) -> str:
+        """The name of what a term enters the total by: its own, for its value."""
+        return term
+
+    def bounds_of(self, term: str) -> tuple[float, float]:
+        """The least and the largest number that a term enters the total by, before weighting."""
+        return self._terms[term].bounds
+
+    def beside(self, scores: Mapping[str, Scores]) -> dict[str, Scores]:
+        """What is measured beside the terms, by name, from what the terms gave."""
+        return {}
+
+    @property
     def needs(self) -> frozenset[str]:
         """What its terms need of a response beside the answer."""
         return frozenset().union(*(term.needs for term in self._terms.values()))
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """The least and the largest total, by the bounds of the terms."""
-        weighted = [(self.weights[name], term.bounds) for name, term in self._terms.items()]
+        """The least and the largest total, by the bounds of what enters it."""
+        weighted = [(self.weights[name], self.bounds_of(name)) for name in self._terms]
         ends = [sorted(weight * end if weight else 0.0 for end in bounds) for weight, bounds in weighted]
         low, high = (math.fsum(side) for side in zip(*ends, strict=True))
         return low, high
@@ -124,7 +143,7 @@ class Reward(nn.Module):
             ValueError: One can; the line names the first term without bounds, or the bounds of the total.
         """
         low, high = self.bounds
-        unbounded = [name for name, term in self._terms.items() if not all(map(math.isfinite, term.bounds))]
+        unbounded = [name for name in self._terms if not all(map(math.isfinite, self.bounds_of(name)))]
         if unbounded:
             raise ValueError(
                 f"{who} compares rewards with a confidence in [0, 1], and the reward term '{unbounded[0]}' states no "
@@ -146,12 +165,19 @@ class Reward(nn.Module):
             ValueError: If a term gives a value that is not finite or outside of its bounds.
         """
         scores: dict[str, Scores] = {name: term(responses) for name, term in self._terms.items()}
+        for name, score in scores.items():
+            self._check(name, score.values.detach().float().tolist(), responses)
+        scores |= self.beside(scores)
         terms = {name: score.values.detach().float().cpu() for name, score in scores.items()}
-        for name, values in terms.items():
-            self._check(name, values.tolist(), responses)
         observed = {name: score.values if score.observed is None else score.observed for name, score in scores.items()}
         known = {name: score.known.cpu() for name, score in scores.items() if score.known is not None}
-        total = weighted_sum(terms, known, self.weights, [id(response.group) for response in responses])
+        entering = {name: self.enters(name) for name in self._terms}
+        total = weighted_sum(
+            {name: terms[by] for name, by in entering.items()},
+            {name: known[by] for name, by in entering.items() if by in known},
+            self.weights,
+            [id(response.group) for response in responses],
+        )
         low, high = torch.tensor(self.bounds)  # what float32 cannot hold is infinite
         return RewardBatch(
             total=total.clamp(low, high),  # what rounding may have added
@@ -161,19 +187,29 @@ class Reward(nn.Module):
             known=known,
         )
 
-    def commit(self, observed: dict[str, Tensor]) -> None:
+    def commit(self, observed: Mapping[str, Tensor]) -> None:
         """Let terms remember what an update was made from.
 
         Args:
-            observed: Name of a term -> what its `RewardTerm.commit` gets.
+            observed: For names in `remembers` what `RewardTerm.commit` gets.
         """
         for name, values in observed.items():
             self._terms[name].commit(values)
 
     @property
     def remembers(self) -> tuple[str, ...]:
-        """The names of the terms that remember anything."""
+        """The names of the terms, and of what is measured beside them, of which anything is remembered."""
         return tuple(name for name, term in self._terms.items() if type(term).commit is not RewardTerm.commit)
+
+    def refuse_other_state(self, saved: Mapping[str, Tensor]) -> None:
+        """Check that what a checkpoint remembers is of a reward like this one; called before it is put in place.
+
+        Args:
+            saved: Name of a buffer of the reward -> what the checkpoint holds.
+
+        Raises:
+            ValueError: If it is of another.
+        """
 
     @property
     def _terms(self) -> dict[str, RewardTerm]:

@@ -67,9 +67,10 @@ class Objects(Answer):
         return tuple(" ".join(_said(part) for part in pair if part) for pair in self.usable)
 
     def fields(self) -> dict[str, Any]:
-        """`boxes` and `points`, lists of numbers; null where an object has none."""
-        return {"boxes": [list(box) if box else None for box, _ in self.usable],
-                "points": [list(point) if point else None for _, point in self.usable]}  # fmt: skip
+        """`boxes` and `points`, lists of numbers for each object that is listed, null where they are none that are finite.
+        `boxes` is null where the answer cannot be read."""
+        boxes, points = ([list(_finite(part) or ()) or None for part in parts] for parts in (self.boxes, self.points))
+        return {"boxes": boxes if self.readable else None, "points": points}
 
 
 @dataclass(frozen=True, slots=True)

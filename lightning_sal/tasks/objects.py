@@ -132,19 +132,19 @@ class ObjectTask(Task):
     def true_response(self, group: ImageGroup) -> str:
         """See `Task.true_response`; of the boxes and points of the sample.
 
-        A box without a point gets the pixel of the mask inside it that is nearest to its centre, or the centre itself where
-        the mask is not known or has no pixel there.
+        Without boxes it is the box around the whole mask. A box without a point gets the pixel of the mask inside it that is
+        nearest to its centre, or the centre itself where the mask is not known or has no pixel there.
 
         Raises:
-            ValueError: If the sample has no boxes.
+            ValueError: If the sample has neither boxes nor masks.
         """
-        if group.boxes is None:
+        if group.boxes is None and group.masks is None:
             raise ValueError(f"{group.key}: the true answer of {self.name} lists boxes and this sample has none")
         ((height, width, _),) = (image.shape for image in group.images)
-        boxes = group.boxes[0].double().tolist()
+        mask = group.masks[0].any(0) if group.masks else None
+        boxes = box_around(mask) if group.boxes is None else group.boxes[0].double().tolist()
         points = group.points[0].double().tolist() if group.points else []
         if len(points) != len(boxes):
-            mask = group.masks[0].any(0) if group.masks else None
             points = [inner_point(box, mask) for box in boxes]
         answer = Objects(tuple(map(tuple, boxes)), tuple(map(tuple, points)))
         looked = f"<{self.look}>an image of {width} x {height} pixels</{self.look}> " if self.look else ""
@@ -292,6 +292,14 @@ def box_tensor(answer: Objects) -> Tensor:
     nothing = (0.0, 0.0, 0.0, 0.0)
     boxes = [box if box and all(map(math.isfinite, box)) else nothing for box in answer.boxes]
     return torch.tensor(boxes, dtype=torch.float64).view(-1, 4)
+
+
+def box_around(mask: Tensor | None) -> list[list[float]]:
+    """The one box around a mask (H, W) bool, or none where that is empty."""
+    if mask is None or not mask.any():
+        return []
+    rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
+    return [[float(columns[0]), float(rows[0]), float(columns[-1]) + 1, float(rows[-1]) + 1]]
 
 
 def inner_point(box: Sequence[float], mask: Tensor | None) -> tuple[float, float]:

@@ -210,7 +210,8 @@ def test_every_fault_is_named_by_file_and_row(tmp_path, capsys, name):
         strict=True,
     ):
         assert reason in line, line
-    assert last.endswith("11 samples (counting), 11 images, 10 faults")
+    assert "11 samples (counting)" in last
+    assert last.endswith("11 images, 10 faults")
 
 
 def test_malformed_rows_of_lists(tmp_path):
@@ -266,3 +267,30 @@ def test_rows_become_lines_of_our_own(tmp_path):
     assert (first.question, first.reference, first.points[0].tolist()) == ("all dogs", "2", [[1.5, 2.25], [40, 20]])
     assert second.points is None
     assert shades(jsonl_records(target)) == [0, 1]
+
+
+def test_hostile_rows_are_named_and_take_no_time(tmp_path):
+    """Deep nesting, huge numbers, other types in every column."""
+    put(tmp_path, "a.png")
+    good = {"image": "a.png", "count": 1, "label": "cup", "question": "how many " + "?" * 10**5, "image_sha256": "0"}
+    values = [
+        "[" * 10**5,
+        10**400,
+        {"x": 1},
+        {"x": {}, "y": {}},
+        True,
+        [[["1"]]],
+        {"x": [10**400], "y": [1]},
+        ["how many"],
+    ]
+    rows = [
+        good | {name: value} for value in values for name in ("count", "points", "image", "image_sha256", "image_url")
+    ]
+    rows += [good | {"label": value} for value in values]
+    path = write(tmp_path, "a.json", *(rows := [good, *rows]))
+    found = records(path)
+    assert len(found) == len(rows)
+    faulty = [row for row, record in zip(rows, found, strict=True) if record.problems()]
+    assert all(row in faulty for row in rows if row["count"] is not True and row["count"] != 1)
+    for record in found:
+        assert all("\n" not in line and len(line) < 1000 for line in record.problems())

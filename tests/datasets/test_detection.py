@@ -106,7 +106,8 @@ def test_every_fault_is_named_by_file_image_and_category(tmp_path, capsys):
         f"{path}: image 2, dog: box 1, [1, 1, 1, 5]: empty",
         f"{path}: image 8, dog: {path}: annotation 5: belongs to image 8, which the file does not list",
     ]
-    assert last.endswith("4 samples (detection), 4 images, 6 faults")
+    assert "4 samples (detection)" in last
+    assert last.endswith("4 images, 6 faults")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,9 @@ from lightning_sal.commands.types import _read
 from lightning_sal.datasets import jsonl_records
 from lightning_sal.datasets.coco_results import instance
 from lightning_sal.datasets.conversations import from_conversations, to_conversations
+from lightning_sal.datasets.perception import LAYOUT as PERCEPTION
+from lightning_sal.datasets.reasonseg import reasonseg_records
+from lightning_sal.datasets.refs import References
 from lightning_sal.datasets.sis import LAYOUT
 from lightning_sal.datasets.splitting import read_lines_to_split, sample_of
 from lightning_sal.evaluation.comparison import read_arms
@@ -57,6 +60,34 @@ PREDICTIONS = [
 ]
 ROLLOUTS = [{"step": 0, "rank": 0, "task": "sod", "key": "k", "reward": 0.5, "confidence": 0.5, "advantage": 0}]
 ARMS = [{"arm": "a", "key": "k", "task": "sod", "exact": True, "correctness": 0.5, "reward": 0.5, "confidence": 0.5}]
+FOUND = [{"bbox_2d": [84, 84, 630, 756], "point_2d": [210, 420]}]
+PROBLEMS = [
+    {
+        "id": "1",
+        "problem": "x",
+        "image": "images/a.jpg",
+        "solution": json.dumps(FOUND),
+        "img_height": 9,
+        "img_width": 12,
+    },
+    {"id": "2", "problem": "y", "image": "images/b.jpg", "solution": FOUND, "box_unit": 840},
+]
+REFS = [
+    {
+        "ref_id": n,
+        "image_id": n % 2,
+        "ann_id": ids,
+        "split": "val",
+        "sentences": [{"sent": "x"}],
+        "no_target": ids == [-1],
+    }
+    for n, ids in enumerate([[0], [1], [-1], [0, 2]])
+]
+MUG = {
+    "text": ["x", "y"],
+    "is_sentence": True,
+    "shapes": [{"label": label, "points": [[1, 1], [8, 1], [8, 7]]} for label in ("target", "ignore", "flag")],
+}
 SUMMARY = {"name": "x", "tasks": {"b": "sod"}, "metrics": {"b": {"mae": 0.1}}}
 
 
@@ -82,6 +113,22 @@ def score(path):
     return [str(pair.read((9, 12))[0].shape) for pair in pair_up(preds, path.parent / "truth/all.json", SIS, "x")]
 
 
+def read_perception(path):
+    return [line for found in PERCEPTION.candidates(path) for record in found.records() for line in record.problems()]
+
+
+def read_refs(path):
+    """References, or the COCO json of sound ones."""
+    other, content = ("instances.json", COCO) if path.name == "refs.json" else ("refs.json", REFS)
+    (path.parent / other).write_text(json.dumps(content))
+    lists = References(path.parent / "refs.json")
+    return [line for split in lists.splits for record in lists.records(split) for line in record.problems()]
+
+
+def read_sentences(path):
+    return [record.read().question for record in reasonseg_records(path.parent) if record.key.partition(".")[0] == "a"] and None
+
+
 def read_folder(read):
     return lambda path: read(path.parent) and None
 
@@ -94,6 +141,11 @@ READERS = {
     "c.jsonl": (LINES, convert(to_conversations)),
     "chat.json": (CHAT, convert(from_conversations)),
     "chat.jsonl": (CHAT, convert(from_conversations)),
+    "find.840.jsonl": (PROBLEMS, read_perception),
+    "find.840.json": (PROBLEMS, read_perception),
+    "refs.json": (REFS, read_refs),
+    "instances.json": (COCO, read_refs),
+    "truth/a.json": (MUG, read_sentences),
     "predictions.jsonl": (PREDICTIONS, score),
     "old.jsonl": (PREDICTIONS, lambda path: delete_listed(path)),
     "rollouts.jsonl": (ROLLOUTS, lambda path: list(_read(path)) and None),

@@ -239,6 +239,33 @@ def test_nothing_is_overwritten_and_mistakes_are_one_line(tmp_path, capsys):
     assert not list(tmp_path.glob(".questions-*"))
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda c: c["images"][0].update(neg_category_ids=3), "image 1: `neg_category_ids` is 3"),
+        (
+            lambda c: c["images"][0].update(not_exhaustive_category_ids=[[1]]),
+            "image 1: `not_exhaustive_category_ids` is",
+        ),
+        (lambda c: c["annotations"][0].update(category_id=[1]), r"annotation 1: its `category_id` is \[1\]"),
+        (lambda c: c["annotations"][0].update(image_id=9), "annotation 1: belongs to image 9, which the file does not"),
+        (lambda c: c["annotations"][0].update(segments_info=3, file_name="a"), "annotation 1: no panoptic annotation"),
+        (
+            lambda c: c.update(annotations=[{"image_id": 1, "file_name": "a", "segments_info": [{"id": 10**30}]}]),
+            "its `id`",
+        ),
+    ],
+)
+def test_what_is_malformed_is_named(tmp_path, change, reason):
+    path = write(tmp_path)
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=reason) as error:
+        QuestionSource(path).draw(no_target=0.9, least=1)
+    assert "\n" not in str(error.value)
+
+
 def test_what_is_interrupted_leaves_nothing(tmp_path, monkeypatch):
     path, target = write(tmp_path), tmp_path / "out/q.jsonl"
 

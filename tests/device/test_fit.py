@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
 import yaml
@@ -14,7 +15,17 @@ from lightning_sal import Predictor
 from lightning_sal.callbacks import InterleavedSFT
 from lightning_sal.cli import main
 from lightning_sal.modules import CGPO, DAPO, GRPO, SFT, SegmenterFineTuning, rollout
-from lightning_sal.rewards import Alignment, Centred, Chance, Elsewhere, Format, Pointing, Reward
+from lightning_sal.rewards import (
+    Alignment,
+    Centred,
+    Chance,
+    Correctness,
+    Elsewhere,
+    Format,
+    Pointing,
+    RankedReward,
+    Reward,
+)
 from lightning_sal.tiny.scenes import scene_group
 from tests.device import pretend
 from tests.device.parts import PART, WHOLE, Spread, module, scenes, trainer
@@ -66,6 +77,30 @@ def test_a_reward_on_where_the_policy_looks(tmp_path):
     loop.fit(trained, datamodule=scenes(streams=["rl"]))
     assert float(loop.logged_metrics["train/reward/alignment"]) > 0
     assert loop.validate(trained, datamodule=scenes(), verbose=False)[0]["val/sod/reward_alignment"] > 0
+
+
+class QueueOnDevice(L.Callback):
+    """Notes of each step where the queue is that was ranked in, and how long."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        rows = pl_module.reward.queues["spread"].rows
+        self.seen.append((len(rows), rows.dtype, rows.device))
+
+
+@pytest.mark.parametrize("kind", [GRPO, CGPO])
+def test_a_reward_by_ranks(kind, tmp_path):
+    """Of a term on the device and two on the CPU."""
+    reward, queue = RankedReward([Spread(), Correctness(), Format()], capacity=7, zeros=2), QueueOnDevice()
+    trained = module(kind, reward=reward, temperature=2.0, **({} if kind is CGPO else {"responses_per_prompt": 2}))
+    loop = trainer(tmp_path, mixed=True, max_steps=2, callbacks=[queue])
+    loop.fit(trained, datamodule=scenes(streams=["rl"]))
+    assert moved(trained)
+    lengths = [5, 7] if kind is CGPO else [7, 7]
+    assert queue.seen == [(length, torch.float64, pretend.device()) for length in lengths]
+    assert 0 <= float(loop.logged_metrics["train/reward/spread_rank"]) <= 1
 
 
 def test_interleaved_and_deterministic(tmp_path):

@@ -7,10 +7,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import torch
 from PIL import Image
+from pyarrow import parquet
 
 from lightning_sal.cli import main
+from lightning_sal.datasets.coco_results import instance
 from lightning_sal.tasks import TASKS
 from lightning_sal.tiny.scenes import scene_group
 from lightning_sal.tiny.weights import WEIGHTS
@@ -39,6 +42,8 @@ def make_workspace(folder: Path) -> None:
             _save(folder / f"groups/{name}/{letter}.jpg", image)
     _write_benchmarks(folder / "data")
     _write_questions(folder / "data")
+    _write_coco(folder / "data")
+    _write_counts(folder / "data")
     for number, name in enumerate(("sft", "isr")):
         _write_responses(folder / "data", name, first=100 * (number + 1))
     shutil.copytree(ROOT / "conf", folder / "conf")
@@ -96,9 +101,47 @@ def _write_questions(data: Path) -> None:
     (data / "visual-cot/train.pixels.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
+def _write_coco(data: Path) -> None:
+    """The instances of some scenes as COCO json, and in the panoptic form."""
+    images, annotations, panoptic = [], [], []
+    for index in range(SAMPLES):
+        group = scene_group(SEED, "sis", index)
+        name, segments = f"{index:012}", []
+        codes = torch.zeros(group.images[0].shape, dtype=torch.uint8)
+        for number, mask in enumerate(group.masks[0], 1):
+            codes[mask, 0] = number
+            segments.append({"id": number, "category_id": 1, "iscrowd": 0})
+            annotations.append(instance(mask.numpy()) | {"id": len(annotations), "image_id": index, "category_id": 1})
+        _save(data / f"coco/val2017/{name}.jpg", group.images[0])
+        _save(data / f"coconut/panoptic_val2017/{name}.png", codes)
+        images.append({"id": index, "file_name": f"{name}.jpg"})
+        panoptic.append({"image_id": index, "file_name": f"{name}.png", "segments_info": segments})
+    categories = [{"id": 1, "name": "shape"}, {"id": 2, "name": "kite"}]
+    for file, listed in [("coco/annotations/instances_val2017", annotations), ("coconut/panoptic_val2017", panoptic)]:
+        content = {"images": images, "annotations": listed, "categories": categories}
+        (data / f"{file}.json").parent.mkdir(parents=True, exist_ok=True)
+        (data / f"{file}.json").write_text(json.dumps(content))
+
+
+def _write_counts(data: Path) -> None:
+    """A table of PixMo-Count with its images beside it, and one of CountBench with them inside."""
+    inside, rows = [], []
+    for index in range(SAMPLES):
+        group = scene_group(SEED, "sis", index)
+        file = data / f"pixmo-count/images/{index}.jpg"
+        _save(file, group.images[0])
+        count = len(group.masks[0])
+        rows.append({"image_url": f"https://example.org/{index}.jpg", "count": count, "label": "shapes"})
+        content = {"bytes": file.read_bytes() if index else None, "path": None}
+        inside.append({"image": content, "number": count, "question": "How many shapes are there?"})
+    (data / "pixmo-count/validation.json").write_text(json.dumps(rows))
+    parquet.write_table(pyarrow.Table.from_pylist(inside), data / "countbench.parquet")
+
+
 def _write_responses(data: Path, name: str, first: int) -> None:
     lines = []
-    for task in (name for name, task in TASKS.items() if "masks" in task.needs):  # of which there are scenes
+    words = (name for name, task in TASKS.items() if "masks" in task.needs and task.prompt_type is str)
+    for task in words:  # of which there are scenes with responses
         for index in range(first, first + 2 * SAMPLES):
             group = scene_group(SEED, task, index)
             images = [f"{name}/{task}-{index}-{i}.jpg" for i in range(len(group.images))]

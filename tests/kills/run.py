@@ -31,6 +31,7 @@ ALGORITHMS = {
     "GRPO": {"responses_per_prompt": 2, "updates_per_rollout": 2},
     "DAPO": {"responses_per_prompt": 2, "prompts_per_step": 2},
 }
+QUEUE = {"capacity": 5, "zeros": 2, "digits": None}
 KINDS = ("after a checkpoint", "at random", "SIGTERM")
 
 
@@ -56,8 +57,8 @@ def config(algorithm, folder, steps=STEPS):
         "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.001}},
         "lr_scheduler": {"class_path": "torch.optim.lr_scheduler.LinearLR", "init_args": {"total_iters": 10}},
         "reward": {
-            "class_path": "lightning_sal.rewards.Reward",
-            "init_args": {"terms": [{"class_path": "tests.kills.parts.Wobbling"}]},
+            "class_path": "lightning_sal.rewards.RankedReward",  # of whose queue the second step fills what the first left
+            "init_args": {"terms": [{"class_path": "tests.kills.parts.Wobbling"}], **QUEUE},
         },
     }
     data = {"streams": streams, "batch_size": 3, "steps_per_epoch": EPOCH, "annotated": 9, "val_size": 0}
@@ -158,10 +159,12 @@ def outcome(folder):
     times = {
         name: [event.step for event in events.Scalars(name)] for name in events.Tags()["scalars"] if TIMES.match(name)
     }
-    return {"step": saved["global_step"], "weights": saved["state_dict"], "optimizer": saved["optimizer_states"]}, (
-        scalars,
-        times,
-    )
+    return {
+        "step": saved["global_step"],
+        "weights": saved["state_dict"],
+        "optimizer": saved["optimizer_states"],
+        "buffers": saved["buffers"],
+    }, (scalars, times)
 
 
 def same(one, other):

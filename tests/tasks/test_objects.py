@@ -189,8 +189,12 @@ def test_the_true_response_states_the_boxes_and_a_point_on_the_mask(task) -> Non
     assert task.locate(task.parse(there), group, Square(1000)).boxes == (A, B)
     given = replace(group, points=(torch.tensor([[3.0, 4.0], [21.0, 1.0]]),))
     assert task.parse(task.true_response(given)).points == ((3, 4), (21, 1))
+    assert task.parse(task.true_response(replace(group, boxes=None))).boxes == (
+        (0, 0, 40, 20),
+    )  # around all of the mask
+    assert task.parse(task.true_response(sample(boxes=None))).boxes == ()
     with pytest.raises(ValueError, match="s: the true answer of perception lists boxes and this sample has none"):
-        task.true_response(replace(group, boxes=None))
+        task.true_response(replace(group, boxes=None, masks=None))
 
 
 def test_a_point_without_a_mask_is_the_centre() -> None:

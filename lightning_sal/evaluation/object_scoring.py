@@ -1,0 +1,73 @@
+"""Scoring what other methods answer to questions about objects, both as files; as `scoring` does it for maps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from lightning_sal.datasets import task_records
+from lightning_sal.datasets.layouts import listed
+from lightning_sal.datasets.object_predictions import ObjectPrediction, object_predictions
+from lightning_sal.datasets.records import Record
+from lightning_sal.evaluation.metrics import compute_all, row_values
+from lightning_sal.evaluation.results import ResultsWriter
+from lightning_sal.pages.drawing import panel
+from lightning_sal.tasks import ObjectTask
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredSample:
+    """One sample and what is answered to it."""
+
+    record: Record
+    prediction: ObjectPrediction
+
+
+def pair_up(preds: Path, truth: Path, task: ObjectTask, benchmark: str) -> list[ScoredSample]:
+    """Every sample of a benchmark with its prediction.
+
+    Args:
+        preds: What `object_predictions` takes.
+        truth: The benchmark; where it holds splits, the test split is taken.
+        task: Its task.
+        benchmark: Its name.
+
+    Raises:
+        FileNotFoundError: There is no such path.
+        ValueError: Samples without prediction, a prediction without sample, or two of one: they are named.
+    """
+    records = task_records(task, truth, "test")
+    found = object_predictions(preds, truth, records, benchmark)
+    if missing := sorted(record.key for record in records if record.key not in found):
+        raise ValueError(
+            f"{preds}: {len(missing)} samples without prediction ({listed(missing)}); there must be one for each of {truth}"
+        )
+    return [ScoredSample(record, found[record.key]) for record in records]
+
+
+def score(
+    pairs: Iterable[ScoredSample], task: ObjectTask, writer: ResultsWriter, benchmark: str, **options: bool
+) -> dict[str, float]:
+    """Metrics over all pairs; a row for each goes to the writer. Arguments as for `scoring.score`.
+
+    Raises:
+        UnreadableSample: A file cannot be read, or does not fit.
+        ValueError: A sample lacks what it is measured by, or a prediction does not fit; the line names the sample.
+    """
+    metrics = task.metrics(**options)
+    for pair in pairs:
+        group, found = pair.record.read(), pair.prediction
+        group = replace(group, task=task.name)
+        task.require(group)
+        image = group.images[0]
+        masks = () if found.mask is None else (found.mask((image.shape[0], image.shape[1])),)
+        try:
+            (values,) = task.update(metrics, group, found.answer, masks, found.scores)
+        except ValueError as error:
+            raise ValueError(f"{group.key}: {error}") from None
+        row = {"benchmark": benchmark, "key": group.key, "image": str(pair.record.photographs[0].path)}
+        words = "" if found.answer is None else "; ".join(found.answer.labels)
+        writer.add(row | row_values(task.name, values), partial(panel, group.images, group.masks, masks, words))
+    return {name: value.item() for name, value in compute_all(metrics).items()}
