@@ -14,8 +14,9 @@ _ANNOTATED_SEED = 1
 class ScenesDataModule(ImageGroupsDataModule):
     """Seeded procedural scenes, in the situation of real data: few annotated, many with masks alone.
 
-    There are four tasks of them: sod, sis, cosod, and vqa, which has questions about one of several vivid objects, with its
-    box, its mask and the right answer.
+    Tasks of them: sod, sis, cosod; vqa, which has questions about one of several vivid objects, with its box, its mask and
+    the right answer; and perception, detection and counting, which ask for objects by words, all of a shape, and how many,
+    with their boxes and points. Some of perception and counting fit nothing.
 
     Stream "rl" is endless and carries masks alone; stream "sft" repeats a fixed set of annotated scenes, of whose
     responses some have a wrong word. That set and the held-out scenes of validation and test are the same for every
@@ -28,7 +29,8 @@ class ScenesDataModule(ImageGroupsDataModule):
         tasks: Task -> weight (a whole number >= 0), how often each is drawn; a task without one is not.
         group_size: K, the images of a CoSOD group, >= 2.
         annotated: Number of annotated scenes in stream "sft"; null for no end of them.
-        mistakes: Per cent of the annotated responses in which one word is wrong (a shape; of vqa the answer), in [0, 100].
+        mistakes: Per cent of the annotated responses in which one word is wrong (a shape; of vqa the
+            answer; of what is to be found an object that is wrong, missing or misplaced), in [0, 100].
         val_size: Held-out scenes to validate on, all tasks together.
         test_size: Held-out scenes to test on, all tasks together.
         **kwargs: See `ImageGroupsDataModule`.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from lightning_sal.samples import ImageGroup
+from lightning_sal.tiny.finding import FINDING, find_group
 from lightning_sal.tiny.questions import question_group
 from lightning_sal.tiny.scenes import Draw, scene_group
 
@@ -14,6 +15,7 @@ SCENES: dict[str, Callable[..., ImageGroup]] = {
     "sis": partial(scene_group, task="sis"),
     "cosod": partial(scene_group, task="cosod"),
     "vqa": question_group,
+    **{task: partial(find_group, task=task) for task in FINDING},
 }
 """Task -> what makes a group of it from `seed`, `index`, `annotated` and `mistakes`."""
 HELD_OUT = {"val": 1_000_003, "test": 2_000_003}

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from lightning_sal.files.loading import refuse_non_finite
 from lightning_sal.policy.config import PolicyConfig
-from lightning_sal.tiny.weights import EMBEDDED_POLICIES, SCRATCH_POLICY
+from lightning_sal.tiny.scratch import SCRATCH_POLICIES
+from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 
-EMBEDDED = (*EMBEDDED_POLICIES, SCRATCH_POLICY)
+EMBEDDED = (*EMBEDDED_POLICIES, *SCRATCH_POLICIES)
 
 
 def refuse_other_policy(stored: Any, policy: PolicyConfig) -> None:

@@ -30,7 +30,8 @@ class PolicyConfig:
 
     Args:
         model: A Qwen2.5-VL or Qwen3-VL folder or hub name, or one of the embedded ones: `tiny` (well trained), `tiny-early`
-            (format right, content mediocre), `tiny-vqa` (for questions), `tiny-scratch` (random weights).
+            (format right, content mediocre), `tiny-vqa` (for questions), `tiny-perception` (for boxes and
+            points), `tiny-scratch` (random weights).
         lora: Adapters on the language model, whose own weights are then frozen; null trains the language model itself.
         train_vision: Whether the vision tower is trained too; the recipe keeps it frozen.
         dtype: Of the frozen weights: float32, bfloat16 or float16. Adapters stay in float32.

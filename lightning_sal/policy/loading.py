@@ -12,8 +12,8 @@ from lightning_sal.files.loading import built_from, refuse_non_finite
 from lightning_sal.files.reading import read_object
 from lightning_sal.policy.backbone import MODEL_TYPES, VISION_LAYERS, vision_tower
 from lightning_sal.policy.config import PolicyConfig
-from lightning_sal.tiny.policy import scratch_policy
-from lightning_sal.tiny.weights import EMBEDDED_POLICIES, SCRATCH_POLICY
+from lightning_sal.tiny.scratch import SCRATCH_POLICIES
+from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -32,8 +32,8 @@ def load_model(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
     """
     if config.dtype not in _DTYPES:
         raise ValueError(f"policy dtype '{config.dtype}' is unknown: use one of {', '.join(_DTYPES)}")
-    if config.model == SCRATCH_POLICY:
-        model, processor, instructions = scratch_policy()
+    if config.model in SCRATCH_POLICIES:
+        model, processor, instructions = SCRATCH_POLICIES[config.model]()
         return model.to(_DTYPES[config.dtype]), processor, instructions
     from transformers import AutoConfig, AutoModelForImageTextToText
 

@@ -14,8 +14,8 @@ from lightning_sal.policy.chat import chat_text
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.loading import freeze, load_processor, read_instructions
 from lightning_sal.samples import Message
-from lightning_sal.tiny.policy import scratch_policy
-from lightning_sal.tiny.weights import EMBEDDED_POLICIES, SCRATCH_POLICY
+from lightning_sal.tiny.scratch import SCRATCH_POLICIES
+from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 
 
 def load_shape(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
@@ -28,8 +28,8 @@ def load_shape(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
     Raises:
         OSError: If there is neither a folder nor a model on the hub of that name.
     """
-    if config.model == SCRATCH_POLICY:
-        model, processor, stated = scratch_policy()
+    if config.model in SCRATCH_POLICIES:
+        model, processor, stated = SCRATCH_POLICIES[config.model]()
         return on_meta(model.config, config), processor, stated
     from transformers import AutoConfig
 

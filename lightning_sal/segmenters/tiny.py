@@ -1,4 +1,4 @@
-"""The small EVF-SAM2 for the scenes: with random weights, and with those that the package carries."""
+"""The small segmenters for the scenes, by words and by boxes and points: random, and as the package carries them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 import torch
 
 from lightning_sal.segmenters.evf_sam2 import EVFSAM2
+from lightning_sal.segmenters.sam2_prompt import SAM2Prompt
+from lightning_sal.segmenters.weights import fill, find_file, read_file
 from lightning_sal.tiny.scenes import SIZE
 from lightning_sal.tiny.weights import WEIGHTS
 
@@ -19,12 +21,23 @@ def embedded_segmenter() -> EVFSAM2:
     return EVFSAM2.from_pretrained(WEIGHTS / "segmenter")
 
 
-def tiny_evf_sam2(tokenizer: Any) -> EVFSAM2:
-    """EVF-SAM2 at small sizes: 112 x 112 images, logits on a 28 x 28 grid, 3.1 million random weights.
+class EmbeddedSAM2Prompt(SAM2Prompt):
+    """The small SAM2 for boxes and points that the package carries, in evaluation mode."""
 
-    Args:
-        tokenizer: What `lightning_sal.tiny.segmenter_tokenizer.build_word_tokenizer` gives.
-    """
+    def __init__(self) -> None:
+        super().__init__(**_sam2_sizes(), image_size=SIZE, multimask=False, max_batch=64)
+        file = find_file(WEIGHTS / "sam2_prompt")
+        fill(self.sam2, read_file(file), str(file), torch.float32)
+        self.eval()
+
+
+def tiny_sam2_prompt() -> SAM2Prompt:
+    """SAM2 for boxes and points at the sizes of `tiny_evf_sam2`, with random weights."""
+    return SAM2Prompt(**_sam2_sizes(), image_size=SIZE, multimask=False, max_batch=64)
+
+
+def _sam2_sizes() -> dict[str, Any]:
+    """112 x 112 images, logits on a 28 x 28 grid."""
     trunk = {
         "embed_dim": 32,
         "num_heads": 1,
@@ -45,10 +58,18 @@ def tiny_evf_sam2(tokenizer: Any) -> EVFSAM2:
     overrides |= {f"model.image_encoder.neck.{key}": value for key, value in neck.items()}
     # A single mask trained from scratch is all there is: the other three never get a loss
     overrides["model.sam_mask_decoder_extra_args.dynamic_multimask_via_stability"] = False
+    return {"sam2_config": "sam2_hiera_t.yaml", "sam2_overrides": overrides}
+
+
+def tiny_evf_sam2(tokenizer: Any) -> EVFSAM2:
+    """EVF-SAM2 at small sizes: 112 x 112 images, logits on a 28 x 28 grid, 3.1 million random weights.
+
+    Args:
+        tokenizer: What `lightning_sal.tiny.segmenter_tokenizer.build_word_tokenizer` gives.
+    """
     width = 128
     segmenter = EVFSAM2(
-        sam2_config="sam2_hiera_t.yaml",
-        sam2_overrides=overrides,
+        **_sam2_sizes(),
         beit3={
             "image_size": SIZE,
             "patch_size": SIZE // _PATCHES,

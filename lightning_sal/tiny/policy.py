@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -25,6 +26,7 @@ BRIEF = {
     "cosod without reasoning": "What is shared? Answer.",
     "vqa without reasoning": "Answer.",
 }
+ROLES = ("user", "assistant")
 TAGS = (*tags_of(*BLOCKS, SOD.tag, SIS.tag), SEMANTIC)  # what scenes are answered by, whatever other tasks are known
 _VISION = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 _CHAT_TEMPLATE = (
@@ -39,13 +41,19 @@ _CHAT_TEMPLATE = (
 @cache
 def _learnt() -> Any:
     """Vocabulary and merges out of the words of scenes. Learnt once, since all those scenes are drawn for it."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    from transformers import Qwen2Tokenizer
-
     corpus = [scene_group(0, task, i).response or "" for task in INSTRUCTIONS for i in range(200)]
     for tag in TAGS:
         corpus = [text.replace(tag, " ") for text in corpus]
-    corpus += [*INSTRUCTIONS.values(), *(f"{c} {s}" for c in COLOURS for s in SHAPES), "user", "assistant"] * 20
+    return learn_words(
+        [*corpus, *[*INSTRUCTIONS.values(), *(f"{c} {s}" for c in COLOURS for s in SHAPES), *ROLES] * 20]
+    )
+
+
+def learn_words(corpus: Sequence[str]) -> Any:
+    """Vocabulary and merges of a byte-level BPE, as the model part of its JSON has them."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import Qwen2Tokenizer
+
     empty: Any = Qwen2Tokenizer()._tokenizer
     bpe = Tokenizer(models.BPE())
     bpe.normalizer, bpe.pre_tokenizer = empty.normalizer, empty.pre_tokenizer
@@ -59,11 +67,18 @@ def _learnt() -> Any:
 def build_tokenizer() -> Any:
     """A byte-level BPE `Qwen2Tokenizer` whose merges come from scene responses; any Unicode text round-trips."""
     from tokenizers import AddedToken
+
+    tokenizer = tokenizer_of(_learnt())
+    tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
+    return tokenizer
+
+
+def tokenizer_of(learnt: Any) -> Any:
+    """A `Qwen2Tokenizer` of what `learn_words` gives, with the special tokens of the small policies."""
     from transformers import Qwen2Tokenizer
 
-    learnt = _learnt()
     make: Any = Qwen2Tokenizer  # its annotations leave out what it takes
-    tokenizer = make(
+    return make(
         vocab=dict(learnt["vocab"]),
         merges=[tuple(m) for m in learnt["merges"]],
         unk_token=None,
@@ -72,12 +87,14 @@ def build_tokenizer() -> Any:
         extra_special_tokens=["<|im_start|>", *_VISION],
         padding_side="left",
     )
-    tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
-    return tokenizer
 
 
-def build_processor() -> Any:
-    """The `Qwen2_5_VLProcessor` of the small policy: every image becomes 4 x 4 visual tokens."""
+def build_processor(tokenizer: Any = None) -> Any:
+    """The `Qwen2_5_VLProcessor` of a small policy: every image becomes 4 x 4 visual tokens.
+
+    Args:
+        tokenizer: Its tokenizer; None takes `build_tokenizer`.
+    """
     from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
     pixels = SIZE * SIZE
@@ -86,7 +103,7 @@ def build_processor() -> Any:
     )
     return Qwen2_5_VLProcessor(
         image_processor=images,
-        tokenizer=build_tokenizer(),
+        tokenizer=build_tokenizer() if tokenizer is None else tokenizer,
         video_processor=Qwen2VLVideoProcessor(),
         chat_template=_CHAT_TEMPLATE,
     )
@@ -98,10 +115,14 @@ def scratch_policy(seed: int = 0) -> tuple[Any, Any, dict[str, str]]:
     Args:
         seed: Seed of the random weights.
     """
+    processor = build_processor()
+    return random_model(processor.tokenizer, seed), processor, INSTRUCTIONS | QUESTION | BRIEF
+
+
+def random_model(tokenizer: Any, seed: int = 0) -> Any:
+    """The small Qwen2.5-VL for a tokenizer, with random weights, in evaluation mode."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-    processor = build_processor()
-    tokenizer = processor.tokenizer
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in _VISION}
     width, heads = 128, 4
     config = Qwen2_5_VLConfig(
@@ -144,4 +165,4 @@ def scratch_policy(seed: int = 0) -> tuple[Any, Any, dict[str, str]]:
     generation = model.generation_config
     generation.eos_token_id, generation.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     generation.bos_token_id = tokenizer.pad_token_id
-    return model.eval(), processor, INSTRUCTIONS | QUESTION | BRIEF
+    return model.eval()

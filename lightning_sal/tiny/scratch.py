@@ -1,0 +1,15 @@
+"""The small policies before any training of their own, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lightning_sal.tiny.perception import perception_scratch
+from lightning_sal.tiny.policy import scratch_policy
+
+SCRATCH_POLICIES: dict[str, Callable[[], tuple[Any, Any, dict[str, str]]]] = {
+    "tiny-scratch": scratch_policy,
+    "tiny-perception-scratch": perception_scratch,
+}
+"""Name -> what makes model, processor and instructions."""
