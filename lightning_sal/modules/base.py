@@ -38,8 +38,8 @@ class PolicyModule(AccumulatingModule):
 
     Args:
         policy: The multimodal LLM to train.
-        segmenter: Turns expressions into masks, for rewards, validation and prediction; null takes the embedded small
-            EVF-SAM2. It is frozen.
+        segmenter: Makes masks of expressions, or of boxes and points, for rewards, validation and prediction; null takes
+            the embedded small ones. It is frozen.
         reward: What a response is worth; null takes 0.5 correctness + 0.5 format.
         optimizer: Called with the trainable parameters.
         lr_scheduler: Called with the optimizer, stepped once an optimisation step; null keeps the rate constant.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lightning_sal.modules.segmenter_pretraining import dice
 from lightning_sal.samples import Batch, VisualPrompt
-from lightning_sal.segmenters.tiny import embedded_segmenter, tiny_sam2_prompt
+from lightning_sal.segmenters.tiny import embedded_evf_sam2, tiny_sam2_prompt
 from lightning_sal.tiny.cells import scenes_of_group
 from lightning_sal.tiny.finding import box_of, point_of
 from lightning_sal.tiny.scenes import SIZE, Draw, SceneObject
@@ -72,7 +72,7 @@ class PromptPretraining(L.LightningModule):
         if hasattr(self, "segmenter"):
             return
         self.segmenter = tiny_sam2_prompt()
-        self.segmenter.sam2.load_state_dict(embedded_segmenter().visual_model.state_dict())
+        self.segmenter.sam2.load_state_dict(embedded_evf_sam2().visual_model.state_dict())
         self.segmenter.sam2.image_encoder.requires_grad_(self.train_encoder)
 
     def configure_optimizers(self) -> Any:
