@@ -217,8 +217,8 @@ def test_questions_train_and_are_evaluated(lightning, scenes, capsys):
 
 def test_a_segmenter_that_takes_other_prompts_is_refused_at_the_start(lightning, scenes, capsys):
     test = ["--data.init_args.test", "{new_answer.py:BOXES: data/boxes.jsonl}"]
+    words = ["--model.segmenter", "lightning_sal.segmenters.tiny.embedded_evf_sam2"]
     with pytest.raises(AssertionError):
-        words = ["--model.segmenter", "lightning_sal.segmenters.tiny.embedded_evf_sam2"]
         lightning("test", "conf/real/sod.yaml", "new_answer.yaml", options=[*test, *words])
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lightning: error")]
     assert "the task boxes asks by VisualPrompt and the segmenter EVFSAM2 takes str: give one that fits" in line
