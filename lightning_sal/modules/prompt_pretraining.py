@@ -1,8 +1,8 @@
 """How the embedded segmenter by boxes and points is made: SAM2 on the image encoder of the embedded EVF-SAM2.
 
 Two things make it learn at this size. Attention between prompts and image begins as a match of their position codes, since
-random projections to six channels a head do not tell places apart. And an auxiliary loss asks the mask's token, and the image
-where prompts have marked it, which cells the object covers. Without them masks depend on no prompt after 400 steps.
+random projections to six channels a head do not tell places apart. And an auxiliary loss asks the mask's token, and the
+image where prompts have marked it, which cells the object covers. Without both, masks depend on no prompt after 400 steps.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class PromptPretraining(L.LightningModule):
         order = [n for part, _ in self.segmenter._alike(asked) for n in part]  # in which the decoder took them
         covered = F.adaptive_avg_pool2d(target[:, None], _CELLS).flatten(1)[order]
         tokens, cells = (torch.cat(parts) for parts in zip(*self.kept, strict=True))
-        located = F.binary_cross_entropy_with_logits(self.token_head(tokens[:, _MASK_TOKEN]), covered)
+        located = F.binary_cross_entropy_with_logits(self.token_head(tokens), covered)
         marked = F.binary_cross_entropy_with_logits(self.cell_head(cells)[..., 0], covered)
         self.log_dict({"train/located": located, "train/marked": marked})
         return loss + 2 * located + 2 * marked
@@ -164,7 +164,8 @@ class PromptPretraining(L.LightningModule):
 
     def _keep(self, module: nn.Module, arguments: Any, output: tuple[Tensor, Tensor]) -> None:
         if self.training:
-            self.kept.append(output)
+            tokens, cells = output
+            self.kept.append((tokens[:, _MASK_TOKEN], cells))
 
     def on_fit_end(self) -> None:
         from safetensors.torch import save_file
