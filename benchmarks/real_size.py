@@ -99,10 +99,10 @@ def measure_masks(given: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from lightning_sal.segmenters import EVFSAM2
-    from lightning_sal.segmenters.tiny import embedded_segmenter
+    from lightning_sal.segmenters.tiny import embedded_evf_sam2
 
     with torch.device(given.device):
-        segmenter: Any = embedded_segmenter().to(given.device) if given.model == "tiny" else EVFSAM2().eval()
+        segmenter: Any = embedded_evf_sam2().to(given.device) if given.model == "tiny" else EVFSAM2().eval()
     images = [torch.randint(256, (768, 1024, 3), dtype=torch.uint8, device=given.device) for _ in range(given.prompts)]
     words = [torch.tensor([0, 100, 101, 102, 2], device=given.device)]
     meter = Meter(given.device)

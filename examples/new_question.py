@@ -1,11 +1,11 @@
 """A task without masks: a question about an image, and its one right answer.
 
     lightning fit --config conf/real/sod.yaml --config examples/new_question.yaml
-    lightning-sal segment photographs --task examples/new_question.py:COUNTING --question "How many dogs are there?"
+    lightning-sal segment photographs --task examples/new_question.py:HOW_MANY --question "How many dogs are there?"
 
 A sample lies in a JSONL with a `question` and a `reference`, which is the answer that is right:
 
-    {"task": "counting", "images": ["a.jpg"], "question": "How many dogs are there?", "reference": "2"}
+    {"task": "how_many", "images": ["a.jpg"], "question": "How many dogs are there?", "reference": "2"}
 
 No segmenter is asked, since the task has no kind of prompt; so there is nothing for `lightning-sal score` to score.
 """
@@ -71,9 +71,9 @@ class QuestionTask(AccuracyTask):
         return answer.words.casefold() == normalised(group.reference).casefold()
 
 
-COUNTING = QuestionTask(
-    name="counting",
-    title="counting",
+HOW_MANY = QuestionTask(
+    name="how_many",
+    title="how many",
     instruction="Answer by a number alone. The form is: <think>reasons</think><answer>number</answer>",
     brief="Answer by a number alone. The form is: <answer>number</answer>",
 )

@@ -193,10 +193,10 @@ def _picture_check(arguments: argparse.Namespace) -> PictureCheck | None:
 
     from lightning_sal.annotation.pictures import PictureCheck
     from lightning_sal.segmenters import EVFSAM2
-    from lightning_sal.segmenters.tiny import embedded_segmenter
+    from lightning_sal.segmenters.tiny import embedded_evf_sam2
 
     tiny = arguments.segmenter == "tiny"
-    segmenter = embedded_segmenter() if tiny else EVFSAM2.from_pretrained(arguments.segmenter)
+    segmenter = embedded_evf_sam2() if tiny else EVFSAM2.from_pretrained(arguments.segmenter)
     return PictureCheck(segmenter.to("cuda" if torch.cuda.is_available() else "cpu"), arguments.least)
 
 

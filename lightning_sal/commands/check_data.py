@@ -186,13 +186,22 @@ def _counts(record: Record, group: ImageGroup | None) -> Counter[str]:
         counts["boxes outside of their image"] += kinds["outside of the image"]
         counts["boxes reversed"] += kinds["reversed"]
     if group is not None and isinstance(TASKS.get(group.task), BoxTask):
-        places = group.boxes if group.boxes is not None else group.points
-        targets = sum(map(len, places)) if places is not None else None
+        targets = _targets(group)
         nothing = targets == 0 or (targets is None and group.masks is not None and not any(map(_any, group.masks)))
         counts["targets"] += targets or 0
         counts["questions without a target"] += nothing
         counts["points outside of their boxes"] += _points_outside(group)
     return counts
+
+
+def _targets(group: ImageGroup) -> int | None:
+    """How many objects are asked for, where that is known."""
+    from lightning_sal.tasks.boxes import true_count
+
+    try:
+        return true_count(group)
+    except ValueError:
+        return None
 
 
 def _any(mask: Tensor) -> bool:

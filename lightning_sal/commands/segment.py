@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--segmenter",
         help="an EVF-SAM2, folder or hub name; a .pt or .safetensors file of SAM2, for boxes and points; or your own as "
-        "FILE.py:NAME; by default the embedded small EVF-SAM2",
+        "FILE.py:NAME; by default the embedded small ones",
     )
     parser.add_argument(
         "--maps",

@@ -126,6 +126,7 @@ class Layout:
             raise ValueError(
                 f"{root}: no {self.name} layout; looked for {self.looked_for}; found {contents(Path(root))}"
             )
+        split = split if Path(root).exists() else None  # else the name has said it
         fitting = [c for c in found if split is None or c.split in (None, split)]
         exact = [c for c in fitting if c.split == split]
         chosen = exact if len(exact) == 1 else fitting

@@ -25,7 +25,7 @@ from typing import Any
 
 from lightning_sal.datasets.boxes import Boxes
 from lightning_sal.datasets.files import nearby_folders, subfolders, visible
-from lightning_sal.datasets.layouts import Candidate, split_of
+from lightning_sal.datasets.layouts import Candidate
 from lightning_sal.datasets.records import Photograph, Record
 from lightning_sal.datasets.segmentations import Segmentations, read_frame
 from lightning_sal.datasets.spelling import find_files
@@ -38,7 +38,7 @@ PEEKED = 2**16  # bytes of a file by which its form is told
 SPLIT = re.compile(rb'"split"\s*:\s*"(\w{1,32})"')
 PICKLE = re.compile(r"refs.*\.(?:p|pkl|pickle)", re.IGNORECASE)
 NO_TARGET = [-1]
-BESIDE = re.compile(r"(|.*[-_ ])(?:image|img)s?|(?:ms)?coco.*")
+BESIDE = re.compile(r"(?:image|img)s?|(?:ms)?coco(?:[-_]?20\d\d)?|(?:train|val|test)20\d\d")
 MOST_FOLDERS = 100
 DEEP = 4  # folders beside the references under which the photographs may lie
 
@@ -227,12 +227,10 @@ def _is_id(value: Any) -> bool:
 
 
 def photograph_folders(folder: Path) -> list[Path]:
-    """Where the photographs may lie: beside the references or up to two folders below; or under the folders of images, of
-    COCO or of a split that lie beside the folder of the references, or the one above it."""
-    above = list(folder.absolute().parents)[:2]
-    beside = [
-        sub for place in above for sub in subfolders(place) if BESIDE.fullmatch(sub.name.lower()) or split_of(sub.name)
-    ]
+    """Where the photographs may lie: beside the references or up to two folders below; or under the folders `images`,
+    `coco`, `train2014` and the like that lie beside the folder of the references, or the one above it."""
+    around = [sub for place in list(folder.absolute().parents)[:2] for sub in subfolders(place)]
+    beside = [sub for sub in around if BESIDE.fullmatch(sub.name.lower())]
     deep = [deeper for sub in beside for deeper in _below(sub, DEEP) if sub != folder.absolute()]
     return [*nearby_folders(folder), *deep[:MOST_FOLDERS]]
 

@@ -38,8 +38,8 @@ class PolicyModule(AccumulatingModule):
 
     Args:
         policy: The multimodal LLM to train.
-        segmenter: Turns expressions into masks, for rewards, validation and prediction; null takes the embedded small
-            EVF-SAM2. It is frozen.
+        segmenter: Makes masks of expressions, or of boxes and points, for rewards, validation and prediction; null takes
+            the embedded small ones. It is frozen.
         reward: What a response is worth; null takes 0.5 correctness + 0.5 format.
         optimizer: Called with the trainable parameters.
         lr_scheduler: Called with the optimizer, stepped once an optimisation step; null keeps the rate constant.
@@ -88,7 +88,9 @@ class PolicyModule(AccumulatingModule):
 
     def setup(self, stage: str) -> None:
         segmenter: Any = self.segmenter if hasattr(self, "segmenter") else EVFSAM2
-        for task in getattr(self.trainer.datamodule, "known_tasks", ()):  # type: ignore[attr-defined]
+        trainer: Any = self.trainer
+        segments = stage != "fit" or MASKS in self.reward.needs or trainer.enable_validation
+        for task in getattr(trainer.datamodule, "known_tasks", ()) if segments else ():
             require_fit(segmenter, get_task(task).prompt_type, task)
         self.strategy.check(self.policy_config)
         self.strategy.before_setup(self, ("segmenter", "reward", "evaluation"))

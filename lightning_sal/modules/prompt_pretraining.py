@@ -1,4 +1,9 @@
-"""How the embedded segmenter by boxes and points is made: SAM2 of the embedded EVF-SAM2 learns its own prompts."""
+"""How the embedded segmenter by boxes and points is made: SAM2 on the image encoder of the embedded EVF-SAM2.
+
+Two things make it learn at this size. Attention between prompts and image begins as a match of their position codes, since
+random projections to six channels a head do not tell places apart. And an auxiliary loss asks the mask's token, and the image
+where prompts have marked it, which cells the object covers. Without them masks depend on no prompt after 400 steps.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +19,16 @@ from torch import Tensor, nn
 
 from lightning_sal.modules.segmenter_pretraining import dice
 from lightning_sal.samples import Batch, VisualPrompt
-from lightning_sal.segmenters.tiny import embedded_segmenter, tiny_sam2_prompt
-from lightning_sal.segmenters.weights import find_file, read_file
+from lightning_sal.segmenters.tiny import embedded_evf_sam2, tiny_sam2_prompt
 from lightning_sal.tiny.cells import scenes_of_group
 from lightning_sal.tiny.finding import box_of, point_of
 from lightning_sal.tiny.scenes import SIZE, Draw, SceneObject
 
+_CELLS = 7  # of a side of the grid that the decoder attends to
+_MASK_TOKEN = 2  # of what the decoder's transformer gives: behind those of the object's score and of IoU
+_SHARP = 2.0  # scale of the position codes that are matched
+_LOWEST = 4  # frequencies that are left out, since they hardly tell places apart
 _OFF = 6  # most pixels that a side of a box is off while training
-_CELLS = 7  # of a side of the decoder's coarse grid
-_MASK_TOKEN = 2  # of the single mask, behind those of the object's score and of the IoU
 _KINDS = ("box", "point", "both", "both")
 
 
@@ -31,8 +37,9 @@ def true_prompt(target: SceneObject) -> VisualPrompt:
     return VisualPrompt(box_of(target.mask), (point_of(target.mask),), (1,))
 
 
-def drawn_prompt(draw: Draw, target: SceneObject, kind: str) -> VisualPrompt:
+def drawn_prompt(draw: Draw, target: SceneObject) -> VisualPrompt:
     """A box whose sides are some pixels off, a point anywhere on the object, or both."""
+    kind = draw.choice(_KINDS)
     most = draw.between(0, _OFF)
     x0, y0, x1, y1 = (min(max(v + draw.between(-most, most), 0), SIZE - 1) for v in box_of(target.mask))
     ys, xs = np.nonzero(target.mask)
@@ -41,17 +48,38 @@ def drawn_prompt(draw: Draw, target: SceneObject, kind: str) -> VisualPrompt:
     return VisualPrompt(None if kind == "point" else (x0, y0, x1, y1), point, (1,) * len(point))
 
 
-class PromptPretraining(L.LightningModule):
-    """SAM2 at small sizes by boxes and points: BCE + dice on objects of scenes, from the embedded EVF-SAM2.
+def match_positions(sam: Any) -> None:
+    """Let the cross-attention of a mask decoder begin as a match of position codes: each head compares some frequencies."""
+    matrix = sam.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
+    frequencies = matrix.float().norm(dim=0).argsort().tolist()[_LOWEST:]
+    transformer = sam.sam_mask_decoder.transformer
+    layers = [transformer.final_attn_token_to_image]
+    for layer in transformer.layers:
+        layers += [layer.cross_attn_token_to_image, layer.cross_attn_image_to_token]
+    for attention in layers:
+        shape, heads = attention.q_proj.weight.shape, attention.num_heads
+        each = shape[0] // heads // 2  # a sine and a cosine of each frequency
+        weight = 0.02 * torch.randn(shape)
+        for head in range(heads):
+            for at, frequency in enumerate(frequencies[head::heads][:each]):
+                row = 2 * each * head + at
+                weight[row, frequency] += _SHARP
+                weight[row + each, matrix.shape[1] + frequency] += _SHARP
+        with torch.no_grad():
+            for projection in (attention.q_proj, attention.k_proj):
+                projection.weight.copy_(weight)
+                projection.bias.zero_()
 
-    The image encoder stays as it is; prompt encoder and mask decoder are trained. Auxiliary losses read the mask, coarsely,
-    from what the decoder's transformer makes of the pixels and of the mask's token: without, prompts tell it nothing for a
-    long time. Their heads are thrown away after. Validation reports the mean IoU of the
+
+class PromptPretraining(L.LightningModule):
+    """SAM2 at small sizes by boxes and points: BCE + dice on objects of scenes, and which cells each object covers.
+
+    The image encoder is that of the embedded EVF-SAM2 and stays as it is; prompt encoder and mask decoder are trained from
+    random weights. Validation reports the mean IoU of the
     objects by their box and point (`iou`), by their box alone, and by prompts as they are trained on (`iou_drawn`).
 
     Args:
         export: Folder that model.safetensors is written to, as fp16; it must not exist yet.
-        start: Folder of an earlier export to go on from; null starts from the embedded EVF-SAM2.
         objects: Objects an image, at most.
         train_encoder: Whether the image encoder is trained as well.
         optimizer: Called with the parameters.
@@ -61,7 +89,6 @@ class PromptPretraining(L.LightningModule):
     def __init__(
         self,
         export: Path,
-        start: Path | None = None,
         objects: int = 3,
         train_encoder: bool = False,
         optimizer: OptimizerCallable = torch.optim.AdamW,
@@ -70,7 +97,7 @@ class PromptPretraining(L.LightningModule):
         super().__init__()
         if export.exists():
             raise FileExistsError(f"{export} exists already: name another folder to write the segmenter to")
-        self.export, self.start, self.objects, self.train_encoder = export, start, objects, train_encoder
+        self.export, self.objects, self.train_encoder = export, objects, train_encoder
         self.make_optimizer, self.make_lr_scheduler = optimizer, lr_scheduler
         self.scores: dict[str, list[Tensor]] = {}
 
@@ -78,13 +105,15 @@ class PromptPretraining(L.LightningModule):
         if hasattr(self, "segmenter"):
             return
         self.segmenter = tiny_sam2_prompt()
-        first = read_file(find_file(self.start)) if self.start else embedded_segmenter().visual_model.state_dict()
-        self.segmenter.sam2.load_state_dict(first)
-        self.segmenter.sam2.image_encoder.requires_grad_(self.train_encoder)
-        decoder = self.segmenter.sam2.sam_mask_decoder
-        self.pixel_head = nn.Linear(decoder.transformer_dim, 1)
-        self.token_head = nn.Linear(decoder.transformer_dim, _CELLS**2)
-        decoder.transformer.register_forward_hook(self._keep_attended)
+        sam = self.segmenter.sam2
+        known = embedded_evf_sam2().visual_model.state_dict()
+        new = ("sam_mask_decoder.", "sam_prompt_encoder.")
+        sam.load_state_dict({name: value for name, value in known.items() if not name.startswith(new)}, strict=False)
+        match_positions(sam)
+        sam.image_encoder.requires_grad_(self.train_encoder)
+        width = sam.no_mem_embed.shape[-1]
+        self.token_head, self.cell_head = nn.Linear(width, _CELLS**2), nn.Linear(width, 1)
+        sam.sam_mask_decoder.transformer.register_forward_hook(self._keep)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
@@ -93,23 +122,26 @@ class PromptPretraining(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, prompts, masks = [], [], []
-        kind = _KINDS[batch_idx % len(_KINDS)]  # one a step, so that all prompts go through the decoder at once
         for group in batch.groups:
             draw = Draw(*(int(number) for number in group.key.split("-")[1:]), 3)
             for image, scene in zip(group.images, scenes_of_group(group)[0], strict=True):
                 targets = draw.shuffled(scene.objects)[: self.objects]
                 images.append(image)
-                prompts.append([drawn_prompt(draw, target, kind) for target in targets])
+                prompts.append([drawn_prompt(draw, target) for target in targets])
                 masks += [torch.from_numpy(target.mask) for target in targets]
+        self.kept: list[tuple[Tensor, Tensor]] = []
         logits = torch.cat(self.segmenter.mask_logits(images, prompts))
         target = torch.stack(masks).float()
         loss = F.binary_cross_entropy_with_logits(logits, target) + dice(logits, target)
-        tokens, pixels = self.attended
-        coverage = F.adaptive_avg_pool2d(target[:, None], _CELLS).flatten(1)
-        matched = F.binary_cross_entropy_with_logits(self.pixel_head(pixels)[..., 0], coverage)
-        located = F.binary_cross_entropy_with_logits(self.token_head(tokens[:, _MASK_TOKEN]), coverage)
-        self.log_dict({"train/mask": loss, "train/matched": matched, "train/located": located}, prog_bar=True)
-        return loss + 2 * matched + 2 * located
+        self.log("train/loss", loss, prog_bar=True)
+        asked = [prompt for of_image in prompts for prompt in of_image]
+        order = [n for part, _ in self.segmenter._alike(asked) for n in part]  # in which the decoder took them
+        covered = F.adaptive_avg_pool2d(target[:, None], _CELLS).flatten(1)[order]
+        tokens, cells = (torch.cat(parts) for parts in zip(*self.kept, strict=True))
+        located = F.binary_cross_entropy_with_logits(self.token_head(tokens[:, _MASK_TOKEN]), covered)
+        marked = F.binary_cross_entropy_with_logits(self.cell_head(cells)[..., 0], covered)
+        self.log_dict({"train/located": located, "train/marked": marked})
+        return loss + 2 * located + 2 * marked
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         for group in batch.groups:
@@ -119,7 +151,7 @@ class PromptPretraining(L.LightningModule):
                 asked = {
                     "iou": true,
                     "iou_box": [VisualPrompt(prompt.box) for prompt in true],
-                    "iou_drawn": [drawn_prompt(draw, o, "both") for o in scene.objects],
+                    "iou_drawn": [drawn_prompt(draw, o) for o in scene.objects],
                 }
                 masks = torch.from_numpy(np.stack([o.mask for o in scene.objects]))
                 for name, prompts in asked.items():
@@ -130,8 +162,9 @@ class PromptPretraining(L.LightningModule):
         self.log_dict({f"val/{name}": torch.cat(values).mean() for name, values in self.scores.items()}, prog_bar=True)
         self.scores = {}
 
-    def _keep_attended(self, module: nn.Module, arguments: Any, output: tuple[Tensor, Tensor]) -> None:
-        self.attended = output
+    def _keep(self, module: nn.Module, arguments: Any, output: tuple[Tensor, Tensor]) -> None:
+        if self.training:
+            self.kept.append(output)
 
     def on_fit_end(self) -> None:
         from safetensors.torch import save_file

@@ -15,7 +15,7 @@ from lightning_sal.modules.checkpoints import FineTuningModule
 from lightning_sal.objectives import mask_bce, mask_dice, pair_masks
 from lightning_sal.samples import Batch, ImageGroup
 from lightning_sal.segmenters.evf_sam2 import EVFSAM2
-from lightning_sal.segmenters.tiny import embedded_segmenter
+from lightning_sal.segmenters.tiny import embedded_evf_sam2
 from lightning_sal.tasks import get_task
 
 Part = Literal["mask_decoder", "beit3", "image_encoder"]
@@ -68,7 +68,7 @@ class SegmenterFineTuning(FineTuningModule):
         super().__init__(optimizer, lr_scheduler)
         if export is not None and export.exists():
             raise FileExistsError(f"{export} exists already: name another folder to write the segmenter to")
-        self.segmenter: EVFSAM2 = embedded_segmenter() if segmenter is None else segmenter
+        self.segmenter: EVFSAM2 = embedded_evf_sam2() if segmenter is None else segmenter
         self.dice_weight, self.export = dice_weight, export
         self.metrics: Any = torch.nn.ModuleDict({"s_measure": StructureMeasure(), "iou": MaskIoU()})
         self.trained_prefixes = tuple(prefix for part in train for prefix in _PREFIXES[part])

@@ -64,6 +64,10 @@ class RankedReward(Reward):
         queues = {name: RankQueue(capacity, zeros, 1, digits=digits) for name in ranked}
         self.queues = nn.ModuleDict(queues)
 
+    def queue(self, term: str) -> RankQueue:
+        """The past values of a ranked term, in one dimension."""
+        return self._queues[term]
+
     @property
     def names(self) -> tuple[str, ...]:
         return (*super().names, *map(_rank_of, self.queues))

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from lightning_sal.segmenters.by_prompt import SegmenterByPrompt
 from lightning_sal.segmenters.evf_sam2 import EVFSAM2
 from lightning_sal.segmenters.sam2_prompt import SAM2Prompt
 from lightning_sal.segmenters.weights import fill, find_file, read_file
@@ -16,7 +17,12 @@ _WIDTH = 96  # of SAM2's neck and decoder
 _PATCHES = 8  # of a side in BEiT-3
 
 
-def embedded_segmenter() -> EVFSAM2:
+def embedded_segmenter() -> SegmenterByPrompt:
+    """The small segmenters that the package carries: EVF-SAM2 for words, SAM2 for boxes and points."""
+    return SegmenterByPrompt(embedded_evf_sam2(), EmbeddedSAM2Prompt())
+
+
+def embedded_evf_sam2() -> EVFSAM2:
     """The small EVF-SAM2 that the package carries, in evaluation mode."""
     return EVFSAM2.from_pretrained(WEIGHTS / "segmenter")
 

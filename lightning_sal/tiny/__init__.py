@@ -1,1 +1,1 @@
-"""The embedded default: procedural scenes, a small Qwen2.5-VL and a small EVF-SAM2 with their weights."""
+"""The embedded default: procedural scenes, a small Qwen2.5-VL, EVF-SAM2 and SAM2 with their weights."""

@@ -6,7 +6,7 @@ import torch
 from lightning_sal.annotation.pictures import PictureCheck
 from lightning_sal.datasets.scenes import SceneGroups
 from lightning_sal.samples import ImageGroup
-from lightning_sal.segmenters.tiny import embedded_segmenter
+from lightning_sal.segmenters.tiny import embedded_evf_sam2
 
 
 class Halves:
@@ -56,7 +56,7 @@ def test_a_response_is_kept_where_its_masks_are_right(task, images, response, fa
 
 
 def test_a_real_segmenter_keeps_what_describes_a_scene_and_drops_what_does_not():
-    check = PictureCheck(embedded_segmenter(), 0.8)
+    check = PictureCheck(embedded_evf_sam2(), 0.8)
     scenes = [SceneGroups(0, {"sod": 1}, size=8)[i] for i in range(8)]
     right = sum(check.fault(scene, scene.response) is None for scene in scenes)
     others = [scenes[(i + 1) % 8].response for i in range(8)]

@@ -126,7 +126,9 @@ def read_refs(path):
 
 
 def read_sentences(path):
-    return [record.read().question for record in reasonseg_records(path.parent) if record.key.partition(".")[0] == "a"] and None
+    return [
+        record.read().question for record in reasonseg_records(path.parent) if record.key.partition(".")[0] == "a"
+    ] and None
 
 
 def read_folder(read):

@@ -7,6 +7,7 @@ import pytest
 
 from lightning_sal.commands.check_data import main as check_data
 from lightning_sal.commands.convert import main as convert
+from lightning_sal.datamodules import BenchmarksDataModule
 from lightning_sal.datasets import jsonl_records, task_records
 from lightning_sal.datasets.finding import find_samples
 from lightning_sal.tasks import get_task
@@ -74,6 +75,19 @@ def test_a_sample_a_sentence_by_split(save, tmp_path, name):
         task_records(PERCEPTION, tmp_path / "refcoco", "test")
     with pytest.raises(FileNotFoundError, match="testC: no such folder"):
         task_records(PERCEPTION, path.parent / "testC")
+
+
+def test_splits_are_benchmarks_by_name(save, tmp_path):
+    write(save, "refcoco/refs(unc).json", REFS)
+    names = {f"refcoco_{split}": "perception" for split in ("val", "testA", "testB")}
+    data = BenchmarksDataModule(names, root=str(tmp_path))
+    data.setup("test")
+    found = [(group.benchmark, group.question, group.key) for batch in data.test_dataloader() for group in batch]
+    assert found == [
+        ("refcoco_val", "it", "refcoco_val/4.1"),
+        ("refcoco_testA", "right square", "refcoco_testA/2.1"),
+        ("refcoco_testB", "square", "refcoco_testB/3.1"),
+    ]
 
 
 def test_several_objects_are_one_mask_and_none_is_a_mask_without_a_pixel(save, tmp_path, capsys):

@@ -86,7 +86,7 @@ class QueueOnDevice(L.Callback):
         self.seen = []
 
     def on_train_batch_end(self, trainer, pl_module, *_):
-        rows = pl_module.reward.queues["spread"].rows
+        rows = pl_module.reward.queue("spread").rows
         self.seen.append((len(rows), rows.dtype, rows.device))
 
 

@@ -45,12 +45,12 @@ def work(world_size, rank, folder):
 
         def kept(experience, observe=observe, found=found, module=module):
             observe(experience)
-            found.append({"terms": experience.rewards.terms, "queue": module.reward.queues["share"].rows})
+            found.append({"terms": experience.rewards.terms, "queue": module.reward.queue("share").rows})
 
         module._observe = kept
         run.fit(module, train_dataloaders=batches(world_size, rank))
         found.append(
-            {"queue": module.reward.queues["share"].rows, "logged": run.callback_metrics["train/reward/share_rank"]}
+            {"queue": module.reward.queue("share").rows, "logged": run.callback_metrics["train/reward/share_rank"]}
         )
         torch.save(found, folder / f"{name}-{world_size}-{rank}.pt")
 

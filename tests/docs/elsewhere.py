@@ -30,8 +30,20 @@ ELSEWHERE = [
     (r"(uv run )?lightning(-sal)? segment .*YxZhang/.*", "tests/commands/test_segment.py", "segment"),
     # Takes minutes: fewer scenes are explained there.
     (r"(uv run )?lightning(-sal)? explain --scenes 48 .*", "tests/commands/test_explain.py", "--scenes"),
+    # Needs a policy and data of real size: every config is parsed there, with the options that its head states.
+    (
+        r"(uv run )?lightning test --config conf/eval/reasonseg\.yaml .*",
+        "tests/evaluation/test_configs.py",
+        "reasonseg",
+    ),
     # Needs a judge behind an API, and a policy of real size: every config is parsed there.
-    (r"(uv run )?lightning fit --config conf/alignment/\w+\.yaml", "tests/test_packaging.py", "CONFIGS"),
+    (r"(uv run )?lightning fit --config conf/(alignment|dr_seg)/\w+\.yaml.*", "tests/test_packaging.py", "CONFIGS"),
+    # Needs SAM2 and a policy of real size, likewise.
+    (
+        r"(uv run )?lightning test --config conf/eval/(reasonseg|refcoco|grefcoco|coconut|coco_detection|counting)\.yaml.*",
+        "tests/test_packaging.py",
+        "CONFIGS",
+    ),
     (r"(uv run )?lightning export runs/alignment-.*", "tests/commands/test_export.py", "export"),
     # Another project's, which loads what is exported as transformers do.
     (r"python -m lmms_eval .*", "tests/commands/test_export.py", "from_pretrained"),

@@ -14,6 +14,7 @@ from pyarrow import parquet
 
 from lightning_sal.cli import main
 from lightning_sal.datasets.coco_results import instance
+from lightning_sal.evaluation.embeddings import EmbeddedResponses, text_hash, write_embeddings
 from lightning_sal.tasks import TASKS
 from lightning_sal.tiny.scenes import scene_group
 from lightning_sal.tiny.weights import WEIGHTS
@@ -44,8 +45,11 @@ def make_workspace(folder: Path) -> None:
     _write_questions(folder / "data")
     _write_coco(folder / "data")
     _write_counts(folder / "data")
+    _write_perception(folder / "data")
     for number, name in enumerate(("sft", "isr")):
         _write_responses(folder / "data", name, first=100 * (number + 1))
+    for number, name in enumerate(("raw", "ranked")):
+        _write_embeddings(folder / f"runs/{name}/version_0/embeddings", number)
     shutil.copytree(ROOT / "conf", folder / "conf")
     # As a user says it who has them; JSON is YAML.
     (folder / "conf/paths.yaml").write_text(json.dumps(PATHS))
@@ -138,6 +142,35 @@ def _write_counts(data: Path) -> None:
     parquet.write_table(pyarrow.Table.from_pylist(inside), data / "countbench.parquet")
 
 
+def _write_perception(data: Path) -> None:
+    """One scene in each form of perception data: VisionReasoner's, ReasonSeg, and references."""
+    group = scene_group(SEED, "sod", 0)
+    rows, columns = group.masks[0][0].any(1).nonzero().flatten(), group.masks[0][0].any(0).nonzero().flatten()
+    x0, y0, x1, y1 = int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
+    height, width = group.images[0].shape[:2]
+    ring = [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
+    for place in ("multi_object_7k_840/images", "ReasonSeg/val", "coco/train2014"):
+        _save(data / place / "a.jpg", group.images[0])
+    found = {"bbox_2d": [x0 * 840 / width, y0 * 840 / height, x1 * 840 / width, y1 * 840 / height]}
+    problem = {"id": "1", "problem": "the thing", "image": "a.jpg", "solution": json.dumps([found])}
+    (data / "multi_object_7k_840/train.json").write_text(json.dumps([problem]))
+    shapes = [{"label": "target", "points": ring}]
+    sentence = {"text": ["what stands out"], "is_sentence": True, "shapes": shapes}
+    (data / "ReasonSeg/val/a.json").write_text(json.dumps(sentence))
+    coco = {
+        "images": [{"id": 1, "file_name": "a.jpg", "height": height, "width": width}],
+        "annotations": [{"id": 7, "image_id": 1, "bbox": [x0, y0, x1 - x0, y1 - y0], "segmentation": [sum(ring, [])]}],
+    }
+    ref = {"ref_id": 1, "image_id": 1, "ann_id": 7, "split": "val", "sentences": [{"sent": "the thing"}]}
+    for name, refs in (
+        ("refcoco/refs(unc)", [ref]),
+        ("grefcoco/grefs(unc)", [ref | {"ann_id": [7], "no_target": False}]),
+    ):
+        (data / name).parent.mkdir()
+        (data / f"{name}.json").write_text(json.dumps(refs))
+        (data / name).with_name("instances.json").write_text(json.dumps(coco))
+
+
 def _write_responses(data: Path, name: str, first: int) -> None:
     lines = []
     words = (name for name, task in TASKS.items() if "masks" in task.needs and task.prompt_type is str)
@@ -153,6 +186,14 @@ def _write_responses(data: Path, name: str, first: int) -> None:
                     _save(data / files[-1], 255 * mask.byte())
             lines.append({"task": task, "images": images, "masks": files, "response": group.response})
     (data / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _write_embeddings(folder: Path, seed: int) -> None:
+    """Those of a step of a run, as `EmbeddingSpread` leaves them."""
+    folder.mkdir(parents=True)
+    embeddings = torch.randn(8, 16, generator=torch.Generator().manual_seed(seed))
+    words = ("sod",) * 8, tuple("abcdefgh"), tuple(map(text_hash, "abcdefgh"))
+    write_embeddings(folder / "embeddings-000000.npz", EmbeddedResponses(0, embeddings, torch.arange(8) / 8, *words))
 
 
 def _save(path: Path, pixels: torch.Tensor) -> None:

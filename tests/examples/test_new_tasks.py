@@ -17,7 +17,7 @@ from lightning_sal.inference.responses import Prediction
 from lightning_sal.pages.answer_folder import AnswerFolder
 from lightning_sal.samples import ImageGroup, VisualPrompt
 from lightning_sal.segmenters import SAM2Prompt
-from lightning_sal.tasks import VQA, load_task
+from lightning_sal.tasks import COUNTING, DETECTION, PERCEPTION, VQA, load_task
 from lightning_sal.tiny.scenes import scene_group
 
 FOLDER = Path(__file__).parents[2] / "examples"
@@ -127,15 +127,15 @@ def test_boxes_are_measured_against_those_of_the_sample_or_of_its_masks(annotate
 def test_an_answer_is_compared_with_the_reference():
     task = load("new_question.py")
     group = ImageGroup(
-        "a", "counting", (torch.zeros(2, 2, 3, dtype=torch.uint8),), question="How many?", reference="Two "
+        "a", "how_many", (torch.zeros(2, 2, 3, dtype=torch.uint8),), question="How many?", reference="Two "
     )
     said = [task.parse(f"<think></think><answer>{words}</answer>") for words in (" two", "2", "")]
     assert [task.agrees(answer, group) for answer in said] == [True, False, False]
     assert task.correctness([group] * 3, said, [None] * 3) == [1, 0, 0]
     assert [answer.format_reward for answer in said] == [1, 1, 0.5]
     assert task.messages(group)[0].text.startswith("How many?\nAnswer by a number alone.")
-    with pytest.raises(ValueError, match="a: counting needs reference and this sample has none"):
-        task.correctness([ImageGroup("a", "counting", group.images)], said[:1], [None])
+    with pytest.raises(ValueError, match="a: how_many needs reference and this sample has none"):
+        task.correctness([ImageGroup("a", "how_many", group.images)], said[:1], [None])
 
 
 # From a folder of their own
@@ -147,7 +147,7 @@ def scenes(project):
     for name in ("new_answer.py", "new_answer.yaml", "new_question.py", "new_question.yaml"):
         shutil.copy(FOLDER / name, project)
     (project / "data").mkdir()
-    lines = {"boxes": [], "counting": []}
+    lines = {"boxes": [], "how_many": []}
     for number in range(3):
         group = scene_group(7, "sis", number)
         Image.fromarray(group.images[0].numpy()).save(project / f"data/{number}.png")
@@ -156,7 +156,7 @@ def scenes(project):
             Image.fromarray(mask.numpy()).save(project / "data" / name)
         asked = {"question": "How many shapes stand out?", "reference": str(len(masks))}
         lines["boxes"].append({"task": "boxes", "images": [f"{number}.png"], "masks": masks})
-        lines["counting"].append({"task": "counting", "images": [f"{number}.png"], **asked})
+        lines["how_many"].append({"task": "how_many", "images": [f"{number}.png"], **asked})
     for name, of_task in lines.items():
         (project / f"data/{name}.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in of_task))
     for name in ("new_answer", "new_question"):  # the task's file lies beside its config here
@@ -198,30 +198,32 @@ def test_boxes_train_and_are_evaluated(lightning, scenes, capsys):
 
 def test_questions_train_and_are_evaluated(lightning, scenes, capsys):
     configs = ("conf/real/sod.yaml", "new_question.yaml")
-    assert main(["check-data", "data/counting.jsonl", "--task", "new_question.py:COUNTING"]) == 0
+    assert main(["check-data", "data/how_many.jsonl", "--task", "new_question.py:HOW_MANY"]) == 0
     logged = lightning("fit", *configs, options=["--trainer.callbacks", "[]"])
-    assert len(logged["train/counting/reward/mean"]) == len(logged["train/loss"]) == 2
+    assert len(logged["train/how_many/reward/mean"]) == len(logged["train/loss"]) == 2
 
-    test = ["--data.init_args.test", "{new_question.py:COUNTING: data/counting.jsonl}"]
-    logged = lightning("test", *configs, options=[*test, *results_of("counting")])
+    test = ["--data.init_args.test", "{new_question.py:HOW_MANY: data/how_many.jsonl}"]
+    logged = lightning("test", *configs, options=[*test, *results_of("how_many")])
     capsys.readouterr()
-    assert main(["table", "runs/counting"]) == 0
+    assert main(["table", "runs/how_many"]) == 0
     table = capsys.readouterr().out
-    assert columns(table) == ["counting accuracy"]
-    assert f"{logged['test/counting/accuracy'][0]:.3f}" in table
-    assert "How many" not in Path("runs/counting/counting.csv").read_text().splitlines()[0]
+    assert columns(table) == ["how_many accuracy"]
+    assert f"{logged['test/how_many/accuracy'][0]:.3f}" in table
+    assert "How many" not in Path("runs/how_many/how_many.csv").read_text().splitlines()[0]
 
-    assert main(["score", "--preds", "data", "--gt", "data", "--task", "new_question.py:COUNTING"]) == 1
-    assert "the task counting has no masks to score: use `lightning test`" in capsys.readouterr().err
+    assert main(["score", "--preds", "data", "--gt", "data", "--task", "new_question.py:HOW_MANY"]) == 1
+    assert "the task how_many has no masks to score: use `lightning test`" in capsys.readouterr().err
 
 
 def test_a_segmenter_that_takes_other_prompts_is_refused_at_the_start(lightning, scenes, capsys):
     test = ["--data.init_args.test", "{new_answer.py:BOXES: data/boxes.jsonl}"]
+    words = ["--model.segmenter", "lightning_sal.segmenters.tiny.embedded_evf_sam2"]
     with pytest.raises(AssertionError):
-        lightning("test", "conf/real/sod.yaml", "new_answer.yaml", options=[*test, "--model.segmenter", "null"])
+        lightning("test", "conf/real/sod.yaml", "new_answer.yaml", options=[*test, *words])
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lightning: error")]
     assert "the task boxes asks by VisualPrompt and the segmenter EVFSAM2 takes str: give one that fits" in line
-    assert main(["segment", "data/0.png", "--task", "new_answer.py:BOXES"]) == 1
+    words = ["--segmenter", "lightning_sal.segmenters.tiny:embedded_evf_sam2"]
+    assert main(["segment", "data/0.png", "--task", "new_answer.py:BOXES", *words]) == 1
     assert "the task boxes asks by VisualPrompt" in capsys.readouterr().err
 
 
@@ -250,11 +252,11 @@ def test_photographs_are_answered(scenes, capsys):
     assert [line["task"] for line in lines] == ["boxes"] * 2
     assert all("boxes_per_mille" in line and Path("runs/boxes", line["overlays"][0]).is_file() for line in lines)
 
-    asked = ["--task", "new_question.py:COUNTING", "--question", "How many?", "--out", "runs/counting"]
+    asked = ["--task", "new_question.py:HOW_MANY", "--question", "How many?", "--out", "runs/how_many"]
     assert main([*segment, *asked]) == 0
-    lines = [json.loads(line) for line in Path("runs/counting/predictions.jsonl").read_text().splitlines()]
-    assert [(line["task"], line["masks"], line["overlays"]) for line in lines] == [("counting", [[]], [])] * 2
-    assert "counting" in Path("runs/counting/index.html").read_text()
+    lines = [json.loads(line) for line in Path("runs/how_many/predictions.jsonl").read_text().splitlines()]
+    assert [(line["task"], line["masks"], line["overlays"]) for line in lines] == [("how_many", [[]], [])] * 2
+    assert "how_many" in Path("runs/how_many/index.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -282,17 +284,17 @@ def test_a_page_offers_the_tasks_that_its_segmenter_can_serve(tmp_path, monkeypa
     from lightning_sal.demo.visitors import Visitors
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    boxes, counting = load("new_answer.py"), load("new_question.py")
+    boxes, how_many = load("new_answer.py"), load("new_question.py")
 
     def offered(segmenter):
         page = build({"model": SimpleNamespace(segmenter=segmenter)}, Bounds(20, 12, 25, 8), Visitors())
         (radio,) = [block for block in page.blocks.values() if getattr(block, "label", None) == "Task"]
         return radio.choices, radio.info
 
-    own = [(task.title.capitalize(), task.name) for task in (VQA, boxes, counting)]
+    own = [(task.title.capitalize(), task.name) for task in (VQA, PERCEPTION, DETECTION, COUNTING, boxes, how_many)]
     choices, told = offered(SAM2Prompt(**SMALL_SAM2))
     assert choices == own
     assert told == "Each photograph is taken by itself."
     choices, told = offered(None)  # nothing is known of its prompts
-    assert [name for _, name in choices] == ["sod", "sis", "cosod", "vqa", "boxes", "counting"]
+    assert [name for _, name in choices] == ["sod", "sis", "cosod", *(name for _, name in own)]
     assert told.endswith("but for co-salient object detection: all of them as one group.")

@@ -37,7 +37,7 @@ def fit(module, folder, steps=1, checkpoint=None, batch_size=3, streams=("rl",),
 
 
 def queue(module, term="letters"):
-    return module.reward.queues[term].rows[:, 0].tolist()
+    return module.reward.queue(term).rows[:, 0].tolist()
 
 
 @pytest.mark.parametrize("algorithm", [CGPO, GRPO, DAPO])

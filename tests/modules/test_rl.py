@@ -7,11 +7,13 @@ import lightning as L
 import pytest
 import torch
 
+from lightning_sal.datamodules import ScenesDataModule
 from lightning_sal.modules import CGPO, CISPO, DAPO, GRPO, GSPO, RLOO, DrGRPO
 from lightning_sal.modules.accumulation import grouped_micro_batches
 from lightning_sal.objectives import cgpo_advantages, group_advantages, leave_one_out_advantages
 from lightning_sal.policy.config import LoRA, PolicyConfig
 from lightning_sal.rewards import Reward, RewardTerm, Scores
+from lightning_sal.segmenters import EVFSAM2
 from tests.modules.parts import (
     POLICY,
     StripeSegmenter,
@@ -278,7 +280,7 @@ def test_an_entropy_bonus_has_the_gradient_of_the_entropy_of_each_token(algorith
         total = total + entropy.sum() / (TOKENS if algorithm is DrGRPO else length) / len(lengths)
     total.backward()
     (without,), (found,) = plain.gradients, bonus.gradients
-    wanted = {name: -coef * p.grad for name, p in module.named_parameters() if name in bonus.start}
+    wanted = {name: p.grad.mul(-coef) for name, p in module.named_parameters() if name in bonus.start}
     close({name: found[name] - without[name] for name in wanted}, wanted, 1e-4)
 
 
@@ -340,6 +342,30 @@ def test_micro_batches_hold_every_response_once_and_never_too_many():
             assert sorted(rows) == list(range(3 * responses))
             assert all(len(part) <= (size or 24) and len(part) % len(which) == 0 for which, part in parts)
             assert all({row // responses for row in part} == set(which) for which, part in parts)
+
+
+class NamesBoxes(ScenesDataModule):
+    """Says that it has samples of a task that asks a segmenter by boxes."""
+
+    @property
+    def known_tasks(self):
+        return ["perception"]
+
+
+def test_a_segmenter_that_fits_is_asked_for_only_where_there_will_be_masks(tmp_path):
+    """The reward looks at texts alone: SAM2 is needed where there is validation, and not without."""
+    words = EVFSAM2.__new__(EVFSAM2)  # never asked
+    torch.nn.Module.__init__(words)
+    data = {"streams": ["rl"], "batch_size": 2, "steps_per_epoch": 1, "val_size": 1}
+    run = trainer(tmp_path, max_steps=1)
+    run.fit(made(CGPO, segmenter=words), datamodule=NamesBoxes(**data))
+    assert run.global_step == 1
+    for options in ({"limit_val_batches": 1}, {}):
+        reward = Reward([Letters()]) if options else Reward()
+        with pytest.raises(ValueError, match="perception asks by VisualPrompt and the segmenter EVFSAM2 takes str"):
+            trainer(tmp_path, max_steps=1, **options).fit(
+                made(CGPO, segmenter=words, reward=reward), datamodule=NamesBoxes(**data)
+            )
 
 
 @pytest.mark.parametrize(

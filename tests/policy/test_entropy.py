@@ -114,6 +114,7 @@ def test_the_gradient_is_that_of_autograd_through_all_logits_at_once(size):
     chosen = log_p.gather(2, tokens[..., None] - 2)[..., 0] * mask
     theirs = torch.autograd.grad((expected * 0.3 + chosen.sin()).sum(), (hidden, head))
     logp, entropy = log_probs_and_entropy(logits, hidden, tokens, mask, size, "gradient")
+    assert entropy is not None
     torch.testing.assert_close(logp, chosen)
     torch.testing.assert_close(entropy, expected)
     ours = torch.autograd.grad((entropy * 0.3 + logp.sin()).sum(), (hidden, head))

@@ -48,7 +48,7 @@ def test_steps_by_hand():
     assert second.terms["given_rank"].tolist() == pytest.approx([0.6, 0.8, 0.0, 1.0])
     assert second.total.tolist() == pytest.approx([0.6, 0.8, 0.0, 1.0])
     assert second.reasons["given_rank"][0] == "0.6 of 5 past values are at most 0.5"
-    assert reward.queues["given"].rows[:, 0].tolist() == [1.0, 0.5, 1.0, -3.0, 100.0]
+    assert reward.queue("given").rows[:, 0].tolist() == [1.0, 0.5, 1.0, -3.0, 100.0]
 
 
 def test_scoring_moves_nothing():
@@ -78,8 +78,8 @@ def test_an_unknown_value_is_neither_ranked_nor_remembered():
     reward = RankedReward([Given("first", 0), Given("second", 1)], capacity=8, zeros=1, digits=None)
     groups = [one, one, one, other]
     learn(reward, said("1 -", "2 -", "3 0.5", "4 0.5", groups=groups))
-    assert reward.queues["first"].rows[:, 0].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
-    assert reward.queues["second"].rows[:, 0].tolist() == [0.0, 0.5, 0.5]
+    assert reward.queue("first").rows[:, 0].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert reward.queue("second").rows[:, 0].tolist() == [0.0, 0.5, 0.5]
     batch = reward(said("1 0.1", "- 0.7", "3 -", "- -", groups=groups))
     assert batch.known["first_rank"].tolist() == batch.known["first"].tolist() == [True, False, True, False]
     ranks = {"first": [0.4, 0.6, 0.8], "second": [1 / 3, 1.0, 2 / 3]}
@@ -95,7 +95,7 @@ def test_a_term_that_remembers_does_so_beside_its_rank():
     text = say("sod", "half")
     learn(reward, respond([group("sod")] * 2, [text] * 2))
     assert reward.state_dict()["terms.remembering.total"] == 2 * len(text)
-    assert reward.queues["remembering"].rows[:, 0].tolist() == [0.0, 1.0, 1.0]
+    assert reward.queue("remembering").rows[:, 0].tolist() == [0.0, 1.0, 1.0]
 
 
 def test_a_term_without_bounds_may_stand_beside_a_confidence_once_it_is_ranked():
@@ -131,7 +131,7 @@ def test_what_cannot_rank_is_refused(options, line):
 
 
 def test_the_defaults_are_those_of_the_recipe():
-    queue = RankedReward().queues["correctness"]
+    queue = RankedReward().queue("correctness")
     assert (queue.capacity, len(queue), queue.digits) == (2048, 128, 1)
     assert not queue.rows.any()
 
@@ -174,7 +174,7 @@ def test_an_empty_step():
     reward = RankedReward(capacity=4, zeros=1)
     batch = learn(reward, [])
     assert batch.total.shape == (0,)
-    assert len(reward.queues["format"]) == 1
+    assert len(reward.queue("format")) == 1
 
 
 @pytest.mark.parametrize("convert", [nn.Module.half, nn.Module.bfloat16])
@@ -182,7 +182,7 @@ def test_the_queue_keeps_its_bits_in_half_precision(convert):
     reward = RankedReward([Given()], capacity=4, zeros=1)
     learn(reward, said("0.3333333333333333"))
     convert(reward)
-    assert reward.queues["given"].rows[:, 0].tolist() == [0.0, 0.3333333333333333]
+    assert reward.queue("given").rows[:, 0].tolist() == [0.0, 0.3333333333333333]
     assert reward(said("0.333333333333333", "0.3333333333333333")).total.tolist() == [0.5, 1.0]
 
 
@@ -191,4 +191,4 @@ def test_yaml():
         {"class_path": "lightning_sal.rewards.RankedReward", "init_args": {"capacity": 256, "digits": None}}
     )
     assert isinstance(reward, RankedReward)
-    assert reward.queues["format"].capacity == 256
+    assert reward.queue("format").capacity == 256

@@ -124,12 +124,12 @@ def test_the_scratch_policy_is_the_architecture_of_the_embedded_ones():
 
 def test_right_masks_beat_those_of_wrong_words():
     """The segmenter tells an object from a distractor that shares one of its words."""
-    from lightning_sal.segmenters.tiny import embedded_segmenter
+    from lightning_sal.segmenters.tiny import embedded_evf_sam2
     from lightning_sal.tiny.scenes import scenes_of
 
     scenes = [scenes_of(2_000_003, "sod", index)[0][0] for index in range(40)]
     images = [torch.from_numpy(scene.image) for scene in scenes]
-    masks = embedded_segmenter().segment(images, [[o.phrase for o in scene.objects] for scene in scenes])
+    masks = embedded_evf_sam2().segment(images, [[o.phrase for o in scene.objects] for scene in scenes])
     right, wrong = [], []
     for scene, found in zip(scenes, masks, strict=True):
         for row, mask in enumerate(found):
