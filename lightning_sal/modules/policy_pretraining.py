@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,7 +93,7 @@ class PolicyPretraining(SFT):
         responses = [""] * len(groups) if seeing else self.policy.annotated(groups)
         tokens, mask = self.policy.encode_responses(responses)
         states: list[Tensor] = []
-        with self.policy.backbone.before_last_norm(states.append):
+        with self._halfway(states):
             logp = self.policy.score(prompts, tokens, mask)
         supervised = -logp.sum() / mask.sum()
         if self.located:
@@ -105,6 +107,17 @@ class PolicyPretraining(SFT):
             return self.accumulate([auxiliary], 1)
         self.log("train/sft_loss", supervised, prog_bar=True)
         return self.accumulate([supervised + auxiliary], 1)
+
+    @contextmanager
+    def _halfway(self, states: list[Tensor]) -> Iterator[None]:
+        """Inside, `states` gets what reaches the last but one layer of language, from where answers can still read it."""
+        layer = self.policy.backbone.language_model.layers[-2]
+        keep = lambda _, arguments, named: states.append(arguments[0] if arguments else named["hidden_states"])  # noqa: E731
+        hook = layer.register_forward_pre_hook(keep, with_kwargs=True)
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def _question_ends(self, ids: Tensor) -> Tensor:
         """(P,) place of the last token of each question, which stands between the image and a line break."""

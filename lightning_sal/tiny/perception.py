@@ -1,4 +1,4 @@
-"""The small policy that answers in boxes and points: `tiny` with a tokenizer in which a number is one token."""
+"""The small policy that answers in boxes and points: `tiny-vqa` with a tokenizer in which a number is one token."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_sal.tasks.blocks import BLOCKS, tags_of
 from lightning_sal.tiny.finding import FINDING, find_group
 from lightning_sal.tiny.policy import ROLES, build_processor, build_tokenizer, learn_words, random_model, tokenizer_of
 from lightning_sal.tiny.scenes import COLOURS, SHAPES, SIZE
-from lightning_sal.tiny.weights import WEIGHTS
+from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 
 LOOK = "look"  # key of the sentence that asks for blocks of the tag {tag}
 INSTRUCTIONS = {
@@ -25,6 +25,7 @@ INSTRUCTIONS = {
     "detection without reasoning": "Answer.",
     "counting without reasoning": "Answer.",
 }
+_LAYERS = 5
 _TAGS = tags_of(*BLOCKS, LOOK)
 _PIECES = ('[{"bbox_2d": [', '], "point_2d": [', ']}, {"bbox_2d": [', "]}]", "[]", ", ")
 _NUMBERS = tuple(map(str, range(SIZE + 1)))
@@ -57,14 +58,15 @@ def build_number_tokenizer() -> Any:
 def perception_scratch() -> tuple[Any, Any, dict[str, str]]:
     """Model, processor and instructions of the small policy for boxes and points before any training of its own.
 
-    All weights are those of `tiny` but the rows of tokens that it lacks: a word starts as the mean of what `tiny` spells it
-    by, a number n as waves of n, so that near numbers are alike.
+    All weights are those of `tiny-vqa`, which looks for what a question names, but the rows of tokens that it lacks, and two
+    more layers of language, which begin by changing nothing. A word starts as the mean of what `tiny-vqa` spells it by, a
+    number n as waves of n, so that near numbers are alike.
     """
     from transformers import Qwen2_5_VLForConditionalGeneration
 
     tokenizer = build_number_tokenizer()
-    model = random_model(tokenizer)
-    start: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(WEIGHTS / "policy", dtype=torch.float32)
+    model = random_model(tokenizer, layers=_LAYERS)
+    start: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(EMBEDDED_POLICIES["tiny-vqa"], dtype=torch.float32)
     known = start.get_input_embeddings().weight.detach()
     rows = model.get_input_embeddings().weight.detach().clone()
     spelling = build_tokenizer()
@@ -79,7 +81,10 @@ def perception_scratch() -> tuple[Any, Any, dict[str, str]]:
     rows[numbers] = number_waves(len(_NUMBERS), rows.shape[1]) * known.std()
     state = start.state_dict()
     state |= {name: rows for name, value in state.items() if value.shape == known.shape}
-    model.load_state_dict(state)
+    for layer in model.model.language_model.layers[start.config.text_config.num_hidden_layers :]:
+        for last in (layer.self_attn.o_proj, layer.mlp.down_proj):
+            torch.nn.init.zeros_(last.weight)
+    model.load_state_dict(model.state_dict() | state)
     return model, build_processor(tokenizer), INSTRUCTIONS
 
 

@@ -119,8 +119,8 @@ def scratch_policy(seed: int = 0) -> tuple[Any, Any, dict[str, str]]:
     return random_model(processor.tokenizer, seed), processor, INSTRUCTIONS | QUESTION | BRIEF
 
 
-def random_model(tokenizer: Any, seed: int = 0) -> Any:
-    """The small Qwen2.5-VL for a tokenizer, with random weights, in evaluation mode."""
+def random_model(tokenizer: Any, seed: int = 0, layers: int = 3) -> Any:
+    """The small Qwen2.5-VL for a tokenizer, with so many layers of language and random weights, in evaluation mode."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in _VISION}
@@ -130,7 +130,7 @@ def random_model(tokenizer: Any, seed: int = 0) -> Any:
             vocab_size=len(tokenizer),
             hidden_size=width,
             intermediate_size=384,
-            num_hidden_layers=3,
+            num_hidden_layers=layers,
             num_attention_heads=heads,
             num_key_value_heads=2,
             max_position_embeddings=2048,
