@@ -52,7 +52,7 @@ class ShardedPolicy(Policy):
                 fully_shard(block, mesh=mesh, ignored_params=whole)
         # What is left (embeddings, output layer, norms) is gathered around whole methods, in which it is called freely.
         fully_shard(self, mesh=mesh, ignored_params=whole, reshard_after_forward=True)
-        for method in ("encode", "score", "sample", "attribute"):
+        for method in ("encode", "score", "score_tokens", "sample", "attribute"):
             register_fsdp_forward_method(self, method)
 
     @torch.no_grad()
