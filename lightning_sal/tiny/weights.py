@@ -9,5 +9,5 @@ EMBEDDED_POLICIES = {
     "tiny": WEIGHTS / "policy",
     "tiny-early": WEIGHTS / "policy_early",
     "tiny-vqa": WEIGHTS / "policy_vqa",
-    # "tiny-perception": WEIGHTS / "policy_perception",
+    "tiny-perception": WEIGHTS / "policy_perception",
 }
