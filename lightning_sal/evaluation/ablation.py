@@ -95,14 +95,15 @@ def read_arm(folders: Sequence[Path]) -> Arm:
 def rows(arms: Mapping[str, Arm]) -> tuple[list[str], list[list[str]]]:
     """Heads and rows of the table; the first arm is what the others are compared with.
 
-    Values are means over seeds with their standard error. A difference, of exact answers or of the term of the reward to
-    its left, is paired over the held-out samples, each averaged over seeds first, and left out where an arm has other
-    samples than the first.
+    Values are means over seeds with their standard error. A difference, of what is to its left, is paired over the held-out
+    samples, each averaged over seeds first, and left out where an arm has other samples than the first.
     """
     everything = [sample for arm in arms.values() for run in arm.samples for sample in run]
     tasks = tasks_of(everything)
-    heads = ["arm", "exact %", "difference", *(f"{task} exact %" for task in tasks)]
-    heads += [*(f"{task} {heading_of(everything, task)}" for task in tasks), "reward"]
+    exact = [task for task in tasks if any(s.exact is not None for s in everything if s.task == task)]
+    heads = ["arm", *(["exact %", "difference"] if exact else []), *(f"{task} exact %" for task in exact)]
+    heads += [head for task in tasks for head in (f"{task} {heading_of(everything, task)}", "difference")]
+    heads += ["reward"]
     terms = [term for term in dict.fromkeys(t for s in everything for t in s.terms) if term != Correctness.name]
     heads += [head for term in terms for head in (term, "difference")]
     heads += ["s an RL step", "s an SFT step", "peak GB", "responses a prompt", "minutes"]
@@ -111,9 +112,13 @@ def rows(arms: Mapping[str, Arm]) -> tuple[list[str], list[list[str]]]:
     for name, arm in arms.items():
         means = [summary(samples) for samples in arm.samples]
         by_task = [{task: [s for s in run if s.task == task] for task in tasks} for run in arm.samples]
-        cells = [name, _mean([100 * m["exact"] for m in means], 1), _difference(arm, first)]
-        cells += [_mean([100 * m[f"exact/{t}"] for m in means if f"exact/{t}" in m], 1) for t in tasks]
-        cells += [_mean([fmean(s.correctness for s in run[t]) for run in by_task if run[t]], 3) for t in tasks]
+        cells = [name]
+        if exact:
+            cells += [_mean([100 * m["exact"] for m in means if "exact" in m], 1), _difference(arm, first, _exact)]
+        cells += [_mean([100 * m[f"exact/{t}"] for m in means if f"exact/{t}" in m], 1) for t in exact]
+        for task in tasks:
+            cells += [_mean([fmean(s.correctness for s in run[task]) for run in by_task if run[task]], 3)]
+            cells += [_difference(arm, first, lambda s, task=task: s.correctness if s.task == task else None, 3)]
         cells += [_mean([m["reward"] for m in means], 3)]
         for term in terms:
             cells += [_mean([m[f"reward/{term}"] for m in means if f"reward/{term}" in m], 3)]
@@ -173,12 +178,12 @@ def _mean(values: Sequence[float], digits: int) -> str:
     return f"{fmean(values):.{digits}f}{error}"
 
 
-def _difference(
-    arm: Arm,
-    first: Arm,
-    of: Callable[[Sample], float | None] = lambda sample: 100 * float(sample.exact),
-    digits: int = 1,
-) -> str:
+def _exact(sample: Sample) -> float | None:
+    """100 for an answer that is exactly the annotated one, 0 for another."""
+    return None if sample.exact is None else 100 * float(sample.exact)
+
+
+def _difference(arm: Arm, first: Arm, of: Callable[[Sample], float | None], digits: int = 1) -> str:
     """Mean difference to the first arm, paired over the held-out samples, each averaged over seeds first, and its error."""
     keys = [[sample.key for sample in run] for run in (*arm.samples, *first.samples)]
     if arm is first or any(each != keys[0] for each in keys):

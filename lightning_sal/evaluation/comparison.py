@@ -22,7 +22,7 @@ from lightning_sal.tasks.measures import primary
 
 NUMBER = (int, float)
 KINDS: dict[str, Any] = {
-    "key": str, "task": str, "exact": bool, "correctness": NUMBER, "reward": NUMBER, "confidence": NUMBER, "measure": str,
+    "key": str, "task": str, "exact": (bool, type(None)), "correctness": NUMBER, "reward": NUMBER, "confidence": NUMBER, "measure": str,
     "terms": dict,
 }  # fmt: skip
 
@@ -34,7 +34,7 @@ class Sample:
     Args:
         key: Key of the image group.
         task: Name of its task.
-        exact: Whether its answer is exactly the annotated one.
+        exact: Whether its answer is exactly the annotated one; None where the sample or the task has no such answer.
         correctness: The primary measure of its task, in [0, 1].
         reward: Its reward.
         confidence: Mean probability of its tokens, in [0, 1].
@@ -44,7 +44,7 @@ class Sample:
 
     key: str
     task: str
-    exact: bool
+    exact: bool | None
     correctness: float
     reward: float
     confidence: float
@@ -66,7 +66,7 @@ def evaluate(module: Any, batches: Iterable[Batch]) -> tuple[list[Sample], list[
                 Sample(
                     response.group.key,
                     task.name,
-                    bool(task.agrees(response.answer, response.group)),
+                    task.agrees(response.answer, response.group),
                     value.item(),
                     reward.item(),
                     prediction.confidence,
@@ -150,14 +150,15 @@ def heading_of(samples: Iterable[Sample], task: str) -> str:
 
 
 def summary(samples: Sequence[Sample]) -> dict[str, float]:
-    """Means over all samples (`exact`, `correctness`, `reward`, `confidence`), `exact/<task>` and `reward/<term>`."""
+    """Means over all samples (`correctness`, `reward`, `confidence`), over those that have them `exact`, `exact/<task>` and
+    `reward/<term>`."""
     means = {
         name: sum(float(getattr(s, name)) for s in samples) / len(samples)
-        for name in ("exact", "correctness", "reward", "confidence")
+        for name in ("correctness", "reward", "confidence")
     }
-    for task in tasks_of(samples):
-        own = [s.exact for s in samples if s.task == task]
-        means[f"exact/{task}"] = sum(own) / len(own)
+    for name, tasks in {"exact": tasks_of(samples), **{f"exact/{task}": [task] for task in tasks_of(samples)}}.items():
+        if own := [s.exact for s in samples if s.task in tasks and s.exact is not None]:
+            means[name] = sum(own) / len(own)
     for term in dict.fromkeys(term for s in samples for term in s.terms):
         known = [s.terms[term] for s in samples if term in s.terms]
         means[f"reward/{term}"] = sum(known) / len(known)
@@ -200,17 +201,18 @@ def table(arms: Mapping[str, Sequence[Sample]], title: str) -> Any:
 
     summaries = {name: summary(samples) for name, samples in arms.items()}
     everything = [sample for samples in arms.values() for sample in samples]
-    tasks = [task for task in tasks_of(everything) if all(f"exact/{task}" in s for s in summaries.values())]
+    tasks = tasks_of(everything)
     correctness = " / ".join(dict.fromkeys(heading_of(everything, task) for task in tasks)) or "correctness"
     grid = Table(title=title)
     grid.add_column("", no_wrap=True)
-    tasks = tasks if len(tasks) > 1 else []  # one alone is all samples
+    shared = ["exact", *(f"exact/{task}" for task in tasks if len(tasks) > 1)]  # one task alone is all samples
+    shared = [name for name in shared if all(name in s for s in summaries.values())]
     terms = [term for term in next(iter(arms.values()))[0].terms if term != Correctness.name]  # which has a column
-    for head in ("exact", *(f"{task} exact" for task in tasks), correctness, "reward", *terms, "confidence"):
+    heads = [" ".join(reversed(name.split("/"))) for name in shared]
+    for head in (*heads, correctness, "reward", *terms, "confidence"):
         grid.add_column(head, justify="right", no_wrap=True)
     for name, s in summaries.items():
-        shares = [s["exact"], *(s[f"exact/{task}"] for task in tasks)]
-        cells = [f"{100 * share:.1f} %" for share in shares]
+        cells = [f"{100 * s[name]:.1f} %" for name in shared]
         columns = ("correctness", "reward", *(f"reward/{term}" for term in terms), "confidence")
         cells += [f"{s[key]:.3f}" if key in s else "" for key in columns]
         grid.add_row(name, *cells)

@@ -80,7 +80,7 @@ def test_memory_is_of_the_longest_prompts_that_are_not_refused(plan):
     shown, rows = plan("--model.init_args.policy.max_prompt_tokens", "1500", "--image-size", "280x280")
     assert "4 cosod prompts" in shown
     shown, rows = plan("--model.init_args.policy.max_prompt_tokens", "800", "--image-size", "280x280")
-    assert "4 sod prompts" in shown
+    assert "4 perception prompts" in shown
     assert rows["cosod"][2].endswith("refused")
     assert rows["AdamW states"] == [f"{2 * 4 * LAYERS * ADAPTERS / 1e6:.2f}"] * 6
     peaks = [float(cell) for cell in rows["peak"]]

@@ -63,7 +63,9 @@ def test_the_table_has_means_errors_and_paired_differences(tmp_path):
     heads, table = rows({"first": first, "second": second, "other": other})
     cells = [dict(zip(heads, line, strict=True)) for line in table]
     assert [line["exact %"] for line in cells] == ["75.0 ± 25.0", "0.0 ± 0.0", "50.0"]
-    assert [line["difference"] for line in cells] == ["", "-75.0 ± 25.0", ""]
+    behind = [line[heads.index("exact %") + 1] for line in table]
+    assert heads[heads.index("exact %") + 1] == "difference"
+    assert behind == ["", "-75.0 ± 25.0", ""]
     assert cells[0]["sod S"] == "0.500 ± 0.000"
     assert cells[0]["s an SFT step"] == ""
     assert "sis IASM" not in heads  # no arm has samples of it
@@ -73,6 +75,20 @@ def test_the_table_has_means_errors_and_paired_differences(tmp_path):
     lines = markdown(heads, table).splitlines()
     assert lines[2].startswith("| first | 75.0 ± 25.0 |")
     assert all(line.count("|") == len(heads) + 1 for line in lines)
+
+
+def test_what_no_answer_can_be_is_no_column(tmp_path):
+    """A task without an exactly right answer: nothing stands for 0, and correctness has its own difference."""
+    arms = {name: read_arm([run_folder(tmp_path / name, set(), 1.0)]) for name in ("one", "two")}
+    arms = {
+        name: replace(
+            arm, samples=[[replace(sample, exact=None, correctness=value) for sample in run] for run in arm.samples]
+        )
+        for (name, arm), value in zip(arms.items(), (0.25, 0.75), strict=True)
+    }
+    heads, table = rows(arms)
+    assert "exact %" not in heads
+    assert [line[heads.index("sod S") + 1] for line in table] == ["", "+0.500 ± 0.000"]
 
 
 def test_whole_runs_are_not_run_again_and_a_failed_one_is_named(file, tmp_path, capsys, monkeypatch):
