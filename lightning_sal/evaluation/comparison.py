@@ -22,8 +22,8 @@ from lightning_sal.tasks.measures import primary
 
 NUMBER = (int, float)
 KINDS: dict[str, Any] = {
-    "key": str, "task": str, "exact": (bool, type(None)), "correctness": NUMBER, "reward": NUMBER, "confidence": NUMBER, "measure": str,
-    "terms": dict,
+    "key": str, "task": str, "exact": (bool, type(None)), "correctness": NUMBER, "reward": NUMBER, "confidence": NUMBER,
+    "measure": str, "terms": dict,
 }  # fmt: skip
 
 
