@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lightning_sal.datasets import Photograph, Record, task_records
-from lightning_sal.datasets.boxes import Boxes
+from lightning_sal.datasets.boxes import Boxes, Points
 from lightning_sal.datasets.cosod import chunks
 from lightning_sal.datasets.images import UnreadableSample, displayed_size, read_orientation, read_size
 from lightning_sal.datasets.jsonl import MaskFiles
@@ -101,14 +101,14 @@ def fields_of(record: Record, folder: Path) -> dict[str, Any]:
     if record.boxes is not None:
         fields["boxes"] = list(map(_in_pixels, record.photographs, record.boxes))
     if record.points is not None:
-        fields["points"] = [points.tolist() for points in record.points]
+        fields["points"] = list(map(_in_pixels, record.photographs, record.points))
     return fields
 
 
-def _in_pixels(photograph: Photograph, boxes: Boxes) -> list[Any]:
-    """Boxes in pixels of the photograph as it is displayed, as a JSONL has them."""
+def _in_pixels(photograph: Photograph, listed: Boxes | Points) -> list[Any]:
+    """Boxes or points in pixels of the photograph as it is displayed, as a JSONL has them."""
     try:
-        return boxes.read(displayed_size(photograph.path)).tolist()
+        return listed.read(displayed_size(photograph.path)).tolist()
     except UnreadableSample:  # the sample is refused where it is read, which says why
         return list(boxes.rows)
 

@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
     name = arguments.name or arguments.preds.resolve().stem
     benchmark = arguments.benchmark or arguments.gt.resolve().stem
     folder = arguments.out or Path("runs/score") / name / benchmark
-    way = object_scoring if of_objects else scoring
+    way: Any = object_scoring if of_objects else scoring
     pairs = way.pair_up(arguments.preds, arguments.gt, task, benchmark)
     ResultsWriter.prepare(folder)
     tasks = {benchmark: task.name}

@@ -154,7 +154,7 @@ def compared(
         overlap = both / (area[:, None] + true_area - both)
         corners = np.abs(boxes[:, None] - true_boxes).mean(-1)
         distance = np.sqrt(((points[:, None] - true_points) ** 2).sum(-1))
-        within = ((boxes[:, :2] <= points) & (points <= boxes[:, 2:])).all(-1)[:, None]
+        within = np.all((boxes[:, :2] <= points) & (points <= boxes[:, 2:]), axis=-1, keepdims=True)
     return overlap, corners, distance, within
 
 

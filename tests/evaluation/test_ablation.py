@@ -1,6 +1,7 @@
 """The ablation: its file, its runs and its table."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest

@@ -24,7 +24,8 @@ def pedestrians(file: Path) -> Path:
     lines = []
     for record in task_records(SIS, REAL / "PennFudan-coloured"):
         group = record.read()
-        (masks,), (image,) = group.masks or (), group.paths
+        assert group.masks is not None
+        (masks,), (image,) = group.masks, group.paths
         found = {"boxes": [list(map(box_of, masks))], "points": [list(map(inner_point, masks))]}
         colours = REAL / f"PennFudan-coloured/gt/{Path(image).stem}.png"
         for task in TASKS:

@@ -82,6 +82,7 @@ def test_sides_of_a_box_in_the_wrong_order_are_put_right_for_the_segmenter():
 def test_reasoning_must_hold_a_look_with_something_in_it():
     for reasoning in ("nothing", "<look></look>", "<look> </look> and <look>\n</look>", "a cup</look>", "<look>a cup"):
         answer = PERCEPTION.parse(said("[]", reasoning))
+        assert answer.reason is not None
         assert "no <look>...</look>" in answer.reason
         assert answer.format_reward == 0.5
     assert PERCEPTION.parse(said("[]", "<look></look> then <look>a cup</look>")).reason is None

@@ -39,6 +39,8 @@ def test_what_is_asked_for_is_what_the_words_name(task):
 def test_boxes_points_masks_and_numbers_agree(task):
     for index in INDICES:
         group, find = find_group(3, task, index), find_of(3, task, index)
+        assert group.boxes is not None
+        assert group.points is not None
         (boxes,), (points,) = group.boxes, group.points
         assert boxes.shape == (len(find.targets), 4)
         assert points.shape == (len(find.targets), 2)
@@ -53,6 +55,7 @@ def test_boxes_points_masks_and_numbers_agree(task):
             assert target.mask[y, x]
         assert group.reference == (str(len(boxes)) if task == "counting" else None)
         if task == "perception":
+            assert group.masks is not None
             (mask,) = group.masks
             union = np.logical_or.reduce([o.mask for o in find.targets], axis=0) if find.targets else np.zeros((1, 1))
             assert mask.shape == (1, SIZE, SIZE)
