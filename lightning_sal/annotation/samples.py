@@ -110,7 +110,7 @@ def _in_pixels(photograph: Photograph, listed: Boxes | Points) -> list[Any]:
     try:
         return listed.read(displayed_size(photograph.path)).tolist()
     except UnreadableSample:  # the sample is refused where it is read, which says why
-        return list(boxes.rows)
+        return list(listed.rows)
 
 
 def _segmentations(photograph: Photograph, drawn: Segmentations) -> list[Any]:
