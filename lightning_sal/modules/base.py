@@ -26,7 +26,7 @@ from lightning_sal.rewards.total import ROUNDING
 from lightning_sal.samplers import PolicySampler, Sampler
 from lightning_sal.samples import Batch, ImageGroup
 from lightning_sal.segmenters.base import Segmenter, require_fit
-from lightning_sal.segmenters.evf_sam2 import EVFSAM2
+from lightning_sal.segmenters.by_prompt import SegmenterByPrompt
 from lightning_sal.segmenters.tiny import embedded_segmenter
 from lightning_sal.tasks import get_task
 
@@ -87,7 +87,7 @@ class PolicyModule(AccumulatingModule):
             )
 
     def setup(self, stage: str) -> None:
-        segmenter: Any = self.segmenter if hasattr(self, "segmenter") else EVFSAM2
+        segmenter: Any = getattr(self, "segmenter", SegmenterByPrompt)  # the embedded ones
         trainer: Any = self.trainer
         segments = stage != "fit" or MASKS in self.reward.needs or trainer.enable_validation
         for task in getattr(trainer.datamodule, "known_tasks", ()) if segments else ():

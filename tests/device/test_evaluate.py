@@ -81,7 +81,7 @@ def test_the_segmenter_takes_images_of_the_device(policy):
     """The bytes of an image are resized as on the CPU, which alone has a kernel for bilinear on bytes."""
     image = scene_group(0, "sod", 0).images[0]
     policy.configure_model()
-    segmenter = policy.segmenter
+    segmenter = policy.segmenter.words
     for expected, found in zip(
         segmenter.preprocess(image), segmenter.preprocess(image.to(pretend.device())), strict=True
     ):
