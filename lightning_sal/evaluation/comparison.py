@@ -21,6 +21,7 @@ from lightning_sal.tasks import TASKS, get_task
 from lightning_sal.tasks.measures import primary
 
 NUMBER = (int, float)
+_MOST_COLUMNS = 11  # that a terminal of 120 characters has room for
 KINDS: dict[str, Any] = {
     "key": str, "task": str, "exact": (bool, type(None)), "correctness": NUMBER, "reward": NUMBER, "confidence": NUMBER,
     "measure": str, "terms": dict,
@@ -196,24 +197,30 @@ def read_arms(path: Path) -> dict[str, list[Sample]]:
 
 
 def table(arms: Mapping[str, Sequence[Sample]], title: str) -> Any:
-    """A Rich table, one row an arm; every arm has the same samples in the same order."""
+    """A Rich table, one row an arm, or one column where a line has no room for all that is measured.
+
+    Every arm has the same samples in the same order.
+    """
     from rich.table import Table
 
     summaries = {name: summary(samples) for name, samples in arms.items()}
     everything = [sample for samples in arms.values() for sample in samples]
     tasks = tasks_of(everything)
     correctness = " / ".join(dict.fromkeys(heading_of(everything, task) for task in tasks)) or "correctness"
-    grid = Table(title=title)
-    grid.add_column("", no_wrap=True)
     shared = ["exact", *(f"exact/{task}" for task in tasks if len(tasks) > 1)]  # one task alone is all samples
     shared = [name for name in shared if all(name in s for s in summaries.values())]
     terms = [term for term in next(iter(arms.values()))[0].terms if term != Correctness.name]  # which has a column
-    heads = [" ".join(reversed(name.split("/"))) for name in shared]
-    for head in (*heads, correctness, "reward", *terms, "confidence"):
-        grid.add_column(head, justify="right", no_wrap=True)
+    heads = ["", *(" ".join(reversed(name.split("/"))) for name in shared), correctness, "reward", *terms, "confidence"]
+    lines = [heads]
     for name, s in summaries.items():
-        cells = [f"{100 * s[name]:.1f} %" for name in shared]
         columns = ("correctness", "reward", *(f"reward/{term}" for term in terms), "confidence")
-        cells += [f"{s[key]:.3f}" if key in s else "" for key in columns]
-        grid.add_row(name, *cells)
+        cells = [f"{100 * s[key]:.1f} %" for key in shared]
+        lines.append([name, *cells, *(f"{s[key]:.3f}" if key in s else "" for key in columns)])
+    if len(heads) > _MOST_COLUMNS:
+        lines = [list(column) for column in zip(*lines, strict=True)]
+    grid = Table(title=title)
+    for at, head in enumerate(lines[0]):
+        grid.add_column(head, justify="right" if at else "left", no_wrap=True)
+    for line in lines[1:]:
+        grid.add_row(*line)
     return grid
