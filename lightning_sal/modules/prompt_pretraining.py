@@ -75,13 +75,12 @@ class PromptPretraining(L.LightningModule):
     """SAM2 at small sizes by boxes and points: BCE + dice on objects of scenes, and which cells each object covers.
 
     The image encoder is that of the embedded EVF-SAM2 and stays as it is; prompt encoder and mask decoder are trained from
-    random weights. Validation reports the mean IoU of the
-    objects by their box and point (`iou`), by their box alone, and by prompts as they are trained on (`iou_drawn`).
+    random weights. Validation reports the mean IoU of the objects by their box and point (`iou`), by their box alone
+    (`iou_box`), and by prompts as they are trained on (`iou_drawn`).
 
     Args:
         export: Folder that model.safetensors is written to, as fp16; it must not exist yet.
         objects: Objects an image, at most.
-        train_encoder: Whether the image encoder is trained as well.
         optimizer: Called with the parameters.
         lr_scheduler: Called with the optimizer, stepped once an optimisation step.
     """
@@ -90,14 +89,13 @@ class PromptPretraining(L.LightningModule):
         self,
         export: Path,
         objects: int = 3,
-        train_encoder: bool = False,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable = torch.optim.lr_scheduler.ConstantLR,
     ) -> None:
         super().__init__()
         if export.exists():
             raise FileExistsError(f"{export} exists already: name another folder to write the segmenter to")
-        self.export, self.objects, self.train_encoder = export, objects, train_encoder
+        self.export, self.objects = export, objects
         self.make_optimizer, self.make_lr_scheduler = optimizer, lr_scheduler
         self.scores: dict[str, list[Tensor]] = {}
 
@@ -108,9 +106,10 @@ class PromptPretraining(L.LightningModule):
         sam = self.segmenter.sam2
         known = embedded_evf_sam2().visual_model.state_dict()
         new = ("sam_mask_decoder.", "sam_prompt_encoder.")
-        sam.load_state_dict({name: value for name, value in known.items() if not name.startswith(new)}, strict=False)
+        fresh = {name: value for name, value in sam.state_dict().items() if name.startswith(new)}
+        sam.load_state_dict({name: value for name, value in known.items() if not name.startswith(new)} | fresh)
         match_positions(sam)
-        sam.image_encoder.requires_grad_(self.train_encoder)
+        sam.image_encoder.requires_grad_(False)
         width = sam.no_mem_embed.shape[-1]
         self.token_head, self.cell_head = nn.Linear(width, _CELLS**2), nn.Linear(width, 1)
         sam.sam_mask_decoder.transformer.register_forward_hook(self._keep)

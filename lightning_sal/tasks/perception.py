@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from lightning_sal.tasks.boxes import BoxTask
 from lightning_sal.tasks.objects import ObjectBoxTask, ObjectCountTask, ObjectMaskTask
@@ -41,13 +42,13 @@ upper, right and lower edge, as "point_2d" a point within it. Where nothing in t
 nothing before or after. The form is:
 <answer>[{"bbox_2d": [10, 100, 200, 210], "point_2d": [30, 110]}]</answer>"""
 
+_ASKED: dict[str, Any] = {"instruction": _FIND, "brief": _FIND_BRIEF, "look": "look"}  # the same of all three
+
 PERCEPTION = register(
     Finding(
         name="perception",
         title="perception: what is found by words",
-        instruction=_FIND,
-        brief=_FIND_BRIEF,
-        look="look",
+        **_ASKED,
         layout="lightning_sal.datasets.perception.LAYOUT",
     )
 )
@@ -55,9 +56,7 @@ DETECTION = register(
     Detection(
         name="detection",
         title="detection of all objects of a kind",
-        instruction=_FIND,
-        brief=_FIND_BRIEF,
-        look="look",
+        **_ASKED,
         layout="lightning_sal.datasets.detection.LAYOUT",
     )
 )
@@ -65,9 +64,7 @@ COUNTING = register(
     Counting(
         name="counting",
         title="counting",
-        instruction=_FIND,
-        brief=_FIND_BRIEF,
-        look="look",
+        **_ASKED,
         layout="lightning_sal.datasets.counting.LAYOUT",
     )
 )
