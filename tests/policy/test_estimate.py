@@ -1,5 +1,6 @@
 """Estimated against allocated bytes: steps of a Qwen2.5-VL of 26 million parameters, every allocation counted."""
 
+import gc
 from copy import deepcopy
 from dataclasses import replace
 from itertools import accumulate
@@ -76,6 +77,9 @@ class Recorder(L.Callback):
 
     def on_train_start(self, trainer, module):
         module.policy.suppressed[list(module.policy.eos_ids)] = True  # so that every response is as long as it may be
+        # What earlier runs left in cycles, freed in these steps, would be taken off at sizes that the profiler remembers
+        # of other blocks at the same addresses.
+        gc.collect()
         self.record = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
         self.record.start()
 
