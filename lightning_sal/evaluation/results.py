@@ -14,6 +14,7 @@ import html
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ class Results:
         tasks: Name of a benchmark -> its task.
         metrics: Name of a benchmark -> metric -> value.
         measures: Metric -> its heading, direction, and what else a table must know of it.
-        settings: Name of a benchmark -> how its responses came about, such as temperature and seed.
+        settings: Name of a benchmark -> how its responses came about, such as temperature and seed, and how they were
+            measured, such as the convention.
     """
 
     name: str
@@ -150,7 +152,7 @@ class ResultsWriter:
 
     def __init__(self, folder: Path, tasks: Mapping[str, str], part: int = 0, parts: int = 1) -> None:
         self.folder, self.tasks, self.part, self.parts = folder, tasks, part, parts
-        self.worst: dict[str, list[tuple[float, int, str]]] = {}
+        self.worst: dict[str, list[tuple[float, int, Callable[[], str]]]] = {}
         self.images, self.samples, self.key = 0, -1, ""
 
     @staticmethod
@@ -161,7 +163,7 @@ class ResultsWriter:
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, row: Mapping[str, Any], picture: Callable[[], Image.Image]) -> None:
-        """Add an image: its row (`benchmark` among its fields), and how to draw it where it is among the worst."""
+        """Add an image: its row (`benchmark` among its fields), and how to draw it if it is among the worst in the end."""
         benchmark = row["benchmark"]
         if row["key"] != self.key:  # the images of a group come one after the other
             self.samples, self.key = self.samples + 1, row["key"]
@@ -182,13 +184,14 @@ class ResultsWriter:
         badness = score if measures[name].lower_is_better else -score
         heap, self.images = self.worst.setdefault(benchmark, []), self.images + 1
         if len(heap) < WORST or badness > heap[0][0]:
-            entry = (badness, -self.images, _figure(row, score, picture()))
+            entry = (badness, -self.images, partial(_figure, row, score, picture))  # drawn once it is known to stay
             (heapq.heappush if len(heap) < WORST else heapq.heapreplace)(heap, entry)
 
     def close(self) -> None:
         """Write down the worst images of this process."""
+        drawn = {name: [(*order, figure()) for *order, figure in heap] for name, heap in self.worst.items()}
         with whole(self._worst_file(self.part)) as part:
-            part.write_text(json.dumps(self.worst, allow_nan=False), encoding="utf-8")
+            part.write_text(json.dumps(drawn, allow_nan=False), encoding="utf-8")
 
     def finish(self, results: Results) -> None:
         """Join what all processes wrote, once all are closed, and write the summary and the page of failures."""
@@ -226,7 +229,8 @@ class ResultsWriter:
         return self.folder / f".worst-{part}.json"
 
 
-def _figure(row: Mapping[str, Any], score: float, picture: Image.Image) -> str:
+def _figure(row: Mapping[str, Any], score: float, draw: Callable[[], Image.Image]) -> str:
+    picture = draw()
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     name = html.escape(str(row["image"] or row["key"]))
     texts = [row[key] for key in list(row)[list(row).index("confidence") + 1 :]] if "confidence" in row else []
