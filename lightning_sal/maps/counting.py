@@ -42,7 +42,7 @@ def count_levels(
         top: The level that means 1.
         truth: (H, W) the ground truth: bool, or levels likewise.
         truth_top: The level that means 1 in it.
-        cut: The least of 255 that is object.
+        cut: The last of 255 that is background; a pixel is object above it.
         soft: Whether levels of the truth between 0 and 1 are told apart.
         centroid: Name of a rule in `CENTROIDS`.
 
@@ -53,10 +53,10 @@ def count_levels(
         raise ValueError(f"a map of {levels.shape} and a ground truth of {truth.shape}: they must have one size")
     index, values = _indexed(levels, top)
     # Pillow's 1-bit images are arrays of bool whose bytes are 0 and 255
-    mask = truth.view(np.uint8) > 0 if truth.dtype == bool else truth >= cut * (truth_top / 255)
+    mask = truth.view(np.uint8) > 0 if truth.dtype == bool else truth > cut * (truth_top / 255)
     if soft and truth.dtype != bool:
         kinds, kind_values = _present(*_indexed(truth, truth_top))
-        is_object = kind_values >= cut / 255
+        is_object = kind_values > cut / 255
     else:
         kinds, kind_values, is_object = mask.view(np.uint8), np.array([0.0, 1.0]), np.array([False, True])
     row, column = CENTROIDS[centroid](mask)

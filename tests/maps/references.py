@@ -54,8 +54,8 @@ def one_key(level: np.ndarray, truth: np.ndarray) -> Scores:
 
 def sal_eval_toolbox(level: np.ndarray, truth: np.ndarray) -> Scores:
     """ArcherFMY/sal_eval_toolbox, performCalcu.m: the map divided by its maximum, and stretched for MAE alone."""
-    scaled = level / max(int(level.max()), 1)
-    return _matlab(scaled, _stretched(level), truth >= 128)
+    value = level / 255
+    return _matlab(value / value.max() if value.any() else value, _stretched(level), truth >= 128)
 
 
 def in_groups(images: Mapping[str, Sequence[Scores]], of: Callable[[Scores], object]) -> np.ndarray:
@@ -64,13 +64,13 @@ def in_groups(images: Mapping[str, Sequence[Scores]], of: Callable[[Scores], obj
 
 
 def _stretched(level: np.ndarray) -> np.ndarray:
-    low, high = int(level.min()), int(level.max())
-    return (level.astype(float) - low) / (high - low) if high > low else level / 255
+    value = level / 255
+    low, high = value.min(), value.max()
+    return (value - low) / (high - low) if high > low else value
 
 
 def _matlab(x: np.ndarray, x_mae: np.ndarray, truth: np.ndarray) -> Scores:
-    # Thresholds in exact arithmetic, up to what rounding to doubles can leave
-    masks = [(x * 255 >= k - 1e-9).astype(float) for k in range(256)]
+    masks = [(x >= k / 255).astype(float) for k in range(256)]
     y = truth.astype(float)
     hits = [(mask * y).sum() for mask in masks]
     precision = [hit / mask.sum() if hit else 0.0 for hit, mask in zip(hits, masks, strict=True)]
