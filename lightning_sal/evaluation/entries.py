@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lightning_sal.evaluation.curves import Curves, read_curves
 from lightning_sal.evaluation.results import Results, read_images
@@ -23,7 +24,7 @@ class Entry:
         number: Of the method, which says its colour.
         folder: Where its results lie.
         task: Of the benchmark.
-        settings: How its responses came about.
+        settings: How its responses came about, and how they were measured.
         images: Its rows.
         curves: Its curves; empty where it has none.
     """
@@ -32,7 +33,7 @@ class Entry:
     number: int
     folder: Path
     task: str
-    settings: Mapping[str, object]
+    settings: Mapping[str, Any]
     images: Images
     curves: Curves
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import combinations, groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -165,7 +166,7 @@ def _sources(benchmarks: Mapping[str, Sequence[Entry]]) -> str:
     for benchmark, entries in benchmarks.items():
         everything = {image for entry in entries for image in entry.images}
         for entry in entries:
-            settings = ", ".join(f"{name} {value}" for name, value in entry.settings.items()) or "none stated"
+            settings = _settings(entry.settings) or "none stated"
             words = (entry.name, benchmark, _title(entry.task), str(entry.folder), settings)
             numbers = (len(entry.images), len(everything) - len(entry.images))
             rows += "<tr>" + "".join(f'<td class="words">{escape(word)}</td>' for word in words)
@@ -178,8 +179,29 @@ def _sources(benchmarks: Mapping[str, Sequence[Entry]]) -> str:
     return _scrolled("What is compared", f"<table>{caption}{_parts(f'<tr>{heads}</tr>', rows)}</table>")
 
 
+def _settings(settings: Mapping[str, Any]) -> str:
+    """Settings in words, those within others in brackets."""
+    return ", ".join(
+        f"{name} ({_settings(value)})" if isinstance(value, dict) else f"{name} {value}"
+        for name, value in settings.items()
+    )
+
+
+def _unlike(entries: Sequence[Entry]) -> str:
+    """A warning where methods are measured by different conventions, by whichever of their fields differ."""
+    stated = [(entry, each) for entry in entries if isinstance(each := entry.settings.get("convention"), dict)]
+    names = dict.fromkeys(name for _, each in stated for name in each if name != "name")
+    differing = [name for name in names if len({str(each.get(name)) for _, each in stated}) > 1]
+    if not differing:
+        return ""
+    told = "; ".join(
+        f"{name} {', '.join(f'{each.get(name)} ({entry.name})' for entry, each in stated)}" for name in differing
+    )
+    return f"<p><strong>Not measured alike, so that values cannot be compared:</strong> {escape(told)}.</p>"
+
+
 def _benchmark(entries: Sequence[Entry], measures: Mapping[str, Measure]) -> str:
-    parts = [_curves(entries)]
+    parts = [_unlike(entries), _curves(entries)]
     if not measures:
         return "".join([*parts, '<p class="note">Its images have no values of their own.</p>'])
     primary, *others = measures

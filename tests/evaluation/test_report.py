@@ -13,7 +13,7 @@ from PIL import Image
 
 from lightning_sal.commands import table
 from lightning_sal.evaluation.report import write_report
-from lightning_sal.evaluation.results import Results, measures_of, read_summary, write_summary
+from lightning_sal.evaluation.results import Results, ResultsWriter, measures_of, read_summary, write_summary
 from lightning_sal.evaluation.tables import difference_lines, markdown
 from lightning_sal.pages.charts import BOTTOM, LEFT, RIGHT, TOP
 
@@ -152,6 +152,33 @@ def test_curves_are_drawn_of_the_folders_that_have_them(tmp_path):
     assert "No curves of B: no curves.json in their folder has this benchmark." in page.words
 
 
+def test_what_a_writer_has_written_is_read(tmp_path):
+    """Rows and curves as `score` writes them, of which a group's images have one key."""
+    folders = []
+    for name, values in SOD.items():
+        ResultsWriter.prepare(tmp_path / name)
+        writer = ResultsWriter(tmp_path / name, {"ECSSD": "sod"})
+        for number, value in enumerate(values):
+            fields = {
+                "benchmark": "ECSSD",
+                "key": "group",
+                "image": f"Imgs/{number}.jpg",
+                "s_measure": value,
+                "mae": 0.5,
+            }
+            writer.add(fields, lambda: Image.new("RGB", (4, 4)))
+        writer.close()
+        written = Results(
+            name, {"ECSSD": "sod"}, {"ECSSD": {"s_measure": sum(values) / 4}}, measures_of({"ECSSD": "sod"})
+        )
+        writer.finish(written, {"ECSSD": CURVES})
+        folders.append(tmp_path / name)
+    page = page_of(folders, tmp_path)
+    assert "MAE A − B +0.0000 [+0.0000, +0.0000] not told apart 4 0" in page.words
+    assert len(page.of("polyline")) == 4  # two methods in two figures
+    assert "No curves" not in page.words
+
+
 @pytest.mark.parametrize(
     ("curves", "said"),
     [
@@ -273,6 +300,22 @@ def test_metrics_that_are_asked_for(tmp_path):
 def test_settings_stand_beside_the_folder(tmp_path):
     folders = two(tmp_path, settings={"ECSSD": {"temperature": 0.5, "seed": 3}})
     assert f"{tmp_path / 'A'} temperature 0.5, seed 3 4 0" in page_of(folders, tmp_path).words
+
+
+def test_methods_that_are_not_measured_alike_are_told(tmp_path):
+    ours, matlab = {"name": "ours", "normalize": "min-max", "thresholds": 256}, {"name": "matlab", "normalize": "max"}
+    for number, (theirs, said) in enumerate(((ours, False), (matlab | {"thresholds": 256}, True))):
+        folders = [
+            results(
+                tmp_path / f"{name}{number}", name, {"ECSSD": [row(0, 0.5)]}, settings={"ECSSD": {"convention": each}}
+            )
+            for name, each in (("A", ours), ("B", theirs))
+        ]
+        write_report(folders, tmp_path / f"{number}.html")
+        words = Page(tmp_path / f"{number}.html").words
+        assert "convention (name ours, normalize min-max, thresholds 256)" in words
+        assert ("Not measured alike" in words) == said
+    assert "cannot be compared: normalize min-max (A), max (B)." in words
 
 
 def test_folders_of_one_method_are_joined_and_one_method_is_enough(tmp_path):
