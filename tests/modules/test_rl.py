@@ -1,7 +1,9 @@
 """RL steps of every algorithm, against an update written out by hand on one response at a time."""
 
+import math
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -11,6 +13,7 @@ import torch
 from lightning_sal.datamodules import ScenesDataModule
 from lightning_sal.modules import CGPO, CISPO, DAPO, GRPO, GSPO, RLOO, DrGRPO, rollout
 from lightning_sal.modules.accumulation import grouped_micro_batches
+from lightning_sal.modules.rollout_log import RatioLog
 from lightning_sal.objectives import cgpo_advantages, group_advantages, leave_one_out_advantages
 from lightning_sal.policy.config import LoRA, PolicyConfig
 from lightning_sal.rewards import Reward, RewardTerm, Scores
@@ -243,6 +246,16 @@ def test_dual_clip_and_unbiased_kl_reach_the_loss(algorithm, tmp_path, monkeypat
     assert [(each["dual_clip"], each["unbiased_kl"]) for each in given[::2]] == [
         (None, False), (1e6, False), (1e6, True),
     ]  # fmt: skip
+
+
+def test_ratios_of_a_sampler_that_is_far_off_are_logged_as_finite_numbers():
+    logp = torch.full((1, 2), -1.0)
+    ratios = RatioLog((0.2, 0.2), "token")
+    ratios.add(logp, logp, logp + torch.tensor([[-1e4, 1e4]]), torch.ones(1), torch.ones(1, 2, dtype=torch.bool))
+    logged = ratios.over(SimpleNamespace(all_reduce=lambda sums, how="sum": sums))
+    assert logged["train/sampler_ratio/max"] == pytest.approx(math.exp(20))
+    assert logged["train/sampler_ratio/min"] == pytest.approx(math.exp(-20))
+    assert logged["train/ratio/max"] == 1
 
 
 def test_kl_is_the_mean_over_tokens_that_were_scored(tmp_path):
