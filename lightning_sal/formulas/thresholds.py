@@ -43,7 +43,8 @@ def f_measures(counts: ThresholdCounts, beta2: float = BETA2) -> FMeasures:
     """Precision, recall and F at each threshold."""
     xp = array_namespace(counts.hits)
     precision = counts.hits / xp.clip(counts.hits + counts.alarms, min=1)
-    recall = counts.hits / xp.clip(counts.objects, min=1)[:, None]
+    objects = counts.objects[:, None]  # below 1 where greys count as shares of an object
+    recall = counts.hits / xp.where(objects > 0, objects, xp.ones_like(objects))
     return FMeasures(precision, recall, f_of(precision, recall, beta2))
 
 
@@ -69,6 +70,22 @@ def enhanced_alignment(counts: ThresholdCounts) -> Array:
     )
     total = xp.where(objects == 0, pixels - predicted, xp.where(objects == pixels, predicted, total))
     return total / xp.clip(pixels - 1, min=1)
+
+
+def soft_alignment(predicted: Array, sizes: Array, truth: Array) -> Array:
+    """The same where the ground truth has K levels, (B, T); a truth without object is no exception here.
+
+    Args:
+        predicted: (B, K, T) pixels whose value reaches each threshold, by level of the truth.
+        sizes: (B, K) pixels.
+        truth: (K,) the values of these levels in [0, 1].
+    """
+    xp = array_namespace(predicted)
+    pixels = xp.sum(sizes, axis=1)[:, None]
+    mean_x = (xp.sum(predicted, axis=1) / pixels)[:, None]
+    y = (truth[None] - xp.sum(sizes * truth, axis=1)[:, None] / pixels)[:, :, None]
+    total = predicted * _alignment(1 - mean_x, y) + (sizes[:, :, None] - predicted) * _alignment(-mean_x, y)
+    return xp.sum(total, axis=1) / xp.clip(pixels - 1, min=1)
 
 
 def _alignment(x: Array, y: Array) -> Array:
