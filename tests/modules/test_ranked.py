@@ -42,7 +42,7 @@ def queue(module, term="letters"):
 
 @pytest.mark.parametrize("algorithm", [CGPO, GRPO, DAPO])
 def test_all_that_there_is_to_rank(algorithm, tmp_path):
-    """S-measure, IASM, format and alignment, on a policy that keeps the format."""
+    """S-measure of regions and instances, format and alignment, on a policy that keeps the format."""
     module = made(
         algorithm,
         policy=PolicyConfig("tiny-early", lora=LoRA(rank=4)),
