@@ -24,7 +24,8 @@ from lightning_sal.maps.conventions import Convention, convention_of, normalized
 from lightning_sal.maps.counting import count_levels, is_object
 from lightning_sal.maps.measures import Averages, ImageMeasures, measure
 from lightning_sal.pages.map_row import map_row
-from lightning_sal.tasks import MaskTask, RegionTask, Task
+from lightning_sal.tasks import RegionTask, Task
+from lightning_sal.tasks.masks import MaskTask
 
 log = logging.getLogger(__name__)
 
