@@ -35,6 +35,8 @@ def main(argv: list[str]) -> int:
 
     task = load_task(arguments.task)
     convention = {name: value for name in OF_MAPS if (value := getattr(arguments, name)) is not None}
+    if arguments.normalize:
+        convention["normalize_mae"] = arguments.normalize
     options = Options(
         convention=convention | ({"name": arguments.convention} if arguments.convention else {}),
         metrics=arguments.metrics,
@@ -53,7 +55,7 @@ def main(argv: list[str]) -> int:
                 raise UsageError(
                     f"two of --preds or --gt are called alike, {folder}: rename a folder, or score them apart"
                 )
-            ResultsWriter.prepare(folder)
+            ResultsWriter.refuse_results(folder)
             place = preds / truth.resolve().stem if len(arguments.gt) > 1 else preds
             folders[folder] = name, benchmark, place, truth
     for folder, parts in folders.items():
@@ -77,6 +79,7 @@ def _score(name: str, benchmark: str, preds: Path, truth: Path, folder: Path, ta
     from lightning_sal.evaluation.results import Results, ResultsWriter, measures_of
 
     job = prepare(preds, truth, task, benchmark, options)
+    ResultsWriter.prepare(folder)
     writer = ResultsWriter(folder, {benchmark: task.name})
     console = Console(stderr=True)
     for note in job.notes:
@@ -164,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         const="min-max",
         choices=tuple(NORMALIZATIONS),
-        help="what becomes of each map first, in place of the convention's; without a value min-max",
+        help="what becomes of each map first, for MAE too, in place of the convention's; without a value min-max",
     )
     maps.add_argument(
         "--truth-above",

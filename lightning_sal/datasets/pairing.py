@@ -13,6 +13,7 @@ from lightning_sal.datasets.decoding import UnreadableSample
 from lightning_sal.datasets.layouts import listed
 from lightning_sal.datasets.map_files import Levels, MapFile, MasksOfImage
 from lightning_sal.datasets.predictions import Reader, prediction_readers
+from lightning_sal.datasets.sod import MaskFile
 from lightning_sal.datasets.truths import Truth, find_truths
 from lightning_sal.tasks import Task
 
@@ -58,6 +59,18 @@ class MapPair:
     def photograph(self) -> Path | None:
         """The photograph, where there is one that is a file."""
         return self.truth.photograph
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """`truth` and `prediction`, of those that are one file each."""
+        sides = {"truth": self.truth.image.annotation, "prediction": self.prediction}
+        return {name: side.path for name, side in sides.items() if isinstance(side, MaskFile | MapFile)}
+
+    @property
+    def files(self) -> dict[str, str]:
+        """`truth` and `prediction` -> the file, or nothing where it is not one."""
+        prediction = self.prediction.file if isinstance(self.prediction, MapFile | MasksOfImage) else None
+        return {"truth": str(self.truth.file or ""), "prediction": str(prediction or "")}
 
     def truth_levels(self) -> tuple[np.ndarray, int]:
         """The ground truth: see `Truth.levels`."""

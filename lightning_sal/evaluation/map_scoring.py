@@ -87,7 +87,8 @@ def _run(
         averages.add(scored.measures, pair.group)
         peaks[pair.name], resized = scored.peak, resized + scored.resized
         row = {"benchmark": benchmark, "key": pair.name, "image": str(pair.photograph or "")}
-        writer.add(row | scored.measures.values, partial(_drawn, pair))
+        files = {name: str(path) for name, path in pair.files.items()}
+        writer.add(row | files | scored.measures.values, partial(_drawn, pair))
     _warn_of_dark(peaks)
     counts = {"images": len(found.pairs), "missing": len(found.missing), "extra": len(found.extra), "resized": resized}
     curves = {name: curve.tolist() for name, curve in averages.curves().items()}

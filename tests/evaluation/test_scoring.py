@@ -294,6 +294,6 @@ def test_instances_without_photographs_and_with_a_prediction_missing(tmp_path, c
         score([*arguments, "--out", str(tmp_path / "refused")])
     assert score([*arguments, "--skip-missing", "--out", str(tmp_path / "r")]) == 0
     results = read_summary(tmp_path / "r")
-    assert results.metrics["truth"] == pytest.approx({"iasm": 1, "ap50": 1, "ap70": 1, "ap": 1}, abs=1e-9)
+    assert all(value == pytest.approx(1, abs=1e-9) for value in results.metrics["truth"].values())
     assert results.settings["truth"] == {"images": 1, "missing": 1, "extra": 0}
     assert "1 images without prediction (2): left out" in capsys.readouterr().err
