@@ -48,11 +48,6 @@ class MapFile:
     path: Path
     top: int | None = None
 
-    @property
-    def file(self) -> Path:
-        """The file."""
-        return self.path
-
     def levels(self, size: tuple[int, int]) -> Levels:
         """The values as they stand; one of another size is brought to (H, W) bilinearly.
 
@@ -85,11 +80,6 @@ class MasksOfImage:
     """
 
     paths: Sequence[Path]
-
-    @property
-    def file(self) -> Path | None:
-        """The mask, where there is one."""
-        return self.paths[0] if len(self.paths) == 1 else None
 
     def levels(self, size: tuple[int, int]) -> Levels:
         """Their union, brought to (H, W) by nearest neighbour; 1 inside, and nothing at all where there is no file.

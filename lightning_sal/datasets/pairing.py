@@ -61,16 +61,10 @@ class MapPair:
         return self.truth.photograph
 
     @property
-    def files(self) -> dict[str, Path]:
-        """`truth` and `prediction`, of those that are one file each."""
-        sides = {"truth": self.truth.image.annotation, "prediction": self.prediction}
-        return {name: side.path for name, side in sides.items() if isinstance(side, MaskFile | MapFile)}
-
-    @property
     def files(self) -> dict[str, str]:
-        """`truth` and `prediction` -> the file, or nothing where it is not one."""
-        prediction = self.prediction.file if isinstance(self.prediction, MapFile | MasksOfImage) else None
-        return {"truth": str(self.truth.file or ""), "prediction": str(prediction or "")}
+        """`truth` and `prediction` -> its file; empty where it is not one file."""
+        sides = {"truth": self.truth.image.annotation, "prediction": self.prediction}
+        return {name: str(side.path) if isinstance(side, MaskFile | MapFile) else "" for name, side in sides.items()}
 
     def truth_levels(self) -> tuple[np.ndarray, int]:
         """The ground truth: see `Truth.levels`."""

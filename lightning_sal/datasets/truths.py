@@ -35,11 +35,6 @@ class Truth:
         """The photograph, where it is a file."""
         return None if self.alone or self.image.content else self.image.path
 
-    @property
-    def file(self) -> Path | None:
-        """The mask, where it is one file."""
-        return self.image.annotation.path if isinstance(self.image.annotation, MaskFile) else None
-
     def levels(self) -> tuple[np.ndarray, int]:
         """The mask in the frame of the photograph, of several their union.
 

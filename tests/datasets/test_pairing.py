@@ -41,10 +41,7 @@ def test_levels_are_those_of_the_files(benchmark, tmp_path):
         (name, "", benchmark / "images" / f"{name}.jpg") for name in "ab"
     ]
     assert (found.missing, found.extra, found.notes) == ([], [], [])
-    assert found.pairs[0].files == {
-        "truth": str(benchmark / "masks/a.png"),
-        "prediction": str(tmp_path / "maps/a.png"),
-    }
+    assert found.pairs[0].files == {"truth": f"{benchmark}/masks/a.png", "prediction": f"{tmp_path}/maps/a.png"}
     for pair in found.pairs:
         truth, top = pair.truth_levels()
         assert np.array_equal(truth, MASK)
@@ -240,7 +237,7 @@ def test_masks_that_were_predicted_are_their_union(benchmark, save, tmp_path):
         line.format("a.jpg", '["1.png", "2.png"]') + line.format("b.jpg", "[]")
     )
     first, second = pairs_of(tmp_path / "p", benchmark).pairs
-    assert first.files == {"truth": str(benchmark / "masks/a.png"), "prediction": ""}  # several files
+    assert first.files == {"truth": f"{benchmark}/masks/a.png", "prediction": ""}  # several files
     levels, top, resized = first.map_levels((9, 12))
     assert np.array_equal(levels, (MASK | np.flipud(MASK)) // 255)
     assert (levels.dtype, top, resized) == (np.uint8, 1, False)
