@@ -160,11 +160,7 @@ class ResultsWriter:
 
     @staticmethod
     def refuse_results(folder: Path) -> None:
-        """Refuse a folder that holds results.
-
-        Raises:
-            FileExistsError: It does.
-        """
+        """Refuse a folder that holds results."""
         if (folder / "summary.json").exists() or any(not path.name.startswith(".") for path in folder.glob("*.csv")):
             raise FileExistsError(f"{folder}: results are there already; name another folder")
 
