@@ -35,6 +35,8 @@ def main(argv: list[str]) -> int:
 
     task = load_task(arguments.task)
     convention = {name: value for name in OF_MAPS if (value := getattr(arguments, name)) is not None}
+    if arguments.normalize:
+        convention["normalize_mae"] = arguments.normalize
     options = Options(
         convention=convention | ({"name": arguments.convention} if arguments.convention else {}),
         metrics=arguments.metrics,
@@ -164,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         const="min-max",
         choices=tuple(NORMALIZATIONS),
-        help="what becomes of each map first, in place of the convention's; without a value min-max",
+        help="what becomes of each map first, for MAE too, in place of the convention's; without a value min-max",
     )
     maps.add_argument(
         "--truth-above",

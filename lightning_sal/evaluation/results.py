@@ -91,8 +91,10 @@ def read_summary(folder: Path) -> Results:
             not isinstance(results.name, str)
             or not isinstance(results.tasks, dict)
             or not all(map(_are_values, results.metrics.values()))
+            or not all(isinstance(task, str) for task in results.tasks.values())
+            or not all(isinstance(settings, dict) for settings in results.settings.values())
         ):
-            raise ValueError("`name`, `tasks` or `metrics` hold other things than names and numbers")
+            raise ValueError("`name`, `tasks`, `metrics` or `settings` hold other things than names and values")
         return results
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a summary of results: {error}") from None

@@ -40,12 +40,14 @@ def _of_256(values: Array) -> Array:
 
 
 def _of_255(values: Array) -> Array:
-    return np.searchsorted(np.linspace(0, 1 - 1e-10, 255).astype(values.dtype), values, side="right")
+    # torch.linspace in float32, bit by bit: from either end, rounded once. Which levels reach a threshold hangs on it
+    step, k = float(np.float32(1) / np.float32(254)), np.arange(255)
+    steps = np.where(k < 127, step * k, 1 - step * (254 - k)).astype(np.float32)
+    return np.searchsorted(steps, values, side="right")
 
 
 THRESHOLDS: Mapping[int, Callable[[Array], Array]] = {256: _of_256, 255: _of_255}
-"""How many thresholds a value reaches: of k / 255, where floor(255 x) >= k, as 8-bit maps are binarised; or of 255 that are
-evenly spaced from 0 to just below 1."""
+"""How many thresholds a value reaches: of k / 255, where floor(255 x) >= k, as 8-bit maps are binarised; or of k / 254."""
 
 
 F_MAXIMA = ("curve", "precision-recall")
@@ -60,7 +62,7 @@ class Convention:
         name: Of the tool, or `ours`.
         normalize: What becomes of a map before S, E, F and IoU, a name in `NORMALIZATIONS`.
         normalize_mae: The same before MAE.
-        truth_above: The last grey of 255 that is background in a ground truth.
+        truth_above: The last grey of 255 that is background in a ground truth; 25.5 for a cut at 0.1.
         soft_truth: Whether MAE, E and F compare with the greys of the ground truth as they stand; S never does.
         thresholds: How many, a key of `THRESHOLDS`.
         f_max: What F max is the maximum of: `curve`, the F averaged over images, or `precision-recall`, the F of precision

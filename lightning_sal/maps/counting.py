@@ -69,9 +69,11 @@ def count_levels(
 
 def is_object(truth: Array, top: float, above: float) -> Array:
     """The mask, bool, of a ground truth; arguments as for `count_levels`."""
-    if truth.dtype == bool:
-        return truth.view(np.uint8) > 0  # Pillow's 1-bit images are arrays of bool whose bytes are 0 and 255
-    return truth > above * (top / 255)
+    return _as_mask(truth) if truth.dtype == bool else truth > above * (top / 255)
+
+
+def _as_mask(bits: Array) -> Array:
+    return bits.view(np.uint8) > 0  # Pillow's 1-bit images are arrays of bool whose bytes are 0 and 255
 
 
 def _indexed(levels: Array, top: float) -> tuple[Array, Array]:
@@ -79,7 +81,7 @@ def _indexed(levels: Array, top: float) -> tuple[Array, Array]:
     if levels.dtype == np.uint8:
         return levels, np.minimum(np.arange(256) / top, 1)
     if levels.dtype == bool:
-        return levels.view(np.uint8), np.array([0.0, 1.0])
+        return _as_mask(levels).view(np.uint8), np.array([0.0, 1.0])
     found, index = np.unique(levels, return_inverse=True)
     return index.astype(np.int32).reshape(levels.shape), np.minimum(found / top, 1)
 

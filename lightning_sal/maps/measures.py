@@ -55,7 +55,7 @@ def measure(counts: LevelCounts, convention: Convention) -> ImageMeasures:
     whole = ThresholdCounts(
         hits[None], (kinds.sum(0) - hits)[None], np.array([counts.truth @ size]), np.array([size.sum()])
     )
-    if convention.empty_truth and not convention.soft_truth:
+    if convention.empty_truth and whole.objects[0] in (0, whole.pixels[0]):
         e = enhanced_alignment(whole)[0]
     else:
         e = soft_alignment(kinds[None], size[None], counts.truth)[0]

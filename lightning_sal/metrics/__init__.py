@@ -12,7 +12,7 @@ from lightning_sal.metrics.enhanced_alignment import EnhancedAlignmentMeasure
 from lightning_sal.metrics.f_measure import FMeasure, WeightedFMeasure
 from lightning_sal.metrics.faithfulness import InsertionDeletion
 from lightning_sal.metrics.human_correction import HumanCorrectionEffort
-from lightning_sal.metrics.instance_structure import InstanceAlignedStructureMeasure
+from lightning_sal.metrics.instance_structure import InstanceAlignedStructureMeasure, MatchedStructureMeasure
 from lightning_sal.metrics.localisation import EnergyPointingGame, PointingGame
 from lightning_sal.metrics.mask_iou import MaskIoU
 from lightning_sal.metrics.overlaps import OverlapMeasures
@@ -37,6 +37,7 @@ __all__ = [
     "InstanceAveragePrecision",
     "InstanceF1",
     "MaskIoU",
+    "MatchedStructureMeasure",
     "MeanAbsoluteError",
     "MultiScaleIoU",
     "OverlapMeasures",
