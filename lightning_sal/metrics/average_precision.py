@@ -12,8 +12,7 @@ from torchmetrics import Metric
 
 from lightning_sal.metrics.base import placed
 from lightning_sal.metrics.functional.average_precision import average_precision, match_instances
-from lightning_sal.metrics.functional.inputs import as_masks
-from lightning_sal.metrics.functional.mask_iou import packed_iou, pairwise_iou
+from lightning_sal.metrics.functional.mask_iou import instance_iou
 
 BINS = 2**16
 
@@ -155,7 +154,4 @@ class InstanceAveragePrecision(AveragePrecision):
 
     def overlaps(self, preds: Tensor, target: Tensor) -> Tensor:
         """IoU of masks: (M, H, W) and (I, H, W), bool or numbers in [0, 1], True where > 0.5 -> (M, I)."""
-        preds, target = as_masks(preds, "preds"), as_masks(target, "target")
-        if preds.shape[1:] != target.shape[1:]:
-            raise ValueError(f"preds {tuple(preds.shape)} and target {tuple(target.shape)} must share H and W")
-        return (packed_iou if preds.device.type == "cpu" else pairwise_iou)(preds, target)
+        return instance_iou(preds, target)

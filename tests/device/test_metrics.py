@@ -19,6 +19,7 @@ INPUTS["InsertionDeletion"] = CURVES
 BOXES = torch.tensor([[0, 0, 8, 8], [1, 2, 5, 9.5]]), torch.tensor([[0, 0, 8, 7], [1, 2, 5, 9], [4, 4, 6, 6.0]])
 INPUTS["BoxPrecisionRecall"], INPUTS["BoxAveragePrecision"] = BOXES, (*BOXES, torch.tensor([0.9, 0.8]))
 INPUTS["CountAccuracy"] = INPUTS["TargetAccuracy"] = COUNTS = torch.tensor([0, 2, 3]), torch.tensor([0, 0, 3])
+INPUTS["PanopticQuality"] = INPUTS["InstanceF1"] = INSTANCES
 INPUTS["InstanceAveragePrecision"] = (*INSTANCES, torch.tensor([0.9, 0.8]))
 
 
