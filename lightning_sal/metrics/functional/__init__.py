@@ -23,6 +23,7 @@ from lightning_sal.metrics.functional.localisation import (
     pointing_game,
 )
 from lightning_sal.metrics.functional.mask_iou import mask_iou
+from lightning_sal.metrics.functional.run_lengths import run_length_iou
 from lightning_sal.metrics.functional.structure import structure_measure
 from lightning_sal.metrics.functional.weighted_f_measure import weighted_f_measure
 
@@ -54,6 +55,7 @@ __all__ = [
     "pointing_game",
     "precision_recall_f1",
     "response_types",
+    "run_length_iou",
     "structure_measure",
     "weighted_f_measure",
 ]
