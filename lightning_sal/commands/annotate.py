@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--segmenter", help="keep only what this finds: EVF-SAM2 folder or hub name, or tiny")
     add("--min-measure", type=_number, help="primary measure of the task that the segmenter's masks must reach")
     add("--min-s-measure", type=_number, help="the same by its name: S-measure, of SOD and CoSOD")
-    add("--min-iasm", type=_number, help="IASM, of SIS")
+    add("--min-matched-s", type=_number, help="S-measure of the matched instances, of SIS")
     add("--retry-rejected", action="store_true", help="ask for rejected samples again")
     add("--dry-run", action="store_true", help="estimate tokens and cost, and end")
     return parser

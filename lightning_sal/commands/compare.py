@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     pooled = {name: [sample for run in runs for sample in run[name]] for name in names}
     console.print(table(pooled, f"{len(runs)} runs, {len(runs[0][ours])} held-out samples"))
     for other in (name for name in names if name != ours):
-        for field, unit, scale in (("exact", "points exact", 100), ("correctness", "S / IASM", 1)):
+        for field, unit, scale in (("exact", "points exact", 100), ("correctness", "correctness", 1)):
             scores = {
                 arm: [[scale * float(getattr(sample, field)) for sample in run[arm]] for run in runs]
                 for arm in (ours, other)

@@ -9,10 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from reprlib import repr as shortened
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from lightning_sal.datasets.files import composed, image_files, stem, subfolders
 from lightning_sal.datasets.images import read_instances_png, read_map, read_mask, read_orientation
@@ -24,10 +21,13 @@ from lightning_sal.datasets.spelling import shared_start
 from lightning_sal.files.reading import parse_object, read_json, read_text
 from lightning_sal.tasks import Task
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 log = logging.getLogger(__name__)
 
 # (H, W) of the ground truth -> (N, H, W) masks or a (1, H, W) map in [0, 1], and the scores of the masks where known
-Reader = Callable[[tuple[int, int]], tuple[Tensor, Tensor | None]]
+Reader = Callable[[tuple[int, int]], tuple["Tensor", "Tensor | None"]]
 
 
 def prediction_readers(
@@ -155,6 +155,8 @@ def _nearest(answers: list[_Answer], photograph: Path) -> list[_Answer]:
 
 
 def _read_masks(paths: Iterable[Path], size: tuple[int, int]) -> tuple[Tensor, None]:
+    import torch
+
     masks = [read_mask(path, size) for path in paths]
     return torch.stack(masks) if masks else torch.zeros(0, *size, dtype=torch.bool), None
 
@@ -187,6 +189,8 @@ def _draw(
     photograph: Photograph, truth: Segmentations, results: list[tuple[Drawing, float]], size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """Results in the frame of the ground truth."""
+    import torch
+
     found = Segmentations([drawing for drawing, _ in results], truth.frame, truth.source, predicted=True)
     scores = torch.tensor([score for _, score in results], dtype=torch.float64)
     return found(size, read_orientation(photograph.path)), scores

@@ -3,6 +3,7 @@
 summary.json          {"name", "tasks": {benchmark: task}, "metrics": {benchmark: {metric: value}},
                       "measures": {metric: its heading, direction, ...}, "settings": {benchmark: {name: value}}}
 <benchmark>.csv       one row an image, in the order of the data
+curves.json           of maps, {benchmark: {name: [a number at each threshold]}}; names as `lightning_sal.maps` has them
 failures.html         the worst images of each benchmark with thumbnails; needs nothing beside it
 """
 
@@ -90,8 +91,10 @@ def read_summary(folder: Path) -> Results:
             not isinstance(results.name, str)
             or not isinstance(results.tasks, dict)
             or not all(map(_are_values, results.metrics.values()))
+            or not all(isinstance(task, str) for task in results.tasks.values())
+            or not all(isinstance(settings, dict) for settings in results.settings.values())
         ):
-            raise ValueError("`name`, `tasks` or `metrics` hold other things than names and numbers")
+            raise ValueError("`name`, `tasks`, `metrics` or `settings` hold other things than names and values")
         return results
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a summary of results: {error}") from None
@@ -193,8 +196,13 @@ class ResultsWriter:
         with whole(self._worst_file(self.part)) as part:
             part.write_text(json.dumps(drawn, allow_nan=False), encoding="utf-8")
 
-    def finish(self, results: Results) -> None:
-        """Join what all processes wrote, once all are closed, and write the summary and the page of failures."""
+    def finish(self, results: Results, curves: Mapping[str, Mapping[str, Sequence[float]]] | None = None) -> None:
+        """Join what all processes wrote, once all are closed, and write the summary and the page of failures.
+
+        Args:
+            results: Of all benchmarks.
+            curves: Name of a benchmark -> name of a curve -> its points; nothing is written where there are none.
+        """
         worst: dict[str, list[tuple[float, int, str]]] = {}
         for part in range(self.parts):
             path = self._worst_file(part)
@@ -206,6 +214,9 @@ class ResultsWriter:
         page = _page(results.name, {name: sorted(entries, reverse=True)[:WORST] for name, entries in worst.items()})
         with whole(self.folder / "failures.html") as part:
             part.write_text(page, encoding="utf-8", errors=ESCAPED)
+        if curves:
+            with whole(self.folder / "curves.json") as part:
+                part.write_text(json.dumps(curves, allow_nan=False), encoding="utf-8")
         write_summary(results, self.folder)
 
     def _join(self, benchmark: str) -> None:

@@ -1,9 +1,8 @@
-"""Scoring predictions of any method against a benchmark, both as files."""
+"""Scoring masks of any method, such as instances, against a benchmark, both as files; maps have `map_scoring`."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,15 +11,12 @@ from lightning_sal.datasets import task_records
 from lightning_sal.datasets.layouts import listed
 from lightning_sal.datasets.predictions import Reader, image_name, prediction_readers
 from lightning_sal.datasets.records import Photograph
+from lightning_sal.evaluation.jobs import Job, Options, Outcome, Show
 from lightning_sal.evaluation.metrics import compute_all
 from lightning_sal.evaluation.results import ResultsWriter
 from lightning_sal.pages.drawing import panel
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import Task
-
-log = logging.getLogger(__name__)
-
-FAINT = 1 / 255  # most of a map that may be one of 0 and 1 in 8 bits, or of 8-bit values in 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +57,18 @@ def pair_up(preds: Path, truth: Path, task: Task, benchmark: str) -> list[Scored
     return [Scored(name, photograph, readers[name]) for name, photograph in images.items()]
 
 
-def score(
-    pairs: Iterable[Scored], task: Task, writer: ResultsWriter, benchmark: str, **options: bool
-) -> dict[str, float]:
+def prepare(preds: Path, truth: Path, task: Task, benchmark: str, options: Options) -> Job:
+    """See `jobs.prepare`."""
+    options.refuse_those_of_maps(task)
+    pairs = pair_up(preds, truth, task, benchmark)
+    return Job(len(pairs), "images", partial(_run, pairs, task, benchmark))
+
+
+def _run(pairs: Sequence[Scored], task: Task, benchmark: str, writer: ResultsWriter, show: Show) -> Outcome:
+    return Outcome(score(show(pairs), task, writer, benchmark), {"images": len(pairs)})
+
+
+def score(pairs: Iterable[Scored], task: Task, writer: ResultsWriter, benchmark: str) -> dict[str, float]:
     """Metrics over all pairs; a row for each goes to the writer.
 
     Args:
@@ -71,14 +76,12 @@ def score(
         task: What the masks answer.
         writer: Takes the rows.
         benchmark: Name of the benchmark.
-        **options: Those of the task's `metrics`.
 
     Raises:
         UnreadableSample: A file cannot be read, or does not fit.
         ValueError: An image has no ground truth.
     """
-    metrics = task.metrics(**options)
-    peaks: dict[str, float] = {}
+    metrics = task.metrics()
     for pair in pairs:
         image, truth = pair.photograph.read()
         if truth is None:
@@ -87,26 +90,5 @@ def score(
         row = {"benchmark": benchmark, "key": pair.name, "image": str(pair.photograph.path)}
         group = ImageGroup(pair.name, task.name, (image,), (truth,))
         (values,) = task.update(metrics, group, None, (masks,), scores)
-        peaks[pair.name] = masks.max().item() if masks.numel() else 0.0
         writer.add(row | values, partial(panel, [image], [truth], [masks > 0.5], ""))
-    _warn_of_dark(peaks)
     return {name: value.item() for name, value in compute_all(metrics).items()}
-
-
-def _warn_of_dark(peaks: Mapping[str, float]) -> None:
-    """Warn of maps that may be written in another range than they were read in.
-
-    Args:
-        peaks: Name of an image -> the largest value of its map, in [0, 1].
-    """
-    faint = [name for name, peak in peaks.items() if 0 < peak <= FAINT]
-    if faint:
-        log.warning(
-            f"{len(faint)} of {len(peaks)} maps hold nothing above 1 of 255 ({listed(faint)}): if they are of 0 and 1, "
-            "write them as 0 and 255, as the others"
-        )
-    elif 0 < max(peaks.values(), default=0) <= 0.5:
-        log.warning(
-            f"no value in {len(peaks)} maps is above half of the range, the largest is {max(peaks.values()):.3g} of 1: if "
-            "they are in another range, rescale them, or say --normalize"
-        )

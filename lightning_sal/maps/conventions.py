@@ -6,7 +6,7 @@ docs/conventions.md holds what each tool does, and where that was read.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,12 +40,18 @@ def _of_256(values: Array) -> Array:
 
 
 def _of_255(values: Array) -> Array:
-    return np.searchsorted(np.linspace(0, 1 - 1e-10, 255).astype(values.dtype), values, side="right")
+    # torch.linspace in float32, bit by bit: from either end, rounded once. Which levels reach a threshold hangs on it
+    step, k = float(np.float32(1) / np.float32(254)), np.arange(255)
+    steps = np.where(k < 127, step * k, 1 - step * (254 - k)).astype(np.float32)
+    return np.searchsorted(steps, values, side="right")
 
 
 THRESHOLDS: Mapping[int, Callable[[Array], Array]] = {256: _of_256, 255: _of_255}
-"""How many thresholds a value reaches: of k / 255, where floor(255 x) >= k, as 8-bit maps are binarised; or of 255 that are
-evenly spaced from 0 to just below 1."""
+"""How many thresholds a value reaches: of k / 255, where floor(255 x) >= k, as 8-bit maps are binarised; or of k / 254."""
+
+
+F_MAXIMA = ("curve", "precision-recall")
+AVERAGES = ("images", "groups")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,7 @@ class Convention:
         name: Of the tool, or `ours`.
         normalize: What becomes of a map before S, E, F and IoU, a name in `NORMALIZATIONS`.
         normalize_mae: The same before MAE.
-        truth_cut: The least of 255 that is object in a ground truth.
+        truth_above: The last grey of 255 that is background in a ground truth; 25 for a cut at 0.1.
         soft_truth: Whether MAE, E and F compare with the greys of the ground truth as they stand; S never does.
         thresholds: How many, a key of `THRESHOLDS`.
         f_max: What F max is the maximum of: `curve`, the F averaged over images, or `precision-recall`, the F of precision
@@ -71,7 +77,7 @@ class Convention:
     name: str
     normalize: str = "min-max"
     normalize_mae: str = "min-max"
-    truth_cut: int = 129
+    truth_above: float = 128
     soft_truth: bool = False
     thresholds: int = 256
     f_max: str = "curve"
@@ -84,12 +90,12 @@ class Convention:
 _ALL = (
     Convention("ours"),
     Convention("pysodmetrics", centroid="half even"),
-    Convention("matlab", normalize="max", truth_cut=128, f_max="precision-recall"),
+    Convention("matlab", normalize="max", truth_above=127, f_max="precision-recall"),
     Convention(
         "eval-co-sod",
         normalize="min-max or 0",
         normalize_mae="none",
-        truth_cut=128,
+        truth_above=127,
         soft_truth=True,
         thresholds=255,
         centroid="half even, without the last",
@@ -100,3 +106,19 @@ _ALL = (
 )
 CONVENTIONS: Mapping[str, Convention] = {convention.name: convention for convention in _ALL}
 """Those that have a name; `ours` is the default of `lightning-sal score`."""
+
+
+def convention_of(fields: Mapping[str, Any]) -> Convention:
+    """A convention by name, some of its fields changed.
+
+    Args:
+        fields: Those of `Convention`; `name` says which one they change, `ours` by default.
+    """
+    own = CONVENTIONS[fields.get("name", "ours")]
+    changed = replace(own, **fields)
+    return changed if changed == own else replace(changed, name=f"{own.name}, changed")
+
+
+def normalized(values: Array, rule: str) -> Array:
+    """The values of a map, none of which is without a pixel, by a rule of `NORMALIZATIONS`."""
+    return NORMALIZATIONS[rule](values, float(values.min()), float(values.max()))

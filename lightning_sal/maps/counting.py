@@ -22,18 +22,18 @@ class LevelCounts:
     Args:
         values: (L,) what the levels of the map mean, in [0, 1], ascending.
         truth: (K,) what those of the ground truth mean, likewise.
-        is_object: (K,) bool, which of them are the object.
-        pixels: (2, 2, K, L) whole numbers: pixels by quadrant (upper and lower, left and right of the centroid of the object).
+        objects: (K,) bool, which of them are the object.
+        pixels: (2, 2, K, L) whole numbers: pixels by quadrant, upper and lower, left and right of the object's centroid.
     """
 
     values: Array
     truth: Array
-    is_object: Array
+    objects: Array
     pixels: Array
 
 
 def count_levels(
-    levels: Array, top: float, truth: Array, truth_top: float, cut: float, soft: bool, centroid: str
+    levels: Array, top: float, truth: Array, truth_top: float, above: float, soft: bool, centroid: str
 ) -> LevelCounts:
     """Count the pixels of an image.
 
@@ -42,7 +42,7 @@ def count_levels(
         top: The level that means 1.
         truth: (H, W) the ground truth: bool, or levels likewise.
         truth_top: The level that means 1 in it.
-        cut: The least of 255 that is object.
+        above: The last grey of 255 that is background.
         soft: Whether levels of the truth between 0 and 1 are told apart.
         centroid: Name of a rule in `CENTROIDS`.
 
@@ -52,20 +52,28 @@ def count_levels(
     if levels.shape != truth.shape:
         raise ValueError(f"a map of {levels.shape} and a ground truth of {truth.shape}: they must have one size")
     index, values = _indexed(levels, top)
-    # Pillow's 1-bit images are arrays of bool whose bytes are 0 and 255
-    mask = truth.view(np.uint8) > 0 if truth.dtype == bool else truth >= cut * (truth_top / 255)
+    mask = is_object(truth, truth_top, above)
     if soft and truth.dtype != bool:
         kinds, kind_values = _present(*_indexed(truth, truth_top))
-        is_object = kind_values >= cut / 255
+        objects = kind_values > above / 255
     else:
-        kinds, kind_values, is_object = mask.view(np.uint8), np.array([0.0, 1.0]), np.array([False, True])
+        kinds, kind_values, objects = mask.view(np.uint8), np.array([0.0, 1.0]), np.array([False, True])
     row, column = CENTROIDS[centroid](mask)
     size = len(kind_values) * len(values)
     codes = index + np.multiply(kinds, len(values), dtype=np.uint16 if 4 * size <= _CODES else np.int32)
     codes[:, column:] += size
     codes[row:] += 2 * size
     pixels = np.bincount(codes.ravel(), minlength=4 * size).reshape(2, 2, len(kind_values), len(values))
-    return LevelCounts(values, kind_values, is_object, pixels)
+    return LevelCounts(values, kind_values, objects, pixels)
+
+
+def is_object(truth: Array, top: float, above: float) -> Array:
+    """The mask, bool, of a ground truth; arguments as for `count_levels`."""
+    return _as_mask(truth) if truth.dtype == bool else truth > above * (top / 255)
+
+
+def _as_mask(bits: Array) -> Array:
+    return bits.view(np.uint8) > 0  # Pillow's 1-bit images are arrays of bool whose bytes are 0 and 255
 
 
 def _indexed(levels: Array, top: float) -> tuple[Array, Array]:
@@ -73,7 +81,7 @@ def _indexed(levels: Array, top: float) -> tuple[Array, Array]:
     if levels.dtype == np.uint8:
         return levels, np.minimum(np.arange(256) / top, 1)
     if levels.dtype == bool:
-        return levels.view(np.uint8), np.array([0.0, 1.0])
+        return _as_mask(levels).view(np.uint8), np.array([0.0, 1.0])
     found, index = np.unique(levels, return_inverse=True)
     return index.astype(np.int32).reshape(levels.shape), np.minimum(found / top, 1)
 

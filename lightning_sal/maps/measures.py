@@ -40,14 +40,14 @@ def measure(counts: LevelCounts, convention: Convention) -> ImageMeasures:
     """Measure one image.
 
     Args:
-        counts: What `count_levels` counted, by the convention's `truth_cut`, `soft_truth` and `centroid`.
+        counts: What `count_levels` counted, by the convention's `truth_above`, `soft_truth` and `centroid`.
         convention: How.
     """
     values, mae_values = (
         _normalized(counts, rule, convention) for rule in (convention.normalize, convention.normalize_mae)
     )
     by_kind = counts.pixels.sum((0, 1))  # (K, L)
-    sides = np.stack([counts.pixels[:, :, chosen].sum(2) for chosen in (counts.is_object, ~counts.is_object)])
+    sides = np.stack([counts.pixels[:, :, chosen].sum(2) for chosen in (counts.objects, ~counts.objects)])
     error = np.abs(mae_values.astype(np.float64) - counts.truth[:, None])
     kinds = _reaching(by_kind, values, convention)  # (K, T + 1), the adaptive threshold last
     size = by_kind.sum(1).astype(np.float64)
@@ -55,7 +55,7 @@ def measure(counts: LevelCounts, convention: Convention) -> ImageMeasures:
     whole = ThresholdCounts(
         hits[None], (kinds.sum(0) - hits)[None], np.array([counts.truth @ size]), np.array([size.sum()])
     )
-    if convention.empty_truth and not convention.soft_truth:
+    if convention.empty_truth and whole.objects[0] in (0, whole.pixels[0]):
         e = enhanced_alignment(whole)[0]
     else:
         e = soft_alignment(kinds[None], size[None], counts.truth)[0]

@@ -9,7 +9,7 @@ from lightning_sal.metrics.detection import BoxPrecisionRecall
 from lightning_sal.metrics.enhanced_alignment import EnhancedAlignmentMeasure
 from lightning_sal.metrics.f_measure import FMeasure, WeightedFMeasure
 from lightning_sal.metrics.faithfulness import InsertionDeletion
-from lightning_sal.metrics.instance_structure import InstanceAlignedStructureMeasure
+from lightning_sal.metrics.instance_structure import InstanceAlignedStructureMeasure, MatchedStructureMeasure
 from lightning_sal.metrics.localisation import EnergyPointingGame, PointingGame
 from lightning_sal.metrics.mask_iou import MaskIoU
 from lightning_sal.metrics.structure import StructureMeasure
@@ -27,6 +27,7 @@ __all__ = [
     "InstanceAlignedStructureMeasure",
     "InstanceAveragePrecision",
     "MaskIoU",
+    "MatchedStructureMeasure",
     "MeanAbsoluteError",
     "PointingGame",
     "SaliencySuite",

@@ -1,17 +1,50 @@
-"""The instance-aligned structure-measure as a torchmetrics metric."""
+"""The structure-measures of instances as torchmetrics metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from lightning_sal.metrics.base import ImageMean, one_by_one, placed
-from lightning_sal.metrics.functional.instance_structure import instance_score
+from lightning_sal.metrics.functional.instance_structure import instance_score, matched_score
 
 
-class InstanceAlignedStructureMeasure(ImageMean):
+class _InstanceMean(ImageMean):
+    """Mean over all images of all ranks of what the instances of an image score, NaN if no rank has seen an image."""
+
+    score: ClassVar[Callable[[Tensor, Tensor, float], Tensor]]
+
+    def __init__(self, iou_threshold: float = 0.1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.iou_threshold = iou_threshold
+
+    def update(self, preds: Tensor | Sequence[Tensor], target: Tensor | Sequence[Tensor]) -> None:
+        """Add one image or several; nothing is added where one of them is refused.
+
+        Args:
+            preds: (M, H, W), or a list of such, one an image: bool, or numbers in [0, 1], True where > 0.5; M >= 0.
+            target: (I, H, W), or a list of such, likewise; I >= 0.
+
+        Raises:
+            ValueError: If sizes differ, or a value is NaN or outside [0, 1]; the message names image and instance.
+        """
+        preds, target = placed(self.device, preds, target)
+        if isinstance(preds, Tensor) and isinstance(target, Tensor):
+            preds, target = [preds], [target]
+        if len(preds) or len(target):
+            self.add({self.values[0][0]: one_by_one(self._score, preds, target)[0]})
+
+    def compute(self) -> Tensor:
+        """The mean over all images."""
+        return self.mean(self.values[0][0])
+
+    def _score(self, preds: Tensor, target: Tensor) -> tuple[Tensor]:
+        return (self.score(preds, target, self.iou_threshold)[None],)
+
+
+class InstanceAlignedStructureMeasure(_InstanceMean):
     r"""Instance-aligned structure-measure (IASM), averaged over all images of all ranks.
 
     .. math:: \text{IASM} = \frac{1}{L} \sum_{(m, i)} S(P_m, G_i), \quad L = M + I - \#\text{matched}
@@ -38,30 +71,33 @@ class InstanceAlignedStructureMeasure(ImageMean):
     """
 
     values = (("instance_structure", ()),)
+    score = staticmethod(instance_score)
 
-    def __init__(self, iou_threshold: float = 0.1, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.iou_threshold = iou_threshold
 
-    def update(self, preds: Tensor | Sequence[Tensor], target: Tensor | Sequence[Tensor]) -> None:
-        """Add one image or several; nothing is added where one of them is refused.
+class MatchedStructureMeasure(_InstanceMean):
+    r"""What matched pairs alone earn of the instance-aligned structure-measure, averaged over all images of all ranks.
 
-        Args:
-            preds: (M, H, W), or a list of such, one an image: bool, or numbers in [0, 1], True where > 0.5; M >= 0.
-            target: (I, H, W), or a list of such, likewise; I >= 0.
+    .. math:: \frac{1}{L} \sum_{(m, i)\ \text{matched}} S(P_m, G_i), \quad L = M + I - \#\text{matched}
 
-        Raises:
-            ValueError: If sizes differ, or a value is NaN or outside [0, 1]; the message names image and instance.
-        """
-        preds, target = placed(self.device, preds, target)
-        if isinstance(preds, Tensor) and isinstance(target, Tensor):
-            preds, target = [preds], [target]
-        if len(preds) or len(target):
-            self.add({"instance_structure": one_by_one(self._score, preds, target)[0]})
+    S is the structure-measure (Fan et al. 2017, arXiv:1708.00786); how instances are paired is said at
+    `lightning_sal.metrics.functional.matched_structure_measure`. `update` and `compute` are those of
+    `InstanceAlignedStructureMeasure`.
 
-    def compute(self) -> Tensor:
-        """The mean over all images."""
-        return self.mean("instance_structure")
+    Args:
+        iou_threshold: The least IoU of a matched pair, in (0, 1].
+        kwargs: Those of `torchmetrics.Metric`.
 
-    def _score(self, preds: Tensor, target: Tensor) -> tuple[Tensor]:
-        return (instance_score(preds, target, self.iou_threshold)[None],)
+    Example:
+        >>> import torch
+        >>> from lightning_sal.metrics import MatchedStructureMeasure
+        >>> target = torch.zeros(2, 5, 5, dtype=torch.bool)
+        >>> target[0, :2, :2] = True
+        >>> target[1, 2:4, 2:4] = True
+        >>> metric = MatchedStructureMeasure()
+        >>> metric.update([target.flip(0), target[:1]], [target, target])
+        >>> metric.compute()
+        tensor(0.7500, dtype=torch.float64)
+    """
+
+    values = (("matched_structure", ()),)
+    score = staticmethod(matched_score)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sal.inference.responses import MASKS, Response
-from lightning_sal.tasks import get_task
+from lightning_sal.tasks import get_task, load_task
 from lightning_sal.tasks.measures import primary
 
 
@@ -72,12 +72,24 @@ class RewardTerm(nn.Module, ABC):
 class Correctness(RewardTerm):
     """How well the answer agrees with the ground truth: the primary measure of its task, averaged over its images.
 
-    S-measure of the region for SOD and CoSOD, IASM for SIS. A response without a readable answer gets 0.
+    S-measure of the region for SOD and CoSOD, for SIS that of the matched instances over all that are there or were named
+    (`matched_structure_measure`). A response without a readable answer gets 0.
+
+    Args:
+        measures: Task -> the measure that counts in place of the primary one, which images have one by one and of which
+            more is better: {sis: iasm} takes IASM as it is defined. Null takes the primary one for every task.
+
+    Raises:
+        ValueError: If there is no such task or measure.
     """
 
     name = "correctness"
     needs = frozenset({MASKS})
     bounds = (0.0, 1.0)
+
+    def __init__(self, measures: dict[str, str] | None = None) -> None:
+        super().__init__()
+        self.measures = {load_task(spec).name: _fitting(spec, measure) for spec, measure in (measures or {}).items()}
 
     def forward(self, responses: Sequence[Response]) -> Scores:
         """Score B responses in [0, 1].
@@ -90,7 +102,9 @@ class Correctness(RewardTerm):
         for row, response in enumerate(responses):
             by_task[response.group.task].append(row)
         for name, rows in by_task.items():
-            values[rows] = torch.tensor(_task_correctness(name, [responses[row] for row in rows]), dtype=torch.float64)
+            values[rows] = torch.tensor(
+                _task_correctness(name, [responses[row] for row in rows], self.measures.get(name)), dtype=torch.float64
+            )
         return Scores(values.float(), tuple(map(_reason, responses)))
 
 
@@ -106,24 +120,44 @@ class Format(RewardTerm):
         return Scores(values, tuple(malformed(response) for response in responses))
 
 
-def _task_correctness(name: str, responses: Sequence[Response]) -> list[float]:
-    """Correctness of the responses to one task; measures that an evaluation has taken already are not taken again."""
+def _task_correctness(name: str, responses: Sequence[Response], measure: str | None) -> list[float]:
+    """What one measure, by default the primary one, gives to the responses to one task; 0 where nothing can be read.
+
+    What an evaluation has measured already is not measured again.
+    """
     task = get_task(name)
     for response in responses:
         task.require(response.group)
-    if all(response.values is not None for response in responses):
-        key = primary(task.measures())
-        return [
-            sum(row[key] for row in response.values or ()) / len(response.values or ())
-            if task.answered(response.answer)
-            else 0.0
-            for response in responses
-        ]
-    return task.correctness(
-        [response.group for response in responses],
-        [response.answer for response in responses],
-        [response.masks for response in responses],
-    )
+    if measure is None and any(response.values is None for response in responses):
+        return task.correctness(
+            [response.group for response in responses],
+            [response.answer for response in responses],
+            [response.masks for response in responses],
+        )
+    key = measure or primary(task.measures())
+    return [_mean(key, response) if task.answered(response.answer) else 0.0 for response in responses]
+
+
+def _mean(measure: str, response: Response) -> float:
+    """A measure of a response, averaged over its images."""
+    rows = response.values
+    if rows is None:
+        task = get_task(response.group.task)
+        rows = tuple(task.update(task.metrics(), response.group, response.answer, response.masks or ()))
+    if any(measure not in row for row in rows):
+        raise ValueError(
+            f"{response.group.key}: {measure} is not known of this sample; take another measure for the reward"
+        )
+    return sum(row[measure] for row in rows) / len(rows)
+
+
+def _fitting(task: str, measure: str) -> str:
+    """The name of a measure that a response can be worth."""
+    known = load_task(task).measures()
+    fitting = [name for name, each in known.items() if each.per_image and not each.lower_is_better]
+    if measure not in fitting:
+        raise ValueError(f"correctness of {task} cannot be {measure!r}: take one of {', '.join(fitting)}")
+    return measure
 
 
 def malformed(response: Response) -> str | None:

@@ -22,6 +22,7 @@ class MaskTask(Task):
     """A task whose answers become masks."""
 
     needs = frozenset({"masks"})
+    scoring = "lightning_sal.evaluation.scoring"
 
     @abstractmethod
     def score(
@@ -78,6 +79,7 @@ class RegionTask(MaskTask):
     """
 
     masks_per_image = 1
+    scoring = "lightning_sal.evaluation.map_scoring"
 
     def compose(self, masks: Tensor) -> Tensor:
         """The union: (E, H, W) bool -> (1, H, W) bool, empty where E = 0."""
@@ -131,8 +133,8 @@ class RegionTask(MaskTask):
 class InstanceTask(MaskTask):
     """One mask an object, each from a prompt of its own.
 
-    Measured by IASM, the mean S-measure after Hungarian matching over matched and unmatched instances alike, which is the
-    correctness, and by average precision.
+    Measured by IASM, the mean S-measure after Hungarian matching over matched and unmatched instances alike; by what matched
+    pairs alone earn of it, which is the correctness; and by average precision.
     """
 
     masks_per_image = None
@@ -142,26 +144,32 @@ class InstanceTask(MaskTask):
         return {
             "ap50": Measure("AP50", reported=True, overlap=True),
             "ap70": Measure("AP70", reported=True),
-            "iasm": Measure("IASM", reported=True, primary=True, per_image=True),
+            "iasm": Measure("IASM", reported=True, per_image=True),
+            "matched_s": Measure("matched S", primary=True, per_image=True),
             "ap": Measure("AP"),
         }
 
     def metrics(self, **_: Any) -> dict[str, Any]:
         """New metrics; what only maps have options for is passed over."""
-        from lightning_sal.metrics import InstanceAlignedStructureMeasure, InstanceAveragePrecision
+        from lightning_sal.metrics import (
+            InstanceAlignedStructureMeasure,
+            InstanceAveragePrecision,
+            MatchedStructureMeasure,
+        )
 
-        return {"iasm": InstanceAlignedStructureMeasure(), "ap": InstanceAveragePrecision()}
+        of_structure = {"iasm": InstanceAlignedStructureMeasure(), "matched_s": MatchedStructureMeasure()}
+        return {**of_structure, "ap": InstanceAveragePrecision()}
 
     def score(
         self, metrics: Mapping[str, Any], masks: Tensor, target: Tensor, scores: Tensor | None
     ) -> dict[str, float]:
         """See `MaskTask.score`."""
         precision = metrics["ap"](masks, target, scores)
-        values = {"iasm": metrics["iasm"](masks, target), **precision}
+        values = {name: metrics[name](masks, target) for name in ("iasm", "matched_s")} | precision
         return {name: value.item() for name, value in values.items()}
 
     def image_correctness(self, masks: Sequence[Tensor], targets: Sequence[Tensor]) -> list[float]:
-        """IASM of each image."""
-        from lightning_sal.metrics.functional import instance_aligned_structure_measure
+        """What matched pairs earn of IASM, of each image."""
+        from lightning_sal.metrics.functional import matched_structure_measure
 
-        return [float(instance_aligned_structure_measure(*pair)) for pair in zip(masks, targets, strict=True)]
+        return [float(matched_structure_measure(*pair)) for pair in zip(masks, targets, strict=True)]

@@ -45,7 +45,7 @@ def said(tag: str, *expressions: str) -> str:
         ("cosod", 2, said("rg", "[semantic] left"), None),
         ("cosod", 2, said("rg", "[semantic] right"), "pictures: S 0"),
         ("sis", 1, said("ins", "right", "left"), None),
-        ("sis", 1, said("ins", "left", "nothing"), "pictures: IASM 0"),
+        ("sis", 1, said("ins", "left", "nothing"), "pictures: matched S 0"),
     ],
 )
 def test_a_response_is_kept_where_its_masks_are_right(task, images, response, fault):

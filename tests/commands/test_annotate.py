@@ -302,7 +302,10 @@ def test_a_dry_run_estimates_and_asks_nothing(tmp_path, capsys, monkeypatch):
     [
         (["--budget", "1"], "--budget needs --price-in and --price-out, dollars a million tokens"),
         (["--price-in", "1"], "give both --price-in and --price-out"),
-        (["--min-iasm", "0.5", "--segmenter", "tiny"], "--min-iasm is no measure of sod: use --min-s-measure"),
+        (
+            ["--min-matched-s", "0.5", "--segmenter", "tiny"],
+            "--min-matched-s is no measure of sod: use --min-s-measure",
+        ),
         (["--min-s-measure", "0.5"], "the check by pictures needs both --segmenter and --min-s-measure"),
         (["--segmenter", "tiny"], "the check by pictures needs both"),
         (["--prompts", "nowhere"], "nowhere: holds none of sod.md"),

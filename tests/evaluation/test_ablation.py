@@ -69,7 +69,7 @@ def test_the_table_has_means_errors_and_paired_differences(tmp_path):
     assert behind == ["", "-75.0 ± 25.0", ""]
     assert cells[0]["sod S"] == "0.500 ± 0.000"
     assert cells[0]["s an SFT step"] == ""
-    assert "sis IASM" not in heads  # no arm has samples of it
+    assert "sis matched S" not in heads  # no arm has samples of it
     assert cells[0]["s an RL step"] == "2.00"
     assert cells[0]["peak GB"] == "2.00"
     assert cells[0]["responses a prompt"] == "8.0"

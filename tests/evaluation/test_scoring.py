@@ -102,7 +102,7 @@ def test_coloured_instances(tmp_path: Path) -> None:
     arguments = ["--preds", str(tmp_path / "m"), "--gt", str(tmp_path / "ILSO"), "--task", "sis"]
     assert score([*arguments, "--out", str(tmp_path / "r")]) == 0
     metrics = read_summary(tmp_path / "r").metrics["ILSO"]
-    assert metrics == pytest.approx({"iasm": 1, "ap50": 1, "ap70": 1, "ap": 1}, abs=1e-9)
+    assert metrics == pytest.approx({"iasm": 1, "matched_s": 1, "ap50": 1, "ap70": 1, "ap": 1}, abs=1e-9)
 
 
 def test_coco_results_use_their_scores(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ ALIKE = {  # the same map, as others write it -> the line that says so
     "floats to 255": (
         SOFT.astype(np.float32),
         SOFT,
-        "2 maps of floats or 1 bit hold nothing above 255: read as 0 to 255",
+        "2 maps of floats hold nothing above 255: read as 0 to 255",
     ),
     "floats to 1": (SOFT.astype(np.float32) / 255, SOFT, None),
     "floats to 1, rounded": (SOFT.astype(np.float32) / 255 * np.float32(1.0000001), SOFT, None),

@@ -137,7 +137,7 @@ def test_the_defaults_are_those_of_the_recipe():
 
 
 def test_instances_and_regions_by_rank():
-    """Correctness is S-measure for SOD and IASM for SIS; both are ranked among what was seen of both."""
+    """Correctness is S-measure for SOD, of matched instances for SIS; both are ranked among what was seen of both."""
     reward = RankedReward(capacity=4, zeros=1, weights={"correctness": 1.0, "format": 0.0})
     texts = [say("sod", "half"), say("sis", "half")]
     groups = [group("sod"), group("sis")]

@@ -6,15 +6,21 @@ S-measure has a closed form where the object fills nothing (1 - share of the ima
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
+from lightning_sal.evaluation.metrics import Evaluation
 from lightning_sal.metrics.functional import structure_measure
 from lightning_sal.rewards import Correctness, Format, Response
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import TASKS
+from lightning_sal.tasks.measures import primary
 
+CONF = Path(__file__).resolve().parents[2] / "conf"
 SAID = {"sod": "the dog", "sis": "the dog", "cosod": "[semantic] dog"}
 
 
@@ -51,16 +57,60 @@ def test_regions_are_measured_by_s_measure():
     assert scores.reasons == (None, None, None, None)
 
 
-def test_instances_are_measured_by_iasm():
-    halves = torch.stack([part(0.5), ~part(0.5)])
-    scores = Correctness()(
-        [
-            answered("sis", [halves.flip(0)], [halves]),
-            # No true instance: each predicted one is left over and scores 1 - its share.
-            answered("sis", [torch.stack([part(0.25), part(0.5)])], [part(0)[None][:0]]),
-        ]
-    )
-    assert scores.values.tolist() == pytest.approx([1.0, (0.75 + 0.5) / 2])
+def answers_of_instances() -> list[Response]:
+    halves, empty = torch.stack([part(0.5), ~part(0.5)]), part(0)[None]
+    return [
+        answered("sis", [halves.flip(0)], [halves]),
+        answered("sis", [torch.cat([halves, empty, empty])], [halves]),
+        answered("sis", [torch.stack([part(0.25), part(0.5)])], [empty[:0]]),
+        answered("sis", [halves], [halves], "<think></think><answer></answer>"),
+    ]
+
+
+def test_only_matched_instances_are_worth_something():
+    # All found: 1. Two found and two named that are nowhere: L = 4. No true instance: nothing to find.
+    assert Correctness()(answers_of_instances()).values.tolist() == pytest.approx([1.0, 0.5, 0.0, 0.0])
+
+
+def test_iasm_as_it_is_defined_is_one_line_away():
+    # What is left over is compared with an empty mask: an empty one scores 1, another 1 - its share of the image.
+    config = CONF / "reward" / "iasm.yaml"
+    reward = OmegaConf.load(config).model.init_args.reward.init_args
+    (term,) = [term for term in reward.terms if term.class_path.endswith("Correctness")]
+    correctness = Correctness(**term.init_args)
+    assert correctness(answers_of_instances()).values.tolist() == pytest.approx([1.0, 1.0, (0.75 + 0.5) / 2, 0.0])
+    regions = [answered("sod", [part(0.25)[None]], [part(1)[None]])]  # of other tasks nothing changes
+    assert torch.equal(correctness(regions).values, Correctness()(regions).values)
+
+
+@pytest.mark.parametrize("measures", [None, {"sis": "iasm"}, {"sod": "giou", "cosod": "e_mean"}])
+def test_validation_and_reward_give_a_response_the_same(measures):
+    rows = [
+        answered("sod", [random_masks(1, 1, (9, 8))], [random_masks(2, 1, (9, 8))]),
+        answered("sis", [random_masks(3, 4, (9, 8))], [random_masks(4, 2, (9, 8))]),
+        answered("cosod", [random_masks(n, 1, (9, 8)) for n in (5, 6)], [random_masks(n, 1, (9, 8)) for n in (7, 8)]),
+    ]
+    correctness = Correctness(measures)
+    measured = correctness(Evaluation().measure(rows)).values
+    assert measured.tolist() == pytest.approx(correctness(rows).values.tolist(), abs=1e-6)
+    chosen = {task: TASKS[task].measures() for task in SAID}
+    names = {task: (measures or {}).get(task, primary(chosen[task])) for task in SAID}
+    own = [[row[names[r.group.task]] for row in r.values or ()] for r in Evaluation().measure(rows)]
+    assert measured.tolist() == pytest.approx([sum(values) / len(values) for values in own], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("measures", "line"),
+    [
+        ({"sis": "ap50"}, "correctness of sis cannot be 'ap50': take one of iasm, matched_s"),
+        ({"sod": "mae"}, "correctness of sod cannot be 'mae': take one of s_measure, "),
+        ({"sos": "iasm"}, "unknown task 'sos'"),
+    ],
+)
+def test_a_measure_that_no_response_can_be_worth_is_refused(measures, line):
+    with pytest.raises(ValueError, match=line) as error:
+        Correctness(measures)
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_each_response_keeps_its_own_value_whatever_sizes_stand_beside_it():

@@ -15,7 +15,10 @@ from lightning_sal.metrics.functional.faithfulness import (
     normalised,
     perturbed,
 )
-from lightning_sal.metrics.functional.instance_structure import instance_aligned_structure_measure
+from lightning_sal.metrics.functional.instance_structure import (
+    instance_aligned_structure_measure,
+    matched_structure_measure,
+)
 from lightning_sal.metrics.functional.localisation import (
     alignment_weights,
     energy_pointing_game,
@@ -49,6 +52,7 @@ __all__ = [
     "mask_iou",
     "mass_share",
     "match_instances",
+    "matched_structure_measure",
     "mean_absolute_error",
     "normalised",
     "perturbed",
