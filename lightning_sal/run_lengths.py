@@ -57,8 +57,8 @@ def from_strings(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     lengths = last - first + 1
     if (longest := lengths.max(initial=0)) > 8:  # 40 bits
         raise ValueError("run lengths beyond any size")
-    differences = np.zeros(len(last), dtype=np.int64)
-    for place in range(longest):
+    differences = (groups[first] & 31).astype(np.int64)
+    for place in range(1, longest):
         some = np.flatnonzero(lengths > place)
         differences[some] += (groups[first[some] + place] & 31).astype(np.int64) << 5 * place
     differences -= ((groups[last] & 16) > 0) * (1 << 5 * lengths)

@@ -283,8 +283,10 @@ def test_run_lengths_that_are_none_are_named() -> None:
         ({"size": [2, 3], "counts": "04R"}, r"target\[1\]: run lengths that are cut off"),
         ({"size": [2, 3], "counts": "\x7f"}, r"target\[1\]: run lengths with characters"),
         ({"size": [2, 3], "counts": []}, r"target\[1\]: run lengths that are no list of whole numbers"),
-        ({"size": [2, 3]}, r"target\[1\]: no run lengths with `size` and `counts`"),
-        ([[0, 0, 1, 0, 1, 1]], r"target\[1\]: no run lengths with `size` and `counts`"),
+        ({"size": [2, 3], "counts": [0, 4.5, 1.5]}, r"target\[1\]: run lengths that are no list of whole numbers"),
+        ({"size": [2, 3]}, r"target\[1\]: no run lengths with `size` \[H, W\] and `counts`"),
+        ({"size": 6, "counts": [0, 4, 2]}, r"target\[1\]: no run lengths with `size`"),
+        ([[0, 0, 1, 0, 1, 1]], r"target\[1\]: no run lengths with `size`"),
         ({"size": [3, 2], "counts": [0, 4, 2]}, "preds and target must share H and W"),
     ]:
         with pytest.raises(ValueError, match=message):

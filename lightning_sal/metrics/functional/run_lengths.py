@@ -116,10 +116,11 @@ class _Masks:
     @classmethod
     def read(cls, masks: Sequence[RunLengths]) -> _Masks:
         try:
-            sizes = np.array([mask["size"] for mask in masks], dtype=np.int64).reshape(-1, 2)
-            runs, counts = _decoded([mask["counts"] for mask in masks])
-        except (KeyError, TypeError):
-            raise ValueError("no run lengths with `size` and `counts`") from None
+            sizes, given = zip(*((mask["size"], mask["counts"]) for mask in masks), strict=True) if masks else ((), ())
+            sizes = np.array(sizes, dtype=np.int64).reshape(len(masks), 2)
+        except (KeyError, TypeError, ValueError):
+            raise ValueError("no run lengths with `size` [H, W] and `counts`") from None
+        runs, counts = _decoded(given)
         starts, pixels = np.cumsum(counts) - counts, sizes.prod(1)
         ends = np.cumsum(runs)
         before = ends[starts] - runs[starts]
@@ -136,16 +137,15 @@ class _Masks:
 
 def _decoded(masks: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
     """The runs of all masks one behind the other, and how many each has, of strings, bytes or lists."""
-    texts = [counts.decode("latin-1") if isinstance(counts, bytes) else counts for counts in masks]
-    if all(isinstance(counts, str) for counts in texts):
-        return run_lengths.from_strings(texts)
+    given = [counts.decode("latin-1") if isinstance(counts, bytes) else counts for counts in masks]
+    if {*map(type, given)} <= {str}:
+        return run_lengths.from_strings(given)
     parts = [
-        run_lengths.from_strings([counts])[0] if isinstance(counts, str) else np.array(counts, dtype=np.int64)
-        for counts in texts
+        run_lengths.from_strings([counts])[0] if isinstance(counts, str) else np.asarray(counts) for counts in given
     ]
-    if not all(part.ndim == 1 and len(part) for part in parts):
+    if not all(part.ndim == 1 and len(part) and part.dtype.kind in "iu" for part in parts):
         raise ValueError("run lengths that are no list of whole numbers")
-    return np.concatenate(parts), np.array([len(part) for part in parts])
+    return np.concatenate(parts, dtype=np.int64), np.array([len(part) for part in parts])
 
 
 def _overlaps(ours: _Masks, m: np.ndarray, theirs: _Masks, i: np.ndarray) -> np.ndarray:
@@ -156,10 +156,8 @@ def _overlaps(ours: _Masks, m: np.ndarray, theirs: _Masks, i: np.ndarray) -> np.
     """
     stride = int(ours.sizes.prod(1).max(initial=0)) + 1  # keeps the masks apart on one line
     ends = [masks.ends + np.repeat(np.arange(len(masks.counts)) * stride, masks.counts) for masks in (ours, theirs)]
-    (
-        begin,
-        stop,
-    ) = (  # of the edges of the first where the second is, relative to its mask, from the begin of an object run
+    # The edges of the first where the second is, relative to its mask, from where an object run begins to where one ends
+    begin, stop = (
         np.searchsorted(ends[0], position + m * stride) - ours.starts[m]
         for position in (theirs.first[i] + 1, theirs.last[i])
     )
