@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lightning_sal.datasets.decoding import UnreadableSample
+from lightning_sal.datasets.map_files import MapFile
 from lightning_sal.datasets.pixels import (
-    ROUNDING,
     displayed_size,
     fit,
     image_pixels,
     instance_pixels,
     lies_turned,
-    map_levels,
     mask_pixels,
     read_orientation,
     read_size,
@@ -100,16 +99,8 @@ def read_map(path: str | Path, size: tuple[int, int], top: int | None = None) ->
     Raises:
         UnreadableSample: As for `read_image`, or a value exceeds `top`.
     """
-    import torch.nn.functional as F
-
-    levels, own = map_levels(path)
-    top = top or own
-    if levels.max() > top + ROUNDING:
-        raise UnreadableSample(f"{path}: a value of {levels.max():g} in a map of 0 to {top}")
-    values = _tensor(np.minimum(levels / top, 1))
-    if values.shape == size:
-        return values
-    return F.interpolate(values[None, None], size, mode="bilinear", align_corners=False)[0, 0]
+    masks, _ = MapFile(Path(path), top)(size)
+    return masks[0]
 
 
 def read_instances_png(path: str | Path, size: tuple[int, int] | None = None, orientation: int = 1) -> Tensor:

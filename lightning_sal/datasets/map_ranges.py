@@ -13,12 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_sal.datasets.decoding import UnreadableSample, check_file
-from lightning_sal.datasets.pixels import RANGES, ROUNDING, map_levels, read_mode, type_range
+from lightning_sal.datasets.decoding import UnreadableSample
+from lightning_sal.datasets.map_files import map_levels, map_mode
+from lightning_sal.datasets.pixels import RANGES, ROUNDING, type_range
 
 TYPES = {1: "floats", 255: "8 bits", 65535: "16 bits"}
-PNG = b"\x89PNG\r\n\x1a\n"
-PNG_MODES = {(1, 0): "1", (16, 0): "I;16"}  # (bits, whether there are colours, a palette, opacity) -> mode
 
 
 def find_ranges(files: Sequence[Path]) -> tuple[dict[Path, int], list[str]]:
@@ -37,8 +36,8 @@ def find_ranges(files: Sequence[Path]) -> tuple[dict[Path, int], list[str]]:
     by_mode: dict[str, list[Path]] = {}
     for file in files:
         try:
-            by_mode.setdefault(_mode(file), []).append(file)
-        except (UnreadableSample, OSError):  # named where it is scored
+            by_mode.setdefault(map_mode(file), []).append(file)
+        except UnreadableSample:  # named where it is scored
             continue
     ranges, lines = dict.fromkeys(by_mode.pop("1", ()), 1), list[str]()
     by_type: dict[int, list[Path]] = {}
@@ -50,16 +49,6 @@ def find_ranges(files: Sequence[Path]) -> tuple[dict[Path, int], list[str]]:
         if top != own:
             lines.append(f"{len(group)} maps of {TYPES[own]} hold nothing above {largest:g}: read as 0 to {top}")
     return ranges, lines
-
-
-def _mode(file: Path) -> str:
-    """Pillow's mode of a file, or "L" for a PNG of any with 8 bits; its first bytes tell, in a tenth of the time."""
-    check_file(file)
-    with file.open("rb") as stream:
-        head = stream.read(len(PNG) + 18)
-    if head.startswith(PNG) and len(head) == len(PNG) + 18:
-        return PNG_MODES.get((head[-2], head[-1]), "L")
-    return read_mode(file)
 
 
 def _range_of(files: Sequence[Path], own: int) -> tuple[int, float]:

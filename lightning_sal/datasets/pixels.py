@@ -91,8 +91,8 @@ def cut(levels: np.ndarray, top: int) -> np.ndarray:
     return levels > CUT * top // 255  # the same for whole numbers, which stay as small as they are
 
 
-def map_levels(path: str | Path) -> tuple[np.ndarray, int]:
-    """The values of a saliency map as they stand, (h, w) uint8, uint16 or float64, and the largest that its type means."""
+def image_levels(path: str | Path) -> tuple[np.ndarray, int]:
+    """The values of an image as they stand, (h, w) uint8, uint16 or float64, and the largest that its type means."""
     image = _decode(path)
     return _levels(image, path), type_range(image.mode)
 

@@ -24,7 +24,8 @@ from lightning_sal.maps.conventions import Convention, convention_of, normalized
 from lightning_sal.maps.counting import count_levels, is_object
 from lightning_sal.maps.measures import Averages, ImageMeasures, measure
 from lightning_sal.pages.map_row import map_row
-from lightning_sal.tasks import MaskTask, RegionTask, Task
+from lightning_sal.tasks import RegionTask, Task
+from lightning_sal.tasks.masks import MaskTask
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,8 @@ def _run(
         averages.add(scored.measures, pair.group)
         peaks[pair.name], resized = scored.peak, resized + scored.resized
         row = {"benchmark": benchmark, "key": pair.name, "image": str(pair.photograph or "")}
-        writer.add(row | scored.measures.values, partial(_drawn, pair))
+        files = {name: str(path) for name, path in pair.files.items()}
+        writer.add(row | files | scored.measures.values, partial(_drawn, pair))
     _warn_of_dark(peaks)
     counts = {"images": len(found.pairs), "missing": len(found.missing), "extra": len(found.extra), "resized": resized}
     curves = {name: curve.tolist() for name, curve in averages.curves().items()}

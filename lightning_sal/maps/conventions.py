@@ -62,7 +62,7 @@ class Convention:
         name: Of the tool, or `ours`.
         normalize: What becomes of a map before S, E, F and IoU, a name in `NORMALIZATIONS`.
         normalize_mae: The same before MAE.
-        truth_above: The last grey of 255 that is background in a ground truth; 25 for a cut at 0.1.
+        truth_above: The last grey of 255 that is background in a ground truth; 25.5 for a cut at 0.1.
         soft_truth: Whether MAE, E and F compare with the greys of the ground truth as they stand; S never does.
         thresholds: How many, a key of `THRESHOLDS`.
         f_max: What F max is the maximum of: `curve`, the F averaged over images, or `precision-recall`, the F of precision
