@@ -102,7 +102,7 @@ def test_coloured_instances(tmp_path: Path) -> None:
     arguments = ["--preds", str(tmp_path / "m"), "--gt", str(tmp_path / "ILSO"), "--task", "sis"]
     assert score([*arguments, "--out", str(tmp_path / "r")]) == 0
     metrics = read_summary(tmp_path / "r").metrics["ILSO"]
-    assert metrics == pytest.approx({"iasm": 1, "matched_s": 1, "ap50": 1, "ap70": 1, "ap": 1}, abs=1e-9)
+    assert metrics == pytest.approx({"iasm": 1, "matched_s": 1, "ap50": 1, "ap70": 1, "ap": 1, "ap_50_70": 1}, abs=1e-9)
 
 
 def test_coco_results_use_their_scores(tmp_path: Path) -> None:
