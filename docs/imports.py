@@ -17,7 +17,9 @@ PACKAGE = Path(__file__).parent.parent / "lightning_sal"
 
 ALONE = {  # Room -> all that it may import, beside itself and the standard library
     "objectives": {"torch", "scipy"},  # scipy for one function, the assignment problem
-    "metrics": {"torch", "torchmetrics", "numpy", "scipy", "matplotlib"},  # the last one only to draw
+    "formulas": {"array_api_compat"},
+    "maps": {"formulas", "numpy"},
+    "metrics": {"formulas", "torch", "torchmetrics", "numpy", "scipy", "matplotlib"},  # the last one only to draw
     "samples": {"torch", "frames"},
     "frames": set(),
 }

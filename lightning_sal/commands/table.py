@@ -1,4 +1,4 @@
-"""print a table of results in Markdown, CSV or LaTeX, or what two methods differ by"""
+"""print a table of results, or what two methods differ by; or write the whole comparison as a page"""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from pathlib import Path
 
 
 def main(argv: list[str]) -> int:
-    """Print a table of results, or the paired bootstrap intervals of two."""
+    """Print a table of results or the paired bootstrap intervals of two, or write the whole comparison."""
     parser = argparse.ArgumentParser(
         prog="lightning-sal table",
         description="Print a table with a row for each method and the best of each column in bold; folders of one method "
         "are joined. With --difference, two folders are compared image by image: the mean difference of each metric that "
-        "every image has, and its 95 % interval over 10,000 bootstrap resamples of the images.",
+        "every image has, and its 95 % interval over 10,000 bootstrap resamples of the images. With --html, a page is "
+        "written in place of the table, which opens with nothing beside it: all metrics, curves over thresholds, the values "
+        "of single images, what every two methods differ by, and the best and the worst images with thumbnails.",
     )
     parser.add_argument(
         "folders", nargs="+", type=Path, metavar="FOLDER", help="what `lightning test` or `score` has written"
     )
-    parser.add_argument(
-        "--format", choices=("markdown", "csv", "latex"), default="markdown", help="by default markdown"
-    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--format", choices=("markdown", "csv", "latex"), default="markdown", help="by default markdown")
     parser.add_argument(
         "--metrics",
         nargs="+",
@@ -27,12 +28,21 @@ def main(argv: list[str]) -> int:
         metavar="NAME",
         help="columns, such as s_measure; by default what papers on the task report",
     )
-    parser.add_argument("--difference", action="store_true", help="compare the first folder with the second")
+    what.add_argument("--difference", action="store_true", help="compare the first folder with the second")
+    what.add_argument(
+        "--html", type=Path, metavar="FILE", help="write the whole comparison to this page, which must not be there yet"
+    )
     arguments = parser.parse_args(argv)
 
     from lightning_sal.evaluation.results import joined, read_summary
     from lightning_sal.evaluation.tables import FORMATS, difference_lines
 
+    if arguments.html:
+        from lightning_sal.evaluation.report import write_report
+
+        write_report(arguments.folders, arguments.html, arguments.metrics)
+        print(f"Comparison: {arguments.html}")
+        return 0
     if arguments.difference:
         if len(arguments.folders) != 2:
             raise ValueError(f"--difference compares two folders, not {len(arguments.folders)}")

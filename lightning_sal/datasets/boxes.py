@@ -12,12 +12,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from reprlib import repr as shortened
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from lightning_sal.datasets.decoding import UnreadableSample
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SLACK = 0.05  # share of width or height by which a box may stick out of its image, and is clipped: annotators round
 OTHER_UNIT = 1.5  # a share above it is none; pixels below it, not whole, are none
@@ -54,6 +54,8 @@ class Boxes:
         Raises:
             UnreadableSample: Some are none; the line names them all.
         """
+        import torch
+
         if faults := list(self.faults(size)):
             raise UnreadableSample("; ".join(faults))
         pixels = to_pixels(self.rows, self._bounds(size) or size, size, 4)
@@ -179,6 +181,8 @@ def to_pixels(rows: Sequence[Any], extent: tuple[int, int], size: tuple[int, int
     Returns:
         (N, width) float64.
     """
+    import torch
+
     scale = torch.tensor([size[1] / extent[1], size[0] / extent[0]], dtype=torch.float64)
     return torch.tensor(rows, dtype=torch.float64).view(-1, width) * scale.repeat(width // 2)
 

@@ -23,10 +23,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from reprlib import repr as shortened
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from lightning_sal.datasets.boxes import Boxes, Points
 from lightning_sal.datasets.images import UnreadableSample, read_mask
@@ -38,6 +35,9 @@ from lightning_sal.datasets.spelling import file_of
 from lightning_sal.datasets.unions import Union
 from lightning_sal.files.reading import parse_object, read_text
 from lightning_sal.tasks import TASKS
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FIELDS = {"task", "images", "masks", "annotation", "response", "question", "reference", "boxes", "points"}
 TEXTS = ("response", "question", "reference")
@@ -94,6 +94,8 @@ class MaskFiles:
 
     def __call__(self, size: tuple[int, int] | None, orientation: int) -> Tensor:
         """(I, H, W): one file an instance; the message names every file that fails."""
+        import torch
+
         masks, faults = [], []
         for path in self.paths:
             try:

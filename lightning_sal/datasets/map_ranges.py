@@ -2,7 +2,10 @@
 
 Other programs write maps of 0 and 1 into 8 bits, 8-bit values into 16 bits, and 0 to 255 as floats. One file cannot tell
 a map in another range from a dark one; a folder can. The range of all files of one type is the smallest of 1, 255 and
-65535 that holds their largest value.
+65535 that holds their largest value. Maps of 1 bit hold 0 and 1, and are in no other range.
+
+The headers of all files are read, and of each type as many files as it takes to see that no smaller range holds them: for
+8 bits, usually one.
 """
 
 from __future__ import annotations
@@ -10,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_sal.datasets.decoding import UnreadableSample, open_image
-from lightning_sal.datasets.images import RANGES, ROUNDING, map_levels, type_range
+from lightning_sal.datasets.decoding import UnreadableSample
+from lightning_sal.datasets.map_files import map_levels, map_mode
+from lightning_sal.datasets.pixels import RANGES, ROUNDING, type_range
 
-TYPES = {1: "floats or 1 bit", 255: "8 bits", 65535: "16 bits"}
+TYPES = {1: "floats", 255: "8 bits", 65535: "16 bits"}
 
 
 def find_ranges(files: Sequence[Path]) -> tuple[dict[Path, int], list[str]]:
@@ -29,14 +33,16 @@ def find_ranges(files: Sequence[Path]) -> tuple[dict[Path, int], list[str]]:
     Raises:
         UnreadableSample: Floats exceed 1 by too little to be of another range.
     """
-    by_type: dict[int, list[Path]] = {}
+    by_mode: dict[str, list[Path]] = {}
     for file in files:
         try:
-            with open_image(file) as image:
-                by_type.setdefault(type_range(image.mode), []).append(file)
+            by_mode.setdefault(map_mode(file), []).append(file)
         except UnreadableSample:  # named where it is scored
             continue
-    ranges, lines = {}, []
+    ranges, lines = dict.fromkeys(by_mode.pop("1", ()), 1), list[str]()
+    by_type: dict[int, list[Path]] = {}
+    for mode, group in by_mode.items():
+        by_type.setdefault(type_range(mode), []).extend(group)
     for own, group in by_type.items():
         top, largest = _range_of(group, own)
         ranges |= dict.fromkeys(group, top)

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as shortened
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from lightning_sal.datasets.coco import Named, check_crowd
 from lightning_sal.datasets.decoding import DECODER_ERRORS, UnreadableSample, open_image, unreadable
 from lightning_sal.datasets.images import fit_masks
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LARGEST = 256**3  # which no pixel can name
 

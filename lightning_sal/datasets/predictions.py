@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from reprlib import repr as shortened
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from lightning_sal.datasets.files import composed, image_files, stem, subfolders
-from lightning_sal.datasets.images import read_instances_png, read_map, read_mask, read_orientation
+from lightning_sal.datasets.files import image_files, subfolders
+from lightning_sal.datasets.images import read_instances_png, read_orientation
 from lightning_sal.datasets.layouts import contents
+from lightning_sal.datasets.map_files import MapFile, MasksOfImage, map_files
 from lightning_sal.datasets.map_ranges import find_ranges
 from lightning_sal.datasets.records import Photograph
 from lightning_sal.datasets.segmentations import Drawing, Segmentations
 from lightning_sal.datasets.spelling import shared_start
+from lightning_sal.datasets.truths import image_name
 from lightning_sal.files.reading import parse_object, read_json, read_text
 from lightning_sal.tasks import Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
 # (H, W) of the ground truth -> (N, H, W) masks or a (1, H, W) map in [0, 1], and the scores of the masks where known
-Reader = Callable[[tuple[int, int]], tuple[Tensor, Tensor | None]]
+Reader = Callable[[tuple[int, int]], tuple["Tensor", "Tensor | None"]]
 
 
 def prediction_readers(
@@ -35,8 +37,9 @@ def prediction_readers(
 ) -> dict[str, Reader]:
     """Name of an image -> how its prediction is read.
 
-    A folder of saliency maps named as the images (SOD; in one folder a group for CoSOD), a folder of colour-coded
-    instances (SIS), COCO results with scores (SIS, a json), or a folder that `PredictionWriter` has written.
+    A folder of saliency maps, images or arrays of NumPy, named as the images (SOD; in one folder a group for CoSOD), a
+    folder of colour-coded instances (SIS), COCO results with scores (SIS, a json), or a folder that `PredictionWriter` has
+    written.
 
     Args:
         path: The folder, or the json.
@@ -54,30 +57,31 @@ def prediction_readers(
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
     if path.is_file():
+        if path.suffix.lower() != ".json":
+            raise ValueError(
+                f"{path}: a file of predictions is COCO results, .json; others are read from folders of images"
+            )
         return _coco_results(path, photographs)
     if (path / "predictions.jsonl").is_file():
         return _own_predictions(path / "predictions.jsonl", task, benchmark, photographs)
     folders = subfolders(path) if task.several else [path]
-    files = [file for folder in folders for file in image_files(folder)]
+    of_maps = task.masks_per_image is not None
+    files = [file for folder in folders for file in (map_files if of_maps else image_files)(folder)]
     if not files:
+        kinds = "images, npy and npz" if of_maps else "images"
         where = "in one folder a group" if task.several else "right in it"
         found = contents(path)
-        raise ValueError(f"{path}: no predictions; looked for images {where}, or predictions.jsonl; found {found}")
+        raise ValueError(f"{path}: no predictions; looked for {kinds} {where}, or predictions.jsonl; found {found}")
     named: dict[str, Path] = {}
     for file in files:
         if (first := named.setdefault(image_name(file, task), file)) != file:
             raise ValueError(f"{path}: two predictions for one image, {first.name} and {file.name}: delete one")
-    if task.masks_per_image is None:
+    if not of_maps:
         return {name: partial(_read_instances, file) for name, file in named.items()}
     ranges, lines = find_ranges(files)
     for line in lines:
         log.warning(f"{path}: {line}")
-    return {name: partial(_read_map, file, ranges.get(file)) for name, file in named.items()}
-
-
-def image_name(path: Path, task: Task) -> str:
-    """The name that predictions of an image have: its stem, after the folder of its group where the task has several."""
-    return f"{composed(path.parent.name)}/{stem(path)}" if task.several else stem(path)
+    return {name: MapFile(file, ranges.get(file)) for name, file in named.items()}
 
 
 def parse_prediction(text: str) -> dict[str, Any]:
@@ -95,10 +99,6 @@ def parse_prediction(text: str) -> dict[str, Any]:
 
 def _are_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) and "\0" not in item for item in value)
-
-
-def _read_map(path: Path, top: int | None, size: tuple[int, int]) -> tuple[Tensor, None]:
-    return read_map(path, size, top)[None], None
 
 
 def _read_instances(path: Path, size: tuple[int, int]) -> tuple[Tensor, None]:
@@ -140,7 +140,7 @@ def _own_predictions(
             raise ValueError(
                 f"{path}:{own[1].line}: a second prediction of {name!r}, after line {own[0].line}: keep one"
             )
-        readers[name] = partial(_read_masks, [path.parent / mask for mask in own[0].masks])
+        readers[name] = MasksOfImage([path.parent / mask for mask in own[0].masks])
     return readers
 
 
@@ -152,11 +152,6 @@ def _nearest(answers: list[_Answer], photograph: Path) -> list[_Answer]:
     end = photograph.absolute().parts[::-1]
     shared = [shared_start([answer.image.parts[::-1], end]) for answer in answers]
     return [answer for answer, parts in zip(answers, shared, strict=True) if parts == max(shared)]
-
-
-def _read_masks(paths: Iterable[Path], size: tuple[int, int]) -> tuple[Tensor, None]:
-    masks = [read_mask(path, size) for path in paths]
-    return torch.stack(masks) if masks else torch.zeros(0, *size, dtype=torch.bool), None
 
 
 def _coco_results(path: Path, photographs: Mapping[str, Photograph]) -> dict[str, Reader]:
@@ -187,6 +182,8 @@ def _draw(
     photograph: Photograph, truth: Segmentations, results: list[tuple[Drawing, float]], size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """Results in the frame of the ground truth."""
+    import torch
+
     found = Segmentations([drawing for drawing, _ in results], truth.frame, truth.source, predicted=True)
     scores = torch.tensor([score for _, score in results], dtype=torch.float64)
     return found(size, read_orientation(photograph.path)), scores

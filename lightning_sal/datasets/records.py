@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
-from torch.utils.data import Dataset
+from typing import TYPE_CHECKING, Any
 
 from lightning_sal.datasets.boxes import Boxes, Points
 from lightning_sal.datasets.decoding import UnreadableSample
 from lightning_sal.datasets.images import displayed_size, read_image, read_orientation
 from lightning_sal.samples import ImageGroup
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 # (size, orientation) of the photograph -> (N, H, W) bool masks in its frame; size None: in the frame of the file.
-Annotation = Callable[[tuple[int, int] | None, int], Tensor]
+Annotation = Callable[[tuple[int, int] | None, int], "Tensor"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ def _in_pixels(places: Sequence[Boxes | Points] | None, sizes: Sequence[tuple[in
     return None if places is None else tuple(each.read(size) for each, size in zip(places, sizes, strict=True))
 
 
-class ImageGroups(Dataset[ImageGroup]):
+class ImageGroups:
     """The image groups of some records, read when asked for.
 
     Args:

@@ -12,13 +12,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from reprlib import repr as shortened
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from lightning_sal.datasets.images import UnreadableSample, fit_masks, lies_turned
+from lightning_sal.datasets.decoding import UnreadableSample
+from lightning_sal.datasets.pixels import fit, lies_turned
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Drawing = tuple[str, Any]  # (name for messages, segmentation)
 
@@ -108,6 +110,8 @@ class Segmentations:
         Raises:
             UnreadableSample: A segmentation is malformed, covers no pixel, or does not fit the photograph.
         """
+        import torch
+
         if size is not None and self.frame is not None:
             _lying(self.frame, size, orientation, self.source)
         shapes = [self._parsed(name, segmentation) for name, segmentation in self.drawings]
@@ -120,7 +124,7 @@ class Segmentations:
         masks = torch.zeros(len(shapes), *size, dtype=torch.bool)
         for mask, shape, (name, _) in zip(masks, shapes, self.drawings, strict=True):
             lying = _lying(shape.frame or size, size, orientation, name)
-            mask.copy_(fit_masks(shape.draw(lying)[None], size, orientation, name)[0])
+            mask.copy_(torch.from_numpy(fit(shape.draw(lying)[None], size, orientation, name)[0]))
             if not (self.predicted or mask.any()):
                 raise UnreadableSample(f"{name}: covers no pixel")
         return masks

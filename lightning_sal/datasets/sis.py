@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from lightning_sal.datasets.coco import coco_records
 from lightning_sal.datasets.coco_files import is_coco, photograph_folders
 from lightning_sal.datasets.images import read_instances_png
 from lightning_sal.datasets.layouts import Candidate, Layout, flat_pairs
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from lightning_sal.datasets.images import read_mask
 from lightning_sal.datasets.layouts import Layout, flat_pairs
+from lightning_sal.datasets.pixels import mask_levels
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,10 @@ class MaskFile:
 
     def __call__(self, size: tuple[int, int] | None, orientation: int) -> Tensor:
         return read_mask(self.path, size, orientation)[None]
+
+    def levels(self, size: tuple[int, int] | None, orientation: int) -> tuple[np.ndarray, int]:
+        """The values of the file as they stand, (H, W), and what means 1; see `mask_levels`."""
+        return mask_levels(self.path, size, orientation)
 
 
 _flat_pairs = partial(flat_pairs, task="sod", annotate=MaskFile)

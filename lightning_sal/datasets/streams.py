@@ -8,9 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
-from torch.utils.data import DataLoader, Dataset
-
 from lightning_sal.datasets.endless import Indexed, Repeated
 from lightning_sal.datasets.images import UnreadableSample
 from lightning_sal.samples import Batch, ImageGroup
@@ -124,7 +121,7 @@ class EvaluationLoader:
         return _batches(_Reader(self.dataset, tries=1), self._batches, self.num_workers)
 
 
-class _Reader(Dataset[Read]):
+class _Reader:
     """Reads sample i, or the first readable one of the `tries` from i on; None where all fail."""
 
     def __init__(self, dataset: Indexed, tries: int) -> None:
@@ -148,7 +145,10 @@ def _indices(first: int, batch_size: int, stride: int) -> Iterator[list[int]]:
         first += batch_size * stride
 
 
-def _batches(reader: _Reader, batches: Any, num_workers: int) -> Iterator[Batch]:
+def _batches(reader: Any, batches: Any, num_workers: int) -> Iterator[Batch]:
+    import torch
+    from torch.utils.data import DataLoader
+
     # With a generator of its own the loader draws nothing from the global one, which a resumed run must find as it was.
     generator = torch.Generator().manual_seed(0)
     return iter(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from lightning_sal.datasets import task_records
 from lightning_sal.datasets.layouts import listed
 from lightning_sal.datasets.object_predictions import ObjectPrediction, object_predictions
 from lightning_sal.datasets.records import Record
+from lightning_sal.evaluation.jobs import Job, Options, Outcome, Show
 from lightning_sal.evaluation.metrics import compute_all, row_values
 from lightning_sal.evaluation.results import ResultsWriter
 from lightning_sal.pages.drawing import panel
@@ -47,16 +48,25 @@ def pair_up(preds: Path, truth: Path, task: ObjectTask, benchmark: str) -> list[
     return [ScoredSample(record, found[record.key]) for record in records]
 
 
-def score(
-    pairs: Iterable[ScoredSample], task: ObjectTask, writer: ResultsWriter, benchmark: str, **options: bool
-) -> dict[str, float]:
+def prepare(preds: Path, truth: Path, task: ObjectTask, benchmark: str, options: Options) -> Job:
+    """See `jobs.prepare`."""
+    options.refuse_those_of_maps(task)
+    pairs = pair_up(preds, truth, task, benchmark)
+    return Job(len(pairs), "samples", partial(_run, pairs, task, benchmark))
+
+
+def _run(pairs: Sequence[ScoredSample], task: ObjectTask, benchmark: str, writer: ResultsWriter, show: Show) -> Outcome:
+    return Outcome(score(show(pairs), task, writer, benchmark), {"samples": len(pairs)})
+
+
+def score(pairs: Iterable[ScoredSample], task: ObjectTask, writer: ResultsWriter, benchmark: str) -> dict[str, float]:
     """Metrics over all pairs; a row for each goes to the writer. Arguments as for `scoring.score`.
 
     Raises:
         UnreadableSample: A file cannot be read, or does not fit.
         ValueError: A sample lacks what it is measured by, or a prediction does not fit; the line names the sample.
     """
-    metrics = task.metrics(**options)
+    metrics = task.metrics()
     for pair in pairs:
         group, found = pair.record.read(), pair.prediction
         group = replace(group, task=task.name)

@@ -3,6 +3,7 @@
 summary.json          {"name", "tasks": {benchmark: task}, "metrics": {benchmark: {metric: value}},
                       "measures": {metric: its heading, direction, ...}, "settings": {benchmark: {name: value}}}
 <benchmark>.csv       one row an image, in the order of the data
+curves.json           of maps, {benchmark: {name: [a number at each threshold]}}; names as `lightning_sal.maps` has them
 failures.html         the worst images of each benchmark with thumbnails; needs nothing beside it
 """
 
@@ -14,6 +15,7 @@ import html
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,8 @@ class Results:
         tasks: Name of a benchmark -> its task.
         metrics: Name of a benchmark -> metric -> value.
         measures: Metric -> its heading, direction, and what else a table must know of it.
-        settings: Name of a benchmark -> how its responses came about, such as temperature and seed.
+        settings: Name of a benchmark -> how its responses came about, such as temperature and seed, and how they were
+            measured, such as the convention.
     """
 
     name: str
@@ -88,8 +91,10 @@ def read_summary(folder: Path) -> Results:
             not isinstance(results.name, str)
             or not isinstance(results.tasks, dict)
             or not all(map(_are_values, results.metrics.values()))
+            or not all(isinstance(task, str) for task in results.tasks.values())
+            or not all(isinstance(settings, dict) for settings in results.settings.values())
         ):
-            raise ValueError("`name`, `tasks` or `metrics` hold other things than names and numbers")
+            raise ValueError("`name`, `tasks`, `metrics` or `settings` hold other things than names and values")
         return results
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a summary of results: {error}") from None
@@ -150,7 +155,7 @@ class ResultsWriter:
 
     def __init__(self, folder: Path, tasks: Mapping[str, str], part: int = 0, parts: int = 1) -> None:
         self.folder, self.tasks, self.part, self.parts = folder, tasks, part, parts
-        self.worst: dict[str, list[tuple[float, int, str]]] = {}
+        self.worst: dict[str, list[tuple[float, int, Callable[[], str]]]] = {}
         self.images, self.samples, self.key = 0, -1, ""
 
     @staticmethod
@@ -161,7 +166,7 @@ class ResultsWriter:
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, row: Mapping[str, Any], picture: Callable[[], Image.Image]) -> None:
-        """Add an image: its row (`benchmark` among its fields), and how to draw it where it is among the worst."""
+        """Add an image: its row (`benchmark` among its fields), and how to draw it if it is among the worst in the end."""
         benchmark = row["benchmark"]
         if row["key"] != self.key:  # the images of a group come one after the other
             self.samples, self.key = self.samples + 1, row["key"]
@@ -182,16 +187,22 @@ class ResultsWriter:
         badness = score if measures[name].lower_is_better else -score
         heap, self.images = self.worst.setdefault(benchmark, []), self.images + 1
         if len(heap) < WORST or badness > heap[0][0]:
-            entry = (badness, -self.images, _figure(row, score, picture()))
+            entry = (badness, -self.images, partial(_figure, row, score, picture))  # drawn once it is known to stay
             (heapq.heappush if len(heap) < WORST else heapq.heapreplace)(heap, entry)
 
     def close(self) -> None:
         """Write down the worst images of this process."""
+        drawn = {name: [(*order, figure()) for *order, figure in heap] for name, heap in self.worst.items()}
         with whole(self._worst_file(self.part)) as part:
-            part.write_text(json.dumps(self.worst, allow_nan=False), encoding="utf-8")
+            part.write_text(json.dumps(drawn, allow_nan=False), encoding="utf-8")
 
-    def finish(self, results: Results) -> None:
-        """Join what all processes wrote, once all are closed, and write the summary and the page of failures."""
+    def finish(self, results: Results, curves: Mapping[str, Mapping[str, Sequence[float]]] | None = None) -> None:
+        """Join what all processes wrote, once all are closed, and write the summary and the page of failures.
+
+        Args:
+            results: Of all benchmarks.
+            curves: Name of a benchmark -> name of a curve -> its points; nothing is written where there are none.
+        """
         worst: dict[str, list[tuple[float, int, str]]] = {}
         for part in range(self.parts):
             path = self._worst_file(part)
@@ -203,6 +214,9 @@ class ResultsWriter:
         page = _page(results.name, {name: sorted(entries, reverse=True)[:WORST] for name, entries in worst.items()})
         with whole(self.folder / "failures.html") as part:
             part.write_text(page, encoding="utf-8", errors=ESCAPED)
+        if curves:
+            with whole(self.folder / "curves.json") as part:
+                part.write_text(json.dumps(curves, allow_nan=False), encoding="utf-8")
         write_summary(results, self.folder)
 
     def _join(self, benchmark: str) -> None:
@@ -226,7 +240,8 @@ class ResultsWriter:
         return self.folder / f".worst-{part}.json"
 
 
-def _figure(row: Mapping[str, Any], score: float, picture: Image.Image) -> str:
+def _figure(row: Mapping[str, Any], score: float, draw: Callable[[], Image.Image]) -> str:
+    picture = draw()
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     name = html.escape(str(row["image"] or row["key"]))
     texts = [row[key] for key in list(row)[list(row).index("confidence") + 1 :]] if "confidence" in row else []

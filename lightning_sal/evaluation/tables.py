@@ -6,6 +6,8 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,8 @@ _LATEX = str.maketrans(
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 )
 ROWS_AT_ONCE = 256  # resamples held in memory
+
+Images = dict[tuple[str, int], dict[str, str]]  # (folder and file, which of this name) -> row
 
 
 def columns(results: Sequence[Results], metrics: Sequence[str] = ()) -> list[tuple[str, str]]:
@@ -51,9 +55,9 @@ def best(results: Sequence[Results], benchmark: str, metric: str) -> float | Non
 
 def markdown(results: Sequence[Results], metrics: Sequence[str] = ()) -> str:
     """One row a method, one column a metric of a benchmark."""
-    heads = [f"{benchmark} {_heading(results, metric)}" for benchmark, metric in columns(results, metrics)]
+    heads = [f"{benchmark} {heading(results, metric)}" for benchmark, metric in columns(results, metrics)]
     lines = [["method", *heads], ["---", *["---:"] * len(heads)]]
-    lines += [[_plain(r.name), *cells] for r, cells in _cells(results, metrics, "**{}**".format)]
+    lines += [[_plain(r.name), *cells] for r, cells in cells_of(results, metrics, "**{}**".format)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -64,9 +68,10 @@ def latex(results: Sequence[Results], metrics: Sequence[str] = ()) -> str:
     for benchmark, _ in chosen:
         spans[benchmark] = spans.get(benchmark, 0) + 1
     over = " & ".join(rf"\multicolumn{{{n}}}{{c}}{{{_escape(benchmark)}}}" for benchmark, n in spans.items())
-    heads = " & ".join(_escape(_heading(results, metric)) for _, metric in chosen)
+    heads = " & ".join(_escape(heading(results, metric)) for _, metric in chosen)
     rows = [
-        " & ".join([_escape(r.name), *cells]) + r" \\" for r, cells in _cells(results, metrics, r"\textbf{{{}}}".format)
+        " & ".join([_escape(r.name), *cells]) + r" \\"
+        for r, cells in cells_of(results, metrics, r"\textbf{{{}}}".format)
     ]
     body = [r"\toprule", rf" & {over} \\", rf"method & {heads} \\", r"\midrule", *rows, r"\bottomrule"]
     return "\n".join([rf"\begin{{tabular}}{{l{'c' * len(chosen)}}}", *body, r"\end{tabular}", ""])
@@ -108,14 +113,87 @@ def paired_bootstrap(
     Returns:
         The mean, and the lower and the upper end of its interval.
     """
-    differences = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)
-    draw, means = np.random.default_rng(seed), []
+    each = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)
+    ((mean, low, high),) = bootstrap(each[:, None], resamples=resamples, level=level, seed=seed)
+    return mean, low, high
+
+
+def bootstrap(
+    values: np.ndarray, *, resamples: int = 10_000, level: float = 0.95, seed: int = 0
+) -> list[tuple[float, float, float]]:
+    """Mean and its percentile interval of each of M columns over the same N images, by the same resamples.
+
+    A resample is how often it holds each image, so that its means are one product for all columns.
+
+    Args:
+        values: (N, M) float64.
+        resamples: As for `paired_bootstrap`, like the others.
+        level: Likewise.
+        seed: Likewise.
+
+    Returns:
+        For each column what `paired_bootstrap` returns.
+    """
+    images, draw, means = len(values), np.random.default_rng(seed), []
     for start in range(0, resamples, ROWS_AT_ONCE):
-        shape = min(ROWS_AT_ONCE, resamples - start), len(differences)
-        means.append(differences[draw.integers(len(differences), size=shape)].mean(1))
+        rows = min(ROWS_AT_ONCE, resamples - start)
+        drawn = draw.integers(images, size=(rows, images)) + images * np.arange(rows)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=rows * images).reshape(rows, images)
+        means.append(counts @ values / images)
     tail = (1 - level) / 2
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
-    return float(differences.mean()), float(low), float(high)
+    ends = np.quantile(np.concatenate(means), [tail, 1 - tail], axis=0)
+    return [tuple(column) for column in np.stack([values.mean(0), *ends]).T.tolist()]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Mean difference of two methods over the images that both measure, and its 95 % interval.
+
+    Args:
+        metric: What is compared.
+        first: Number of the method from which is subtracted.
+        second: Number of the one that is.
+        mean: Of first - second.
+        low: Lower end of the interval.
+        high: Its upper end.
+        images: How many there are.
+    """
+
+    metric: str
+    first: int
+    second: int
+    mean: float
+    low: float
+    high: float
+    images: int
+
+
+def differences(methods: Sequence[Images], metrics: Sequence[str]) -> list[Difference]:
+    """Every two methods by each metric, without those that share no image which both measure.
+
+    Args:
+        methods: The rows of each, by image.
+        metrics: Names of columns.
+    """
+    images = sorted({image for rows in methods for image in rows})
+    together: dict[bytes, list[tuple[str, int, int, np.ndarray]]] = {}  # which images -> what is measured on just these
+    for metric in metrics:
+        values = [
+            np.array([float(rows.get(image, {}).get(metric) or "nan") for image in images]) for rows in methods
+        ]  # an image may not be measured by it
+        for first, second in combinations(range(len(methods)), 2):
+            each = values[first] - values[second]
+            known = ~np.isnan(each)
+            if known.any():
+                together.setdefault(known.tobytes(), []).append((metric, first, second, each[known]))
+    found = [
+        Difference(metric, first, second, *interval, len(each))
+        for group in together.values()
+        for (metric, first, second, each), interval in zip(
+            group, bootstrap(np.stack([each for *_, each in group], axis=1)), strict=True
+        )
+    ]
+    return sorted(found, key=lambda each: (metrics.index(each.metric), each.first, each.second))
 
 
 def difference_lines(ours: Path, theirs: Path, metrics: Sequence[str] = ()) -> list[str]:
@@ -135,26 +213,24 @@ def difference_lines(ours: Path, theirs: Path, metrics: Sequence[str] = ()) -> l
         raise ValueError(f"{ours} and {theirs} share no benchmark")
     lines = []
     for benchmark in shared:
-        ours_by_image, theirs_by_image = (by_image(read_images(folder, benchmark)) for folder in (ours, theirs))
-        if set(ours_by_image) != set(theirs_by_image):
+        both = [by_image(read_images(folder, benchmark)) for folder in (ours, theirs)]
+        if set(both[0]) != set(both[1]):
             raise ValueError(f"{benchmark}: {ours} and {theirs} hold different images")
-        pairs = [(row, theirs_by_image[image]) for image, row in ours_by_image.items()]
-        for metric in metrics or per_image:
-            both = [
-                pair for pair in pairs if all(side.get(metric) for side in pair)
-            ]  # an image may not be measured by it
-            if not both:
-                continue
-            mean, low, high = paired_bootstrap(*([float(pair[side][metric]) for pair in both] for side in (0, 1)))
-            what, interval = f"{benchmark} {metric}: {first.name} - {second.name}", f"[{low:+.4f}, {high:+.4f}]"
-            lines.append(f"{what} = {mean:+.4f}, 95 % {interval}, {len(both)} images\n")
+        for each in differences(both, metrics or per_image):
+            what, interval = f"{benchmark} {each.metric}: {first.name} - {second.name}", interval_text(each)
+            lines.append(f"{what} = {each.mean:+.4f}, 95 % {interval}, {each.images} images\n")
     return lines
 
 
-def by_image(rows: Sequence[dict[str, str]]) -> dict[tuple[str, int], dict[str, str]]:
+def interval_text(each: Difference) -> str:
+    """The 95 % interval of a difference."""
+    return f"[{each.low:+.4f}, {each.high:+.4f}]"
+
+
+def by_image(rows: Sequence[dict[str, str]]) -> Images:
     """Rows by folder and file name of their image, or their key where it came from no file, and which of these it is."""
     seen: Counter[str] = Counter()
-    named = {}
+    named: Images = {}
     for row in rows:
         name = "/".join(Path(row["image"]).parts[-2:]) or row["key"]
         seen[name] += 1
@@ -162,9 +238,10 @@ def by_image(rows: Sequence[dict[str, str]]) -> dict[tuple[str, int], dict[str, 
     return named
 
 
-def _cells(
+def cells_of(
     results: Sequence[Results], metrics: Sequence[str], bold: Callable[[str], str]
 ) -> list[tuple[Results, list[str]]]:
+    """Each row of a table: the method, and its values as they are shown, the best of a column by `bold`."""
     chosen = columns(results, metrics)
     tops = {column: best(results, *column) for column in chosen}
     rows = []
@@ -179,7 +256,7 @@ def _cells(
     return rows
 
 
-def _heading(results: Sequence[Results], metric: str) -> str:
+def heading(results: Sequence[Results], metric: str) -> str:
     """What a column is called: as papers call it where they report it, else by the name of the metric."""
     measure = measures_of(results).get(metric)
     return measure.heading if measure and measure.reported else metric

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from lightning_sal.formulas.thresholds import ThresholdCounts, enhanced_alignment
 from lightning_sal.metrics.base import MapMetric
-from lightning_sal.metrics.functional.enhanced_alignment import enhanced_alignment
-from lightning_sal.metrics.functional.thresholds import ADAPTIVE, ThresholdCounts, threshold_counts
+from lightning_sal.metrics.functional.thresholds import ADAPTIVE, threshold_counts
 
 
 class EnhancedAlignmentMeasure(MapMetric):

@@ -7,10 +7,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lightning_sal.formulas.thresholds import BETA2, ThresholdCounts, f_measures, f_of
 from lightning_sal.metrics.base import MapMetric
 from lightning_sal.metrics.enhanced_alignment import summary
-from lightning_sal.metrics.functional.f_measure import BETA2, f_measures, f_of
-from lightning_sal.metrics.functional.thresholds import ADAPTIVE, LEVELS, ThresholdCounts, threshold_counts
+from lightning_sal.metrics.functional.thresholds import ADAPTIVE, LEVELS, threshold_counts
 from lightning_sal.metrics.functional.weighted_f_measure import weighted_f_scores
 
 Maximum = Literal["curve", "precision_recall"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from lightning_sal.formulas.structure import Moments, structure_of
 from lightning_sal.metrics.base import MapMetric
-from lightning_sal.metrics.functional.structure import Moments, region_moments, structure_of
+from lightning_sal.metrics.functional.structure import region_moments
 
 
 class StructureMeasure(MapMetric):

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_sal.formulas.structure import Moments, pooled, structure_of
+from lightning_sal.formulas.thresholds import BETA2, ThresholdCounts, enhanced_alignment, f_measures
 from lightning_sal.metrics.base import MapMetric
 from lightning_sal.metrics.enhanced_alignment import summary
-from lightning_sal.metrics.functional.enhanced_alignment import enhanced_alignment
-from lightning_sal.metrics.functional.f_measure import BETA2, f_measures
-from lightning_sal.metrics.functional.structure import Moments, pooled, region_moments, structure_of
-from lightning_sal.metrics.functional.thresholds import ADAPTIVE, ThresholdCounts, threshold_counts
+from lightning_sal.metrics.functional.structure import region_moments
+from lightning_sal.metrics.functional.thresholds import ADAPTIVE, threshold_counts
 from lightning_sal.metrics.functional.weighted_f_measure import weighted_f_scores
 
 

@@ -30,7 +30,7 @@ class RolloutRecord:
         responses: They, with what the reward needed of them.
         rewards: What they are worth.
         confidence: (B,) in [0, 1].
-        advantages: (B,); 0 for responses that the update left out.
+        advantages: (B,); 0 for responses of groups that the update left out.
         scored: (B,) bool; False for responses that no pass was spent on, since they have no gradient.
         entropy: (B,) mean entropy in nats of what the tokens of a response were drawn from; 0 where not scored.
         embeddings: (B, C) hidden states of the last layer at the last token of each response; 0 where not scored.

@@ -76,9 +76,10 @@ class DrGRPO(GroupModule):
 
 
 class DAPO(GroupModule):
-    """Decoupled clip and dynamic sampling (Yu et al. 2025, arXiv:2503.14476).
+    """Decoupled clip and dynamic sampling (Yu et al. 2025, arXiv:2503.14476), by default with all that the paper has.
 
-    A = (r - mean) / std in the group; token ratio; clip (0.2, 0.28); mean over all tokens of the step; no KL. A group whose
+    A = (r - mean) / std in the group; token ratio; clip (0.2, 0.28); mean over all tokens of the step; no KL; responses that
+    come near the token limit lose up to 1 of their reward, which is not in `train/reward/...`. A group whose
     rewards are all equal teaches nothing and is dropped, and more prompts of the batch are sampled in its place: give the
     datamodule a `batch_size` of several times `prompts_per_step`. The bound is the batch; where it holds too few groups
     with different rewards, the step takes those that there are, and `train/dynamic_sampling/gave_up` counts it.
@@ -86,8 +87,9 @@ class DAPO(GroupModule):
     Args:
         clip: (low, high), how far the ratio may leave 1 downwards and upwards.
         prompts_per_step: Prompts that are sampled at a time, until as many groups have rewards that differ; null samples
-            all prompts of the batch at once.
-        overlong_buffer: Tokens before `max_new_tokens` over which a penalty grows from 0 to -1; null for no penalty.
+            all prompts of the batch at once, which leaves none to replace those that are dropped.
+        overlong_buffer: Tokens before `max_new_tokens` over which a penalty grows from 0 to -1; null takes a fifth of
+            `max_new_tokens`, as the paper does (4,096 of 20,480), 0 is no penalty.
         **kwargs: As for `RolloutModule`.
     """
 
@@ -104,13 +106,15 @@ class DAPO(GroupModule):
         super().__init__(clip=clip, **kwargs)
         if prompts_per_step is not None and prompts_per_step < 1:
             raise ValueError(f"prompts_per_step {prompts_per_step} must be at least 1, or null")
-        if overlong_buffer is not None:
+        if overlong_buffer is None:
+            overlong_buffer = max(1, self.max_new_tokens // 5)
+        if overlong_buffer:
             overlong_penalty(torch.zeros(1), self.max_new_tokens, overlong_buffer)  # complains before training does
         self.prompts_per_step, self.overlong_buffer = prompts_per_step, overlong_buffer
 
     def shaped_rewards(self, experience: Experience) -> Tensor:
         rewards = experience.rewards.total
-        if self.overlong_buffer is None:
+        if not self.overlong_buffer:
             return rewards
         lengths = experience.rollout.mask.sum(1).to(rewards.device)
         return rewards + overlong_penalty(lengths, self.max_new_tokens, self.overlong_buffer)

@@ -19,11 +19,11 @@ from lightning_sal.modules.experience import Experience, OldPolicy, RolloutRecor
 from lightning_sal.modules.gathering import gather_in_order
 from lightning_sal.modules.rollout_log import RatioLog, log_rollout
 from lightning_sal.objectives import k3, policy_loss
-from lightning_sal.objectives.policy import Ratio, Reduction, Surrogate
+from lightning_sal.objectives.policy import Ratio, Reduction, Surrogate, check_dual_clip
 from lightning_sal.policy.log_probs import Entropy
 from lightning_sal.policy.prompts import Prompts
 from lightning_sal.samplers import PolicySampler, Sampler
-from lightning_sal.samples import Batch, ImageGroup, Phased
+from lightning_sal.samples import Batch, ImageGroup, Phased, Rollout
 
 
 class MicroBatch(NamedTuple):
@@ -56,13 +56,19 @@ class RolloutModule(PolicyModule):
 
     Args:
         clip: (low, high), how far the ratio of new to old policy may leave 1 downwards and upwards.
+        dual_clip: c > 1, the ratio from which on a response with a negative advantage is pushed down no more (dual clip,
+            Ye et al. 2020); null for no such bound.
         temperature: Of sampling and of scoring alike, > 0.
         responses_per_prompt: G >= 1, responses that are sampled to each prompt.
         updates_per_rollout: Optimisation steps on each rollout, >= 1, each on all its responses. The first is on-policy.
             They are one step of the trainer, so `max_steps` counts rollouts, and the learning rate moves once a rollout.
         beta: Weight of the KL divergence (k3) to the reference, which is the policy without its adapters; >= 0.
+        unbiased_kl: Multiply the KL term by the ratio, so that its gradient is that of the KL divergence (DeepSeek-V3.2).
         entropy_coef: Weight of an entropy bonus, in units of the loss a nat, >= 0: what the loss of each token is lowered
             by per nat of the policy's entropy there, at the temperature that it was sampled at.
+        mask_truncated: Leave responses that reached `max_new_tokens` before they ended out of the loss, its KL term and its
+            entropy bonus. Their tokens do not count where a loss is divided by tokens, they do where it is divided by
+            responses. Rewards, advantages, and what is logged of responses have them as ever.
         sampler: Where responses come from; null samples with the policy itself.
         sampler_ratio_cap: Most that a token is weighed by where the sampler is not exact: min(cap, exp(logp_old -
             logp_sampler)), truncated importance sampling.
@@ -77,11 +83,14 @@ class RolloutModule(PolicyModule):
         self,
         *,
         clip: tuple[float, float] = (0.2, 0.2),
+        dual_clip: float | None = None,
         temperature: float = 1.0,
         responses_per_prompt: int = 1,
         updates_per_rollout: int = 1,
         beta: float = 0.0,
+        unbiased_kl: bool = False,
         entropy_coef: float = 0.0,
+        mask_truncated: bool = False,
         sampler: Sampler | None = None,
         sampler_ratio_cap: float = 3.0,
         **kwargs: Any,
@@ -94,6 +103,9 @@ class RolloutModule(PolicyModule):
                 "responses_per_prompt and updates_per_rollout must be at least 1, beta and entropy_coef at least 0, not "
                 f"{responses_per_prompt}, {updates_per_rollout}, {beta} and {entropy_coef}"
             )
+        check_dual_clip(dual_clip, self.surrogate)
+        if unbiased_kl and not beta:
+            raise ValueError("unbiased_kl corrects the KL term, which beta 0 leaves out: set beta, or drop unbiased_kl")
         if beta and self.policy_config.lora is None:
             raise ValueError(
                 f"beta {beta} needs a reference, which is the policy without adapters: give policy.lora, or beta 0"
@@ -107,7 +119,9 @@ class RolloutModule(PolicyModule):
             raise ValueError(
                 "RL keeps the vision tower frozen, since its features serve a whole step: drop train_vision"
             )
-        self.clip, self.temperature, self.beta, self.entropy_coef = clip, temperature, beta, entropy_coef
+        self.clip, self.dual_clip, self.temperature = clip, dual_clip, temperature
+        self.beta, self.unbiased_kl, self.entropy_coef = beta, unbiased_kl, entropy_coef
+        self.mask_truncated = mask_truncated
         self.responses_per_prompt, self.updates_per_rollout = responses_per_prompt, updates_per_rollout
         self.sampler: Sampler = PolicySampler() if sampler is None else sampler
         self.sampler_ratio_cap = sampler_ratio_cap
@@ -167,7 +181,7 @@ class RolloutModule(PolicyModule):
         log_rollout(self, self.record)
         self.log_dict(ratios.over(self))
         if old.reference is not None:
-            self._log_kl(old.logp, old.reference, experience.rollout.mask)
+            self._log_kl(old.logp, old.reference, self.loss_mask(experience.rollout) & old.scored[:, None])
         return pending
 
     def _losses(
@@ -187,11 +201,11 @@ class RolloutModule(PolicyModule):
             rewards: (B,).
             old: Filled where `first`.
             parts: The micro-batches.
-            totals: Responses and response tokens of the whole step.
+            totals: Responses, and response tokens that enter the loss, of the whole step.
             ratios: Gets each micro-batch added.
             first: Whether no update was done on these responses yet.
         """
-        rollout = experience.rollout
+        rollout, loss_mask = experience.rollout, self.loss_mask(experience.rollout)
         entropy: Entropy | None = "gradient" if self.entropy_coef else "value" if first else None
         for which, rows, counts in parts:
             length = int(rollout.mask[rows].sum(1).max())
@@ -206,6 +220,7 @@ class RolloutModule(PolicyModule):
                         old.reference[rows, :length] = self.policy.score(prompts, tokens, mask, self.temperature)
             logp_old, sampled = old.logp[rows, :length], rollout.logp[rows, :length]
             advantages = self.advantages(rewards, old.confidence)[rows]
+            mask = mask & loss_mask[rows, :length]
             ratios.add(logp, logp_old, sampled, advantages, mask)
             yield policy_loss(
                 logp,
@@ -215,11 +230,13 @@ class RolloutModule(PolicyModule):
                 ratio=self.ratio,
                 reduction=self.reduction,
                 clip=self.clip,
+                dual_clip=self.dual_clip,
                 surrogate=self.surrogate,
                 max_length=self.max_new_tokens,
                 weights=None if self.sampler.exact else (logp_old - sampled).exp().clamp(max=self.sampler_ratio_cap),
                 logp_ref=None if old.reference is None else old.reference[rows, :length],
                 beta=self.beta,
+                unbiased_kl=self.unbiased_kl,
                 entropy=scores.entropy,
                 entropy_coef=self.entropy_coef,
                 total_sequences=totals[0],
@@ -292,6 +309,10 @@ class RolloutModule(PolicyModule):
         """The prompts whose responses have a gradient: no pass is spent on the others, though they count as responses."""
         return experience.selected
 
+    def loss_mask(self, rollout: Rollout) -> Tensor:
+        """(B, T) bool, True on the response tokens that enter the loss."""
+        return rollout.mask & ~rollout.truncated[:, None] if self.mask_truncated else rollout.mask
+
     def _parts(self, prompts: Prompts, trained: Sequence[int]) -> list[MicroBatch]:
         """The micro-batches of a step, as many on every rank."""
         order = [row for row in prompts.by_length() if row in set(trained)]
@@ -300,9 +321,9 @@ class RolloutModule(PolicyModule):
         return parts + [MicroBatch([0], [0], counts=False)] * (self.max_over_ranks(len(parts) or 1) - len(parts))
 
     def _totals(self, experience: Experience) -> list[float]:
-        """Responses and response tokens of the whole step on all ranks."""
+        """Responses, and response tokens that enter the loss, of the whole step on all ranks."""
         rows = self._rows(experience.selected)
-        tokens = experience.rollout.mask[rows].sum()
+        tokens = self.loss_mask(experience.rollout)[rows].sum()
         return self.all_reduce(torch.stack([torch.tensor(len(rows), device=self.device), tokens]).double()).tolist()
 
     def _rows(self, prompts: Sequence[int]) -> list[int]:
@@ -315,7 +336,7 @@ class RolloutModule(PolicyModule):
     def _log_kl(self, logp: Tensor, reference: Tensor, mask: Tensor) -> None:
         divergence = k3(logp, reference, mask)[mask].sum()
         sums = self.all_reduce(torch.stack([divergence, mask.sum()]).double())
-        self.log("train/kl", float(sums[0] / sums[1]))
+        self.log("train/kl", float(sums[0] / sums[1].clamp(min=1)))
 
     def _generator(self) -> torch.Generator:
         """A generator that depends on seed, step and rank alone, so a run that goes on draws what it would have drawn."""

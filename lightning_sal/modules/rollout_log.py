@@ -16,7 +16,7 @@ from lightning_sal.tasks import TASKS
 
 
 class RatioLog:
-    """Importance ratios of a step before any clipping, and how much the clip holds back.
+    """Importance ratios of a step before the clip, and how much the clip holds back.
 
     Args:
         clip: (low, high) of the objective.
@@ -35,7 +35,7 @@ class RatioLog:
         count = mask.sum()
         low, high = clip_fractions(logp, logp_old, advantages, mask, ratio=self.ratio, clip=self.clip)
         log = log_ratio(logp, logp_old, mask, self.ratio).expand_as(logp)
-        drift = torch.where(mask, logp_old - sampled, 0.0)
+        drift = log_ratio(logp_old, sampled, mask)
         totals = [torch.where(mask, each.exp(), 0.0).sum() for each in (log, drift)]
         self._sums.append(torch.stack([low * count, high * count, *totals, count]).double())
         # 0 outside the mask, as of a ratio of 1

@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lightning_sal.objectives.numerics import full_precision
+
 
 def token_confidence(logp: Tensor, mask: Tensor) -> Tensor:
     """Mean probability that the policy gave the tokens it sampled: c_i = 1/|y_i| sum_t exp(logp_it).
@@ -17,15 +19,14 @@ def token_confidence(logp: Tensor, mask: Tensor) -> Tensor:
     The mean of the probabilities, not the exponent of the mean log-probability. No gradient flows through it.
 
     Args:
-        logp: (B, T) log-probabilities in nats.
+        logp: (B, T) log-probabilities in nats; half precision is summed in float32.
         mask: (B, T) bool, True on response tokens.
 
     Returns:
         (B,) confidence in [0, 1]; 0 for a row without tokens.
     """
-    weight = mask.to(logp.dtype)
-    probability = torch.where(mask, logp.detach(), -torch.inf).exp()
-    return probability.sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+    probability = torch.where(mask, full_precision(logp.detach()), -torch.inf).exp()
+    return probability.sum(dim=1) / mask.sum(dim=1).clamp(min=1)
 
 
 def cgpo_advantages(rewards: Tensor, confidence: Tensor) -> Tensor:
@@ -78,7 +79,7 @@ def leave_one_out_advantages(rewards: Tensor, group_size: int) -> Tensor:
 
 
 def overlong_penalty(lengths: Tensor, max_length: int, buffer: int) -> Tensor:
-    """What DAPO adds to the reward of a long response (soft overlong punishment, Yu et al. 2025, arXiv:2503.14476).
+    """What DAPO adds to the reward of a long response (soft overlong punishment, Yu et al. 2025, arXiv:2503.14476, eq. 13).
 
     0 up to max_length - buffer tokens, then falling linearly to -1 at max_length.
 

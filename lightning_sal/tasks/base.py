@@ -94,6 +94,8 @@ class Task(ABC):
     """What a segmenter is asked by: `str` for words, `VisualPrompt`, or None where no segmenter is asked."""
     masks_per_image: ClassVar[int | None] = 0
     """How many masks an image has: 1 for a region, None for one an object, 0 for a task without masks."""
+    scoring: ClassVar[str] = ""
+    """Module by whose `prepare` predictions in files are scored; empty where there are none to score."""
 
     @property
     def label(self) -> str:

@@ -22,6 +22,7 @@ class MaskTask(Task):
     """A task whose answers become masks."""
 
     needs = frozenset({"masks"})
+    scoring = "lightning_sal.evaluation.scoring"
 
     @abstractmethod
     def score(
@@ -78,6 +79,7 @@ class RegionTask(MaskTask):
     """
 
     masks_per_image = 1
+    scoring = "lightning_sal.evaluation.map_scoring"
 
     def compose(self, masks: Tensor) -> Tensor:
         """The union: (E, H, W) bool -> (1, H, W) bool, empty where E = 0."""

@@ -50,6 +50,7 @@ class ObjectTask(Task):
     where there is nothing, and is not where there is something; `unreadable`, the share of answers without a list in JSON.
     """
 
+    scoring = "lightning_sal.evaluation.object_scoring"
     primary: ClassVar[str]
     """The measure that is the correctness of a sample."""
     reported: ClassVar[frozenset[str]]

@@ -15,6 +15,7 @@ from lightning_sal.commands.types import _read
 from lightning_sal.datasets import jsonl_records
 from lightning_sal.datasets.coco_results import instance
 from lightning_sal.datasets.conversations import from_conversations, to_conversations
+from lightning_sal.datasets.pairing import pair_up
 from lightning_sal.datasets.perception import LAYOUT as PERCEPTION
 from lightning_sal.datasets.reasonseg import reasonseg_records
 from lightning_sal.datasets.refs import References
@@ -22,7 +23,6 @@ from lightning_sal.datasets.sis import LAYOUT
 from lightning_sal.datasets.splitting import read_lines_to_split, sample_of
 from lightning_sal.evaluation.comparison import read_arms
 from lightning_sal.evaluation.results import read_summary
-from lightning_sal.evaluation.scoring import pair_up
 from lightning_sal.pages.prediction_files import delete_listed
 from lightning_sal.tasks import SIS
 
@@ -110,7 +110,8 @@ def read_split(path):
 def score(path):
     """Against a ground truth that is sound; predictions lie in a folder, results in a file."""
     preds = path if path.suffix == ".json" else path.parent
-    return [str(pair.read((9, 12))[0].shape) for pair in pair_up(preds, path.parent / "truth/all.json", SIS, "x")]
+    found = pair_up(preds, path.parent / "truth/all.json", SIS, "x")
+    return [str(read((9, 12))[0].shape) for read in found.readers.values()]
 
 
 def read_perception(path):

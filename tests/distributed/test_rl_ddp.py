@@ -19,12 +19,17 @@ CASES = {
     "dapo": (DAPO, "64-true", {}),
     "dapo float32": (DAPO, "32-true", {}),
     "clipped": (GRPO, "64-true", {"gradient_clip_val": 1e-3}),
+    "cgpo, cut off": (partial(CGPO, mask_truncated=True), "64-true", {}),
+    "dapo, cut off": (partial(DAPO, mask_truncated=True), "64-true", {}),
 }
 RELATIVE = {"64-true": 1e-10, "32-true": 1e-6}
 
 
 class Written:
-    """Responses that depend on the prompt alone; the first, third, ... prompt has short ones, the others long ones."""
+    """Responses that depend on the prompt alone; the first, third, ... prompt has short ones, the others long ones.
+
+    More of one rank's than of the other's are cut off.
+    """
 
     exact = True
 
@@ -35,7 +40,8 @@ class Written:
             for place, number in enumerate(numbers)
         )
         tokens, mask = policy.encode_responses(texts)
-        return Rollout(texts, tokens, mask, torch.zeros(tokens.shape), torch.zeros(len(texts), dtype=torch.bool))
+        cut = [place % responses < number for place, number in enumerate(numbers)]
+        return Rollout(texts, tokens, mask, torch.zeros(tokens.shape), torch.tensor(cut))
 
 
 class Marks(RewardTerm):

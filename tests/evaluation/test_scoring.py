@@ -160,7 +160,7 @@ ALIKE = {  # the same map, as others write it -> the line that says so
     "floats to 255": (
         SOFT.astype(np.float32),
         SOFT,
-        "2 maps of floats or 1 bit hold nothing above 255: read as 0 to 255",
+        "2 maps of floats hold nothing above 255: read as 0 to 255",
     ),
     "floats to 1": (SOFT.astype(np.float32) / 255, SOFT, None),
     "floats to 1, rounded": (SOFT.astype(np.float32) / 255 * np.float32(1.0000001), SOFT, None),

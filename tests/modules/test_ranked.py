@@ -107,7 +107,7 @@ class Odd(RewardTerm):
 
 def test_what_dynamic_sampling_drops_is_not_remembered(tmp_path):
     reward = RankedReward([Letters(), Odd()], {"letters": 0.0, "odd": 1.0}, ranked=["letters"], capacity=64, zeros=1)
-    module = made(DAPO, reward=reward)
+    module = made(DAPO, overlong_buffer=0, reward=reward)
     run = fit(module, tmp_path, batch_size=4)
     assert run.callback_metrics["train/dynamic_sampling/dropped"] == 2
     values = module.record.rewards.terms["letters"].view(4, G)[1::2].flatten().tolist()
@@ -115,11 +115,11 @@ def test_what_dynamic_sampling_drops_is_not_remembered(tmp_path):
 
 
 def test_dynamic_sampling_gets_going_though_all_ranks_are_equal_at_first(tmp_path):
-    module = made(DAPO, reward=RankedReward([Letters()], capacity=64, zeros=1))
+    module = made(DAPO, overlong_buffer=0, reward=RankedReward([Letters()], capacity=64, zeros=1))
     run = fit(module, tmp_path, steps=1)
     assert run.callback_metrics["train/dynamic_sampling/dropped"] == 3
     assert len(queue(module)) == 1 + 3 * G
-    module = made(DAPO, reward=RankedReward([Letters()], capacity=64, zeros=1))
+    module = made(DAPO, overlong_buffer=0, reward=RankedReward([Letters()], capacity=64, zeros=1))
     run = fit(module, tmp_path, steps=2)
     assert run.callback_metrics["train/dynamic_sampling/dropped"] < 3
 

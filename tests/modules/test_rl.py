@@ -1,6 +1,9 @@
 """RL steps of every algorithm, against an update written out by hand on one response at a time."""
 
+import math
+from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -8,11 +11,13 @@ import pytest
 import torch
 
 from lightning_sal.datamodules import ScenesDataModule
-from lightning_sal.modules import CGPO, CISPO, DAPO, GRPO, GSPO, RLOO, DrGRPO
+from lightning_sal.modules import CGPO, CISPO, DAPO, GRPO, GSPO, RLOO, DrGRPO, rollout
 from lightning_sal.modules.accumulation import grouped_micro_batches
+from lightning_sal.modules.rollout_log import RatioLog
 from lightning_sal.objectives import cgpo_advantages, group_advantages, leave_one_out_advantages
 from lightning_sal.policy.config import LoRA, PolicyConfig
 from lightning_sal.rewards import Reward, RewardTerm, Scores
+from lightning_sal.samplers import PolicySampler
 from lightning_sal.segmenters import EVFSAM2
 from tests.modules.parts import (
     POLICY,
@@ -35,6 +40,17 @@ class Letters(RewardTerm):
 
     def forward(self, responses):
         return Scores(torch.tensor([len(set(item.text)) / 30 for item in responses]), (None,) * len(responses))
+
+
+class Cut(PolicySampler):
+    """Says that every second response was truncated, and the second response to a prompt is one token shorter."""
+
+    def sample(self, *args, **options):
+        rollout = super().sample(*args, **options)
+        mask = rollout.mask.clone()
+        mask[1::G, -1] = False
+        truncated = torch.arange(len(mask)) % 2 == 0
+        return replace(rollout, mask=mask, logp=torch.where(mask, rollout.logp, 0.0), truncated=truncated)
 
 
 class Keep(L.Callback):
@@ -98,7 +114,11 @@ def by_hand(module, record, start, updates):
             for row, ids in zip(rows, tokens, strict=True)
         ]
 
-    rewards = record.rewards.total
+    rewards, cut = record.rewards.total, record.rollout.truncated.tolist()
+    inside = [not (module.mask_truncated and each) for each in cut]
+    counted = sum(length for length, counts in zip(lengths, inside, strict=True) if counts)
+    if type(module) is DAPO:  # whose buffer is a fifth of eight tokens, one: the last token costs 1
+        rewards = rewards - torch.tensor([float(length == TOKENS) for length in lengths])
     old = [logp.detach() for logp in scores()]
     with torch.no_grad(), module.policy.reference():
         reference = scores()
@@ -114,7 +134,9 @@ def by_hand(module, record, start, updates):
     for _ in range(updates):
         module.zero_grad()
         loss = 0.0
-        for logp, logp_old, logp_ref, a in zip(scores(), old, reference, advantage, strict=True):
+        for logp, logp_old, logp_ref, a, counts in zip(scores(), old, reference, advantage, inside, strict=True):
+            if not counts:
+                continue
             r = (logp - logp_old).exp()
             if type(module) is GSPO:
                 r = (logp - logp_old).mean().exp().expand_as(logp)
@@ -125,7 +147,7 @@ def by_hand(module, record, start, updates):
                 d = logp_ref - logp
                 tokens = tokens + KL * (d.exp() - d - 1)
             if type(module) in (DAPO, CISPO):
-                loss = loss + tokens.sum() / sum(lengths)
+                loss = loss + tokens.sum() / counted
             elif type(module) in (DrGRPO, RLOO):
                 loss = loss + tokens.sum() / (len(lengths) * TOKENS)
             else:
@@ -175,6 +197,83 @@ def test_old_and_current_log_probabilities_agree_whatever_the_micro_batch(algori
     assert logged["train/ratio/max"] == pytest.approx(1, abs=1e-6)
     assert logged["train/ratio/min"] == pytest.approx(1, abs=1e-6)
     assert logged["train/clip_ratio/low"] == logged["train/clip_ratio/high"] == 0
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_truncated_responses_are_left_out_of_the_loss_alone(algorithm, tmp_path):
+    """Of the counts they leave the tokens, not the responses; advantages and what is logged have them as ever."""
+    module = made(algorithm, updates_per_rollout=2, micro_batch_size=3, mask_truncated=True, sampler=Cut())
+    keep = step(module, tmp_path)
+    record = keep.record
+    cut = record.rollout.truncated.float().mean().item()
+    assert 0 < cut < 1
+    expected = by_hand(module, record, keep.start, updates=2)
+    for found, wanted in zip(keep.gradients, expected, strict=True):
+        close(found, wanted, 1e-4)
+    assert keep.logged["train/response/truncated"] == pytest.approx(cut)
+    assert keep.logged["train/response/length"] == pytest.approx(record.rollout.mask.sum(1).float().mean().item())
+    assert record.scored.all()
+    assert (record.entropy > 0).all()
+
+
+def test_a_step_of_truncated_responses_alone_changes_nothing(tmp_path):
+    class AllCut(Cut):
+        def sample(self, *args, **options):
+            rollout = super().sample(*args, **options)
+            return replace(rollout, truncated=torch.ones_like(rollout.truncated))
+
+    for algorithm in (CGPO, GRPO, DAPO):
+        keep = step(made(algorithm, mask_truncated=True, entropy_coef=0.1, sampler=AllCut()), tmp_path)
+        assert all((gradient == 0).all() for gradient in keep.gradients[0].values())
+        assert keep.logged["train/response/truncated"] == 1
+
+
+@pytest.mark.parametrize("algorithm", [CGPO, GRPO])
+def test_dual_clip_and_unbiased_kl_reach_the_loss(algorithm, tmp_path, monkeypatch):
+    """Both are in the second update's gradient; a bound that no ratio reaches changes nothing."""
+    given = []
+    loss = rollout.policy_loss
+    monkeypatch.setattr(rollout, "policy_loss", lambda *a, **k: given.append(k) or loss(*a, **k))
+    common = {"beta": 0.5, "updates_per_rollout": 2}
+    plain, wide, corrected = (
+        step(made(algorithm, **common, **options), tmp_path)
+        for options in ({}, {"dual_clip": 1e6}, {"dual_clip": 1e6, "unbiased_kl": True})
+    )
+    for one, other in zip(plain.gradients, wide.gradients, strict=True):
+        close(one, other, 1e-6)
+    with pytest.raises(AssertionError):
+        close(corrected.gradients[0], plain.gradients[0], 1e-3)
+    assert [(each["dual_clip"], each["unbiased_kl"]) for each in given[::2]] == [
+        (None, False), (1e6, False), (1e6, True),
+    ]  # fmt: skip
+
+
+def test_ratios_of_a_sampler_that_is_far_off_are_logged_as_finite_numbers():
+    logp = torch.full((1, 2), -1.0)
+    ratios = RatioLog((0.2, 0.2), "token")
+    ratios.add(logp, logp, logp + torch.tensor([[-1e4, 1e4]]), torch.ones(1), torch.ones(1, 2, dtype=torch.bool))
+    logged = ratios.over(SimpleNamespace(all_reduce=lambda sums, how="sum": sums))
+    assert logged["train/sampler_ratio/max"] == pytest.approx(math.exp(20))
+    assert logged["train/sampler_ratio/min"] == pytest.approx(math.exp(-20))
+    assert logged["train/ratio/max"] == 1
+
+
+def test_kl_is_the_mean_over_tokens_that_were_scored(tmp_path):
+    """The groups that dynamic sampling dropped have no log-probabilities, and no share in it."""
+    module = made(
+        DAPO, beta=KL, overlong_buffer=0, reward=Reward([OnlyOdd()]), optimizer=partial(torch.optim.SGD, lr=0.0)
+    )
+    keep = step(module, tmp_path)
+    record, rows = keep.record, list(range(G, 2 * G))
+    assert record.scored.nonzero().flatten().tolist() == rows
+    prompts = module.policy.encode(record.groups[G : G + 1])
+    tokens, mask = record.rollout.tokens[rows], record.rollout.mask[rows]
+    with torch.no_grad():
+        logp = module.policy.score(prompts, tokens, mask)
+        with module.policy.reference():
+            d = module.policy.score(prompts, tokens, mask) - logp
+    expected = (d.exp() - d - 1)[mask].mean()
+    assert keep.logged["train/kl"] == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_gspo_on_policy_is_grpo_without_kl(tmp_path):
@@ -285,7 +384,7 @@ def test_an_entropy_bonus_has_the_gradient_of_the_entropy_of_each_token(algorith
 
 
 def dapo_step(tmp_path, batch_size, **options):
-    module, keep = made(DAPO, reward=Reward([OnlyOdd()]), **options), Keep()
+    module, keep = made(DAPO, reward=Reward([OnlyOdd()]), overlong_buffer=0, **options), Keep()
     run = trainer(tmp_path, max_steps=1, callbacks=[keep])
     run.fit(module, datamodule=scenes(streams=["rl"], batch_size=batch_size))
     return module, keep
@@ -321,13 +420,20 @@ def test_a_step_in_which_nothing_teaches_changes_nothing(tmp_path):
         def forward(self, responses):
             return Scores(torch.full((len(responses),), 0.1 + 0.2), (None,) * len(responses))
 
-    keep = step(made(DAPO, reward=Reward([Same()])), tmp_path)
+    keep = step(made(DAPO, reward=Reward([Same()]), overlong_buffer=0), tmp_path)
     assert all((gradient == 0).all() for gradient in keep.gradients[0].values())
     assert keep.logged["train/dynamic_sampling/gave_up"] == 1
 
 
-def test_long_responses_are_punished_where_asked(tmp_path):
-    plain, shaped = (step(made(DAPO, overlong_buffer=buffer), tmp_path).record for buffer in (None, TOKENS))
+def test_dapo_is_by_default_what_the_paper_has():
+    """Clip-higher, a penalty over a fifth of the tokens (4,096 of 20,480), the mean over all tokens, no KL."""
+    module = made(DAPO, max_new_tokens=20480)
+    assert (module.clip, module.overlong_buffer, module.reduction, module.beta) == ((0.2, 0.28), 4096, "token_mean", 0)
+    assert made(DAPO, max_new_tokens=3).overlong_buffer == 1
+
+
+def test_long_responses_are_punished_unless_told_not_to(tmp_path):
+    plain, shaped = (step(made(DAPO, overlong_buffer=buffer), tmp_path).record for buffer in (0, TOKENS))
     assert torch.equal(plain.rewards.total, shaped.rewards.total)
     lengths = plain.rollout.mask.sum(1)
     expected = group_advantages(plain.rewards.total - lengths / TOKENS, G)
@@ -375,8 +481,12 @@ def test_a_segmenter_that_fits_is_asked_for_only_where_there_will_be_masks(tmp_p
         (GRPO, dict(policy=PolicyConfig("tiny-scratch")), "without adapters"),
         (CGPO, dict(updates_per_rollout=0), "at least 1"),
         (CGPO, dict(entropy_coef=-1e-3), "at least 0"),
+        (CGPO, dict(dual_clip=1.0), "above 1"),
+        (CISPO, dict(dual_clip=3.0), "weighted has none"),
+        (DrGRPO, dict(unbiased_kl=True), "set beta"),
         (CGPO, dict(policy=PolicyConfig("tiny-scratch", lora=LoRA(), train_vision=True)), "vision tower frozen"),
         (DAPO, dict(overlong_buffer=TOKENS + 1), "buffer must lie"),
+        (DAPO, dict(overlong_buffer=-1), "buffer must lie"),
     ],
 )
 def test_what_cannot_work_is_refused_at_once(algorithm, options, line):

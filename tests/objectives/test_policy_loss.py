@@ -6,7 +6,16 @@ The golden values are what TRL 1.16.0's GRPOTrainer computes in float64 for the 
 import pytest
 import torch
 
-from lightning_sal.objectives import cgpo_advantages, clip_fractions, k3, policy_loss, sft_loss, token_confidence
+from lightning_sal.objectives import (
+    cgpo_advantages,
+    clip_fractions,
+    k3,
+    log_ratio,
+    policy_loss,
+    sft_loss,
+    token_confidence,
+)
+from lightning_sal.objectives.policy import MAX_LOG_RATIO
 
 LOGP = [
     [-0.5, -1, -0.2, -2, -0.7],
@@ -33,6 +42,7 @@ CENTRED = [0.375, -0.375, -0.05, 0.05]
 CASES = {
     "grpo": (dict(), GROUP, 0.0288229692, 0.5330735959),
     "grpo with kl": (dict(beta=0.04), GROUP, 0.0291834642, 0.5356779471),
+    "grpo with dual clip": (dict(dual_clip=1.3), GROUP, 0.0270626835, 0.4854162777),  # TRL's delta
     "dapo": (dict(reduction="token_mean", clip=(0.2, 0.28)), GROUP, 0.0363186008, 0.5828455919),
     "dr_grpo": (dict(reduction="constant", max_length=8), CENTRED, -0.0161778406, 0.0649577306),
     "gspo, wide clip": (dict(ratio="sequence"), GROUP, 0.0223730553, 0.6607334620),
@@ -170,6 +180,8 @@ def test_sft_loss_is_cross_entropy():
         (dict(reduction="constant"), "max_length"),
         (dict(beta=0.1), "logp_ref"),
         (dict(entropy_coef=0.1), "needs entropy"),
+        (dict(dual_clip=1.0), "above 1"),
+        (dict(dual_clip=3.0, surrogate="weighted"), "weighted has none"),
     ],
 )
 def test_wrong_choices_say_what_is_allowed(options, words):
@@ -211,3 +223,166 @@ def test_k3_averages_to_the_divergence_over_the_policys_own_tokens():
     assert (k3(p.log(), q.log(), everywhere) > 0).all()
     infinite = torch.full_like(p, float("-inf"))
     assert k3(infinite, infinite, ~everywhere).tolist() == [[0, 0, 0]]
+
+
+HALVES = [torch.float16, torch.bfloat16]
+
+
+def drifting(dtype, rows=4, length=700):
+    """Log-probabilities of long responses whose policy has drifted a little, as half precision holds them."""
+    generator = torch.Generator().manual_seed(0)
+    old = -torch.rand(rows, length, generator=generator)
+    logp = old + 0.05 * torch.randn(rows, length, generator=generator)
+    mask = torch.arange(length) < torch.tensor([[length], [511], [300], [1]])
+    return logp.to(dtype), old.to(dtype), mask
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(ratio="sequence", clip=(3e-4, 4e-4)),
+        dict(),
+        dict(beta=0.1, unbiased_kl=True),
+        dict(reduction="token_mean", surrogate="weighted", clip=(1, 4)),
+        dict(reduction="constant", max_length=700, entropy_coef=0.1),
+    ],
+)
+def test_half_precision_is_computed_in_float32(dtype, options):
+    """Loss and gradient are those of the same numbers in float64; a gradient is rounded to the precision of its leaf."""
+    logp, old, mask = drifting(dtype)
+    advantages = torch.tensor([1.0, -0.5, 0.25, -1.0])
+    results = []
+    for precise in (torch.float64, dtype):
+        leaf = logp.to(precise).requires_grad_()
+        others = dict(logp_ref=old.to(precise) - 0.1, entropy=-old.to(precise))
+        loss = policy_loss(leaf, old.to(precise), advantages.to(precise), mask, **others, **options)
+        loss.backward()
+        results.append((loss, leaf.grad))
+    (expected, gradient), (found, found_gradient) = results
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(expected.item(), rel=1e-3 if options.get("beta") else 1e-5)  # ref is rounded
+    assert found_gradient.dtype == dtype
+    scale = gradient.abs().max()
+    torch.testing.assert_close(
+        found_gradient.double(), gradient, atol=float(scale) * 1e-4, rtol=2 * torch.finfo(dtype).eps
+    )
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_what_sums_over_tokens_is_right_in_half_precision(dtype):
+    """Ratios of responses that leave 1 by less than half precision can, and 511 tokens, which bfloat16 cannot count."""
+    logp, old, mask = drifting(dtype)
+    for level in ("token", "sequence"):
+        found = log_ratio(logp, old, mask, level)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(
+            found.double(), log_ratio(logp.double(), old.double(), mask, level), atol=1e-7, rtol=1e-5
+        )
+    pairs = [
+        (token_confidence(logp, mask), token_confidence(logp.double(), mask)),
+        (sft_loss(logp, mask), sft_loss(logp.double(), mask)),
+        (k3(logp, old, mask), k3(logp.double(), old.double(), mask)),
+    ]
+    for found, expected in pairs:
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=1e-5)
+    advantages = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    for level in ("token", "sequence"):
+        half = clip_fractions(logp, old, advantages, mask, ratio=level, clip=(3e-4, 4e-4))
+        assert half == clip_fractions(logp.double(), old.double(), advantages, mask, ratio=level, clip=(3e-4, 4e-4))
+
+
+@pytest.mark.parametrize("far", [1e4, -1e4])
+@pytest.mark.parametrize("advantage", [1.0, -1.0])
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(),
+        dict(ratio="sequence"),
+        dict(surrogate="weighted", clip=(1, 4)),
+        dict(beta=0.1),
+        dict(beta=0.1, unbiased_kl=True),
+    ],
+)
+def test_no_loss_and_no_gradient_is_infinite_however_far_two_policies_lie_apart(options, advantage, far):
+    old = torch.full((1, 3), -1.0)
+    logp = (old + torch.tensor([[far, 0.1, 0.0]])).requires_grad_()
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    loss = policy_loss(logp, old, torch.tensor([advantage]), mask, logp_ref=old, **options)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(logp.grad).all()
+
+
+def test_log_ratios_are_clamped_at_twenty_nats():
+    """As verl does. Nearer to 0 nothing is changed, to the last bit."""
+    assert MAX_LOG_RATIO == 20
+    far, mask = torch.tensor([[-1e4, -20.0, 0.0, 19.5, 1e4]]), torch.ones(1, 5, dtype=torch.bool)
+    zeros = torch.zeros_like(far)
+    assert log_ratio(far, zeros, mask).tolist() == [[-20, -20, 0, 19.5, 20]]
+    assert log_ratio(far[:, -1:], zeros[:, :1], mask[:, :1], "sequence").tolist() == [[20]]
+    expected = torch.tensor([[20.0, 20.0, 0.0, -19.5, -20.0]])  # of the reference to the policy
+    assert torch.equal(k3(far, zeros, mask), expected.exp() - expected - 1)
+
+
+def test_a_clamp_at_twenty_nats_leaves_on_policy_losses_as_they_are_to_the_bit():
+    logp, old, _, mask = tensors()
+    logp, old = logp.detach().float().requires_grad_(), old.float()
+    advantages = torch.tensor(GROUP)
+    loss = policy_loss(logp, logp.detach(), advantages, mask, reduction="token_mean")
+    assert loss.equal(torch.where(mask, -advantages[:, None].expand_as(logp), 0.0).sum() / mask.sum())
+    near = log_ratio(logp, old, mask)
+    assert near.equal(torch.where(mask, logp - old, 0.0))
+
+
+def test_dual_clip_by_hand():
+    """A = -2, clip 0.2, c = 3: r = 5 costs 3 * 2 and no more, r = 2 costs 2 * 2, r = 0.5 costs 0.8 * 2; A = 2 as without."""
+    old, mask = torch.zeros(1, 3), torch.ones(1, 3, dtype=torch.bool)
+    logp = torch.tensor([[5.0, 2.0, 0.5]]).log().requires_grad_()
+    loss = policy_loss(logp, old, torch.tensor([-2.0]), mask, dual_clip=3.0)
+    loss.backward()
+    assert loss.item() == pytest.approx((6 + 4 + 1.6) / 3)
+    assert logp.grad.tolist() == [pytest.approx([0, 4 / 3, 0])]  # d(2 r) / d log r = 2 r, over three tokens
+    up = policy_loss(logp, old, torch.tensor([2.0]), mask, dual_clip=3.0)
+    assert up.item() == pytest.approx(-(2.4 + 2.4 + 1) / 3)
+
+
+@pytest.mark.parametrize("c", [1.05, 1.5, 3.0])
+@pytest.mark.parametrize("ratio", ["token", "sequence"])
+def test_dual_clip_is_that_of_verl(ratio, c):
+    """Which has losses in place of gains: the larger of two, and where A < 0 the smaller of that and -c A."""
+    generator = torch.Generator().manual_seed(1)
+    old, drift = -torch.rand(2, 6, 9, generator=generator).double()
+    logp, advantages = old + 4 * (drift + 0.5), torch.randn(6, generator=generator).double()
+    logp[:2] += 2
+    mask = torch.ones(6, 9, dtype=torch.bool)
+    log = logp - old
+    r = (log.mean(1, keepdim=True).expand_as(log) if ratio == "sequence" else log).exp()
+    a = advantages[:, None]
+    assert ((r > c) & (a < 0)).any()
+    once = torch.max(-a * r, -a * r.clamp(0.8, 1.28))
+    expected = torch.where(a < 0, torch.min(-a * c, once), once).mean()
+    found = policy_loss(logp, old, advantages, mask, ratio=ratio, clip=(0.2, 0.28), dual_clip=c, reduction="token_mean")
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_gradient_of_the_unbiased_kl_term_is_that_of_the_divergence():
+    """Summed over a vocabulary of five, weighed by the old policy, on it and off it; uncorrected it is another."""
+    generator = torch.Generator().manual_seed(0)
+    logits, other, reference = torch.randn(3, 5, generator=generator).double()
+    q, mask = reference.log_softmax(0), torch.ones(5, 1, dtype=torch.bool)
+    for sampled, right in ((logits, True), (other, True), (logits, False)):
+        leaf, old = logits.clone().requires_grad_(), sampled.log_softmax(0)
+        logp = leaf.log_softmax(0)
+        expected = torch.autograd.grad((logp.exp() * (logp - q)).sum(), leaf, retain_graph=True)[0]
+        # Each token of the vocabulary is a response of one token, as often as the old policy samples it.
+        terms = [
+            policy_loss(
+                logp[v : v + 1, None], old[v : v + 1, None], torch.zeros(1), mask[:1],
+                logp_ref=q[v : v + 1, None], beta=1.0, unbiased_kl=right,
+            )
+            for v in range(5)
+        ]  # fmt: skip
+        (found,) = torch.autograd.grad(sum(old[v].exp() * term for v, term in enumerate(terms)), leaf)
+        assert torch.allclose(found, expected, atol=1e-12) == right

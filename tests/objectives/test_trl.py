@@ -19,6 +19,15 @@ B, T, GROUP = 12, 12, 4
 LOSSES = {
     "grpo": (dict(), dict(loss_type="grpo")),
     "grpo with kl": (dict(beta=0.04), dict(loss_type="grpo", beta=0.04, use_bias_correction_kl=False)),
+    "grpo with unbiased kl": (
+        dict(beta=0.04, unbiased_kl=True),
+        dict(loss_type="grpo", beta=0.04, use_bias_correction_kl=True),
+    ),
+    "gspo with unbiased kl": (
+        dict(ratio="sequence", beta=0.04, unbiased_kl=True),
+        dict(loss_type="grpo", importance_sampling_level="sequence", beta=0.04, use_bias_correction_kl=True),
+    ),
+    "grpo with dual clip": (dict(dual_clip=3.0), dict(loss_type="grpo", delta=3.0)),  # alike where c > 1 + high
     "dr_grpo": (dict(reduction="constant", max_length=20), dict(loss_type="dr_grpo", max_completion_length=20)),
     "dapo": (dict(reduction="token_mean", clip=(0.2, 0.28)), dict(loss_type="dapo", epsilon_high=0.28)),
     "gspo": (
@@ -54,6 +63,7 @@ def trainer():
             epsilon_high=args.epsilon_high or args.epsilon,
             current_gradient_accumulation_steps=1,
             aux_loss_enabled=False,
+            eos_token_ids=[1],
             environment_factories=None,
             environments=None,
             tools=None,
@@ -127,3 +137,57 @@ def test_advantages_equal_those_of_trl(name, seed, trainer):
     expected = theirs._generate_and_score_completions([{"prompt": ""}] * B)["advantages"]
     # TRL rounds the G / (G - 1) of its spread to float32.
     torch.testing.assert_close(ours(rewards), expected, atol=1e-12, rtol=1e-7)
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "dapo", "dr_grpo"])
+def test_without_truncated_responses_mask_count_loss_and_gradient_are_those_of_trl(loss_type, trainer):
+    """They count where a loss is divided by responses, and do not where it is divided by tokens."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = (torch.randperm(T, generator=generator) + 1)[:B]
+    truncated = torch.arange(B) % 3 == 0
+    # id 1 ends a response, id 2 is any other, id 0 pads
+    ids = [[2] * (int(n) - 1) + [2 if cut else 1] for n, cut in zip(lengths, truncated, strict=True)]
+    rewards = torch.rand(B, generator=generator, dtype=torch.float64)
+    logp = -torch.rand(B, T, generator=generator, dtype=torch.float64)
+    old = logp + torch.randn(B, T, generator=generator, dtype=torch.float64) / 4
+    logp.requires_grad_()
+    options = dict(mask_truncated_completions=True, max_completion_length=T, loss_type=loss_type)
+    theirs = trainer("GRPO", **options)
+    theirs._generate = lambda _: ([[0]] * B, ids, None, [""] * B, *[None] * 4)
+    theirs._calculate_rewards = lambda *_: rewards[:, None]
+    theirs._get_per_token_logps_and_entropies = lambda *_, **__: (logp, torch.zeros(B, T), None)
+    batch = theirs._generate_and_score_completions([{"prompt": ""}] * B)
+    mask = (torch.arange(T) < lengths[:, None]) & ~truncated[:, None]
+    assert batch["completion_mask"].bool().equal(mask)
+    assert int(batch["num_items_in_batch"]) == mask.sum()
+    expected = theirs._compute_loss(theirs.model, batch | {"old_per_token_logps": old})
+    (expected_gradient,) = torch.autograd.grad(expected, logp)
+    reduction = {"grpo": "sequence_mean", "dapo": "token_mean", "dr_grpo": "constant"}[loss_type]
+    advantages = group_advantages(rewards, GROUP)  # in whose mean and spread they are
+    loss = policy_loss(logp, old, advantages, mask, reduction=reduction, max_length=T, total_sequences=B)
+    (gradient,) = torch.autograd.grad(loss, logp)
+    torch.testing.assert_close(loss, expected, atol=1e-12, rtol=1e-6)  # TRL keeps advantages of rewards in float32
+    torch.testing.assert_close(gradient, expected_gradient, atol=1e-12, rtol=1e-6)
+
+
+def test_the_on_policy_gradient_of_rloo_is_that_of_trl_over_the_constant_length(trainer):
+    """TRL's ratio is that of the whole response, a product over its tokens; off-policy the two differ."""
+    generator = torch.Generator().manual_seed(0)
+    logp = -torch.rand(B, T, generator=generator, dtype=torch.float64)
+    mask = torch.arange(T) < (torch.randperm(T, generator=generator) + 1)[:B, None]
+    advantages = leave_one_out_advantages(torch.rand(B, generator=generator, dtype=torch.float64), GROUP)
+    rloo = trainer("RLOO")
+    logp.requires_grad_()
+    rloo._get_per_token_logps_and_entropies = lambda *_, **__: (logp, torch.zeros(B, T), None)
+    batch = dict(
+        prompt_ids=torch.zeros(B, 1, dtype=torch.long),
+        prompt_mask=torch.ones(B, 1, dtype=torch.long),
+        completion_ids=torch.zeros(B, T, dtype=torch.long),
+        completion_mask=mask.long(),
+        advantages=advantages,
+        old_logps=(logp.detach() * mask).sum(1),
+    )
+    (expected,) = torch.autograd.grad(rloo._compute_loss(rloo.model, batch), logp)
+    loss = policy_loss(logp, logp.detach(), advantages, mask, reduction="constant", max_length=20)
+    (gradient,) = torch.autograd.grad(loss, logp)
+    torch.testing.assert_close(20 * gradient, expected, atol=1e-12, rtol=1e-12)

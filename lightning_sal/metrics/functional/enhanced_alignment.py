@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from lightning_sal.formulas.thresholds import enhanced_alignment
 from lightning_sal.metrics.functional.inputs import as_map_pair, score_dtype
-from lightning_sal.metrics.functional.thresholds import ADAPTIVE, ThresholdCounts, threshold_counts
-
-_EPS = torch.finfo(torch.float64).eps  # as in the authors' MATLAB code
+from lightning_sal.metrics.functional.thresholds import ADAPTIVE, threshold_counts
 
 
 def enhanced_alignment_curve(preds: Tensor, target: Tensor) -> Tensor:
@@ -62,24 +60,3 @@ def adaptive_enhanced_alignment(preds: Tensor, target: Tensor) -> Tensor:
     """
     counts = threshold_counts(*as_map_pair(preds, target))
     return enhanced_alignment(counts)[:, ADAPTIVE].to(score_dtype(preds))
-
-
-def enhanced_alignment(counts: ThresholdCounts) -> Tensor:
-    """The measure at each threshold, (B, T) float64, from four kinds of pixels: each kind has one alignment value."""
-    hits, alarms = counts.hits, counts.alarms
-    objects, pixels = counts.objects[:, None], counts.pixels[:, None]
-    predicted = hits + alarms
-    mean_x, mean_y = predicted / pixels, objects / pixels
-    total = (
-        hits * _alignment(1 - mean_x, 1 - mean_y)
-        + alarms * _alignment(1 - mean_x, -mean_y)
-        + (objects - hits) * _alignment(-mean_x, 1 - mean_y)
-        + (pixels - objects - alarms) * _alignment(-mean_x, -mean_y)
-    )
-    total = torch.where(objects == 0, pixels - predicted, torch.where(objects == pixels, predicted, total))
-    return total / (pixels - 1).clamp(min=1)
-
-
-def _alignment(x: Tensor, y: Tensor) -> Tensor:
-    """The enhanced alignment value (1 + xi)^2 / 4 of pixels whose deviations from the means are x and y."""
-    return (2 * x * y / (x.square() + y.square() + _EPS) + 1).square() / 4

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
+from lightning_sal.formulas.thresholds import BETA2, f_measures
 from lightning_sal.metrics.functional.inputs import as_map_pair, score_dtype
-from lightning_sal.metrics.functional.thresholds import ADAPTIVE, ThresholdCounts, threshold_counts
-
-BETA2 = 0.3
+from lightning_sal.metrics.functional.thresholds import ADAPTIVE, threshold_counts
 
 
 class FMeasureCurves(NamedTuple):
@@ -84,16 +82,3 @@ def adaptive_f_measure(preds: Tensor, target: Tensor, beta2: float = BETA2) -> T
     """
     curves = f_measures(threshold_counts(*as_map_pair(preds, target)), beta2)
     return curves.f_measure[:, ADAPTIVE].to(score_dtype(preds))
-
-
-def f_measures(counts: ThresholdCounts, beta2: float) -> FMeasureCurves:
-    """Precision, recall and F at each threshold, (B, T) float64 each."""
-    precision = counts.hits / (counts.hits + counts.alarms).clamp(min=1)
-    recall = counts.hits / counts.objects.clamp(min=1)[:, None]
-    return FMeasureCurves(precision, recall, f_of(precision, recall, beta2))
-
-
-def f_of(precision: Tensor, recall: Tensor, beta2: float) -> Tensor:
-    """The F-measure of precision and recall, 0 where both are 0."""
-    below = beta2 * precision + recall
-    return torch.where(below > 0, (1 + beta2) * precision * recall / below, 0.0)

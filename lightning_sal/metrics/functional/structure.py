@@ -9,14 +9,11 @@ quadrants is a product with two indicator matrices, (2, H) and (W, 2), so each s
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
+from lightning_sal.formulas.structure import Moments, structure_of
 from lightning_sal.metrics.functional.inputs import as_float64, as_map_pair, by_cache, score_dtype
-
-_EPS = torch.finfo(torch.float64).eps  # as in the authors' MATLAB code
 
 
 def structure_measure(preds: Tensor, target: Tensor) -> Tensor:
@@ -62,26 +59,6 @@ def structure_scores(preds: Tensor, target: Tensor) -> Tensor:
     return structure_of(region_moments(preds, target))
 
 
-class Moments(NamedTuple):
-    """Moments of x, float64, over fg and bg of each quadrant, each (B, 2, 2, 2); or over fg and bg, each (B, 2)."""
-
-    count: Tensor
-    mean: Tensor
-    m2: Tensor
-
-
-def structure_of(moments: Moments) -> Tensor:
-    """The measure (B,) from moments (B, 2, 2, 2)."""
-    whole = pooled(moments)
-    ones = torch.stack([whole.mean[:, 0], 1 - whole.mean[:, 1]], 1)  # (B, 2): both sides seen as what should be 1
-    sigma = (whole.m2 / (whole.count - 1).clamp(min=1)).sqrt()
-    share = whole.count / whole.count.sum(1, keepdim=True)
-    objects = share * (2 * ones / (ones.square() + 1 + sigma + _EPS))
-    scores = (0.5 * objects.sum(1) + 0.5 * _regions(moments)).clamp(min=0)
-    missing_fg, missing_bg = (whole.count == 0).unbind(1)
-    return torch.where(missing_fg, ones[:, 1], torch.where(missing_bg, ones[:, 0], scores))
-
-
 @torch.no_grad()
 def region_moments(preds: Tensor, target: Tensor) -> Moments:
     """Moments of maps (B, H, W) by masks (B, H, W) bool."""
@@ -124,27 +101,3 @@ def _halves(profile: Tensor) -> Tensor:
     centroid = (profile @ position / profile.sum(1).clamp(min=1) + 0.5).floor()
     before = (position <= centroid[:, None]).to(profile.dtype)
     return torch.stack([before, 1 - before], 1)
-
-
-def pooled(moments: Moments) -> Moments:
-    """The moments (B, 2) over all four quadrants together."""
-    count = moments.count.sum((2, 3))
-    mean = (moments.count * moments.mean).sum((2, 3)) / count.clamp(min=1)
-    spread = moments.count * (moments.mean - mean[:, :, None, None]).square()
-    return Moments(count, mean, (moments.m2 + spread).sum((2, 3)))
-
-
-def _regions(moments: Moments) -> Tensor:
-    """S_r (B,): the similarity of the quadrants, each weighted by its share of the pixels."""
-    fg, bg = moments.count.unbind(1)  # (B, 2, 2)
-    count = fg + bg
-    size, degrees = count.clamp(min=1), (count - 1).clamp(min=1)
-    x, y = (moments.count * moments.mean).sum(1) / size, fg / size
-    step = moments.mean[:, 0] - moments.mean[:, 1]
-    var_y = fg * bg / size / degrees  # exactly 0, and so the covariance, where the quadrant has only fg or only bg
-    var_x = moments.m2.sum(1) / degrees + var_y * step.square()
-    numerator = 4 * x * y * var_y * step
-    denominator = (x.square() + y.square()) * (var_x + var_y)
-    flat = (denominator == 0).to(x.dtype)
-    similarity = torch.where(numerator != 0, numerator / (denominator + _EPS), flat)
-    return (similarity * count).sum((1, 2)) / count.sum((1, 2))

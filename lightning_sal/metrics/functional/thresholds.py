@@ -5,31 +5,14 @@ Legend: B samples, H x W pixels, T = 257 thresholds: t / 255 for t = 0 .. 255, a
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
+from lightning_sal.formulas.thresholds import ThresholdCounts
 from lightning_sal.metrics.functional.inputs import by_cache
 
 LEVELS = 256
 ADAPTIVE = 256  # the column of the adaptive threshold; the columns before it are the curve
-
-
-class ThresholdCounts(NamedTuple):
-    """Pixels counted at each threshold, float64.
-
-    Args:
-        hits: (B, T) pixels of the object whose value reaches the threshold.
-        alarms: (B, T) pixels beside the object whose value reaches it.
-        objects: (B,) pixels of the object.
-        pixels: (B,) pixels of the map.
-    """
-
-    hits: Tensor
-    alarms: Tensor
-    objects: Tensor
-    pixels: Tensor
 
 
 @torch.no_grad()

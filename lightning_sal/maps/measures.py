@@ -1,0 +1,180 @@
+"""The measures of one image from its counts, and of many images from theirs.
+
+Legend: L levels of a map, K of its ground truth, T thresholds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lightning_sal.formulas.structure import Moments, structure_of
+from lightning_sal.formulas.thresholds import ThresholdCounts, enhanced_alignment, f_measures, f_of, soft_alignment
+from lightning_sal.maps.conventions import NORMALIZATIONS, THRESHOLDS, Convention
+from lightning_sal.maps.counting import LevelCounts
+
+Array = np.ndarray[Any, Any]
+CURVES = ("precision", "recall", "f_measure", "e_measure")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageMeasures:
+    """What is measured of one image.
+
+    Args:
+        values: Measure -> its value.
+        curves: Name of a curve -> (T,) its values.
+        sums: Name -> what is added up over images before it is divided.
+    """
+
+    values: dict[str, float]
+    curves: dict[str, Array]
+    sums: dict[str, float]
+
+
+def measure(counts: LevelCounts, convention: Convention) -> ImageMeasures:
+    """Measure one image.
+
+    Args:
+        counts: What `count_levels` counted, by the convention's `truth_above`, `soft_truth` and `centroid`.
+        convention: How.
+    """
+    values, mae_values = (
+        _normalized(counts, rule, convention) for rule in (convention.normalize, convention.normalize_mae)
+    )
+    by_kind = counts.pixels.sum((0, 1))  # (K, L)
+    sides = np.stack([counts.pixels[:, :, chosen].sum(2) for chosen in (counts.objects, ~counts.objects)])
+    error = np.abs(mae_values.astype(np.float64) - counts.truth[:, None])
+    kinds = _reaching(by_kind, values, convention)  # (K, T + 1), the adaptive threshold last
+    size = by_kind.sum(1).astype(np.float64)
+    hits = counts.truth @ kinds
+    whole = ThresholdCounts(
+        hits[None], (kinds.sum(0) - hits)[None], np.array([counts.truth @ size]), np.array([size.sum()])
+    )
+    if convention.empty_truth and whole.objects[0] in (0, whole.pixels[0]):
+        e = enhanced_alignment(whole)[0]
+    else:
+        e = soft_alignment(kinds[None], size[None], counts.truth)[0]
+    curves = {name: curve[0] for name, curve in f_measures(whole)._asdict().items()} | {"e_measure": e}
+    inside = sides[:, :, :, values > 0.5].sum(
+        (1, 2, 3)
+    )  # pixels of the object and beside it that are found at one half
+    overlap, union = float(inside[0]), float(sides[0].sum() + inside[1])
+    found = {
+        "s_measure": float(structure_of(_moments(sides, values))[0]),
+        "e_max": float(e[:-1].max()),
+        "f_max": float(curves["f_measure"][:-1].max()),
+        "mae": float((by_kind * error).sum() / whole.pixels[0]),
+        "e_mean": float(e[:-1].mean()),
+        "e_adaptive": float(e[-1]),
+        "f_mean": float(curves["f_measure"][:-1].mean()),
+        "f_adaptive": float(curves["f_measure"][-1]),
+        "giou": overlap / union if union else 1.0,
+    }
+    return ImageMeasures(
+        found, {name: curve[:-1] for name, curve in curves.items()}, {"overlap": overlap, "union": union}
+    )
+
+
+def _normalized(counts: LevelCounts, rule: str, convention: Convention) -> Array:
+    """(L,) what the levels mean after normalisation; those that do not occur may mean anything in [0, 1]."""
+    values = counts.values.astype(convention.precision)
+    present = np.flatnonzero(counts.pixels.any((0, 1, 2)))
+    return np.clip(NORMALIZATIONS[rule](values, values[present[0]], values[present[-1]]), 0, 1)
+
+
+def _reaching(by_kind: Array, values: Array, convention: Convention) -> Array:
+    """(K, T + 1) pixels whose value reaches each threshold, and twice the mean, at most 1."""
+    steps = convention.thresholds
+    reached = THRESHOLDS[steps](values)
+    starts = np.searchsorted(reached, np.arange(1, steps + 1))  # the first level that reaches it: values ascend
+    above = np.concatenate([by_kind[:, ::-1].cumsum(1)[:, ::-1], np.zeros((len(by_kind), 1), by_kind.dtype)], 1)
+    values = values.astype(np.float64)
+    adaptive = min(2 * float(by_kind.sum(0) @ values) / by_kind.sum(), 1)
+    return above[:, [*starts, np.searchsorted(values, adaptive)]].astype(np.float64)
+
+
+def _moments(sides: Array, values: Array) -> Moments:
+    """Moments of the values over object and background of each quadrant, as of one sample, from (2, 2, 2, L) pixels."""
+    values = values.astype(np.float64)
+    present = sides.sum(0) > 0
+    first = np.where(present.any(2), values[present.argmax(2)], 0.0)
+    # Seen from its first level a constant quadrant is exactly 0: whether one without object scores 1 or 0 hangs on it
+    offsets = values - first[:, :, None]
+    count = sides.sum(3).astype(np.float64)
+    mean = (sides * offsets).sum(3) / np.maximum(count, 1)
+    m2 = (sides * (offsets - mean[..., None]) ** 2).sum(3)
+    return Moments(count[None], (first + mean)[None], m2[None])
+
+
+@dataclass(slots=True)
+class _Sums:
+    images: int = 0
+    values: dict[str, list[float]] = field(default_factory=dict)
+    curves: dict[str, Array] = field(default_factory=dict)
+
+
+class Averages:
+    """Means over images, added in the order of the benchmark, whatever process has measured them.
+
+    Args:
+        convention: How.
+    """
+
+    def __init__(self, convention: Convention) -> None:
+        self.convention = convention
+        self.groups: dict[str, _Sums] = {}
+        self.sums: dict[str, list[float]] = {}
+
+    def add(self, image: ImageMeasures, group: str = "") -> None:
+        """Add an image.
+
+        Args:
+            image: What was measured.
+            group: The group that it is averaged within, where the convention does.
+        """
+        own = self.groups.setdefault(group if self.convention.average == "groups" else "", _Sums())
+        own.images += 1
+        for name, value in image.values.items():
+            own.values.setdefault(name, []).append(value)
+        for name, curve in image.curves.items():
+            own.curves[name] = own.curves.get(name, 0) + curve
+        for name, value in image.sums.items():
+            self.sums.setdefault(name, []).append(value)
+
+    def curves(self) -> dict[str, Array]:
+        """Name of a curve -> (T,) its mean; and `threshold`, where its points lie in [0, 1]."""
+        steps = self.convention.thresholds
+        means = {name: _mean([own.curves[name] / own.images for own in self.groups.values()]) for name in CURVES}
+        return {"threshold": np.linspace(0, 1, steps)} | means
+
+    def results(self) -> dict[str, float]:
+        """Measure -> its value over all images: maxima of mean curves, and means of the rest."""
+        first = next(iter(self.groups.values()))
+        means = {
+            name: _mean([math.fsum(own.values[name]) / own.images for own in self.groups.values()])
+            for name in first.values
+        }
+        curves = self.curves()
+        f = curves["f_measure"]
+        if self.convention.f_max == "precision-recall":
+            f = f_of(curves["precision"], curves["recall"])
+        overlap, union = (math.fsum(self.sums[name]) for name in ("overlap", "union"))
+        means |= {"f_max": float(f.max()), "e_max": float(curves["e_measure"].max())}
+        return means | {"ciou": overlap / union if union else math.nan}
+
+
+def _mean(values: Any) -> Any:
+    return sum(values) / len(values)
+
+
+def averages_of(images: Iterable[ImageMeasures], convention: Convention) -> Mapping[str, float]:
+    """The results over some images of one group."""
+    averages = Averages(convention)
+    for image in images:
+        averages.add(image)
+    return averages.results()
