@@ -31,8 +31,8 @@ from lightning_sal.metrics.functional.localisation import (
 from lightning_sal.metrics.functional.mask_iou import mask_iou
 from lightning_sal.metrics.functional.overlaps import adaptive_overlaps, curve_areas, overlap_curves
 from lightning_sal.metrics.functional.panoptic import PanopticQualities, instance_f1, panoptic_quality
-from lightning_sal.metrics.functional.size_invariance import SizeInvariantScores, size_invariant_measures
 from lightning_sal.metrics.functional.run_lengths import run_length_iou
+from lightning_sal.metrics.functional.size_invariance import SizeInvariantScores, size_invariant_measures
 from lightning_sal.metrics.functional.structure import structure_measure
 from lightning_sal.metrics.functional.weighted_f_measure import weighted_f_measure
 
