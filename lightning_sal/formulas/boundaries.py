@@ -43,11 +43,11 @@ def multi_scale_iou(pred: Mask, mask: Mask) -> float:
 def _edges(mask: Mask) -> Mask:
     """Pixels with a gradient, beyond the image there is nothing."""
     down, right = (ndimage.sobel(mask.astype(np.int32), axis=axis, mode="constant") for axis in (0, 1))
-    return (down != 0) | (right != 0)
+    return np.logical_or(down, right)
 
 
 def _halved(cells: Mask) -> Mask:
     """Whether anything is in each 2 x 2 cells, counted from the lower right."""
     rows, columns = (side % 2 for side in cells.shape)
     cells = np.pad(cells, ((rows, 0), (columns, 0)))
-    return cells.reshape(cells.shape[0] // 2, 2, cells.shape[1] // 2, 2).any((1, 3))
+    return np.any(cells.reshape(cells.shape[0] // 2, 2, cells.shape[1] // 2, 2), axis=(1, 3))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lightning_sal.formulas.contours import Mask
+from lightning_sal.formulas.contours import Mask, labelled
 from lightning_sal.formulas.thresholds import ThresholdCounts, f_measures
 
 Values = NDArray[np.float64]
@@ -60,7 +60,7 @@ def size_invariant_values(preds: Map, mask: Mask) -> dict[str, float]:
 
 def object_boxes(mask: Mask) -> list[Box]:
     """The boxes of the 4-connected regions of at least 50 pixels; where none is, of the largest ones."""
-    labels, count = ndimage.label(mask)
+    labels, count = labelled(mask)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     least = min(LEAST, sizes.max(initial=0))
     return [box for box, size in zip(ndimage.find_objects(labels), sizes, strict=True) if size >= least]

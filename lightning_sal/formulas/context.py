@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import fftconvolve
+from scipy.fft import next_fast_len
 
 from lightning_sal.formulas.arrays import EPS
 from lightning_sal.formulas.contours import Mask
@@ -21,13 +21,20 @@ def context_measure(preds: Map, mask: Mask) -> float:
     """The measure of a map (H, W); see `lightning_sal.metrics.functional.context_measure`."""
     x, y = preds.astype(np.float64), mask.astype(np.float64)
     kernel = _kernel(mask)
-    rows, columns = (
-        np.pad(np.arange(n), k // 2, mode="reflect") for n, k in zip(mask.shape, kernel.shape, strict=True)
-    )
-    around = fftconvolve(np.stack([x, y])[:, rows][:, :, columns], kernel[None], mode="valid", axes=(1, 2))
-    forward = (around[1] * x).sum() / (x.sum() + EPS)
-    reverse = (_FULL * (1 - np.exp(-around[0])) * y).sum() / (y.sum() + EPS)
+    around_x, around_y = _around(np.stack([x, y]), kernel)
+    forward = (around_y * x).sum() / (x.sum() + EPS)
+    reverse = (_FULL * (1 - np.exp(-around_x)) * y).sum() / (y.sum() + EPS)
     return float(np.clip(2 * forward * reverse / (forward + reverse + EPS), 0, 1))
+
+
+def _around(images: NDArray[np.float64], kernel: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Images (N, H, W), mirrored at their edges, by a kernel of odd size that looks alike from both ends: (N, H, W)."""
+    (rows, columns), (down, right) = images.shape[1:], kernel.shape
+    images = images[:, np.pad(np.arange(rows), down // 2, mode="reflect")]
+    images = images[:, :, np.pad(np.arange(columns), right // 2, mode="reflect")]
+    size = [cast(int, next_fast_len(side, real=True)) for side in images.shape[1:]]  # what wraps around is cut off
+    product = np.fft.rfft2(images, size) * np.fft.rfft2(kernel, size)
+    return np.fft.irfft2(product, size)[:, down - 1 : down - 1 + rows, right - 1 : right - 1 + columns]
 
 
 def _kernel(mask: Mask) -> NDArray[np.float64]:
