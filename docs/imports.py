@@ -21,6 +21,7 @@ ALONE = {  # Room -> all that it may import, beside itself and the standard libr
     "maps": {"formulas", "numpy"},
     "metrics": {
         "formulas",
+        "lazy_loader",
         "run_lengths",
         "torch",
         "torchmetrics",

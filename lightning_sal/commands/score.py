@@ -61,7 +61,8 @@ def main(argv: list[str]) -> int:
     for folder, (name, benchmark, job) in parts.items():
         _score(name, benchmark, job, folder, task)
     results = joined([read_summary(folder) for folder in parts])
-    print(markdown(results, () if several else list(results[0].metrics[benchmark])), end="")
+    known = () if several else [name for name in results[0].measures if name in results[0].metrics[benchmark]]
+    print(markdown(results, known), end="")
     print(f"Results: {', '.join(map(str, parts))}; the worst images: failures.html there")
     if arguments.html:
         from lightning_sal.evaluation.report import write_report

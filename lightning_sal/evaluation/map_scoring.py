@@ -19,6 +19,7 @@ from PIL import Image
 from lightning_sal.datasets.layouts import listed
 from lightning_sal.evaluation.jobs import Job, Options, Outcome, Show
 from lightning_sal.evaluation.results import ResultsWriter
+from lightning_sal.formulas.extra import extra_values
 from lightning_sal.maps.conventions import Convention, convention_of, normalized
 from lightning_sal.maps.counting import count_levels, is_object
 from lightning_sal.maps.measures import Averages, ImageMeasures, measure
@@ -31,8 +32,6 @@ log = logging.getLogger(__name__)
 
 FAINT = 1 / 255  # most of a map that may be one of 0 and 1 in 8 bits, or of 8-bit values in 16
 AHEAD = 8  # images read before they are measured, or measured by a process at a time
-
-Extra = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +80,7 @@ def _run(
     show: Show,
 ) -> Outcome:
     averages, peaks, resized = Averages(convention), {}, 0
-    for pair, scored in show(
-        zip(found.pairs, _scored(found.pairs, convention, _extra(task, options), options.workers), strict=True)
-    ):
+    for pair, scored in show(zip(found.pairs, _scored(found.pairs, convention, options), strict=True)):
         averages.add(scored.measures, pair.group)
         peaks[pair.name], resized = scored.peak, resized + scored.resized
         row = {"benchmark": benchmark, "key": pair.name, "image": str(pair.photograph or "")}
@@ -94,14 +91,14 @@ def _run(
     return Outcome(averages.results(), {"convention": asdict(convention), **counts}, curves)
 
 
-def _scored(pairs: Sequence[MapPair], convention: Convention, extra: Extra | None, workers: int) -> Iterator[Scored]:
+def _scored(pairs: Sequence[MapPair], convention: Convention, options: Options) -> Iterator[Scored]:
     """What is measured of each pair, in their order."""
-    if workers:
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-            yield from pool.map(partial(_score_pair, convention, extra), pairs, chunksize=AHEAD)
+    if options.workers:
+        with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn")) as pool:
+            yield from pool.map(partial(_score_pair, convention, options), pairs, chunksize=AHEAD)
         return
     for read in _ahead(_read, pairs):
-        yield _score_read(convention, extra, read)
+        yield _score_read(convention, options, read)
 
 
 def _ahead(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
@@ -115,25 +112,8 @@ def _ahead(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any
             yield done
 
 
-def _extra(task: Task, options: Options) -> Extra | None:
-    """What is computed from pixels, not from counts, since it was asked for."""
-    if options.weighted_f or options.metrics == "all":
-        return partial(_slow_values, options.metrics == "all")
-    return None
-
-
-def _slow_values(everything: bool, values: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    import torch
-
-    from lightning_sal.metrics.functional import weighted_f_measure
-
-    torch.set_num_threads(1)  # small kernels, and other processes beside
-    pair = torch.from_numpy(values)[None], torch.from_numpy(mask)[None]
-    return {"weighted_f": weighted_f_measure(*pair).item()}
-
-
-def _score_pair(convention: Convention, extra: Extra | None, pair: MapPair) -> Scored:
-    return _score_read(convention, extra, _read(pair))
+def _score_pair(convention: Convention, options: Options, pair: MapPair) -> Scored:
+    return _score_read(convention, options, _read(pair))
 
 
 def _read(pair: MapPair) -> _Read:
@@ -142,7 +122,7 @@ def _read(pair: MapPair) -> _Read:
     return _Read(truth, truth_top, levels, top, resized)
 
 
-def _score_read(convention: Convention, extra: Extra | None, read: _Read) -> Scored:
+def _score_read(convention: Convention, options: Options, read: _Read) -> Scored:
     counts = count_levels(
         read.levels,
         read.top,
@@ -152,11 +132,23 @@ def _score_read(convention: Convention, extra: Extra | None, read: _Read) -> Sco
         convention.soft_truth,
         convention.centroid,
     )
-    measures = measure(counts, convention)
-    if extra is not None:
+    everything = options.metrics == "all"
+    measures = measure(counts, convention, everything)
+    if everything or options.weighted_f:
         values = normalized(np.minimum(read.levels / read.top, 1), convention.normalize)
-        measures.values.update(extra(values, is_object(read.truth, read.truth_top, convention.truth_above)))
+        mask = is_object(read.truth, read.truth_top, convention.truth_above)
+        measures.values["weighted_f"] = _weighted_f(values, mask)
+        measures.values.update(extra_values(values, mask) if everything else {})
     return Scored(measures, float(counts.values[counts.pixels.any((0, 1, 2))][-1]), read.resized)
+
+
+def _weighted_f(values: np.ndarray, mask: np.ndarray) -> float:
+    import torch
+
+    from lightning_sal.metrics.functional import weighted_f_measure
+
+    torch.set_num_threads(1)  # kernels are small, and other processes beside
+    return weighted_f_measure(torch.from_numpy(values)[None], torch.from_numpy(mask)[None]).item()
 
 
 def _drawn(pair: MapPair) -> Image.Image:

@@ -12,13 +12,22 @@ from typing import Any
 
 import numpy as np
 
+from lightning_sal.formulas.overlaps import areas, overlaps
 from lightning_sal.formulas.structure import Moments, structure_of
 from lightning_sal.formulas.thresholds import ThresholdCounts, enhanced_alignment, f_measures, f_of, soft_alignment
 from lightning_sal.maps.conventions import NORMALIZATIONS, THRESHOLDS, Convention
 from lightning_sal.maps.counting import LevelCounts
 
 Array = np.ndarray[Any, Any]
-CURVES = ("precision", "recall", "f_measure", "e_measure")
+
+BEST = {  # measure -> the curve, averaged over images, whose best value it is
+    "e_max": ("e_measure", np.max),
+    "f_max": ("f_measure", np.max),
+    "iou_max": ("iou", np.max),
+    "dice_max": ("dice", np.max),
+    "ber_min": ("ber", np.min),
+    "specificity_max": ("specificity", np.max),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +45,19 @@ class ImageMeasures:
     sums: dict[str, float]
 
 
-def measure(counts: LevelCounts, convention: Convention) -> ImageMeasures:
+def measure(counts: LevelCounts, convention: Convention, everything: bool = False) -> ImageMeasures:
     """Measure one image.
 
     Args:
         counts: What `count_levels` counted, by the convention's `truth_above`, `soft_truth` and `centroid`.
         convention: How.
+        everything: Whether measures that few papers report are wanted too: those of `lightning_sal.formulas.overlaps`.
     """
     values, mae_values = (
         _normalized(counts, rule, convention) for rule in (convention.normalize, convention.normalize_mae)
     )
     by_kind = counts.pixels.sum((0, 1))  # (K, L)
     sides = np.stack([counts.pixels[:, :, chosen].sum(2) for chosen in (counts.objects, ~counts.objects)])
-    error = np.abs(mae_values.astype(np.float64) - counts.truth[:, None])
     kinds = _reaching(by_kind, values, convention)  # (K, T + 1), the adaptive threshold last
     size = by_kind.sum(1).astype(np.float64)
     hits = counts.truth @ kinds
@@ -56,28 +65,37 @@ def measure(counts: LevelCounts, convention: Convention) -> ImageMeasures:
         hits[None], (kinds.sum(0) - hits)[None], np.array([counts.truth @ size]), np.array([size.sum()])
     )
     if convention.empty_truth and whole.objects[0] in (0, whole.pixels[0]):
-        e = enhanced_alignment(whole)[0]
+        e = enhanced_alignment(whole)
     else:
-        e = soft_alignment(kinds[None], size[None], counts.truth)[0]
-    curves = {name: curve[0] for name, curve in f_measures(whole)._asdict().items()} | {"e_measure": e}
+        e = soft_alignment(kinds[None], size[None], counts.truth)
+    curves = f_measures(whole)._asdict() | {"e_measure": e} | (overlaps(whole)._asdict() if everything else {})
+    curves = {name: curve[0] for name, curve in curves.items()}
     inside = sides[:, :, :, values > 0.5].sum(
         (1, 2, 3)
     )  # pixels of the object and beside it that are found at one half
     overlap, union = float(inside[0]), float(sides[0].sum() + inside[1])
+    error = np.abs(mae_values.astype(np.float64) - counts.truth[:, None])
     found = {
         "s_measure": float(structure_of(_moments(sides, values))[0]),
-        "e_max": float(e[:-1].max()),
-        "f_max": float(curves["f_measure"][:-1].max()),
         "mae": float((by_kind * error).sum() / whole.pixels[0]),
-        "e_mean": float(e[:-1].mean()),
-        "e_adaptive": float(e[-1]),
-        "f_mean": float(curves["f_measure"][:-1].mean()),
-        "f_adaptive": float(curves["f_measure"][-1]),
         "giou": overlap / union if union else 1.0,
     }
+    for name, (curve, best) in BEST.items():
+        if curve in curves:
+            measure = name.rpartition("_")[0]
+            found[name] = float(best(curves[curve][:-1]))
+            found[f"{measure}_mean"] = float(curves[curve][:-1].mean())
+            found[f"{measure}_adaptive"] = float(curves[curve][-1])
+    if everything:
+        found |= {name: float(area[0]) for name, area in areas(_of_the_curve(whole))._asdict().items()}
     return ImageMeasures(
         found, {name: curve[:-1] for name, curve in curves.items()}, {"overlap": overlap, "union": union}
     )
+
+
+def _of_the_curve(counts: ThresholdCounts) -> ThresholdCounts:
+    """Without the adaptive threshold."""
+    return counts._replace(hits=counts.hits[:, :-1], alarms=counts.alarms[:, :-1])
 
 
 def _normalized(counts: LevelCounts, rule: str, convention: Convention) -> Array:
@@ -148,24 +166,20 @@ class Averages:
 
     def curves(self) -> dict[str, Array]:
         """Name of a curve -> (T,) its mean; and `threshold`, where its points lie in [0, 1]."""
-        steps = self.convention.thresholds
-        means = {name: _mean([own.curves[name] / own.images for own in self.groups.values()]) for name in CURVES}
-        return {"threshold": np.linspace(0, 1, steps)} | means
+        groups = list(self.groups.values())
+        means = {name: _mean([own.curves[name] / own.images for own in groups]) for name in groups[0].curves}
+        return {"threshold": np.linspace(0, 1, self.convention.thresholds)} | means
 
     def results(self) -> dict[str, float]:
-        """Measure -> its value over all images: maxima of mean curves, and means of the rest."""
-        first = next(iter(self.groups.values()))
-        means = {
-            name: _mean([math.fsum(own.values[name]) / own.images for own in self.groups.values()])
-            for name in first.values
-        }
+        """Measure -> its value over all images: best values of mean curves, and means of the rest."""
+        groups = list(self.groups.values())
+        means = {name: _mean([math.fsum(own.values[name]) / own.images for own in groups]) for name in groups[0].values}
         curves = self.curves()
-        f = curves["f_measure"]
+        means |= {name: float(best(curves[curve])) for name, (curve, best) in BEST.items() if curve in curves}
         if self.convention.f_max == "precision-recall":
-            f = f_of(curves["precision"], curves["recall"])
+            means["f_max"] = float(f_of(curves["precision"], curves["recall"]).max())
         overlap, union = (math.fsum(self.sums[name]) for name in ("overlap", "union"))
-        means |= {"f_max": float(f.max()), "e_max": float(curves["e_measure"].max())}
-        return means | {"ciou": overlap / union if union else math.nan}
+        return means | ({"ciou": overlap / union} if union else {})
 
 
 def _mean(values: Any) -> Any:
