@@ -14,11 +14,9 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from lightning_sal.metrics.base import placed
-from lightning_sal.metrics.functional.average_precision import average_precision, match_ranked
+from lightning_sal.metrics.functional.average_precision import average_precisions, match_ranked, rank, with_coco
 from lightning_sal.metrics.functional.mask_iou import instance_iou
 from lightning_sal.metrics.functional.run_lengths import run_length_iou, run_length_ious
-
-COCO_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())  # to the last bit
 
 _AT_A_TIME = 32  # images that are matched together
 
@@ -50,7 +48,7 @@ class AveragePrecision(Metric):
         if not iou_thresholds or not all(0 < threshold <= 1 for threshold in iou_thresholds):
             raise ValueError(f"iou_thresholds must lie in (0, 1] and be at least one, not {list(iou_thresholds)}")
         self.iou_thresholds, self.max_detections = tuple(iou_thresholds), max_detections
-        self.all_thresholds = sorted({*COCO_THRESHOLDS, *iou_thresholds})
+        self.all_thresholds = with_coco(iou_thresholds)
         self.add_state("scores", [], dist_reduce_fx="cat")  # (n,) float64 of each update
         self.add_state("outcomes", [], dist_reduce_fx="cat")  # (n, T) uint8, as `functional.match_instances` has them
         self.add_state("instances", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
@@ -78,7 +76,7 @@ class AveragePrecision(Metric):
             counts = f"{len(preds)} preds, {len(target)} targets, {len(scores)} scores and {len(crowd)} crowds"
             raise ValueError(f"{counts}: one each an image")
         crowds = by_image(_as_crowd, target, crowd)
-        ranked = by_image(partial(_ranked, self.max_detections), self.overlaps(preds, target, crowd), scores)
+        ranked = by_image(partial(rank, self.max_detections), self.overlaps(preds, target, crowd), scores)
         if not ranked:
             return
         values, ious = zip(*ranked, strict=True)
@@ -92,13 +90,9 @@ class AveragePrecision(Metric):
     def compute(self) -> dict[str, Tensor]:
         """`ap`, the mean over .50, .55, ..., .95, `ap<100 t>` for each t that was asked for, and where these are several
         their mean, such as `ap_50_70`."""
-        values = average_precision(dim_zero_cat(self.scores), dim_zero_cat(self.outcomes).T, self.instances)
-        at = dict(zip(self.all_thresholds, values, strict=True))
-        asked = {f"{100 * t:g}": at[t] for t in self.iou_thresholds}
-        named = {f"ap{name}": value for name, value in asked.items()}
-        if len(asked) > 1:
-            named[f"ap_{'_'.join(asked)}"] = torch.stack(list(asked.values())).mean()
-        return {"ap": torch.stack([at[t] for t in COCO_THRESHOLDS]).mean()} | named
+        return average_precisions(
+            dim_zero_cat(self.scores), dim_zero_cat(self.outcomes).T, self.instances, self.iou_thresholds
+        )
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """As torchmetrics has it, where a rank without images sends as many dimensions as the others, and their type."""
@@ -148,18 +142,6 @@ def _as_crowd(target: Any, crowd: Tensor | None) -> np.ndarray:
     if crowd.shape != (len(target),) or crowd.dtype != torch.bool:
         raise ValueError(f"crowd {tuple(crowd.shape)}, {crowd.dtype}, must be a bool for each of {len(target)} targets")
     return crowd.cpu().numpy()
-
-
-def _ranked(most: int, iou: Tensor, scores: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
-    """The highest scores of an image (M,), from the highest down, and the rows (M, I) that go with them, float64 both."""
-    values = np.ones(len(iou)) if scores is None else scores.double().cpu().numpy()
-    if values.shape != (len(iou),):
-        raise ValueError(f"scores {values.shape} must be one for each of {len(iou)} preds")
-    if not np.isfinite(values).all():
-        index = int(np.isfinite(values).argmin())
-        raise ValueError(f"scores[{index}] is {values[index]}: scores must be finite")
-    best = np.argsort(-values, kind="stable")[:most]
-    return values[best], iou.double().cpu().numpy()[best]
 
 
 class InstanceAveragePrecision(AveragePrecision):

@@ -5,18 +5,17 @@ Legend: B images, M predicted and I true instances of one image, T IoU threshold
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+COCO_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())  # to the last bit
 ALARM, HIT, IGNORED = range(3)  # what becomes of a prediction
 
-_RECALL_POINTS = np.linspace(
-    0, 1, 101
-)  # COCO's own to the last bit, which torch's are not: recalls are often equal to one
+_RECALL_POINTS = np.linspace(0, 1, 101)  # COCO's to the last bit, which torch's are not: recalls are often equal to one
 _MOST = 1 - 1e-10  # of a threshold, as in COCO: an IoU of 1 may be rounded
 
 
@@ -51,6 +50,18 @@ def match_instances(iou: Tensor, scores: Tensor, thresholds: Tensor, crowd: Tens
     outcomes = np.empty_like(ranked)
     outcomes[:, order.numpy()] = ranked
     return torch.from_numpy(outcomes)
+
+
+def rank(most: int, iou: Tensor, scores: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
+    """The highest scores of an image (M,), from the highest down, and the rows (M, I) that go with them, float64 both."""
+    values = np.ones(len(iou)) if scores is None else scores.double().cpu().numpy()
+    if values.shape != (len(iou),):
+        raise ValueError(f"scores {values.shape} must be one for each of {len(iou)} preds")
+    if not np.isfinite(values).all():
+        index = int(np.isfinite(values).argmin())
+        raise ValueError(f"scores[{index}] is {values[index]}: scores must be finite")
+    best = np.argsort(-values, kind="stable")[:most]
+    return values[best], iou.double().cpu().numpy()[best]
 
 
 def match_ranked(ious: Sequence[np.ndarray], crowds: Sequence[np.ndarray], thresholds: np.ndarray) -> list[np.ndarray]:
@@ -113,3 +124,28 @@ def average_precision(scores: Tensor, outcomes: Tensor, instances: Tensor) -> Te
     points = torch.from_numpy(_RECALL_POINTS).to(hits.device).repeat(len(hits), 1)
     values = best.gather(1, torch.searchsorted(recall, points)).mean(1)
     return torch.where(instances.to(hits.device) > 0, values, torch.nan)
+
+
+def with_coco(thresholds: Iterable[float]) -> list[float]:
+    """COCO's thresholds and some others, from the lowest up."""
+    return sorted({*COCO_THRESHOLDS, *thresholds})
+
+
+def average_precisions(
+    scores: Tensor, outcomes: Tensor, instances: Tensor, asked: Sequence[float]
+) -> dict[str, Tensor]:
+    """`ap`, the mean over .50, .55, ..., .95; `ap<100 t>` for each t that is asked for; and their mean, such as `ap_50_70`,
+    where these are several.
+
+    Args:
+        scores: As for `average_precision`, and so are the others.
+        outcomes: At the thresholds of `with_coco(asked)`.
+        instances: Number of true instances.
+        asked: Thresholds t.
+    """
+    at = dict(zip(with_coco(asked), average_precision(scores, outcomes, instances), strict=True))
+    named = {f"{100 * t:g}": at[t] for t in asked}
+    values = {f"ap{name}": value for name, value in named.items()}
+    if len(named) > 1:
+        values[f"ap_{'_'.join(named)}"] = torch.stack(list(named.values())).mean()
+    return {"ap": torch.stack([at[t] for t in COCO_THRESHOLDS]).mean()} | values
