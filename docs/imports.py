@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "lightning_sal"
 
 ALONE = {  # Room -> all that it may import, beside itself and the standard library
     "objectives": {"torch", "scipy"},  # scipy for one function, the assignment problem
-    "formulas": {"array_api_compat"},
+    "formulas": {"array_api_compat", "numpy", "scipy", "skimage"},  # the last one takes a while: in functions
     "maps": {"formulas", "numpy"},
     "metrics": {
         "formulas",

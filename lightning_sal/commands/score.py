@@ -52,7 +52,9 @@ def main(argv: list[str]) -> int:
             name, benchmark = arguments.name or preds.resolve().stem, arguments.benchmark or truth.resolve().stem
             folder = arguments.out if arguments.out and not several else out / name / benchmark
             if folder in parts:
-                raise UsageError(f"two of --preds or of --gt are called alike, {folder}: rename one, or score them apart")
+                raise UsageError(
+                    f"two of --preds or of --gt are called alike, {folder}: rename one, or score them apart"
+                )
             ResultsWriter.refuse_results(folder)
             place = preds / truth.resolve().stem if len(arguments.gt) > 1 else preds
             parts[folder] = name, benchmark, prepare(place, truth, task, benchmark, options)

@@ -123,7 +123,8 @@ class Evaluation(nn.Module):
 
 def row_values(task: str, values: Mapping[str, float]) -> dict[str, Any]:
     """What an image was measured by, for its row; empty for what its task measures of some images and not of this one."""
-    known = (name for name, measure in get_task(task).measures().items() if measure.per_image)
+    measures = get_task(task).measures().items()
+    known = (name for name, measure in measures if measure.per_image and not measure.extra)
     return {**dict.fromkeys(known, ""), **values}
 
 

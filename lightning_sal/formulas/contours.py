@@ -6,6 +6,7 @@ Legend: H x W pixels; a chain is (N, 2) of rows and columns, one step of 8 neigh
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,17 @@ from scipy import ndimage
 
 Mask = NDArray[np.bool_]
 Chain = NDArray[np.intp]
+Labels = NDArray[np.integer[Any]]
 
-EIGHT = np.ones((3, 3), dtype=bool)  # neighbours that touch at corners too
 # Steps to the 8 neighbours, counter-clockwise from the right one, as (rows, columns)
 _STEPS = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))
 _RIGHT, _LEFT = 0, 4
+
+
+def labelled(mask: Mask, corners: bool = False) -> tuple[Labels, int]:
+    """The number of its region at each pixel, from 1, and how many there are; whether regions hold together at corners."""
+    labels, count = cast(Any, ndimage.label(mask, np.ones((3, 3)) if corners else None))
+    return labels, count
 
 
 def borders(mask: Mask) -> list[Chain]:
@@ -33,7 +40,7 @@ def borders(mask: Mask) -> list[Chain]:
         A closed chain each; a pixel comes as often as the border passes it.
     """
     inside = np.pad(mask, 1)
-    regions, holes = ndimage.label(inside, EIGHT)[0], ndimage.label(~inside)[0]
+    (regions, _), (holes, _) = labelled(inside, corners=True), labelled(~inside)
     holes[holes == holes[0, 0]] = 0  # what lies outside of everything is no hole
     enclosed: dict[tuple[bool, int], list[tuple[int, bool, int]]] = defaultdict(list)
     for is_hole, own, around in ((False, regions, holes), (True, holes, regions)):

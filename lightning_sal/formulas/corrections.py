@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from lightning_sal.formulas.contours import EIGHT, Chain, Mask, borders, count_vertices
+from lightning_sal.formulas.contours import Chain, Mask, borders, count_vertices, labelled
 
 RELAX, TOLERANCE = 5, 2.0  # the authors' values, in pixels
 
@@ -19,7 +19,8 @@ def human_correction_effort(pred: Mask, mask: Mask) -> int:
 
     hits = pred & mask
     alarms, misses = pred & ~hits, mask & ~hits
-    core = ndimage.binary_erosion(pred | mask, iterations=RELAX, border_value=1)  # where edges need no care
+    # Where edges need no care
+    core = np.asarray(ndimage.binary_erosion(pred | mask, iterations=RELAX, border_value=1), dtype=bool)
     skeleton = skeletonize(mask).astype(bool)
     alarms_left = alarms & _grown(alarms & core, ~mask)
     misses_left = (misses & _grown(misses & core, ~pred)) | (skeleton & ~hits)  # thin parts are never forgiven
@@ -28,13 +29,13 @@ def human_correction_effort(pred: Mask, mask: Mask) -> int:
 
 def _grown(seed: Mask, within: Mask) -> Mask:
     """A mask after as many steps of growth as of the erosion before, within another that holds it."""
-    return ndimage.binary_dilation(seed, iterations=RELAX, mask=within)
+    return np.asarray(ndimage.binary_dilation(seed, iterations=RELAX, mask=within), dtype=bool)
 
 
 def _effort(wrong: Mask, beside: Mask) -> int:
     """Points along the borders of wrong regions that touch what lies beside, and a stroke for each region that does not."""
-    near = ndimage.binary_dilation(beside)
-    regions, count = ndimage.label(wrong, EIGHT)
+    near = np.asarray(ndimage.binary_dilation(beside), dtype=bool)
+    regions, count = labelled(wrong, corners=True)
     touching: set[int] = set()
     seen = np.zeros_like(wrong)
     points = 0

@@ -15,8 +15,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from lightning_sal.metrics.base import placed
 from lightning_sal.metrics.functional.average_precision import average_precision, match_ranked
-from lightning_sal.metrics.functional.inputs import as_masks
-from lightning_sal.metrics.functional.mask_iou import packed_iou, pairwise_iou
+from lightning_sal.metrics.functional.mask_iou import instance_iou
 from lightning_sal.metrics.functional.run_lengths import run_length_iou, run_length_ious
 
 COCO_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())  # to the last bit
@@ -214,7 +213,4 @@ class InstanceAveragePrecision(AveragePrecision):
 def _iou_of_masks(preds: Any, target: Any, crowd: Tensor | None) -> Tensor:
     if not isinstance(preds, Tensor) or not isinstance(target, Tensor):
         raise ValueError("preds and target must both be masks, or both run lengths")
-    preds, target = as_masks(preds, "preds"), as_masks(target, "target")
-    if preds.shape[1:] != target.shape[1:]:
-        raise ValueError(f"preds {tuple(preds.shape)} and target {tuple(target.shape)} must share H and W")
-    return (packed_iou if preds.device.type == "cpu" else pairwise_iou)(preds, target, crowd)
+    return instance_iou(preds, target, crowd)

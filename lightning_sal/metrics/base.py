@@ -107,6 +107,22 @@ class MapMetric(ImageMean):
         return self.scores(*of_images(checked, self.device, preds, target))
 
 
+class MapMean(MapMetric):
+    """The mean over saliency maps of one value, which a subclass names alone in `values` and gives as its statistic.
+
+    Args:
+        normalize: Whether each map is stretched to [0, 1] first.
+        kwargs: Those of `torchmetrics.Metric`.
+    """
+
+    def scores(self, *statistics: Tensor) -> dict[str, Tensor]:
+        return {self.values[0][0]: statistics[0]}
+
+    def compute(self) -> Tensor:
+        """The mean over all images."""
+        return self.mean(self.values[0][0])
+
+
 def exact_parts(values: Tensor) -> Tensor:
     """Numbers as two parts that add up exactly: multiples of 2^-26, and of the rest multiples of 2^-52.
 

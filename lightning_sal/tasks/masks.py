@@ -18,6 +18,40 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_MORE_OF_REGIONS = {
+    "weighted_f": Measure("weighted F", per_image=True, extra=True),
+    "iou_max": Measure("IoU max", extra=True),
+    "iou_mean": Measure("IoU mean", per_image=True, extra=True),
+    "iou_adaptive": Measure("IoU adaptive", per_image=True, extra=True),
+    "dice_max": Measure("Dice max", extra=True),
+    "dice_mean": Measure("Dice mean", per_image=True, extra=True),
+    "dice_adaptive": Measure("Dice adaptive", per_image=True, extra=True),
+    "ber_min": Measure("BER min", lower_is_better=True, extra=True),
+    "ber_mean": Measure("BER mean", lower_is_better=True, per_image=True, extra=True),
+    "ber_adaptive": Measure("BER adaptive", lower_is_better=True, per_image=True, extra=True),
+    "specificity_max": Measure("specificity max", extra=True),
+    "specificity_mean": Measure("specificity mean", per_image=True, extra=True),
+    "specificity_adaptive": Measure("specificity adaptive", per_image=True, extra=True),
+    "auc_pr": Measure("AUC PR", per_image=True, extra=True),
+    "auc_roc": Measure("AUC ROC", per_image=True, extra=True),
+    "si_mae": Measure("SI-MAE", lower_is_better=True, per_image=True, extra=True),
+    "si_f_max": Measure("SI-F max", per_image=True, extra=True),
+    "si_f_mean": Measure("SI-F mean", per_image=True, extra=True),
+    "si_f_adaptive": Measure("SI-F adaptive", per_image=True, extra=True),
+    "context": Measure("context", per_image=True, extra=True),
+    "boundary_iou": Measure("boundary IoU", per_image=True, extra=True),
+    "msiou": Measure("MSIoU", per_image=True, extra=True),
+    "hce": Measure("HCE", lower_is_better=True, per_image=True, extra=True),
+}
+_MORE_OF_INSTANCES = {
+    "pq": Measure("PQ", extra=True),
+    "sq": Measure("SQ", extra=True),
+    "rq": Measure("RQ", extra=True),
+    "f1_50": Measure("F1 at 0.5", per_image=True, extra=True),
+    "f1_70": Measure("F1 at 0.7", per_image=True, extra=True),
+}
+
+
 class MaskTask(Task):
     """A task whose answers become masks."""
 
@@ -96,30 +130,41 @@ class RegionTask(MaskTask):
             "e_adaptive": Measure("E adaptive", per_image=True),
             "f_mean": Measure("F mean", per_image=True),
             "f_adaptive": Measure("F adaptive", per_image=True),
-            "weighted_f": Measure("weighted F"),
             "giou": Measure("gIoU", per_image=True, overlap=True),
             "ciou": Measure("cIoU"),
+            **_MORE_OF_REGIONS,
         }
 
-    def metrics(self, normalize: bool = False, weighted_f: bool = False) -> dict[str, Any]:
+    def metrics(self, normalize: bool = False, weighted_f: bool = False, everything: bool = False) -> dict[str, Any]:
         """New metrics.
 
         Args:
             normalize: Whether each saliency map is stretched to [0, 1] first.
             weighted_f: Whether the weighted F-measure is wanted too, which takes several times as long.
+            everything: Whether all measures are wanted, which takes a hundred times as long.
         """
-        from lightning_sal.metrics import MaskIoU, SaliencySuite
+        from lightning_sal import metrics
 
-        return {"maps": SaliencySuite(weighted_f, normalize), "iou": MaskIoU(normalize=normalize)}
+        usual = {
+            "maps": metrics.SaliencySuite(weighted_f or everything, normalize),
+            "iou": metrics.MaskIoU(normalize=normalize),
+        }
+        if not everything:
+            return usual
+        return usual | {
+            "overlaps": metrics.OverlapMeasures(normalize),
+            "size_invariant": metrics.SizeInvariantMeasures(normalize),
+            "context": metrics.ContextMeasure(normalize),
+            "boundary_iou": metrics.BoundaryIoU(normalize=normalize),
+            "msiou": metrics.MultiScaleIoU(normalize),
+            "hce": metrics.HumanCorrectionEffort(normalize),
+        }
 
     def score(
         self, metrics: Mapping[str, Any], masks: Tensor, target: Tensor, scores: Tensor | None
     ) -> dict[str, float]:
         """See `MaskTask.score`."""
-        values: dict[str, Tensor] = {}
-        for metric in metrics.values():
-            values |= metric(masks, target)
-        return {name: value.item() for name, value in values.items()}
+        return _scored({name: metric(masks, target) for name, metric in metrics.items()})
 
     def image_correctness(self, masks: Sequence[Tensor], targets: Sequence[Tensor]) -> list[float]:
         """The S-measure of each image."""
@@ -148,29 +193,42 @@ class InstanceTask(MaskTask):
             "matched_s": Measure("matched S", primary=True, per_image=True),
             "ap": Measure("AP"),
             "ap_50_70": Measure("mean of AP50, AP70"),
+            **_MORE_OF_INSTANCES,
         }
 
-    def metrics(self, **_: Any) -> dict[str, Any]:
-        """New metrics; what only maps have options for is passed over."""
-        from lightning_sal.metrics import (
-            InstanceAlignedStructureMeasure,
-            InstanceAveragePrecision,
-            MatchedStructureMeasure,
-        )
+    def metrics(self, everything: bool = False, **_: Any) -> dict[str, Any]:
+        """New metrics; what only maps have options for is passed over.
 
-        of_structure = {"iasm": InstanceAlignedStructureMeasure(), "matched_s": MatchedStructureMeasure()}
-        return {**of_structure, "ap": InstanceAveragePrecision()}
+        Args:
+            everything: Whether all measures are wanted.
+        """
+        from lightning_sal import metrics
+
+        usual = {
+            "iasm": metrics.InstanceAlignedStructureMeasure(),
+            "matched_s": metrics.MatchedStructureMeasure(),
+            "ap": metrics.InstanceAveragePrecision(),
+        }
+        return usual | ({"panoptic": metrics.PanopticQuality(), "f1": metrics.InstanceF1()} if everything else {})
 
     def score(
         self, metrics: Mapping[str, Any], masks: Tensor, target: Tensor, scores: Tensor | None
     ) -> dict[str, float]:
         """See `MaskTask.score`."""
         precision = metrics["ap"](masks, target, scores)
-        values = {name: metrics[name](masks, target) for name in ("iasm", "matched_s")} | precision
-        return {name: value.item() for name, value in values.items()}
+        others = {name: metric(masks, target) for name, metric in metrics.items() if name != "ap"}
+        return _scored(others | {"ap": precision})
 
     def image_correctness(self, masks: Sequence[Tensor], targets: Sequence[Tensor]) -> list[float]:
         """What matched pairs earn of IASM, of each image."""
         from lightning_sal.metrics.functional import matched_structure_measure
 
         return [float(matched_structure_measure(*pair)) for pair in zip(masks, targets, strict=True)]
+
+
+def _scored(values: Mapping[str, Tensor | dict[str, Tensor]]) -> dict[str, float]:
+    """What metrics gave by their names: those of one value are called by these, others say what theirs are called."""
+    found: dict[str, Tensor] = {}
+    for name, value in values.items():
+        found |= value if isinstance(value, dict) else {name: value}
+    return {name: value.item() for name, value in found.items()}

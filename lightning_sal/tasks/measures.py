@@ -17,6 +17,7 @@ class Measure:
         primary: Whether it is the one by which failures are ranked.
         per_image: Whether it is a mean over images (or samples), so that these can be resampled.
         overlap: Whether it tells how far predictions and ground truth overlap, for the chart of it.
+        extra: Whether it is measured only where it is asked for, since it takes a while or few papers report it.
     """
 
     heading: str
@@ -25,6 +26,7 @@ class Measure:
     primary: bool = False
     per_image: bool = False
     overlap: bool = False
+    extra: bool = False
 
 
 _OF_A_TASK = ("primary", "reported")  # what two tasks may see otherwise in one measure

@@ -14,11 +14,13 @@ MAPS = torch.rand(2, 12, 10), torch.rand(2, 12, 10) > 0.5
 INSTANCES = torch.rand(2, 12, 10) > 0.4, torch.rand(3, 12, 10) > 0.4
 ANSWERS = torch.tensor([0.95, 0.95, 0.35, 0.55]), torch.tensor([0.9, 0.4, 0.3, 0.5])
 INPUTS = {"ConfidenceCalibration": ANSWERS, "InstanceAlignedStructureMeasure": INSTANCES}
+INPUTS["MatchedStructureMeasure"] = INSTANCES
 CURVES = torch.rand(2, 19), torch.rand(2, 19), torch.rand(2), 1 + torch.rand(2)
 INPUTS["InsertionDeletion"] = CURVES
 BOXES = torch.tensor([[0, 0, 8, 8], [1, 2, 5, 9.5]]), torch.tensor([[0, 0, 8, 7], [1, 2, 5, 9], [4, 4, 6, 6.0]])
 INPUTS["BoxPrecisionRecall"], INPUTS["BoxAveragePrecision"] = BOXES, (*BOXES, torch.tensor([0.9, 0.8]))
 INPUTS["CountAccuracy"] = INPUTS["TargetAccuracy"] = COUNTS = torch.tensor([0, 2, 3]), torch.tensor([0, 0, 3])
+INPUTS["PanopticQuality"] = INPUTS["InstanceF1"] = INSTANCES
 INPUTS["InstanceAveragePrecision"] = (*INSTANCES, torch.tensor([0.9, 0.8]))
 
 

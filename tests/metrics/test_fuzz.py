@@ -16,16 +16,24 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_sal.metrics import (
+    BoundaryIoU,
     ConfidenceCalibration,
+    ContextMeasure,
     EnergyPointingGame,
     EnhancedAlignmentMeasure,
     FMeasure,
+    HumanCorrectionEffort,
     InstanceAlignedStructureMeasure,
     InstanceAveragePrecision,
+    InstanceF1,
     MaskIoU,
     MeanAbsoluteError,
+    MultiScaleIoU,
+    OverlapMeasures,
+    PanopticQuality,
     PointingGame,
     SaliencySuite,
+    SizeInvariantMeasures,
     StructureMeasure,
     WeightedFMeasure,
 )
@@ -40,8 +48,21 @@ OF_MAPS: list[Callable[..., Metric]] = [
     MaskIoU,
     PointingGame,
     SaliencySuite,
+    OverlapMeasures,
+    ContextMeasure,
+    SizeInvariantMeasures,
+    BoundaryIoU,
+    MultiScaleIoU,
+    HumanCorrectionEffort,
 ]
-OF_INSTANCES: list[Callable[..., Metric]] = [InstanceAlignedStructureMeasure, InstanceAveragePrecision]
+OF_INSTANCES: list[Callable[..., Metric]] = [
+    InstanceAlignedStructureMeasure,
+    InstanceAveragePrecision,
+    PanopticQuality,
+    InstanceF1,
+]
+# E of HW - 1 = 1 pixel reaches 2; an effort is a number of clicks, of 9 x 9 pixels at most
+UPPER = {EnhancedAlignmentMeasure: 2.0, SaliencySuite: 2.0, HumanCorrectionEffort: 81.0}
 SIZES = st.tuples(st.integers(1, 9), st.integers(1, 9))
 DTYPES = st.sampled_from([torch.bool, torch.uint8, torch.int64, torch.float16, torch.float32, torch.float64])
 
@@ -74,22 +95,22 @@ def test_maps_of_any_kind_give_numbers(make: Callable[..., Metric], data: st.Dat
         pixels += int((preds.bool() | target.bool()).sum())
         metric.update(preds, target)
         metric.update(list(preds), list(target))
-    upper = 2.0 if make in (EnhancedAlignmentMeasure, SaliencySuite) else 1.0 + 1e-9  # E of HW - 1 = 1 pixel reaches 2
     for value in numbers(metric.compute()):
-        assert 0 <= value <= upper or (make is MaskIoU and pixels == 0)
+        assert 0 <= value <= UPPER.get(make, 1.0 + 1e-9) or (make is MaskIoU and pixels == 0)
 
 
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 @pytest.mark.parametrize("make", OF_INSTANCES)
 def test_instances_of_any_kind_give_numbers(make: Callable[..., Metric], data: st.DataObject) -> None:
-    metric, instances = make(), 0
+    metric, instances, of_both = make(), 0, 0
     for size in data.draw(st.lists(SIZES, min_size=1, max_size=3)):
         preds, target = (data.draw(masks(size, data.draw(st.integers(0, 3)))) for _ in range(2))
-        instances += len(target)
+        instances, of_both = instances + len(target), of_both + len(preds) + len(target)
         metric.update(preds, target)
+    without = (make is InstanceAveragePrecision and not instances) or (make is PanopticQuality and not of_both)
     for value in numbers(metric.compute()):
-        assert 0 <= value <= 1 + 1e-9 or (make is InstanceAveragePrecision and not instances)
+        assert 0 <= value <= 1 + 1e-9 or without
 
 
 @pytest.mark.parametrize("make", [*OF_MAPS, EnergyPointingGame, InstanceAlignedStructureMeasure])

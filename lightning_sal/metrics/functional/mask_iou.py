@@ -38,6 +38,18 @@ def overlap_and_union(preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return (preds & target).sum((1, 2)).double(), (preds | target).sum((1, 2)).double()
 
 
+def instance_iou(preds: Tensor, target: Tensor, crowd: Tensor | None = None) -> Tensor:
+    """IoU of every predicted with every true instance, (M, I) float64, see `over_union`.
+
+    Raises:
+        ValueError: If the sizes differ, or a value is NaN or outside [0, 1]; the message names the instance.
+    """
+    preds, target = as_masks(preds, "preds"), as_masks(target, "target")
+    if preds.shape[1:] != target.shape[1:]:
+        raise ValueError(f"preds {tuple(preds.shape)} and target {tuple(target.shape)} must share H and W")
+    return (packed_iou if preds.device.type == "cpu" else pairwise_iou)(preds, target, crowd)
+
+
 def pairwise_iou(preds: Tensor, target: Tensor, crowd: Tensor | None = None) -> Tensor:
     """IoU of every mask (M, H, W) with every other (I, H, W), both bool: (M, I) float64, see `over_union`."""
     preds, target = as_float64(preds).flatten(1), as_float64(target).flatten(1)

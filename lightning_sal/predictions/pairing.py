@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_sal.datasets.affixes import common_affix
 from lightning_sal.datasets.decoding import UnreadableSample
 from lightning_sal.datasets.layouts import listed
-from lightning_sal.datasets.map_files import Levels, MapFile, MasksOfImage
-from lightning_sal.datasets.predictions import Reader, prediction_readers
 from lightning_sal.datasets.sod import MaskFile
-from lightning_sal.datasets.truths import Truth, find_truths
+from lightning_sal.predictions.affixes import common_affix
+from lightning_sal.predictions.map_files import Levels, MapFile, MasksOfImage
+from lightning_sal.predictions.readers import Reader, prediction_readers
+from lightning_sal.predictions.truths import Truth, find_truths
 from lightning_sal.tasks import Task
 
 
@@ -61,10 +61,10 @@ class MapPair:
         return self.truth.photograph
 
     @property
-    def files(self) -> dict[str, Path]:
-        """`truth` and `prediction`, of those that are one file each."""
+    def files(self) -> dict[str, str]:
+        """`truth` and `prediction` -> its file; empty where it is not one file."""
         sides = {"truth": self.truth.image.annotation, "prediction": self.prediction}
-        return {name: side.path for name, side in sides.items() if isinstance(side, MaskFile | MapFile)}
+        return {name: str(side.path) if isinstance(side, MaskFile | MapFile) else "" for name, side in sides.items()}
 
     def truth_levels(self) -> tuple[np.ndarray, int]:
         """The ground truth: see `Truth.levels`."""
