@@ -137,6 +137,7 @@ def instances(images: int, rounds: int) -> None:
     scores = torch.cat([scores for *_, scores in samples]).double().tolist()
     for number, (result, annotation) in enumerate(zip(found, true, strict=True)):
         result["score"], annotation["id"] = scores[number], number + 1
+        del result["bbox"], result["area"]  # results of masks have none
     pictures = [{"id": index, "height": HEIGHT, "width": WIDTH} for index in range(images)]
     values = {}
 
