@@ -1,10 +1,12 @@
-"""Scoring masks of any method, such as instances, against a benchmark, both as files; maps have `map_scoring`."""
+"""Scoring masks of any method against a benchmark, both as files, by the metrics that a task states; maps and instances have
+`map_scoring` and `instance_scoring`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from lightning_sal.evaluation.jobs import Job, Options, Outcome, Show
 from lightning_sal.evaluation.metrics import compute_all
@@ -19,28 +21,31 @@ def prepare(preds: Path, truth: Path, task: Task, benchmark: str, options: Optio
     """See `jobs.prepare`."""
     options.refuse_those_of_maps(task)
     found = pair_up(preds, truth, task, benchmark, skip_missing=options.skip_missing)
-    return Job(len(found.truths), "images", partial(_run, found, task, benchmark), tuple(found.notes))
+    return Job(len(found.truths), "images", partial(_run, found, task, benchmark, options), tuple(found.notes))
 
 
-def _run(found: Pairing, task: Task, benchmark: str, writer: ResultsWriter, show: Show) -> Outcome:
+def _run(found: Pairing, task: Task, benchmark: str, options: Options, writer: ResultsWriter, show: Show) -> Outcome:
+    metrics = task.metrics(**({"everything": True} if options.metrics == "all" else {}))
     counts = {"images": len(found.truths), "missing": len(found.missing), "extra": len(found.extra)}
-    return Outcome(score(found, show(found.truths), task, writer, benchmark), counts)
+    return Outcome(score(found, show(found.truths), task, metrics, writer, benchmark), counts)
 
 
-def score(found: Pairing, names: Iterable[str], task: Task, writer: ResultsWriter, benchmark: str) -> dict[str, float]:
+def score(
+    found: Pairing, names: Iterable[str], task: Task, metrics: Mapping[str, Any], writer: ResultsWriter, benchmark: str
+) -> dict[str, float]:
     """Metrics over all pairs; a row for each goes to the writer.
 
     Args:
         found: What `pair_up` gives.
         names: Its images, in their order.
         task: What the masks answer.
+        metrics: Those that the task gave.
         writer: Takes the rows.
         benchmark: Name of the benchmark.
 
     Raises:
         UnreadableSample: A file cannot be read, or does not fit.
     """
-    metrics = task.metrics()
     for name in names:
         photograph = found.truths[name].image
         image, truth = photograph.read()

@@ -183,6 +183,7 @@ class InstanceTask(MaskTask):
     """
 
     masks_per_image = None
+    scoring = "lightning_sal.evaluation.instance_scoring"
 
     def measures(self) -> dict[str, Measure]:
         """See `Task.measures`."""

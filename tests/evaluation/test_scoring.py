@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,8 +19,14 @@ from PIL import Image
 from lightning_sal.commands.score import main as score
 from lightning_sal.commands.table import main as table
 from lightning_sal.datasets.images import UnreadableSample
-from lightning_sal.evaluation.results import read_images, read_summary
+from lightning_sal.errors import UsageError
+from lightning_sal.evaluation import instance_scoring, scoring
+from lightning_sal.evaluation.jobs import Options
+from lightning_sal.evaluation.metrics import compute_all
+from lightning_sal.evaluation.results import ResultsWriter, read_images, read_summary
 from lightning_sal.metrics.functional import structure_measure
+from lightning_sal.tasks import SIS
+from lightning_sal.tasks import SOD as SOD_TASK
 from tests.metrics.parts import SOD, dss, needs_sod
 
 
@@ -297,3 +307,115 @@ def test_instances_without_photographs_and_with_a_prediction_missing(tmp_path, c
     assert all(value == pytest.approx(1, abs=1e-9) for value in results.metrics["truth"].values())
     assert results.settings["truth"] == {"images": 1, "missing": 1, "extra": 0}
     assert "1 images without prediction (2): left out" in capsys.readouterr().err
+
+
+def test_instances_are_scored_as_the_metrics_of_their_task_do(tmp_path: Path) -> None:
+    """The functions that `score` takes, against the torchmetrics of the task, image by image and over all."""
+    draw = np.random.default_rng(5)
+    for name, tops in (("1", [1, 8]), ("2", [3]), ("3", []), ("4", [1, 6, 12])):
+        save(tmp_path / "ILSO" / "image" / f"{name}.jpg", np.zeros((20, 30, 3), dtype=np.uint8))
+        save(tmp_path / "ILSO" / "gt" / f"{name}.png", instances(tops))
+        save(tmp_path / "m" / f"{name}.png", np.roll(instances(tops[:2]), draw.integers(0, 4), 1))
+    rows, results = [], []
+    for way in (instance_scoring, scoring):
+        folder = tmp_path / way.__name__
+        ResultsWriter.prepare(folder)
+        writer = ResultsWriter(folder, {"ILSO": "sis"})
+        job = way.prepare(tmp_path / "m", tmp_path / "ILSO", SIS, "ILSO", Options(metrics="all"))
+        results.append(job.run(writer, iter).metrics)
+        with (folder / ".ILSO-0.csv").open(newline="") as file:
+            rows.append(list(csv.DictReader(file)))
+    assert results[0] == pytest.approx(results[1], abs=1e-12)
+    for ours, theirs in zip(*rows, strict=True):
+        known = {
+            name: float(value) for name, value in theirs.items() if name in results[0] and value not in ("", "nan")
+        }
+        assert {name: float(ours[name]) for name in known if ours.get(name)} == pytest.approx(
+            {name: value for name, value in known.items() if name in ours}, abs=1e-12
+        )
+
+
+@pytest.mark.parametrize(("task", "heavy"), [("sod", "torch"), ("sis", "torchmetrics")])
+def test_what_a_command_does_not_wait_for(task: str, heavy: str, tmp_path: Path) -> None:
+    """Maps are scored without torch, instances without torchmetrics; neither waits for Lightning or transformers."""
+    truth = sod(tmp_path / "x")
+    arguments = ["--preds", str(truth / "GT"), "--gt", str(truth / "GT"), "--task", task, "--out", str(tmp_path / "r")]
+    code = (
+        "import sys; from lightning_sal.cli import main; code = main(['score', *sys.argv[1:]]);"
+        f"print({{'{heavy}', 'torchmetrics', 'lightning', 'transformers'}} & {{*sys.modules}}); sys.exit(code)"
+    )
+    run = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-1] == "set()"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_processes_change_nothing(workers: int, tmp_path: Path) -> None:
+    truth = sod(tmp_path / "ECSSD", "abcdefghijk")
+    for number, name in enumerate("abcdefghijk"):
+        save(tmp_path / "m" / f"{name}.png", np.roll(square(2), number, 0) // 2 + 3 * np.uint8(number))
+    arguments = ["--preds", str(tmp_path / "m"), "--gt", str(truth), "--task", "sod", "--workers", str(workers)]
+    assert score([*arguments, "--out", str(tmp_path / "r")]) == 0
+    metrics = read_summary(tmp_path / "r").metrics["ECSSD"]
+    rows = read_images(tmp_path / "r", "ECSSD")
+    assert [row["key"] for row in rows] == list("abcdefghijk")
+    assert metrics["mae"] == math.fsum(float(row["mae"]) for row in rows) / len(rows)  # to the last bit
+    curves = json.loads((tmp_path / "r" / "curves.json").read_text())["ECSSD"]
+    assert max(curves["f_measure"]) == metrics["f_max"]
+
+
+def test_several_methods_on_several_benchmarks_and_their_page(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    for benchmark in ("ECSSD", "DUTS"):
+        sod(tmp_path / "data" / benchmark)
+        for method, top in (("near", 3), ("far", 9)):
+            for name in "ab":
+                save(tmp_path / method / benchmark / f"{name}.png", square(top))
+    arguments = ["--preds", "near", "far", "--gt", "data/ECSSD", "data/DUTS", "--task", "sod", "--html", "all.html"]
+    assert score(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "| near | **" in shown
+    assert "| far |" in shown
+    folders = [
+        tmp_path / "runs/score" / method / benchmark for method in ("near", "far") for benchmark in ("ECSSD", "DUTS")
+    ]
+    near, far = (read_summary(folder).metrics["DUTS"]["s_measure"] for folder in folders[1::2])
+    assert near > far
+    page = (tmp_path / "all.html").read_text()
+    assert f"{near:.3f}" in page
+    assert f"{far:.3f}" in page
+    with pytest.raises(FileExistsError, match="not overwritten"):
+        score(arguments)
+    with pytest.raises(UsageError, match="--name is the name of one method"):
+        score([*arguments[:-2], "--name", "x"])
+    with pytest.raises(UsageError, match="a convention is for saliency maps, and sis has none"):
+        score(["--preds", "near/DUTS", "--gt", "data/DUTS", "--task", "sis", "--convention", "matlab"])
+
+
+def test_all_metrics_equal_those_of_the_task(tmp_path: Path) -> None:
+    truth = sod(tmp_path / "ECSSD")
+    draw = np.random.default_rng(0)
+    for number, name in enumerate("ab"):
+        save(
+            tmp_path / "m" / f"{name}.png",
+            np.clip(square(3 + number) * 0.7 + draw.integers(0, 60, (20, 30)), 0, 255).astype("uint8"),
+        )
+    arguments = [
+        "--preds",
+        str(tmp_path / "m"),
+        "--gt",
+        str(truth),
+        "--task",
+        "sod",
+        "--metrics",
+        "all",
+        "--normalize",
+        "none",
+    ]
+    assert score([*arguments, "--out", str(tmp_path / "r")]) == 0
+    metrics = SOD_TASK.metrics(everything=True)
+    for number, name in enumerate("ab"):
+        found = torch.from_numpy(np.array(Image.open(tmp_path / "m" / f"{name}.png")) / 255)[None]
+        SOD_TASK.score(metrics, found, torch.from_numpy(square(2 + number) > 0)[None], None)
+    expected = {name: value.item() for name, value in compute_all(metrics).items()}
+    assert read_summary(tmp_path / "r").metrics["ECSSD"] == pytest.approx(expected, abs=1e-9)
