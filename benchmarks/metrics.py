@@ -1,4 +1,4 @@
-"""How fast the metrics are: ratios to PySODMetrics and torchmetrics in one run, medians.
+"""How fast the metrics are: ratios to PySODMetrics, torchmetrics and faster-coco-eval in one run, medians.
 
     uv run python benchmarks/metrics.py [--images 60] [--rounds 7]
 
@@ -17,10 +17,12 @@ from collections.abc import Callable
 import numpy as np
 import py_sod_metrics
 import torch
+from faster_coco_eval import COCO, COCOeval_faster
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
 
+from lightning_sal.datasets.coco_results import instance
 from lightning_sal.metrics import (
     EnhancedAlignmentMeasure,
     FMeasure,
@@ -111,22 +113,61 @@ def instances(images: int, rounds: int) -> None:
             (target.roll(int(torch.randint(0, 30, (), generator=draw)), 2), target, torch.rand(10, generator=draw))
         )
 
+    results, truths = (
+        [list(map(instance, masks.numpy())) for masks in column] for column in list(zip(*samples, strict=True))[:2]
+    )
+
     def torchmetrics() -> None:
-        metric = MeanAveragePrecision(iou_type="segm", iou_thresholds=[0.5, 0.7], backend="faster_coco_eval")
+        metric = MeanAveragePrecision(iou_type="segm", backend="faster_coco_eval")
         labels = torch.zeros(10, dtype=torch.int)
         for preds, target, scores in samples:
             metric.update([{"masks": preds, "scores": scores, "labels": labels}], [{"masks": target, "labels": labels}])
         metric.compute()
 
     def own() -> None:
-        metric = InstanceAveragePrecision((0.5, 0.7))
+        metric = InstanceAveragePrecision()
         for sample in samples:
             metric.update(*sample)
         metric.compute()
 
-    seconds = medians({"torchmetrics": torchmetrics, "ours": own}, rounds)
-    a, b = (1000 * seconds[name] / images for name in ("torchmetrics", "ours"))
-    print(f"{f'AP, {images} images x 10':24} torchmetrics {a:7.3f} ms   ours {b:7.3f} ms   {a / b:5.1f} x")
+    def coco(of: list[list[dict]], **fields: list[float]) -> list[dict]:
+        """What COCO json lists of all images."""
+        flat = [about | {"image_id": index, "category_id": 1} for index, listed in enumerate(of) for about in listed]
+        more = [dict(zip(fields, values, strict=True)) for values in zip(*fields.values(), strict=True)]
+        return [about | new for about, new in zip(flat, more, strict=True)]
+
+    scores = torch.cat([scores for *_, scores in samples]).double().tolist()
+    found, true = coco(results, score=scores), coco(truths, id=list(range(1, len(scores) + 1)))
+    pictures = [{"id": index, "height": HEIGHT, "width": WIDTH} for index in range(images)]
+    values = {}
+
+    def faster_coco_eval() -> None:
+        categories = [{"id": 1, "name": "salient"}]
+        truth = COCO({"images": pictures, "annotations": [dict(each) for each in true], "categories": categories})
+        evaluation = COCOeval_faster(truth, truth.loadRes([dict(each) for each in found]), "segm")
+        evaluation.params.maxDets, evaluation.params.areaRng, evaluation.params.areaRngLbl = [100], [[0, 1e10]], ["all"]
+        evaluation.evaluate()
+        evaluation.accumulate()
+        values["theirs"] = evaluation.eval["precision"].mean()
+
+    def run_lengths() -> None:
+        by_image = [[[] for _ in pictures] for _ in range(3)]
+        for listed, masks in ((found, by_image[0]), (true, by_image[1])):
+            for each in listed:
+                masks[each["image_id"]].append(each["segmentation"])
+        for each in found:
+            by_image[2][each["image_id"]].append(each["score"])
+        metric = InstanceAveragePrecision()
+        metric.update(*by_image[:2], [torch.tensor(each, dtype=torch.float64) for each in by_image[2]])
+        values["ours"] = metric.compute()["ap"].item()
+
+    contenders = {"torchmetrics": torchmetrics, "ours": own}
+    contenders |= {"faster-coco-eval": faster_coco_eval, "AP from run lengths": run_lengths}
+    seconds = {name: 1000 * each / images for name, each in medians(contenders, rounds).items()}
+    assert abs(values["ours"] - values["theirs"]) < 1e-12
+    for what, a, b in (("masks", "torchmetrics", "ours"), ("run lengths", "faster-coco-eval", "AP from run lengths")):
+        heading, ratio = f"AP from {what}, {images} x 10", seconds[a] / seconds[b]
+        print(f"{heading:32} {a} {seconds[a]:7.3f} ms   ours {seconds[b]:7.3f} ms   {ratio:5.1f} x")
 
 
 def device(rounds: int) -> None:

@@ -19,9 +19,18 @@ ALONE = {  # Room -> all that it may import, beside itself and the standard libr
     "objectives": {"torch", "scipy"},  # scipy for one function, the assignment problem
     "formulas": {"array_api_compat", "numpy", "scipy", "skimage"},  # the last one takes a while: in functions
     "maps": {"formulas", "numpy"},
-    "metrics": {"formulas", "torch", "torchmetrics", "numpy", "scipy", "matplotlib"},  # the last one only to draw
+    "metrics": {
+        "formulas",
+        "run_lengths",
+        "torch",
+        "torchmetrics",
+        "numpy",
+        "scipy",
+        "matplotlib",
+    },  # the last one only to draw
     "samples": {"torch", "frames"},
     "frames": set(),
+    "run_lengths": {"numpy"},
 }
 STRANGERS = (  # Rooms of which none may import another
     {"policy", "segmenters", "metrics"},

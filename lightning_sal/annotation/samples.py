@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_sal import run_lengths
 from lightning_sal.datasets import Photograph, Record, task_records
 from lightning_sal.datasets.boxes import Boxes, Points
 from lightning_sal.datasets.cosod import chunks
@@ -127,8 +128,5 @@ def _segmentations(photograph: Photograph, drawn: Segmentations) -> list[Any]:
 
 
 def _run_lengths(mask: np.ndarray) -> dict[str, Any]:
-    """A mask as COCO's run lengths: of background and object by turns, down the columns."""
-    flat = mask.T.ravel()
-    edges = [0, *(np.flatnonzero(flat[1:] != flat[:-1]) + 1).tolist(), len(flat)]
-    runs = np.diff(edges).tolist()
-    return {"size": list(mask.shape), "counts": [0, *runs] if flat[0] else runs}
+    """A mask as COCO's run lengths."""
+    return {"size": list(mask.shape), "counts": run_lengths.of_mask(mask).tolist()}

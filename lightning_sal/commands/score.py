@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_sal.errors import UsageError
 
 if TYPE_CHECKING:
-    from lightning_sal.evaluation.jobs import Options
+    from lightning_sal.evaluation.jobs import Job
     from lightning_sal.tasks import Task
 
 OF_MAPS = ("normalize", "truth_above", "thresholds", "f_max", "average")  # options that are fields of `Convention`
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     if arguments.html and arguments.html.exists():
         raise FileExistsError(f"{arguments.html}: there is such a file already, and it is not overwritten")
 
-    from lightning_sal.evaluation.jobs import Options
+    from lightning_sal.evaluation.jobs import Options, prepare
     from lightning_sal.evaluation.results import ResultsWriter, joined, read_summary
     from lightning_sal.evaluation.tables import markdown
     from lightning_sal.tasks import load_task
@@ -46,52 +46,51 @@ def main(argv: list[str]) -> int:
         workers=arguments.workers,
     )
     out = arguments.out or Path("runs/score")
-    folders = {}
+    parts = {}
     for preds in arguments.preds:
         for truth in arguments.gt:
             name, benchmark = arguments.name or preds.resolve().stem, arguments.benchmark or truth.resolve().stem
             folder = arguments.out if arguments.out and not several else out / name / benchmark
-            if folder in folders:
+            if folder in parts:
                 raise UsageError(
-                    f"two of --preds or --gt are called alike, {folder}: rename a folder, or score them apart"
+                    f"two of --preds or of --gt are called alike, {folder}: rename one, or score them apart"
                 )
-            ResultsWriter.prepare(folder)
+            ResultsWriter.refuse_results(folder)
             place = preds / truth.resolve().stem if len(arguments.gt) > 1 else preds
-            folders[folder] = name, benchmark, place, truth
-    for folder, parts in folders.items():
-        _score(*parts, folder, task, options)
-    results = joined([read_summary(folder) for folder in folders])
-    print(markdown(results, list(results[0].metrics[benchmark]) if not several else ()), end="")
-    print(f"Results: {', '.join(map(str, folders))}; the worst images are in failures.html there")
+            parts[folder] = name, benchmark, prepare(place, truth, task, benchmark, options)
+    for folder, (name, benchmark, job) in parts.items():
+        _score(name, benchmark, job, folder, task)
+    results = joined([read_summary(folder) for folder in parts])
+    print(markdown(results, () if several else list(results[0].metrics[benchmark])), end="")
+    print(f"Results: {', '.join(map(str, parts))}; the worst images: failures.html there")
     if arguments.html:
         from lightning_sal.evaluation.report import write_report
 
-        write_report(list(folders), arguments.html)
+        write_report(list(parts), arguments.html)
         print(f"Comparison: {arguments.html}")
     return 0
 
 
-def _score(name: str, benchmark: str, preds: Path, truth: Path, folder: Path, task: Task, options: Options) -> None:
+def _score(name: str, benchmark: str, job: Job, folder: Path, task: Task) -> None:
     from rich.console import Console
     from rich.progress import track
 
-    from lightning_sal.evaluation.jobs import prepare
     from lightning_sal.evaluation.results import Results, ResultsWriter, measures_of
 
-    job = prepare(preds, truth, task, benchmark, options)
-    writer = ResultsWriter(folder, {benchmark: task.name})
     console = Console(stderr=True)
     for note in job.notes:
-        console.print(f"{benchmark}: {note}", style="yellow", soft_wrap=True, markup=False, highlight=False)
+        console.print(f"{name}, {benchmark}: {note}", style="yellow", soft_wrap=True, markup=False, highlight=False)
 
     def show(items: Iterable[Any]) -> Iterable[Any]:
         return track(items, f"{name}, {benchmark}", total=job.count, console=console, transient=True)
 
+    ResultsWriter.prepare(folder)
+    tasks = {benchmark: task.name}
+    writer = ResultsWriter(folder, tasks)
     outcome = job.run(writer, show)
     writer.close()
-    tasks = {benchmark: task.name}
     results = Results(name, tasks, {benchmark: outcome.metrics}, measures_of(tasks), {benchmark: outcome.settings})
-    writer.finish(results, {benchmark: outcome.curves} if outcome.curves else {})
+    writer.finish(results, {benchmark: outcome.curves} if outcome.curves else None)
     print(f"{name}, {benchmark}: {job.count} {job.what}")
 
 

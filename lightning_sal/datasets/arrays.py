@@ -53,9 +53,11 @@ def array_levels(path: Path) -> tuple[np.ndarray, str]:
         return np.minimum(values.view(np.uint8), 1), mode
     if values.dtype == np.uint8:
         return values, mode
+    if values.dtype.kind == "f":
+        values = values.astype(np.float64)  # first: half precision cannot be compared with 65535
     if not (values.min() >= 0 and values.max() <= 65535):
         raise UnreadableSample(f"{path}: {values.dtype} with values outside 0 to 65535")
-    return values.astype(np.float64 if values.dtype.kind == "f" else np.uint16), mode
+    return values if values.dtype.kind == "f" else values.astype(np.uint16), mode
 
 
 @contextmanager

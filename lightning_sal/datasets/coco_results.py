@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_sal import run_lengths
 from lightning_sal.files.writing import whole
 
 
@@ -75,27 +76,5 @@ def instance(mask: np.ndarray) -> dict[str, Any]:
     if len(rows):
         x, y = int(columns[0]), int(rows[0])
         box = [x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1]
-    segmentation = {"size": list(mask.shape), "counts": _encode_string(run_lengths(mask))}
+    segmentation = {"size": list(mask.shape), "counts": run_lengths.to_string(run_lengths.of_mask(mask))}
     return {"segmentation": segmentation, "area": int(mask.sum()), "bbox": box, "iscrowd": 0}
-
-
-def run_lengths(mask: np.ndarray) -> list[int]:
-    """Lengths of background and object by turns, down the columns of an (H, W) bool mask, from the background on."""
-    flat = mask.ravel(order="F")
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    ends = [*([0] if flat.size and flat[0] else []), *changes.tolist(), flat.size]
-    return np.diff([0, *ends]).tolist()
-
-
-def _encode_string(runs: list[int]) -> str:
-    """COCO's string: little-endian 5-bit groups from chr(48), bit 6 for "more follows"; from the fourth on, differences
-    to the run before the last."""
-    text = []
-    for at, run in enumerate(runs):
-        value = run - runs[at - 2] if at > 2 else run
-        more = True
-        while more:
-            group, value = value & 31, value >> 5
-            more = value != (-1 if group & 16 else 0)
-            text.append(chr(48 + group + 32 * more))
-    return "".join(text)

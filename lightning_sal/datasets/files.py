@@ -35,11 +35,18 @@ def nearby_folders(folder: Path) -> list[Path]:
     return [folder, *below, *(deeper for sub in below for deeper in subfolders(sub))]
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The images right below, sorted."""
+def image_files(folder: Path, wanted: Callable[[str], bool] = is_picture) -> list[Path]:
+    """The images right below, sorted.
+
+    Args:
+        folder: Where they lie; there need be no such folder.
+        wanted: Says of a name whether it is that of one.
+    """
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if is_picture(path.name) and not path.is_dir())
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if wanted(entry.name) and not entry.is_dir())
+    return [folder / name for name in names]
 
 
 def walk(folder: Path, enter: Callable[[Path], bool] = lambda _: True) -> Iterator[tuple[Path, list[str]]]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from lightning_sal.datasets.arrays import SUFFIXES, array_levels, array_mode
 from lightning_sal.datasets.decoding import UnreadableSample, check_file, unreadable
-from lightning_sal.datasets.files import is_picture, visible
+from lightning_sal.datasets.files import image_files, is_picture, visible
 from lightning_sal.datasets.pixels import ROUNDING, fit, image_levels, mask_pixels, read_mode, type_range
 from lightning_sal.datasets.resizing import resize_bilinear
 
@@ -104,9 +104,7 @@ class MasksOfImage:
 
 def map_files(folder: Path) -> list[Path]:
     """The images and arrays right below, sorted."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if _is_map(path.name) and not path.is_dir())
+    return image_files(folder, _is_map)
 
 
 def _is_map(name: str) -> bool:

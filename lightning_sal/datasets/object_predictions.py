@@ -8,10 +8,10 @@ image has one alone:
     {"key": "refs/13", "boxes": null}
 
 `boxes` are x0, y0, x1, y1 in pixels of the image; `[]` says that there is nothing, null that no answer could be read.
-`points` (x, y), as many, and `scores` in [0, 1] may stand beside them; `count` in their place tells a number alone. `mask`
-is an image beside the JSONL. Lines of `PredictionWriter` are read as well. COCO results list {"image_id", "bbox", "score"},
-with a `category_id` where the truth is a COCO json, and a `segmentation` if they have masks; an image without any is
-answered by nothing. In a folder there is a mask for each sample, called by its key or by its image.
+`points` (x, y), as many, and `scores`, any numbers, may stand beside them; `count` in their place tells a number alone.
+`mask` is an image beside the JSONL. Lines of `PredictionWriter` are read as well. COCO results list {"image_id", "bbox",
+"score"}, with a `category_id` where the truth is a COCO json, and a `segmentation` if they have masks; an image without any
+is answered by nothing. In a folder there is a mask for each sample, called by its key or by its image.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class ObjectPrediction:
 
     Args:
         answer: Its objects; None where it gives masks alone.
-        scores: (M,) float64 in [0, 1], one an object; None where it gives none.
+        scores: (M,) float64, one an object; None where it gives none.
         mask: Gives the mask; None where there is none.
     """
 
@@ -195,8 +195,8 @@ def _places(name: str, rows: Any, length: int) -> tuple[tuple[float, ...] | None
 def _scores(values: Any, count: int) -> Tensor | None:
     if values is None:
         return None
-    if not isinstance(values, list) or len(values) != count or not all(is_number(v) and 0 <= v <= 1 for v in values):
-        raise ValueError(f"`scores` is {shortened(values)}, where {count} numbers in [0, 1] must stand, one a box")
+    if not isinstance(values, list) or len(values) != count or not all(map(is_number, values)):
+        raise ValueError(f"`scores` is {shortened(values)}, where {count} numbers must stand, one a box")
     return torch.tensor(values, dtype=torch.float64)
 
 

@@ -61,10 +61,10 @@ class MapPair:
         return self.truth.photograph
 
     @property
-    def files(self) -> dict[str, Path]:
-        """`truth` and `prediction`, of those that are one file each."""
+    def files(self) -> dict[str, str]:
+        """`truth` and `prediction` -> its file; empty where it is not one file."""
         sides = {"truth": self.truth.image.annotation, "prediction": self.prediction}
-        return {name: side.path for name, side in sides.items() if isinstance(side, MaskFile | MapFile)}
+        return {name: str(side.path) if isinstance(side, MaskFile | MapFile) else "" for name, side in sides.items()}
 
     def truth_levels(self) -> tuple[np.ndarray, int]:
         """The ground truth: see `Truth.levels`."""

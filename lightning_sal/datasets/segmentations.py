@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lightning_sal import run_lengths
 from lightning_sal.datasets.decoding import UnreadableSample
 from lightning_sal.datasets.pixels import fit, lies_turned
 
@@ -255,7 +256,7 @@ def _run_lengths(encoding: dict[str, Any], stated: tuple[int, int] | None) -> Ru
     if stated not in (None, frame):
         raise ValueError(f"run lengths of {frame[1]} x {frame[0]} pixels on an image of {stated[1]} x {stated[0]}")
     area = frame[0] * frame[1]
-    runs = _decode_string(counts) if isinstance(counts, str) else _whole_numbers(counts, 2 * area)
+    runs = run_lengths.from_strings([counts])[0] if isinstance(counts, str) else _whole_numbers(counts, 2 * area)
     ends = np.cumsum(runs)
     if not len(runs) or runs.min() < 0 or runs.max() > area or ends[-1] != area:
         raise ValueError(f"{sum(runs.tolist())} pixels in the run lengths of {frame[1]} x {frame[0]} = {area}")
@@ -268,23 +269,3 @@ def _whole_numbers(counts: Any, most: int) -> np.ndarray:
     if not isinstance(counts, list) or not all(_is_whole(count) and abs(count) < LARGEST**2 for count in counts):
         raise ValueError(f"run lengths that are no list of whole numbers: {shortened(counts)}")
     return np.array(counts, dtype=np.int64)
-
-
-def _decode_string(text: str) -> np.ndarray:
-    """COCO's string: little-endian 5-bit groups from chr(48), bit 6 for "more follows"; from the fourth on, differences
-    to the run before the last."""
-    groups = np.frombuffer(text.encode(errors="surrogatepass"), dtype=np.uint8).astype(np.int64) - 48
-    if ((groups < 0) | (groups > 63)).any():  # so is every byte of what is no ASCII
-        raise ValueError("run lengths with characters that COCO's have not")
-    last = np.flatnonzero(groups < 32)  # group of each value
-    if not len(last) or last[-1] != len(groups) - 1:
-        raise ValueError("run lengths that are cut off")
-    first = np.concatenate(([0], last[:-1] + 1))
-    if (last - first).max() > 7:  # 40 bits
-        raise ValueError("run lengths beyond any size")
-    place = np.arange(len(groups)) - np.repeat(first, last - first + 1)
-    runs = np.add.reduceat((groups & 31) << (5 * place), first)
-    runs -= ((groups[last] & 16) > 0) * (1 << (5 * (place[last] + 1)))
-    for start in (1, 2):
-        runs[start::2] = np.cumsum(runs[start::2])
-    return runs

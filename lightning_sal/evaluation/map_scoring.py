@@ -87,8 +87,7 @@ def _run(
         averages.add(scored.measures, pair.group)
         peaks[pair.name], resized = scored.peak, resized + scored.resized
         row = {"benchmark": benchmark, "key": pair.name, "image": str(pair.photograph or "")}
-        files = {name: str(path) for name, path in pair.files.items()}
-        writer.add(row | files | scored.measures.values, partial(_drawn, pair))
+        writer.add(row | pair.files | scored.measures.values, partial(_drawn, pair))
     _warn_of_dark(peaks)
     counts = {"images": len(found.pairs), "missing": len(found.missing), "extra": len(found.extra), "resized": resized}
     curves = {name: curve.tolist() for name, curve in averages.curves().items()}

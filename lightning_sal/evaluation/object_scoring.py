@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,20 @@ class ScoredSample:
     prediction: ObjectPrediction
 
 
-def pair_up(preds: Path, truth: Path, task: ObjectTask, benchmark: str) -> list[ScoredSample]:
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """The samples of a benchmark that have a prediction.
+
+    Args:
+        pairs: They.
+        missing: Keys of those that have none.
+    """
+
+    pairs: list[ScoredSample]
+    missing: list[str]
+
+
+def pair_up(preds: Path, truth: Path, task: ObjectTask, benchmark: str, *, skip_missing: bool = False) -> Pairing:
     """Every sample of a benchmark with its prediction.
 
     Args:
@@ -34,6 +47,7 @@ def pair_up(preds: Path, truth: Path, task: ObjectTask, benchmark: str) -> list[
         truth: The benchmark; where it holds splits, the test split is taken.
         task: Its task.
         benchmark: Its name.
+        skip_missing: Whether samples without prediction are left out instead of refused.
 
     Raises:
         FileNotFoundError: There is no such path.
@@ -41,22 +55,27 @@ def pair_up(preds: Path, truth: Path, task: ObjectTask, benchmark: str) -> list[
     """
     records = task_records(task, truth, "test")
     found = object_predictions(preds, truth, records, benchmark)
-    if missing := sorted(record.key for record in records if record.key not in found):
+    missing = sorted(record.key for record in records if record.key not in found)
+    if missing and (not skip_missing or len(missing) == len(records)):
         raise ValueError(
             f"{preds}: {len(missing)} samples without prediction ({listed(missing)}); there must be one for each of {truth}"
         )
-    return [ScoredSample(record, found[record.key]) for record in records]
+    pairs = [ScoredSample(record, found[record.key]) for record in records if record.key in found]
+    return Pairing(pairs, missing)
 
 
 def prepare(preds: Path, truth: Path, task: ObjectTask, benchmark: str, options: Options) -> Job:
     """See `jobs.prepare`."""
     options.refuse_those_of_maps(task)
-    pairs = pair_up(preds, truth, task, benchmark)
-    return Job(len(pairs), "samples", partial(_run, pairs, task, benchmark))
+    found = pair_up(preds, truth, task, benchmark, skip_missing=options.skip_missing)
+    notes = [f"{len(found.missing)} samples without prediction ({listed(found.missing)}): left out"]
+    run = partial(_run, found, task, benchmark)
+    return Job(len(found.pairs), "samples", run, tuple(notes) if found.missing else ())
 
 
-def _run(pairs: Sequence[ScoredSample], task: ObjectTask, benchmark: str, writer: ResultsWriter, show: Show) -> Outcome:
-    return Outcome(score(show(pairs), task, writer, benchmark), {"samples": len(pairs)})
+def _run(found: Pairing, task: ObjectTask, benchmark: str, writer: ResultsWriter, show: Show) -> Outcome:
+    counts = {"samples": len(found.pairs), "missing": len(found.missing)}
+    return Outcome(score(show(found.pairs), task, writer, benchmark), counts)
 
 
 def score(pairs: Iterable[ScoredSample], task: ObjectTask, writer: ResultsWriter, benchmark: str) -> dict[str, float]:

@@ -159,10 +159,15 @@ class ResultsWriter:
         self.images, self.samples, self.key = 0, -1, ""
 
     @staticmethod
-    def prepare(folder: Path) -> None:
-        """Make the folder; refuse one that holds results. What an unfinished run left there is written over."""
+    def refuse_results(folder: Path) -> None:
+        """Refuse a folder that holds results."""
         if (folder / "summary.json").exists() or any(not path.name.startswith(".") for path in folder.glob("*.csv")):
             raise FileExistsError(f"{folder}: results are there already; name another folder")
+
+    @classmethod
+    def prepare(cls, folder: Path) -> None:
+        """Make the folder; refuse one that holds results. What an unfinished run left there is written over."""
+        cls.refuse_results(folder)
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, row: Mapping[str, Any], picture: Callable[[], Image.Image]) -> None:

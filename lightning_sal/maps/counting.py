@@ -94,7 +94,7 @@ def _present(index: Array, values: Array) -> tuple[Array, Array]:
 
 def _mean_place(mask: Array, start: int) -> tuple[float, float]:
     """The mean row and column of the object, the first of them called `start`; the middle where there is none."""
-    rows, columns = mask.sum(1), mask.sum(0)
+    rows, columns = (mask.view(np.uint8).sum(axis, dtype=np.uint32) for axis in (1, 0))  # bools add up slower
     total = int(rows.sum())
     if not total:
         return mask.shape[0] / 2, mask.shape[1] / 2

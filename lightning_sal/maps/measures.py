@@ -84,7 +84,7 @@ def _normalized(counts: LevelCounts, rule: str, convention: Convention) -> Array
     """(L,) what the levels mean after normalisation; those that do not occur may mean anything in [0, 1]."""
     values = counts.values.astype(convention.precision)
     present = np.flatnonzero(counts.pixels.any((0, 1, 2)))
-    return np.clip(NORMALIZATIONS[rule](values, values[present[0]], values[present[-1]]), 0, 1)
+    return np.clip(NORMALIZATIONS[rule](values, float(values[present[0]]), float(values[present[-1]])), 0, 1)
 
 
 def _reaching(by_kind: Array, values: Array, convention: Convention) -> Array:

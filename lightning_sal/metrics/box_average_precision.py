@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from lightning_sal.metrics.average_precision import BINS, AveragePrecision
+from lightning_sal.metrics.average_precision import AveragePrecision, by_image
 from lightning_sal.metrics.functional.box_iou import box_iou
-
-THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())  # COCO's own, to the last bit
-_DROPPED = 12  # of the 23 bits of a float32 behind its leading one
-_OCTAVES = 32  # scores are told apart down to 2^-32
-
-
-def relative_bins(scores: Tensor) -> Tensor:
-    """The bin of each score in [0, 1], of bins whose width is 1/2048 of the power of two below them.
-
-    They are the leading bits of the float32 next to it: small boxes are told apart as well as large ones.
-    """
-    bits = scores.float().view(torch.int32).long() >> _DROPPED
-    return (bits - ((127 - _OCTAVES) << 23 - _DROPPED)).clamp(0, BINS - 1)
 
 
 class BoxAveragePrecision(AveragePrecision):
@@ -37,11 +23,9 @@ class BoxAveragePrecision(AveragePrecision):
     Boxes of a language model have no score: Dr. Seg takes the share of the image that each covers,
     `functional.area_shares`. Without scores all are 1, and AP is the precision times the share of recall points reached.
 
-    It differs from COCO's own in three points. COCO averages AP over its categories, which takes states as many times as
-    large; here one question's boxes are pooled with all others', so frequent categories weigh more. Of equal scores COCO
-    takes the images in their order; here they enter together, which is the least value that any order gives. And scores are
-    told apart to 1 part in 2048, so boxes of up to 2048 pixels to the pixel and larger ones to 0.05 % of their area, since
-    the states do not grow. On 1,500 drawn images the last changed AP by less than 0.0001, the order of ties by up to 0.002.
+    It differs from COCO's own in two points. COCO averages AP over its categories; here one question's boxes are pooled with
+    all others', so frequent categories weigh more. Of equal scores COCO takes the images in their order; here they enter
+    together, which is the least value that any order gives. Each box takes 18 bytes until `compute`.
 
     Args:
         max_detections: Boxes of an image that count, those with the highest scores; COCO takes 100.
@@ -58,14 +42,12 @@ class BoxAveragePrecision(AveragePrecision):
         {'ap': 0.353, 'ap50': 0.505, 'ap75': 0.505}
     """
 
-    score_bins = staticmethod(relative_bins)
-
     def __init__(self, max_detections: int = 100, **kwargs: Any) -> None:
-        super().__init__(THRESHOLDS, max_detections, **kwargs)
+        super().__init__((0.5, 0.75), max_detections, **kwargs)
 
-    def overlaps(self, preds: Tensor, target: Tensor) -> Tensor:
+    def overlaps(self, preds: Sequence[Any], target: Sequence[Any], crowd: Sequence[Tensor | None]) -> list[Tensor]:
         """IoU of boxes (M, 4) and (I, 4), x0, y0, x1, y1 -> (M, I)."""
-        return box_iou(preds, target)
+        return by_image(box_iou, preds, target, crowd)
 
     def compute(self) -> dict[str, Tensor]:
         """`ap`, `ap50` and `ap75`, as COCO evaluation sums up."""

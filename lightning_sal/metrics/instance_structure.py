@@ -41,7 +41,7 @@ class _InstanceMean(ImageMean):
         return self.mean(self.values[0][0])
 
     def _score(self, preds: Tensor, target: Tensor) -> tuple[Tensor]:
-        return (self.score(preds, target, self.iou_threshold)[None],)
+        return (type(self).score(preds, target, self.iou_threshold)[None],)
 
 
 class InstanceAlignedStructureMeasure(_InstanceMean):

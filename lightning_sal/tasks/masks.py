@@ -68,7 +68,7 @@ class MaskTask(Task):
             metrics: Name -> metric.
             masks: (N, H, W) masks, or a (1, H, W) map.
             target: The ground truth, (1, H, W) of a region or (I, H, W) of instances.
-            scores: (N,) scores in [0, 1], where there are some.
+            scores: (N,) finite numbers, where there are some.
         """
 
     def update(
@@ -192,6 +192,7 @@ class InstanceTask(MaskTask):
             "iasm": Measure("IASM", reported=True, per_image=True),
             "matched_s": Measure("matched S", primary=True, per_image=True),
             "ap": Measure("AP"),
+            "ap_50_70": Measure("mean of AP50, AP70"),
             **_MORE_OF_INSTANCES,
         }
 

@@ -167,8 +167,8 @@ LINE = {"key": "squares/1", "boxes": []}
         ([LINE | {"boxes": 3}], r"`boxes` is 3"),
         ([LINE | {"boxes": [A], "points": [[1, 2], [3, 4]]}], r"2 points for 1 boxes"),
         (
-            [LINE | {"boxes": [A], "scores": [2]}],
-            r"`scores` is \[2\], where 1 numbers in \[0, 1\] must stand, one a box",
+            [LINE | {"boxes": [A], "scores": ["2"]}],
+            r"`scores` is \['2'\], where 1 numbers must stand, one a box",
         ),
         ([{"key": "squares/1", "count": -1}], r"`count` is -1, where a whole number from 0 on must stand"),
         ([{"key": "squares/1", "mask": 3}], r"`mask` is \[3\], where the name of a file must stand"),

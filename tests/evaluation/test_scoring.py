@@ -102,7 +102,7 @@ def test_coloured_instances(tmp_path: Path) -> None:
     arguments = ["--preds", str(tmp_path / "m"), "--gt", str(tmp_path / "ILSO"), "--task", "sis"]
     assert score([*arguments, "--out", str(tmp_path / "r")]) == 0
     metrics = read_summary(tmp_path / "r").metrics["ILSO"]
-    assert metrics == pytest.approx({"iasm": 1, "matched_s": 1, "ap50": 1, "ap70": 1, "ap": 1}, abs=1e-9)
+    assert metrics == pytest.approx({"iasm": 1, "matched_s": 1, "ap50": 1, "ap70": 1, "ap": 1, "ap_50_70": 1}, abs=1e-9)
 
 
 def test_coco_results_use_their_scores(tmp_path: Path) -> None:
@@ -283,3 +283,17 @@ def test_the_truth_may_be_named_by_its_folder_of_masks(tmp_path):
     for name, top in (("a", 2), ("b", 3)):
         save(tmp_path / "m" / f"{name}.png", square(top))
     assert run(tmp_path / "m", truth / "GT", tmp_path / "r")["giou"] == 1
+
+
+def test_instances_without_photographs_and_with_a_prediction_missing(tmp_path, capsys):
+    for name, tops in (("1", [1, 8]), ("2", [4])):
+        save(tmp_path / "truth" / f"{name}.png", instances(tops))
+    save(tmp_path / "m" / "1.png", instances([8, 1]))
+    arguments = ["--preds", str(tmp_path / "m"), "--gt", str(tmp_path / "truth"), "--task", "sis"]
+    with pytest.raises(ValueError, match=r"1 images without prediction \(2\)"):
+        score([*arguments, "--out", str(tmp_path / "refused")])
+    assert score([*arguments, "--skip-missing", "--out", str(tmp_path / "r")]) == 0
+    results = read_summary(tmp_path / "r")
+    assert all(value == pytest.approx(1, abs=1e-9) for value in results.metrics["truth"].values())
+    assert results.settings["truth"] == {"images": 1, "missing": 1, "extra": 0}
+    assert "1 images without prediction (2): left out" in capsys.readouterr().err

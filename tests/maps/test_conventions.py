@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import py_sod_metrics
 import pytest
 from PIL import Image
 
+from lightning_sal.commands import score
 from lightning_sal.maps.conventions import CONVENTIONS, Convention
 from lightning_sal.maps.counting import count_levels
 from lightning_sal.maps.measures import Averages, ImageMeasures, measure
@@ -300,3 +304,54 @@ def test_bits_of_pillow_are_maps_and_truths_like_bytes() -> None:
     for name, convention in CONVENTIONS.items():
         own, expected = measured(bits[0], bits[1], convention), measured(level, truth, convention)
         assert own.values == pytest.approx(expected.values), name
+
+
+def save(path: Path, values: Array) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+
+
+def scored(folder: Path, *options: str) -> tuple[dict[str, float], dict[str, Any]]:
+    """Measures of the maps in `folder/maps` by the command, and the convention that the results state."""
+    out = folder / "-".join(("out", *options))
+    arguments = ["--preds", str(folder / "maps"), "--gt", str(folder / "truths"), "--out", str(out), *options]
+    assert score.main(arguments) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    return summary["metrics"]["truths"], summary["settings"]["truths"]["convention"]
+
+
+def test_the_command_measures_by_convention_and_its_results_state_each_choice(tmp_path: Path) -> None:
+    save(tmp_path / "maps/a.png", byte([0, 51], [51, 51]))
+    save(tmp_path / "truths/a.png", byte([0, 128], [51, 255]))
+    expected = {  # MAE of 0, 1, 1, 1, or of the fifths that they are, against what is object
+        "ours": 2 / 4,
+        "pysodmetrics": 2 / 4,
+        "cosod3k": 2 / 4,
+        "matlab": 1 / 4,
+        "eval-co-sod": (128 - 51 + 255 - 51) / 255 / 4,
+    }
+    assert expected.keys() == CONVENTIONS.keys()
+    for name, mae in expected.items():
+        measures, stated = scored(tmp_path, "--task", "sod", "--convention", name)
+        assert measures["mae"] == pytest.approx(mae), name
+        assert stated == asdict(CONVENTIONS[name])
+    _, stated = scored(tmp_path, "--task", "sod")
+    assert stated == asdict(CONVENTIONS["ours"])
+    changes = ("--normalize", "none", "--truth-above", "25.5", "--thresholds", "255", "--f-max", "precision-recall")
+    measures, stated = scored(tmp_path, "--task", "sod", "--convention", "pysodmetrics", *changes)
+    assert measures["mae"] == pytest.approx(3 * 0.8 / 4)
+    changed = {"normalize": "none", "normalize_mae": "none", "truth_above": 25.5, "thresholds": 255}
+    own = asdict(CONVENTIONS["pysodmetrics"]) | changed | {"f_max": "precision-recall"}
+    assert stated == own | {"name": stated["name"]}
+    assert stated["name"] not in CONVENTIONS
+
+
+def test_the_command_averages_within_groups_first(tmp_path: Path) -> None:
+    truth = byte([0, 255], [0, 255])
+    for name, level in {"cow/a": 255 - truth, "cat/a": truth, "cat/b": truth, "cat/c": truth}.items():
+        save(tmp_path / f"maps/{name}.png", level)
+        save(tmp_path / f"truths/{name}.png", truth)
+    maes = {
+        name: scored(tmp_path, "--task", "cosod", "--convention", name)[0]["mae"] for name in ("cosod3k", "eval-co-sod")
+    }
+    assert maes == pytest.approx({"cosod3k": 1 / 2, "eval-co-sod": 1 / 4})

@@ -40,7 +40,7 @@ def images(count: int, seed: int, most: int = 8) -> list[Image]:
     return found
 
 
-def coco(found: list[Image]) -> tuple[float, float, float]:
+def coco(found: list[Image], crowds: list[Tensor] | None = None) -> tuple[float, float, float]:
     """AP, AP50 and AP75 of COCO evaluation."""
 
     def bbox(box: Tensor) -> list[float]:
@@ -49,8 +49,9 @@ def coco(found: list[Image]) -> tuple[float, float, float]:
 
     annotations, results = [], []
     for index, (preds, target, scores) in enumerate(found):
-        for box in target:
-            about = {"id": len(annotations) + 1, "image_id": index, "category_id": 1, "iscrowd": 0}
+        for number, box in enumerate(target):
+            crowd = int(crowds[index][number]) if crowds else 0
+            about = {"id": len(annotations) + 1, "image_id": index, "category_id": 1, "iscrowd": crowd}
             annotations.append(about | {"bbox": bbox(box), "area": float((box[2:] - box[:2]).prod())})
         for box, score in zip(preds, scores.tolist(), strict=True):
             results.append({"image_id": index, "category_id": 1, "bbox": bbox(box), "score": score})
@@ -63,17 +64,19 @@ def coco(found: list[Image]) -> tuple[float, float, float]:
     return float(precision.mean()), float(precision[0]), float(precision[5])
 
 
-def measured(found: list[Image]) -> tuple[float, float, float]:
+def measured(found: list[Image], crowds: list[Tensor] | None = None) -> tuple[float, float, float]:
     metric = BoxAveragePrecision()
-    for image in found[: len(found) // 2]:
+    columns = [list(column) for column in zip(*found, strict=True)] + ([crowds] if crowds else [])
+    half = len(found) // 2
+    for image in zip(*(column[:half] for column in columns), strict=True):
         metric.update(*image)
-    metric.update(*(list(column) for column in zip(*found[len(found) // 2 :], strict=True)))
+    metric.update(*(column[half:] for column in columns))
     values = metric.compute()
     return values["ap"].item(), values["ap50"].item(), values["ap75"].item()
 
 
 def distinct(found: list[Image]) -> list[Image]:
-    """The same with scores in the same order that no bin holds two of."""
+    """The same with scores in the same order of which no two are equal."""
     order = torch.cat([scores for *_, scores in found]).argsort(stable=True).argsort()
     ranks = order.split([len(scores) for *_, scores in found])
     return [(p, t, (r + 1.0) / (len(order) + 1)) for (p, t, _), r in zip(found, ranks, strict=True)]
@@ -89,16 +92,14 @@ def test_equals_coco_evaluation(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_equals_coco_evaluation_by_the_area_of_the_boxes(seed: int) -> None:
-    """Whole pixels over those of one size of image: areas that differ are told apart where boxes are small."""
+    """Whole pixels over those of one size of image."""
     found = [(p, t, area_shares(p, HEIGHT, WIDTH)) for p, t, _ in images(60, seed + 10)]
     taken: set[float] = set()
     kept = []
     for preds, target, shares in found:  # equal areas are the next test's
         new = [n for n, share in enumerate(shares.tolist()) if share not in taken and not taken.add(share)]
         kept.append((preds[new], target, shares[new]))
-    assert measured(kept) == pytest.approx(coco(kept), abs=2e-3)
-    small = [(p[(s * HEIGHT * WIDTH < 2048)], t, s[s * HEIGHT * WIDTH < 2048]) for p, t, s in kept]
-    assert measured(small) == pytest.approx(coco(small), abs=1e-12)
+    assert measured(kept) == pytest.approx(coco(kept), abs=1e-12)
 
 
 def test_overlaps_that_are_equal_and_at_a_threshold() -> None:
@@ -138,20 +139,30 @@ def test_equal_scores_enter_together_which_is_the_least_that_an_order_of_coco_gi
     orders = [[found[n] for n in draw.permutation(len(found))] for _ in range(8)]
     assert {measured(order)[1] for order in orders} == {value}
     assert min(coco(order)[1] for order in orders) >= value - 1e-12
-    hits = [match_instances(box_iou(p, t), s, torch.tensor([0.5])).any().item() for p, t, s in found]
+    hits = [match_instances(box_iou(p, t), s, torch.tensor([0.5])).any().item() for p, t, s in found]  # 1 for a hit
     alarms_first = [found[n] for n in sorted(range(len(found)), key=lambda n: hits[n])]
     assert coco(alarms_first)[1] == pytest.approx(value, abs=1e-12)
 
 
-def test_bins_are_in_the_order_of_the_scores_and_whole_pixels_stay_apart() -> None:
-    from lightning_sal.metrics.box_average_precision import relative_bins
-
-    scores = torch.arange(1, 2049, dtype=torch.float64) / (1920 * 1080)
-    bins = relative_bins(scores)
-    assert len(bins.unique()) == len(bins)
-    assert (bins.diff() > 0).all()
-    ends = relative_bins(torch.tensor([0.0, 1e-12, 0.5, 1.0], dtype=torch.float64))
-    assert ends.tolist() == [0, 0, 2**16 - 2048, 2**16 - 1]
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("crowd", [False, True])
+def test_equals_coco_evaluation_where_scores_bunch_and_beside_crowds(seed: int, crowd: bool) -> None:
+    """Scores within 1e-5 of 0, most of them far closer."""
+    found = [(preds, target, scores**8 * 1e-5) for preds, target, scores in images(80, seed + 30)]
+    draw = torch.Generator().manual_seed(seed)
+    crowds = [torch.rand(len(target), generator=draw) < (0.35 if crowd else 0) for _, target, _ in found]
+    small = [torch.cat([t[c][:, :2], t[c][:, :2] + 4], 1) for (_, t, _), c in zip(found, crowds, strict=True)]
+    found = [  # boxes within crowds, with scores among the others
+        (
+            torch.cat([p, s]),
+            t,
+            torch.cat([scores, scores.new_tensor([3e-7 + n / 1e9 + k / 1e12 for k in range(len(s))])]),
+        )
+        for n, ((p, t, scores), s) in enumerate(zip(found, small, strict=True))
+    ]
+    expected = coco(found, crowds)
+    assert 0 < expected[0] < expected[1] < 1
+    assert measured(found, crowds) == pytest.approx(expected, abs=1e-12)
 
 
 def test_by_hand() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from hypothesis import given, settings
@@ -112,7 +113,7 @@ def test_instances_of_any_kind_give_numbers(make: Callable[..., Metric], data: s
         assert 0 <= value <= 1 + 1e-9 or without
 
 
-@pytest.mark.parametrize("make", [*OF_MAPS, EnergyPointingGame, *OF_INSTANCES])
+@pytest.mark.parametrize("make", [*OF_MAPS, EnergyPointingGame, InstanceAlignedStructureMeasure])
 def test_states_do_not_grow_and_plots_appear(make: Callable[..., Metric]) -> None:
     metric = make()
 
@@ -126,10 +127,22 @@ def test_states_do_not_grow_and_plots_appear(make: Callable[..., Metric]) -> Non
         noise = torch.rand(2, 2, 8, 9, generator=torch.Generator().manual_seed(seed)) > 0.4
         metric.update(noise[0], noise[1])
     assert held() == before
+    assert_plots(metric)
+
+
+def test_average_precision_plots() -> None:
+    metric = InstanceAveragePrecision()
+    noise = torch.rand(2, 2, 8, 9, generator=torch.Generator().manual_seed(0)) > 0.4
+    metric.update(noise[0], noise[1])
+    assert_plots(metric)
+
+
+def assert_plots(metric: Metric) -> None:
     figure, _ = metric.plot()
     assert isinstance(figure, Figure)
     figure, _ = metric.plot([metric.compute(), metric.compute()])
     assert isinstance(figure, Figure)
+    plt.close("all")
 
 
 def test_calibration_does_not_grow() -> None:

@@ -31,6 +31,7 @@ from lightning_sal.metrics.functional.localisation import (
 from lightning_sal.metrics.functional.mask_iou import mask_iou
 from lightning_sal.metrics.functional.overlaps import adaptive_overlaps, curve_areas, overlap_curves
 from lightning_sal.metrics.functional.panoptic import PanopticQualities, instance_f1, panoptic_quality
+from lightning_sal.metrics.functional.run_lengths import run_length_iou
 from lightning_sal.metrics.functional.size_invariance import SizeInvariantScores, size_invariant_measures
 from lightning_sal.metrics.functional.structure import structure_measure
 from lightning_sal.metrics.functional.weighted_f_measure import weighted_f_measure
@@ -75,6 +76,7 @@ __all__ = [
     "pointing_game",
     "precision_recall_f1",
     "response_types",
+    "run_length_iou",
     "size_invariant_measures",
     "structure_measure",
     "weighted_f_measure",

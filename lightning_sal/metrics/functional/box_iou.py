@@ -9,8 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_sal.metrics.functional.mask_iou import over_union
 
-def box_iou(preds: Tensor, target: Tensor) -> Tensor:
+
+def box_iou(preds: Tensor, target: Tensor, crowd: Tensor | None = None) -> Tensor:
     r"""How far every predicted box overlaps with every true one, in [0, 1].
 
     .. math:: \text{IoU}(a, b) = \frac{|a \cap b|}{|a| + |b| - |a \cap b|}
@@ -20,6 +22,8 @@ def box_iou(preds: Tensor, target: Tensor) -> Tensor:
     Args:
         preds: (M, 4) x0, y0, x1, y1, M >= 0.
         target: (I, 4), likewise, in the same units.
+        crowd: (I,) bool, which of the true are crowds: there the overlap is taken over the area of the prediction, as in
+            COCO evaluation; None where none is.
 
     Returns:
         (M, I) float64, on the device of `preds`.
@@ -36,8 +40,7 @@ def box_iou(preds: Tensor, target: Tensor) -> Tensor:
     low = torch.maximum(preds[:, None, :2], target[:, :2])
     high = torch.minimum(preds[:, None, 2:], target[:, 2:])
     overlap = (high - low).clamp(min=0).prod(-1)  # (M, I)
-    union = _areas(preds)[:, None] + _areas(target) - overlap
-    return torch.where(union > 0, overlap / torch.where(union > 0, union, 1.0), 0.0)
+    return over_union(overlap, _areas(preds)[:, None], _areas(target), crowd)
 
 
 def area_shares(boxes: Tensor, height: int, width: int) -> Tensor:

@@ -38,8 +38,8 @@ def overlap_and_union(preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return (preds & target).sum((1, 2)).double(), (preds | target).sum((1, 2)).double()
 
 
-def instance_iou(preds: Tensor, target: Tensor) -> Tensor:
-    """IoU of every predicted with every true instance, (M, I) float64.
+def instance_iou(preds: Tensor, target: Tensor, crowd: Tensor | None = None) -> Tensor:
+    """IoU of every predicted with every true instance, (M, I) float64, see `over_union`.
 
     Raises:
         ValueError: If the sizes differ, or a value is NaN or outside [0, 1]; the message names the instance.
@@ -47,24 +47,37 @@ def instance_iou(preds: Tensor, target: Tensor) -> Tensor:
     preds, target = as_masks(preds, "preds"), as_masks(target, "target")
     if preds.shape[1:] != target.shape[1:]:
         raise ValueError(f"preds {tuple(preds.shape)} and target {tuple(target.shape)} must share H and W")
-    return (packed_iou if preds.device.type == "cpu" else pairwise_iou)(preds, target)
+    return (packed_iou if preds.device.type == "cpu" else pairwise_iou)(preds, target, crowd)
 
 
-def pairwise_iou(preds: Tensor, target: Tensor) -> Tensor:
-    """IoU of every mask (M, H, W) with every other (I, H, W), both bool: (M, I) float64, 0 for two empty masks."""
+def pairwise_iou(preds: Tensor, target: Tensor, crowd: Tensor | None = None) -> Tensor:
+    """IoU of every mask (M, H, W) with every other (I, H, W), both bool: (M, I) float64, see `over_union`."""
     preds, target = as_float64(preds).flatten(1), as_float64(target).flatten(1)
-    overlap = preds @ target.T
-    union = preds.sum(1)[:, None] + target.sum(1) - overlap
-    return overlap / union.clamp(min=1)
+    return over_union(preds @ target.T, preds.sum(1)[:, None], target.sum(1), crowd)
 
 
-def packed_iou(preds: Tensor, target: Tensor) -> Tensor:
+def packed_iou(preds: Tensor, target: Tensor, crowd: Tensor | None = None) -> Tensor:
     """`pairwise_iou` on the CPU, eight times as fast: 64 pixels a word, overlaps by population count."""
     ours, theirs = _packed(preds), _packed(target)
     overlap = np.bitwise_count(ours[:, None] & theirs).sum(2, dtype=np.int64)
-    sizes = [np.bitwise_count(words).sum(1, dtype=np.int64) for words in (ours, theirs)]
-    union = sizes[0][:, None] + sizes[1] - overlap
-    return torch.from_numpy(overlap / np.maximum(union, 1))
+    areas = [np.bitwise_count(words).sum(1, dtype=np.int64) for words in (ours, theirs)]
+    return over_union(*map(torch.from_numpy, (overlap, areas[0][:, None], areas[1])), crowd)
+
+
+def over_union(overlap: Tensor, preds: Tensor, target: Tensor, crowd: Tensor | None) -> Tensor:
+    """IoU by areas, whose shapes broadcast, float64; 0 where nothing is covered.
+
+    Args:
+        overlap: Area that a prediction shares with a truth.
+        preds: Area of the prediction.
+        target: Area of the truth.
+        crowd: Whether the truth is a crowd: the overlap is taken over the area of the prediction then, as in COCO
+            evaluation; None where none is.
+    """
+    union = preds + target - overlap
+    if crowd is not None:
+        union = torch.where(crowd.to(union.device), preds, union)
+    return torch.where(union > 0, overlap.double() / torch.where(union > 0, union, 1), 0.0)
 
 
 def _packed(masks: Tensor) -> np.ndarray:
