@@ -113,10 +113,6 @@ def instances(images: int, rounds: int) -> None:
             (target.roll(int(torch.randint(0, 30, (), generator=draw)), 2), target, torch.rand(10, generator=draw))
         )
 
-    results, truths = (
-        [list(map(instance, masks.numpy())) for masks in column] for column in list(zip(*samples, strict=True))[:2]
-    )
-
     def torchmetrics() -> None:
         metric = MeanAveragePrecision(iou_type="segm", backend="faster_coco_eval")
         labels = torch.zeros(10, dtype=torch.int)
@@ -130,14 +126,17 @@ def instances(images: int, rounds: int) -> None:
             metric.update(*sample)
         metric.compute()
 
-    def coco(of: list[list[dict]], **fields: list[float]) -> list[dict]:
-        """What COCO json lists of all images."""
-        flat = [about | {"image_id": index, "category_id": 1} for index, listed in enumerate(of) for about in listed]
-        more = [dict(zip(fields, values, strict=True)) for values in zip(*fields.values(), strict=True)]
-        return [about | new for about, new in zip(flat, more, strict=True)]
-
+    found, true = (
+        [
+            instance(mask.numpy()) | {"image_id": index, "category_id": 1}
+            for index, sample in enumerate(samples)
+            for mask in sample[side]
+        ]
+        for side in (0, 1)
+    )
     scores = torch.cat([scores for *_, scores in samples]).double().tolist()
-    found, true = coco(results, score=scores), coco(truths, id=list(range(1, len(scores) + 1)))
+    for number, (result, annotation) in enumerate(zip(found, true, strict=True)):
+        result["score"], annotation["id"] = scores[number], number + 1
     pictures = [{"id": index, "height": HEIGHT, "width": WIDTH} for index in range(images)]
     values = {}
 
@@ -151,14 +150,14 @@ def instances(images: int, rounds: int) -> None:
         values["theirs"] = evaluation.eval["precision"].mean()
 
     def run_lengths() -> None:
-        by_image = [[[] for _ in pictures] for _ in range(3)]
-        for listed, masks in ((found, by_image[0]), (true, by_image[1])):
-            for each in listed:
-                masks[each["image_id"]].append(each["segmentation"])
-        for each in found:
-            by_image[2][each["image_id"]].append(each["score"])
+        preds, target, given = ([[] for _ in pictures] for _ in range(3))
+        for result in found:
+            preds[result["image_id"]].append(result["segmentation"])
+            given[result["image_id"]].append(result["score"])
+        for annotation in true:
+            target[annotation["image_id"]].append(annotation["segmentation"])
         metric = InstanceAveragePrecision()
-        metric.update(*by_image[:2], [torch.tensor(each, dtype=torch.float64) for each in by_image[2]])
+        metric.update(preds, target, [torch.tensor(each, dtype=torch.float64) for each in given])
         values["ours"] = metric.compute()["ap"].item()
 
     contenders = {"torchmetrics": torchmetrics, "ours": own}

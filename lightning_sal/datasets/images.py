@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lightning_sal.datasets.decoding import UnreadableSample
-from lightning_sal.datasets.map_files import MapFile
 from lightning_sal.datasets.pixels import (
     displayed_size,
     fit,
@@ -34,7 +33,6 @@ __all__ = [
     "lies_turned",
     "read_image",
     "read_instances_png",
-    "read_map",
     "read_mask",
     "read_orientation",
     "read_size",
@@ -83,24 +81,6 @@ def read_mask(path: str | Path, size: tuple[int, int] | None = None, orientation
         UnreadableSample: As for `read_image`, or the mask has another aspect ratio than the photograph.
     """
     return _tensor(mask_pixels(path, size, orientation))
-
-
-def read_map(path: str | Path, size: tuple[int, int], top: int | None = None) -> Tensor:
-    """A saliency map of any mode, from 0 to 1.
-
-    Args:
-        path: The file.
-        size: (H, W) to which it is brought bilinearly where its own size differs.
-        top: The value that means 1; by default the largest of its type, as `type_range` gives it.
-
-    Returns:
-        (H, W) float64.
-
-    Raises:
-        UnreadableSample: As for `read_image`, or a value exceeds `top`.
-    """
-    masks, _ = MapFile(Path(path), top)(size)
-    return masks[0]
 
 
 def read_instances_png(path: str | Path, size: tuple[int, int] | None = None, orientation: int = 1) -> Tensor:

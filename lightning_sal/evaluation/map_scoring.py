@@ -17,13 +17,13 @@ import numpy as np
 from PIL import Image
 
 from lightning_sal.datasets.layouts import listed
-from lightning_sal.datasets.pairing import MapPair, MapPairs, pair_maps
 from lightning_sal.evaluation.jobs import Job, Options, Outcome, Show
 from lightning_sal.evaluation.results import ResultsWriter
 from lightning_sal.maps.conventions import Convention, convention_of, normalized
 from lightning_sal.maps.counting import count_levels, is_object
 from lightning_sal.maps.measures import Averages, ImageMeasures, measure
 from lightning_sal.pages.map_row import map_row
+from lightning_sal.predictions.pairing import MapPair, MapPairs, pair_maps
 from lightning_sal.tasks import RegionTask, Task
 from lightning_sal.tasks.masks import MaskTask
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from lightning_sal.datasets import task_records
 from lightning_sal.datasets.layouts import listed
-from lightning_sal.datasets.object_predictions import ObjectPrediction, object_predictions
 from lightning_sal.datasets.records import Record
 from lightning_sal.evaluation.jobs import Job, Options, Outcome, Show
 from lightning_sal.evaluation.metrics import compute_all, row_values
 from lightning_sal.evaluation.results import ResultsWriter
 from lightning_sal.pages.drawing import panel
+from lightning_sal.predictions.objects import ObjectPrediction, object_predictions
 from lightning_sal.tasks import ObjectTask
 
 

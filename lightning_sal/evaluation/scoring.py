@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-from lightning_sal.datasets.pairing import Pairing, pair_up
 from lightning_sal.evaluation.jobs import Job, Options, Outcome, Show
 from lightning_sal.evaluation.metrics import compute_all
 from lightning_sal.evaluation.results import ResultsWriter
 from lightning_sal.pages.drawing import panel
+from lightning_sal.predictions.pairing import Pairing, pair_up
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import Task
 

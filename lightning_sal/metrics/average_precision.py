@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
 from lightning_sal.metrics.base import placed
 from lightning_sal.metrics.functional.average_precision import average_precision, match_ranked
@@ -40,8 +41,8 @@ class AveragePrecision(Metric):
     plot_lower_bound = 0.0
     plot_upper_bound = 1.0
 
-    scores: list[Tensor] | Tensor
-    outcomes: list[Tensor] | Tensor
+    scores: list[Tensor]
+    outcomes: list[Tensor]
     instances: Tensor
 
     def __init__(self, iou_thresholds: Sequence[float], max_detections: int = 100, **kwargs: Any) -> None:
@@ -91,10 +92,7 @@ class AveragePrecision(Metric):
     def compute(self) -> dict[str, Tensor]:
         """`ap`, the mean over .50, .55, ..., .95, `ap<100 t>` for each t that was asked for, and where these are several
         their mean, such as `ap_50_70`."""
-        scores, outcomes = (
-            torch.cat(state) if isinstance(state, list) else state for state in (self.scores, self.outcomes)
-        )
-        values = average_precision(scores, outcomes.T, self.instances)
+        values = average_precision(dim_zero_cat(self.scores), dim_zero_cat(self.outcomes).T, self.instances)
         at = dict(zip(self.all_thresholds, values, strict=True))
         asked = {f"{100 * t:g}": at[t] for t in self.iou_thresholds}
         named = {f"ap{name}": value for name, value in asked.items()}

@@ -20,12 +20,12 @@ from PIL import Image
 
 from lightning_sal.datasets.coco_results import Instances, write_instances
 from lightning_sal.datasets.photographs import ANSWERS
-from lightning_sal.datasets.predictions import parse_prediction
 from lightning_sal.files.reading import read_object
 from lightning_sal.files.writing import numbered
 from lightning_sal.inference.responses import Prediction
 from lightning_sal.pages.gallery import Gallery
 from lightning_sal.pages.prediction_files import append, delete_listed, pictures, write
+from lightning_sal.predictions.readers import parse_prediction
 from lightning_sal.tasks import get_task
 
 PAGES, INSTANCES = "index*.html", "instances.json"

@@ -19,10 +19,10 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from lightning_sal.datasets.predictions import parse_prediction
 from lightning_sal.files.writing import appending, whole
 from lightning_sal.inference.responses import Prediction
 from lightning_sal.pages.drawing import overlay
+from lightning_sal.predictions.readers import parse_prediction
 from lightning_sal.tasks import get_task
 
 LONGEST_STEM = 200  # bytes; file systems allow 255 for the whole name

@@ -15,7 +15,6 @@ from lightning_sal.commands.types import _read
 from lightning_sal.datasets import jsonl_records
 from lightning_sal.datasets.coco_results import instance
 from lightning_sal.datasets.conversations import from_conversations, to_conversations
-from lightning_sal.datasets.pairing import pair_up
 from lightning_sal.datasets.perception import LAYOUT as PERCEPTION
 from lightning_sal.datasets.reasonseg import reasonseg_records
 from lightning_sal.datasets.refs import References
@@ -24,6 +23,7 @@ from lightning_sal.datasets.splitting import read_lines_to_split, sample_of
 from lightning_sal.evaluation.comparison import read_arms
 from lightning_sal.evaluation.results import read_summary
 from lightning_sal.pages.prediction_files import delete_listed
+from lightning_sal.predictions.pairing import pair_up
 from lightning_sal.tasks import SIS
 
 DEEP, DEEPER = "@deep@", "@deeper@"  # stand for brackets by the hundred, which Python's own tools would not write

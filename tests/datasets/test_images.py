@@ -10,7 +10,6 @@ from lightning_sal.datasets.images import (
     UnreadableSample,
     read_image,
     read_instances_png,
-    read_map,
     read_mask,
     read_orientation,
 )
@@ -184,13 +183,3 @@ def test_missing_alien_and_giant_files_are_refused_in_one_line(save, tmp_path: P
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(UnreadableSample, match=r"giant\.png: .*exceeds limit"):
         read_image(path)
-
-
-def test_maps_are_read_by_the_range_of_their_mode(save):
-    dark = np.array([[0, 1], [1, 0]], np.uint8)  # 8 bits, however dark
-    assert read_map(save("dark.png", dark), (2, 2)).tolist() == [[0, 1 / 255], [1 / 255, 0]]
-    assert read_map(save("bits.png", Image.fromarray(dark.astype(bool))), (2, 2)).tolist() == [[0, 1], [1, 0]]
-    deep = np.array([[0, 65535], [13107, 0]], np.uint16)
-    assert read_map(save("deep.png", deep), (2, 2)).tolist() == [[0, 1], [0.2, 0]]
-    wide = read_map(save("colour.png", np.full((2, 2, 3), 51, np.uint8)), (4, 6))
-    torch.testing.assert_close(wide, torch.full((4, 6), 0.2, dtype=torch.float64))

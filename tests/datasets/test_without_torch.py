@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 
 from lightning_sal.datasets.images import read_mask
-from lightning_sal.datasets.map_files import map_levels
 from lightning_sal.datasets.pixels import cut, mask_levels, read_frame
+from lightning_sal.predictions.map_files import map_levels
 
 CODE = """
 import sys
 import lightning_sal.datasets
-from lightning_sal.datasets.predictions import prediction_readers
+from lightning_sal.predictions.readers import prediction_readers
 from lightning_sal.tasks import get_task
 
 root, preds, name = sys.argv[1:]

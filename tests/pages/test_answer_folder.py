@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_sal.datasets.predictions import prediction_readers
 from lightning_sal.inference.responses import Prediction
 from lightning_sal.pages.answer_folder import AnswerFolder
+from lightning_sal.predictions.readers import prediction_readers
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import SEMANTIC, SOD, Expressions, get_task
 from tests.distributed.processes import process

@@ -60,8 +60,8 @@ def packed_iou(preds: Tensor, target: Tensor, crowd: Tensor | None = None) -> Te
     """`pairwise_iou` on the CPU, eight times as fast: 64 pixels a word, overlaps by population count."""
     ours, theirs = _packed(preds), _packed(target)
     overlap = np.bitwise_count(ours[:, None] & theirs).sum(2, dtype=np.int64)
-    areas = [np.bitwise_count(words).sum(1, dtype=np.int64) for words in (ours, theirs)]
-    return over_union(*map(torch.from_numpy, (overlap, areas[0][:, None], areas[1])), crowd)
+    area, other = (torch.from_numpy(np.bitwise_count(words).sum(1, dtype=np.int64)) for words in (ours, theirs))
+    return over_union(torch.from_numpy(overlap), area[:, None], other, crowd)
 
 
 def over_union(overlap: Tensor, preds: Tensor, target: Tensor, crowd: Tensor | None) -> Tensor:

@@ -60,23 +60,27 @@ def run_length_ious(
     preds: Sequence[Sequence[RunLengths]], target: Sequence[Sequence[RunLengths]], crowds: Sequence[Tensor | None]
 ) -> list[Tensor]:
     """`run_length_iou` of B images at once, in a fraction of the time."""
-    images = list(zip(preds, target, crowds, strict=True))
-    parts = [images[start : start + _AT_A_TIME] for start in range(0, len(images), _AT_A_TIME)]
-    return [iou for part in parts for iou in _ious(part)]
+    parts = [slice(start, start + _AT_A_TIME) for start in range(0, len(preds), _AT_A_TIME)]
+    return [iou for part in parts for iou in _ious(preds[part], target[part], crowds[part])]
 
 
-def _ious(images: Sequence[tuple[Sequence[RunLengths], Sequence[RunLengths], Tensor | None]]) -> list[Tensor]:
-    ours, theirs = (_Masks.read([mask for image in images for mask in image[side]]) for side in (0, 1))
-    shapes = [(len(preds), len(target)) for preds, target, _ in images]
+def _ious(
+    preds: Sequence[Sequence[RunLengths]], target: Sequence[Sequence[RunLengths]], crowds: Sequence[Tensor | None]
+) -> list[Tensor]:
+    ours, theirs = (_Masks.read([mask for masks in images for mask in masks]) for images in (preds, target))
+    shapes = [(len(pred), len(true)) for pred, true in zip(preds, target, strict=True)]
     m, i = _pairs(*np.array(shapes).T)
     if (ours.sizes[m] != theirs.sizes[i]).any():
         raise ValueError("preds and target must share H and W")
     overlap = np.zeros(len(m), dtype=np.int64)
     near = np.flatnonzero((ours.first[m] < theirs.last[i]) & (theirs.first[i] < ours.last[m]))
     overlap[near] = _overlaps(ours, m[near], theirs, i[near])
-    flags = [np.zeros(len(target), dtype=bool) if crowd is None else crowd.cpu().numpy() for _, target, crowd in images]
-    crowds = np.concatenate(flags)[i]
-    iou = over_union(*map(torch.from_numpy, (overlap, ours.areas[m], theirs.areas[i], crowds)))
+    flags = [
+        torch.zeros(len(true), dtype=torch.bool) if crowd is None else crowd.cpu()
+        for true, crowd in zip(target, crowds, strict=True)
+    ]
+    area, other = torch.from_numpy(ours.areas[m]), torch.from_numpy(theirs.areas[i])
+    iou = over_union(torch.from_numpy(overlap), area, other, torch.cat(flags)[torch.from_numpy(i)])
     return [part.view(shape) for part, shape in zip(iou.split([a * b for a, b in shapes]), shapes, strict=True)]
 
 

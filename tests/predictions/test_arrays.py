@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lightning_sal.datasets.decoding import UnreadableSample
-from lightning_sal.datasets.map_files import MapFile, map_levels, map_mode
+from lightning_sal.predictions.map_files import MapFile, map_levels, map_mode
 
 GREY = np.arange(108).reshape(9, 12) * 2
 ARRAYS = {  # what is saved -> values, what means 1

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lightning_sal.datasets.resizing import resize_bilinear
+from lightning_sal.predictions.resizing import resize_bilinear
 
 SIZES = [
     ((9, 12), (9, 12)), ((9, 12), (20, 31)), ((40, 31), (9, 12)), ((1, 1), (5, 7)), ((7, 5), (1, 1)), ((3, 50), (50, 3)),

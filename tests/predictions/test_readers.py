@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from lightning_sal.datasets.predictions import parse_prediction, prediction_readers
 from lightning_sal.datasets.records import Photograph
 from lightning_sal.datasets.segmentations import Segmentations
+from lightning_sal.predictions.readers import parse_prediction, prediction_readers
 from lightning_sal.tasks import SIS, SOD, get_task
 
 FULL, EMPTY = np.full((9, 12), 255, np.uint8), np.zeros((9, 12), np.uint8)

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from lightning_sal.datasets.decoding import UnreadableSample
-from lightning_sal.datasets.pairing import pair_maps, pair_up
 from lightning_sal.datasets.pixels import cut
+from lightning_sal.predictions.pairing import pair_maps, pair_up
 from lightning_sal.tasks import COSOD, SIS, SOD
 
 MASK = np.zeros((9, 12), np.uint8)

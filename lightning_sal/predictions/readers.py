@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from lightning_sal.datasets.files import image_files, subfolders
 from lightning_sal.datasets.images import read_instances_png, read_orientation
 from lightning_sal.datasets.layouts import contents
-from lightning_sal.datasets.map_files import MapFile, MasksOfImage, map_files
-from lightning_sal.datasets.map_ranges import find_ranges
 from lightning_sal.datasets.records import Photograph
 from lightning_sal.datasets.segmentations import Drawing, Segmentations
 from lightning_sal.datasets.spelling import shared_start
-from lightning_sal.datasets.truths import image_name
 from lightning_sal.files.reading import parse_object, read_json, read_text
+from lightning_sal.predictions.map_files import MapFile, MasksOfImage, map_files
+from lightning_sal.predictions.map_ranges import find_ranges
+from lightning_sal.predictions.truths import image_name
 from lightning_sal.tasks import Task
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightning_sal.datasets.affixes import common_affix
+from lightning_sal.predictions.affixes import common_affix
 
 
 @pytest.mark.parametrize(

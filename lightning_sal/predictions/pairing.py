@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_sal.datasets.affixes import common_affix
 from lightning_sal.datasets.decoding import UnreadableSample
 from lightning_sal.datasets.layouts import listed
-from lightning_sal.datasets.map_files import Levels, MapFile, MasksOfImage
-from lightning_sal.datasets.predictions import Reader, prediction_readers
 from lightning_sal.datasets.sod import MaskFile
-from lightning_sal.datasets.truths import Truth, find_truths
+from lightning_sal.predictions.affixes import common_affix
+from lightning_sal.predictions.map_files import Levels, MapFile, MasksOfImage
+from lightning_sal.predictions.readers import Reader, prediction_readers
+from lightning_sal.predictions.truths import Truth, find_truths
 from lightning_sal.tasks import Task
 
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lightning_sal.datasets.arrays import SUFFIXES, array_levels, array_mode
 from lightning_sal.datasets.decoding import UnreadableSample, check_file, unreadable
 from lightning_sal.datasets.files import image_files, is_picture, visible
 from lightning_sal.datasets.pixels import ROUNDING, fit, image_levels, mask_pixels, read_mode, type_range
-from lightning_sal.datasets.resizing import resize_bilinear
+from lightning_sal.predictions.arrays import SUFFIXES, array_levels, array_mode
+from lightning_sal.predictions.resizing import resize_bilinear
 
 if TYPE_CHECKING:
     from torch import Tensor

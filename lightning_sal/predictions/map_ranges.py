@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_sal.datasets.decoding import UnreadableSample
-from lightning_sal.datasets.map_files import map_levels, map_mode
 from lightning_sal.datasets.pixels import RANGES, ROUNDING, type_range
+from lightning_sal.predictions.map_files import map_levels, map_mode
 
 TYPES = {1: "floats", 255: "8 bits", 65535: "16 bits"}
 

@@ -1,0 +1,3 @@
+from tests.datasets.conftest import save
+
+__all__ = ["save"]
