@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
+from lightning_sal.formulas.arrays import Array
 from lightning_sal.formulas.boundaries import boundary_iou, multi_scale_iou
 from lightning_sal.formulas.components import size_invariant_values
 from lightning_sal.formulas.context import context_measure
-from lightning_sal.formulas.contours import Mask
 from lightning_sal.formulas.corrections import human_correction_effort
 
 
-def extra_values(preds: NDArray[np.floating[Any]], mask: Mask) -> dict[str, float]:
+def extra_values(preds: Array, mask: Array) -> dict[str, float]:
     """By the names that tasks of regions know them by; over several images each is their mean.
 
     Args:
-        preds: (H, W) floats in [0, 1].
-        mask: (H, W) bool.
+        preds: (H, W) floats in [0, 1], an array or a tensor on the CPU.
+        mask: (H, W) bool, likewise.
     """
+    preds, mask = np.asarray(preds), np.asarray(mask)
     found = preds > 0.5
     return {
         "hce": float(human_correction_effort(found, mask)),

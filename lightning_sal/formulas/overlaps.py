@@ -37,6 +37,19 @@ def overlaps(counts: ThresholdCounts) -> Overlaps:
     )
 
 
+def summarised(curves: Overlaps) -> dict[str, Array]:
+    """Of each curve (..., T + 1) its best value, its mean, and what stands last, the value at the adaptive threshold."""
+    xp = array_namespace(curves.iou)
+    best = {
+        "iou_max": xp.max(curves.iou[..., :-1], axis=-1),
+        "dice_max": xp.max(curves.dice[..., :-1], axis=-1),
+        "ber_min": xp.min(curves.ber[..., :-1], axis=-1),
+        "specificity_max": xp.max(curves.specificity[..., :-1], axis=-1),
+    }
+    means = {f"{name}_mean": xp.mean(curve[..., :-1], axis=-1) for name, curve in curves._asdict().items()}
+    return best | means | {f"{name}_adaptive": curve[..., -1] for name, curve in curves._asdict().items()}
+
+
 class Areas(NamedTuple):
     """Areas in [0, 1] of B samples, (B,) each: `auc_pr` under precision over recall, and `auc_roc` under the rate of hits
     over the rate of false alarms."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_sal.formulas.overlaps import Areas, Overlaps, overlaps
+from lightning_sal.formulas.overlaps import Areas, Overlaps, overlaps, summarised
 from lightning_sal.formulas.thresholds import ThresholdCounts
 from lightning_sal.metrics.base import MapMetric
-from lightning_sal.metrics.enhanced_alignment import summary
 from lightning_sal.metrics.functional.overlaps import curve_areas_of
 from lightning_sal.metrics.functional.thresholds import ADAPTIVE, LEVELS, threshold_counts
 
@@ -54,17 +53,8 @@ class OverlapMeasures(MapMetric):
 
     def compute(self) -> dict[str, Tensor]:
         """The scalars named above."""
-        means = {name: self.mean(f"curve_{name}") for name in Overlaps._fields}
-        error = summary("ber", means["ber"])
-        return {
-            **summary("iou", means["iou"]),
-            **summary("dice", means["dice"]),
-            "ber_min": means["ber"][:ADAPTIVE].amin(),
-            "ber_mean": error["ber_mean"],
-            "ber_adaptive": error["ber_adaptive"],
-            **summary("specificity", means["specificity"]),
-            **{name: self.mean(name) for name in Areas._fields},
-        }
+        curves = Overlaps(*(self.mean(f"curve_{name}") for name in Overlaps._fields))
+        return summarised(curves) | {name: self.mean(name) for name in Areas._fields}
 
     def curves(self) -> dict[str, Tensor]:
         """`threshold`, `iou`, `dice`, `ber` and `specificity`, (256,) float64, means over this rank's images."""

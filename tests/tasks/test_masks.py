@@ -34,6 +34,7 @@ def test_all_measures_are_measured_where_they_are_asked_for(task: Task) -> None:
 def test_what_arrays_give_is_what_the_task_gives() -> None:
     row = SOD.score(SOD.metrics(everything=True), MAP, MASK, None)
     found = extra_values(MAP[0].numpy(), MASK[0].numpy())
+    assert extra_values(MAP[0], MASK[0]) == found  # of tensors too
     assert {name: row[name] for name in found} == pytest.approx(found, abs=1e-12)
     assert all(isinstance(value, float) for value in found.values())
     assert extra_values(np.zeros((5, 6)), np.zeros((5, 6), dtype=bool))["hce"] == 0
