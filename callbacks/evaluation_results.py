@@ -11,6 +11,7 @@ import lightning as L
 from lightning_sal.evaluation.metrics import Row
 from lightning_sal.evaluation.results import Results, ResultsWriter, measures_of
 from lightning_sal.pages.drawing import panel
+from lightning_sal.tasks import get_task
 
 
 class EvaluationResults(L.Callback):
@@ -61,7 +62,9 @@ class EvaluationResults(L.Callback):
                     results.tasks[name] = self.tasks[name]
                     results.metrics.setdefault(name, {})[metric] = float(value)
         settings = getattr(pl_module, "evaluation_settings", {})
-        results.settings.update({name: dict(settings) for name in results.tasks} if settings else {})
+        for name, task in results.tasks.items():
+            if own := {**settings, **get_task(task).settings()}:
+                results.settings[name] = own
         results.measures.update(measures_of(results.tasks, self.terms))
         self.writer.finish(results)
         print(f"Results: {self.folder}, failures: {self.folder / 'failures.html'}")

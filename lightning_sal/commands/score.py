@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from lightning_sal.evaluation.jobs import Job
     from lightning_sal.tasks import Task
 
-OF_MAPS = ("normalize", "truth_above", "thresholds", "f_max", "average")  # options that are fields of `Convention`
+OF_MAPS = (
+    "normalize",
+    "truth_above",
+    "soft_truth",
+    "thresholds",
+    "f_max",
+    "average",
+)  # options that are fields of `Convention`
 
 
 def main(argv: list[str]) -> int:
@@ -173,6 +180,11 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         metavar="GREY",
         help="a pixel of a ground truth is object above this grey of 255, in place of the convention's: 127, 128, 25.5",
+    )
+    maps.add_argument(
+        "--soft-truth",
+        action=argparse.BooleanOptionalAction,
+        help="compare MAE, E and F with the greys of a ground truth of several levels, in place of the convention's",
     )
     maps.add_argument(
         "--thresholds", type=int, choices=tuple(THRESHOLDS), help="how many, in place of the convention's"

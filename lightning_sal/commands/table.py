@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 
 def main(argv: list[str]) -> int:
@@ -35,7 +38,7 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
 
     from lightning_sal.evaluation.results import joined, read_summary
-    from lightning_sal.evaluation.tables import FORMATS, difference_lines
+    from lightning_sal.evaluation.tables import FORMATS, conventions_apart, difference_lines
 
     if arguments.html:
         from lightning_sal.evaluation.report import write_report
@@ -50,5 +53,12 @@ def main(argv: list[str]) -> int:
         print("".join(difference_lines(ours, theirs, arguments.metrics)), end="")
         return 0
     results = joined([read_summary(folder) for folder in arguments.folders])
+    for benchmark in dict.fromkeys(name for result in results for name in result.settings):
+        stated = {result.name: result.settings.get(benchmark, {}).get("convention") for result in results}
+        if differing := conventions_apart(stated):
+            values = ", ".join(f"{value} ({method})" for method, value in next(iter(differing.values())).items())
+            log.warning(
+                f"{benchmark}: not measured alike, so that values cannot be compared: {next(iter(differing))} is {values}"
+            )
     print(FORMATS[arguments.format](results, arguments.metrics), end="")
     return 0

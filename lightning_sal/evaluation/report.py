@@ -20,7 +20,15 @@ from lightning_sal.evaluation.entries import Entry, comparable, per_image, read_
 from lightning_sal.evaluation.report_images import STYLE as OF_IMAGES
 from lightning_sal.evaluation.report_images import Shots
 from lightning_sal.evaluation.results import ESCAPED, Results, joined, read_summary
-from lightning_sal.evaluation.tables import cells_of, columns, differences, heading, interval_text, measures_of
+from lightning_sal.evaluation.tables import (
+    cells_of,
+    columns,
+    conventions_apart,
+    differences,
+    heading,
+    interval_text,
+    measures_of,
+)
 from lightning_sal.files.writing import whole
 from lightning_sal.pages.charts import STYLE as OF_CHARTS
 from lightning_sal.pages.charts import Series, distribution_chart, interval_bar, line_chart, swatch
@@ -189,13 +197,12 @@ def _settings(settings: Mapping[str, Any]) -> str:
 
 def _unlike(entries: Sequence[Entry]) -> str:
     """A warning where methods are measured by different conventions, by whichever of their fields differ."""
-    stated = [(entry, each) for entry in entries if isinstance(each := entry.settings.get("convention"), dict)]
-    names = dict.fromkeys(name for _, each in stated for name in each if name != "name")
-    differing = [name for name in names if len({str(each.get(name)) for _, each in stated}) > 1]
+    differing = conventions_apart({entry.name: entry.settings.get("convention") for entry in entries})
     if not differing:
         return ""
     told = "; ".join(
-        f"{name} {', '.join(f'{each.get(name)} ({entry.name})' for entry, each in stated)}" for name in differing
+        f"{name} {', '.join(f'{value} ({method})' for method, value in each.items())}"
+        for name, each in differing.items()
     )
     return f"<p><strong>Not measured alike, so that values cannot be compared:</strong> {escape(told)}.</p>"
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +45,21 @@ def columns(results: Sequence[Results], metrics: Sequence[str] = ()) -> list[tup
 def measures_of(results: Sequence[Results]) -> dict[str, Measure]:
     """What all of the results are measured by."""
     return joined_measures(result.measures for result in results)
+
+
+def conventions_apart(conventions: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Where methods on one benchmark are measured by different conventions, so that their values cannot be compared.
+
+    Args:
+        conventions: Name of a method -> the fields of its convention; those that state none are passed over.
+
+    Returns:
+        Each field that differs -> name of a method -> its value.
+    """
+    stated = {method: fields for method, fields in conventions.items() if isinstance(fields, dict)}
+    names = dict.fromkeys(name for fields in stated.values() for name in fields if name != "name")
+    values = {name: {method: fields.get(name) for method, fields in stated.items()} for name in names}
+    return {name: each for name, each in values.items() if len({str(value) for value in each.values()}) > 1}
 
 
 def best(results: Sequence[Results], benchmark: str, metric: str) -> float | None:

@@ -233,6 +233,10 @@ class Task(ABC):
     def measures(self) -> dict[str, Measure]:
         """Name -> what it is evaluated by; exactly one is primary."""
 
+    def settings(self) -> dict[str, Any]:
+        """How `metrics` measure where tools of the field differ, for the file of results; empty where they do not."""
+        return {}
+
     @abstractmethod
     def metrics(self, **options: Any) -> dict[str, Any]:
         """New torchmetrics that give all of `measures` over many samples; `update` feeds them."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from lightning_sal.samples import ImageGroup
@@ -134,6 +135,12 @@ class RegionTask(MaskTask):
             "ciou": Measure("cIoU"),
             **_MORE_OF_REGIONS,
         }
+
+    def settings(self) -> dict[str, Any]:
+        """See `Task.settings`; a mask is its own normalised map."""
+        from lightning_sal.maps.conventions import CONVENTIONS
+
+        return {"convention": asdict(CONVENTIONS["ours"])}
 
     def metrics(self, normalize: bool = False, weighted_f: bool = False, everything: bool = False) -> dict[str, Any]:
         """New metrics.

@@ -419,3 +419,25 @@ def test_all_metrics_equal_those_of_the_task(tmp_path: Path) -> None:
         SOD_TASK.score(metrics, found, torch.from_numpy(square(2 + number) > 0)[None], None)
     expected = {name: value.item() for name, value in compute_all(metrics).items()}
     assert read_summary(tmp_path / "r").metrics["ECSSD"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_table_warns_of_what_is_not_measured_alike(tmp_path: Path, caplog) -> None:
+    truth = sod(tmp_path / "ECSSD")
+    folders = []
+    for method, options in (
+        ("a", []),
+        ("b", ["--normalize", "none"]),
+        ("c", ["--convention", "pysodmetrics", "--soft-truth"]),
+    ):
+        for name in "ab":
+            save(tmp_path / method / f"{name}.png", square(3))
+        folders.append(str(tmp_path / "r" / method))
+        arguments = ["--preds", str(tmp_path / method), "--gt", str(truth), "--task", "sod", "--out", folders[-1]]
+        assert score([*arguments, *options]) == 0
+    assert read_summary(Path(folders[2])).settings["ECSSD"]["convention"]["soft_truth"] is True
+    assert table(folders[:1]) == 0
+    assert not caplog.records
+    assert table(folders[:2]) == 0
+    assert caplog.messages == [
+        "ECSSD: not measured alike, so that values cannot be compared: normalize is min-max (a), none (b)"
+    ]
