@@ -1,6 +1,7 @@
 """How long `lightning-sal score` takes beside a plain loop of PySODMetrics over the same files: S, E, F and MAE.
 
-    uv run python benchmarks/score.py [--images 60 300 2000] [--rounds 5] [--preds FOLDER --gt FOLDER]
+    uv run python benchmarks/score.py [--images 60 300 2000] [--rounds 5] [--cores 1 2] [--files warm cold]
+                                      [--preds FOLDER --gt FOLDER]
 
 Each run is a process of its own, imports included, on one core and on two; files are in the page cache (warm) or not (cold).
 Shown are medians over rounds in which all take their turn, of processor time and of wall time, and their ratio. Without
@@ -86,6 +87,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, nargs="+", default=[60, 300, 2000])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cores", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--files", nargs="+", choices=("warm", "cold"), default=["warm", "cold"])
     parser.add_argument("--preds", type=Path, help="folder of maps, called as the masks")
     parser.add_argument("--gt", type=Path, help="folder of masks")
     arguments = parser.parse_args()
@@ -97,8 +100,8 @@ def main() -> None:
         print(f"{'images':>6} {'cores':>5} {'files':5}  {'':22}{'CPU s':>8}{'wall s':>8}")
         for count in arguments.images:
             maps, truth = repeated(preds, masks, root / str(count), count)
-            for cores in range(1, min(2, len(os.sched_getaffinity(0))) + 1):
-                for files in ("warm", "cold"):
+            for cores in arguments.cores:
+                for files in arguments.files:
                     compare(maps, truth, count, cores, files, arguments.rounds, root)
 
 

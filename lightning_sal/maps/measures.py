@@ -6,7 +6,6 @@ Legend: L levels of a map, K of its ground truth, T thresholds.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -184,11 +183,3 @@ class Averages:
 
 def _mean(values: Any) -> Any:
     return sum(values) / len(values)
-
-
-def averages_of(images: Iterable[ImageMeasures], convention: Convention) -> Mapping[str, float]:
-    """The results over some images of one group."""
-    averages = Averages(convention)
-    for image in images:
-        averages.add(image)
-    return averages.results()
