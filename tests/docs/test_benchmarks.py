@@ -53,7 +53,11 @@ def test_a_benchmark_prints_its_table(monkeypatch, script, arguments, rows):
 
 @in_checkout
 def test_the_one_of_score_prints_its_table(tmp_path):
-    command = [sys.executable, "benchmarks/score.py", *"--images 2 --rounds 1 --cores 1 --files warm".split()]
+    command = [
+        sys.executable,
+        "benchmarks/score.py",
+        *["--images", "2", "--rounds", "1", "--cores", "1", "--files", "warm"],
+    ]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for row in ("PySODMetrics, a loop", "of CPU"):
         assert row in shown
