@@ -63,7 +63,11 @@ def main(argv: list[str]) -> int:
                     f"two of --preds or of --gt are called alike, {folder}: rename one, or score them apart"
                 )
             ResultsWriter.refuse_results(folder)
-            place = preds / truth.resolve().stem if len(arguments.gt) > 1 else preds
+            place = preds / benchmark if len(arguments.gt) > 1 else preds
+            if preds.exists() and not place.exists():
+                raise FileNotFoundError(
+                    f"{place}: of several benchmarks, each method has a folder of its name; there is none"
+                )
             parts[folder] = name, benchmark, prepare(place, truth, task, benchmark, options)
     for folder, (name, benchmark, job) in parts.items():
         _score(name, benchmark, job, folder, task)
@@ -149,7 +153,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--weighted-f", action="store_true", help="add the weighted F-measure, which takes a while")
     parser.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="processes that measure maps; by default 0, this one alone"
+        "--workers",
+        type=_natural,
+        default=0,
+        metavar="N",
+        help="processes that measure maps; by default 0, this one alone",
     )
     parser.add_argument(
         "--skip-missing",
@@ -177,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     maps.add_argument(
         "--truth-above",
-        type=float,
+        type=_grey,
         metavar="GREY",
         help="a pixel of a ground truth is object above this grey of 255, in place of the convention's: 127, 128, 25.5",
     )
@@ -200,3 +208,17 @@ def _parser() -> argparse.ArgumentParser:
         help="over images, or first within groups, in place of the convention's",
     )
     return parser
+
+
+def _natural(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return number
+
+
+def _grey(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < 255:
+        raise argparse.ArgumentTypeError(f"{text} is no grey from 0 to below 255")
+    return number
