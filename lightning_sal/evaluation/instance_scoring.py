@@ -6,8 +6,6 @@ Torchmetrics and Lightning, whose imports take longer than most benchmarks, are 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_sal.evaluation.jobs import Job, Options, Outcome, Show
+from lightning_sal.evaluation.jobs import Job, Options, Outcome, Show, one_thread
 from lightning_sal.evaluation.results import ResultsWriter
 from lightning_sal.metrics.functional import instance_aligned_structure_measure, matched_structure_measure
 from lightning_sal.metrics.functional.average_precision import average_precisions, match_ranked, rank, with_coco
@@ -100,14 +98,3 @@ class _Precision:
 def _known(values: dict[str, float]) -> dict[str, float]:
     """Those that are numbers: there may be nothing to find in a whole benchmark."""
     return {name: value for name, value in values.items() if math.isfinite(value)}
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Inside, torch works on one thread: masks are small, and several threads wait for each other on busy cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from lightning_sal.datasets.layouts import listed
-from lightning_sal.evaluation.jobs import Job, Options, Outcome, Show
+from lightning_sal.evaluation.jobs import Job, Options, Outcome, Show, one_thread
 from lightning_sal.evaluation.results import ResultsWriter
 from lightning_sal.formulas.extra import extra_values
 from lightning_sal.maps.conventions import Convention, convention_of, normalized
@@ -147,8 +147,8 @@ def _weighted_f(values: np.ndarray, mask: np.ndarray) -> float:
 
     from lightning_sal.metrics.functional import weighted_f_measure
 
-    torch.set_num_threads(1)  # kernels are small, and other processes beside
-    return weighted_f_measure(torch.from_numpy(values)[None], torch.from_numpy(mask)[None]).item()
+    with one_thread():
+        return weighted_f_measure(torch.from_numpy(values)[None], torch.from_numpy(mask)[None]).item()
 
 
 def _drawn(pair: MapPair) -> Image.Image:

@@ -10,7 +10,7 @@ from pathlib import Path
 from lightning_sal.datasets import task_records
 from lightning_sal.datasets.layouts import listed
 from lightning_sal.datasets.records import Record
-from lightning_sal.evaluation.jobs import Job, Options, Outcome, Show
+from lightning_sal.evaluation.jobs import Job, Options, Outcome, Show, one_thread
 from lightning_sal.evaluation.metrics import compute_all, row_values
 from lightning_sal.evaluation.results import ResultsWriter
 from lightning_sal.pages.drawing import panel
@@ -75,7 +75,8 @@ def prepare(preds: Path, truth: Path, task: ObjectTask, benchmark: str, options:
 
 def _run(found: Pairing, task: ObjectTask, benchmark: str, writer: ResultsWriter, show: Show) -> Outcome:
     counts = {"samples": len(found.pairs), "missing": len(found.missing)}
-    return Outcome(score(show(found.pairs), task, writer, benchmark), counts)
+    with one_thread():
+        return Outcome(score(show(found.pairs), task, writer, benchmark), counts)
 
 
 def score(pairs: Iterable[ScoredSample], task: ObjectTask, writer: ResultsWriter, benchmark: str) -> dict[str, float]:

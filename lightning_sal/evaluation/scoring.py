@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning_sal.evaluation.jobs import Job, Options, Outcome, Show
+from lightning_sal.evaluation.jobs import Job, Options, Outcome, Show, one_thread
 from lightning_sal.evaluation.metrics import compute_all
 from lightning_sal.evaluation.results import ResultsWriter
 from lightning_sal.pages.drawing import panel
@@ -27,7 +27,8 @@ def prepare(preds: Path, truth: Path, task: Task, benchmark: str, options: Optio
 def _run(found: Pairing, task: Task, benchmark: str, options: Options, writer: ResultsWriter, show: Show) -> Outcome:
     metrics = task.metrics(**({"everything": True} if options.metrics == "all" else {}))
     counts = {"images": len(found.truths), "missing": len(found.missing), "extra": len(found.extra)}
-    return Outcome(score(found, show(found.truths), task, metrics, writer, benchmark), counts)
+    with one_thread():
+        return Outcome(score(found, show(found.truths), task, metrics, writer, benchmark), counts)
 
 
 def score(
