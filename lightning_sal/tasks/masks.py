@@ -44,6 +44,7 @@ _MORE_OF_REGIONS = {
     "msiou": Measure("MSIoU", per_image=True, extra=True),
     "hce": Measure("HCE", lower_is_better=True, per_image=True, extra=True),
 }
+_OF_INSTANCES = ("iasm", "matched_s", "panoptic", "f1")  # metrics that take no scores
 _MORE_OF_INSTANCES = {
     "pq": Measure("PQ", extra=True),
     "sq": Measure("SQ", extra=True),
@@ -224,7 +225,8 @@ class InstanceTask(MaskTask):
     ) -> dict[str, float]:
         """See `MaskTask.score`."""
         precision = metrics["ap"](masks, target, scores)
-        others = {name: metric(masks, target) for name, metric in metrics.items() if name != "ap"}
+        # A task that is built on this one may have metrics of its own beside, which are not of masks
+        others = {name: metrics[name](masks, target) for name in _OF_INSTANCES if name in metrics}
         return _scored(others | {"ap": precision})
 
     def image_correctness(self, masks: Sequence[Tensor], targets: Sequence[Tensor]) -> list[float]:

@@ -7,7 +7,6 @@ import pytest
 import torch
 from PIL import Image, PngImagePlugin
 
-from lightning_sal.datasets import images
 from lightning_sal.demo.uploads import Bounds, check_uploads, read_groups, read_upload
 from tests.demo.parts import png
 
@@ -81,7 +80,7 @@ def test_a_photograph_of_a_format_that_is_not_read_is_told_by_its_name(tmp_path)
 
 
 def test_no_pixel_is_decoded_of_a_photograph_that_is_too_large(tmp_path, monkeypatch):
-    monkeypatch.setattr(images.Image.Image, "load", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("decoded"))
     with pytest.raises(ValueError, match="million pixels"):
         read_upload(write(tmp_path / "huge.png", png(2000, 1001)), BOUNDS)
 
