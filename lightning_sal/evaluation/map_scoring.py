@@ -19,7 +19,6 @@ from PIL import Image
 from lightning_sal.datasets.layouts import listed
 from lightning_sal.evaluation.jobs import Job, Options, Outcome, Show, one_thread
 from lightning_sal.evaluation.results import ResultsWriter
-from lightning_sal.formulas.extra import extra_values
 from lightning_sal.maps.conventions import Convention, convention_of, normalized
 from lightning_sal.maps.counting import count_levels, is_object
 from lightning_sal.maps.measures import Averages, ImageMeasures, measure
@@ -66,18 +65,12 @@ def prepare(preds: Path, truth: Path, task: Task, benchmark: str, options: Optio
         return import_module(MaskTask.scoring).prepare(preds, truth, task, benchmark, options)
     convention = convention_of(options.convention)
     found = pair_maps(preds, truth, task, benchmark, skip_missing=options.skip_missing, resize=options.resize)
-    run = partial(_run, found, task, convention, options, benchmark)
+    run = partial(_run, found, convention, options, benchmark)
     return Job(len(found.pairs), "images", run, tuple(found.notes))
 
 
 def _run(
-    found: MapPairs,
-    task: Task,
-    convention: Convention,
-    options: Options,
-    benchmark: str,
-    writer: ResultsWriter,
-    show: Show,
+    found: MapPairs, convention: Convention, options: Options, benchmark: str, writer: ResultsWriter, show: Show
 ) -> Outcome:
     averages, peaks, resized = Averages(convention), {}, 0
     for pair, scored in show(zip(found.pairs, _scored(found.pairs, convention, options), strict=True)):
@@ -135,20 +128,22 @@ def _score_read(convention: Convention, options: Options, read: _Read) -> Scored
     everything = options.metrics == "all"
     measures = measure(counts, convention, everything)
     if everything or options.weighted_f:
-        values = normalized(np.minimum(read.levels / read.top, 1), convention.normalize)
-        mask = is_object(read.truth, read.truth_top, convention.truth_above)
-        measures.values["weighted_f"] = _weighted_f(values, mask)
-        measures.values.update(extra_values(values, mask) if everything else {})
+        measures.values.update(_slow_values(read, convention, everything))
     return Scored(measures, float(counts.values[counts.pixels.any((0, 1, 2))][-1]), read.resized)
 
 
-def _weighted_f(values: np.ndarray, mask: np.ndarray) -> float:
+def _slow_values(read: _Read, convention: Convention, everything: bool) -> dict[str, float]:
+    """What is computed from pixels and not from counts; others wait neither for torch nor for scipy."""
     import torch
 
+    from lightning_sal.formulas.extra import extra_values
     from lightning_sal.metrics.functional import weighted_f_measure
 
+    values = normalized(np.minimum(read.levels / read.top, 1), convention.normalize)
+    mask = is_object(read.truth, read.truth_top, convention.truth_above)
     with one_thread():
-        return weighted_f_measure(torch.from_numpy(values)[None], torch.from_numpy(mask)[None]).item()
+        weighted = weighted_f_measure(torch.from_numpy(values)[None], torch.from_numpy(mask)[None]).item()
+    return {"weighted_f": weighted} | (extra_values(values, mask) if everything else {})
 
 
 def _drawn(pair: MapPair) -> Image.Image:

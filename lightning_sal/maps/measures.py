@@ -69,9 +69,7 @@ def measure(counts: LevelCounts, convention: Convention, everything: bool = Fals
         e = soft_alignment(kinds[None], size[None], counts.truth)
     curves = f_measures(whole)._asdict() | {"e_measure": e} | (overlaps(whole)._asdict() if everything else {})
     curves = {name: curve[0] for name, curve in curves.items()}
-    inside = sides[:, :, :, values > 0.5].sum(
-        (1, 2, 3)
-    )  # pixels of the object and beside it that are found at one half
+    inside = sides[:, :, :, values > 0.5].sum((1, 2, 3))  # found at one half, of the object and beside it
     overlap, union = float(inside[0]), float(sides[0].sum() + inside[1])
     error = np.abs(mae_values.astype(np.float64) - counts.truth[:, None])
     found = {
@@ -81,10 +79,10 @@ def measure(counts: LevelCounts, convention: Convention, everything: bool = Fals
     }
     for name, (curve, best) in BEST.items():
         if curve in curves:
-            measure = name.rpartition("_")[0]
+            short = name.rpartition("_")[0]
             found[name] = float(best(curves[curve][:-1]))
-            found[f"{measure}_mean"] = float(curves[curve][:-1].mean())
-            found[f"{measure}_adaptive"] = float(curves[curve][-1])
+            found[f"{short}_mean"] = float(curves[curve][:-1].mean())
+            found[f"{short}_adaptive"] = float(curves[curve][-1])
     if everything:
         found |= {name: float(area[0]) for name, area in areas(_of_the_curve(whole))._asdict().items()}
     return ImageMeasures(
