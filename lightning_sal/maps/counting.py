@@ -63,8 +63,17 @@ def count_levels(
     codes = index + np.multiply(kinds, len(values), dtype=np.uint16 if 4 * size <= _CODES else np.int32)
     codes[:, column:] += size
     codes[row:] += 2 * size
-    pixels = np.bincount(codes.ravel(), minlength=4 * size).reshape(2, 2, len(kind_values), len(values))
+    pixels = _tally(codes.ravel(), 4 * size).reshape(2, 2, len(kind_values), len(values))
     return LevelCounts(values, kind_values, objects, pixels)
+
+
+def _tally(codes: Array, size: int) -> Array:
+    """How often each of `size` codes occurs. Maps are mostly flat: runs are fewer than pixels, and no bin is waited for."""
+    starts = np.flatnonzero(codes[1:] != codes[:-1]) + 1
+    if 8 * len(starts) > len(codes):
+        return np.bincount(codes, minlength=size)
+    starts = np.concatenate(([0], starts))
+    return np.bincount(codes[starts], np.diff(starts, append=len(codes)), size).astype(np.intp)
 
 
 def is_object(truth: Array, top: float, above: float) -> Array:
