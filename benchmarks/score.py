@@ -78,7 +78,7 @@ def timed(command: Sequence[str], cores: int) -> tuple[float, float]:
     """Seconds of processor and of wall time of a command, its own processes included."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     allowed = sorted(os.sched_getaffinity(0))[:cores]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, preexec_fn=lambda: os.sched_setaffinity(0, allowed))
+    subprocess.run(command, check=True, capture_output=True, preexec_fn=lambda: os.sched_setaffinity(0, allowed))
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall
 
