@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,8 @@ def _write_benchmarks(data: Path) -> None:
     for index in range(SAMPLES):  # maps of another method: the truth at half its size
         mask = scene_group(SEED, "sod", index).masks[0][0]
         _save(data.parent / f"maps/{index:04}.png", 255 * mask[::2, ::2].byte())
+        for method, benchmark in product("ab", ("ECSSD", "PASCAL-S")):
+            _save(data.parent / f"methods/{method}/{benchmark}/{index:04}.png", 255 * mask[::2, ::2].byte())
     for name in SIS:
         for index in range(SAMPLES):
             group = scene_group(SEED, "sis", index)
