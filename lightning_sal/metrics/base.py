@@ -123,6 +123,37 @@ class MapMean(MapMetric):
         return self.mean(self.values[0][0])
 
 
+class InstanceMean(ImageMean):
+    """Means over images, of values that their instances have together.
+
+    Args:
+        kwargs: Those of `torchmetrics.Metric`.
+    """
+
+    names: tuple[str, ...]
+
+    @abstractmethod
+    def of_image(self, preds: Tensor, target: Tensor) -> Tensor:
+        """The values of an image, (number of `names`,) float64, of instances (M, H, W) and (I, H, W)."""
+
+    def update(self, preds: Tensor | Sequence[Tensor], target: Tensor | Sequence[Tensor]) -> None:
+        """Add one image or several; nothing is added where one of them is refused.
+
+        Args:
+            preds: (M, H, W), or a list of such, one an image: bool, or numbers in [0, 1], True where > 0.5; M >= 0.
+            target: (I, H, W), or a list of such, likewise; I >= 0.
+
+        Raises:
+            ValueError: If sizes differ, or a value is NaN or outside [0, 1]; the message names image and instance.
+        """
+        preds, target = placed(self.device, preds, target)
+        if isinstance(preds, Tensor) and isinstance(target, Tensor):
+            preds, target = [preds], [target]
+        if len(preds) or len(target):
+            (found,) = one_by_one(lambda pred, true: (self.of_image(pred, true)[None],), preds, target)
+            self.add(dict(zip(self.names, found.to(self.device).unbind(1), strict=True)))
+
+
 def exact_parts(values: Tensor) -> Tensor:
     """Numbers as two parts that add up exactly: multiples of 2^-26, and of the rest multiples of 2^-52.
 

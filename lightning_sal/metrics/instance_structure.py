@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from lightning_sal.metrics.base import ImageMean, one_by_one, placed
+from lightning_sal.metrics.base import InstanceMean
 from lightning_sal.metrics.functional.instance_structure import instance_score, matched_score
 
 
-class _InstanceMean(ImageMean):
-    """Mean over all images of all ranks of what the instances of an image score, NaN if no rank has seen an image."""
+class _StructureMean(InstanceMean):
+    """Mean over all images of all ranks of a structure-measure of their instances, NaN if no rank has seen an image."""
 
     score: ClassVar[Callable[[Tensor, Tensor, float], Tensor]]
 
@@ -20,31 +20,19 @@ class _InstanceMean(ImageMean):
         super().__init__(**kwargs)
         self.iou_threshold = iou_threshold
 
-    def update(self, preds: Tensor | Sequence[Tensor], target: Tensor | Sequence[Tensor]) -> None:
-        """Add one image or several; nothing is added where one of them is refused.
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.values[0][0],)
 
-        Args:
-            preds: (M, H, W), or a list of such, one an image: bool, or numbers in [0, 1], True where > 0.5; M >= 0.
-            target: (I, H, W), or a list of such, likewise; I >= 0.
-
-        Raises:
-            ValueError: If sizes differ, or a value is NaN or outside [0, 1]; the message names image and instance.
-        """
-        preds, target = placed(self.device, preds, target)
-        if isinstance(preds, Tensor) and isinstance(target, Tensor):
-            preds, target = [preds], [target]
-        if len(preds) or len(target):
-            self.add({self.values[0][0]: one_by_one(self._score, preds, target)[0]})
+    def of_image(self, preds: Tensor, target: Tensor) -> Tensor:
+        return type(self).score(preds, target, self.iou_threshold)[None]
 
     def compute(self) -> Tensor:
         """The mean over all images."""
         return self.mean(self.values[0][0])
 
-    def _score(self, preds: Tensor, target: Tensor) -> tuple[Tensor]:
-        return (type(self).score(preds, target, self.iou_threshold)[None],)
 
-
-class InstanceAlignedStructureMeasure(_InstanceMean):
+class InstanceAlignedStructureMeasure(_StructureMean):
     r"""Instance-aligned structure-measure (IASM), averaged over all images of all ranks.
 
     .. math:: \text{IASM} = \frac{1}{L} \sum_{(m, i)} S(P_m, G_i), \quad L = M + I - \#\text{matched}
@@ -74,7 +62,7 @@ class InstanceAlignedStructureMeasure(_InstanceMean):
     score = staticmethod(instance_score)
 
 
-class MatchedStructureMeasure(_InstanceMean):
+class MatchedStructureMeasure(_StructureMean):
     r"""What matched pairs alone earn of the instance-aligned structure-measure, averaged over all images of all ranks.
 
     .. math:: \frac{1}{L} \sum_{(m, i)\ \text{matched}} S(P_m, G_i), \quad L = M + I - \#\text{matched}

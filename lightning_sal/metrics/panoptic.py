@@ -9,40 +9,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_sal.metrics.base import ImageMean, one_by_one, placed
+from lightning_sal.metrics.base import InstanceMean
 from lightning_sal.metrics.functional.mask_iou import instance_iou
 from lightning_sal.metrics.functional.panoptic import check_threshold, f1_of, panoptic_counts, qualities
 
 
-class InstanceOverlapMetric(ImageMean):
+class InstanceOverlapMetric(InstanceMean):
     """Means over images, of what follows from the IoU of their instances.
 
     Args:
         kwargs: Those of `torchmetrics.Metric`.
     """
 
-    names: tuple[str, ...]
-
     @abstractmethod
     def of_iou(self, iou: Tensor) -> Tensor:
         """The values of an image, (number of `names`,) float64, from the IoU (M, I) of its instances."""
 
-    def update(self, preds: Tensor | Sequence[Tensor], target: Tensor | Sequence[Tensor]) -> None:
-        """Add one image or several; nothing is added where one of them is refused.
-
-        Args:
-            preds: (M, H, W), or a list of such, one an image: bool, or numbers in [0, 1], True where > 0.5; M >= 0.
-            target: (I, H, W), or a list of such, likewise; I >= 0.
-
-        Raises:
-            ValueError: If sizes differ, or a value is NaN or outside [0, 1]; the message names image and instance.
-        """
-        preds, target = placed(self.device, preds, target)
-        if isinstance(preds, Tensor) and isinstance(target, Tensor):
-            preds, target = [preds], [target]
-        if len(preds) or len(target):
-            (found,) = one_by_one(lambda pred, true: (self.of_iou(instance_iou(pred, true))[None],), preds, target)
-            self.add(dict(zip(self.names, found.to(self.device).unbind(1), strict=True)))
+    def of_image(self, preds: Tensor, target: Tensor) -> Tensor:
+        return self.of_iou(instance_iou(preds, target))
 
 
 class PanopticQuality(InstanceOverlapMetric):

@@ -19,6 +19,8 @@ from lightning_sal.datasets.decoding import DECODER_ERRORS, UnreadableSample, ch
 SUFFIXES = frozenset({".npy", ".npz"})
 MODES = {"b": "1", "f": "F"}  # kind of numbers -> Pillow's mode of an image with such, for those of one kind
 READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+# What NumPy and zipfile raise of a broken file, among them of an archive that is locked (RuntimeError) or packed in a way
+# that is not known (NotImplementedError), and of a header that promises more than memory holds
 ERRORS = (*DECODER_ERRORS, zipfile.BadZipFile, tokenize.TokenError, NotImplementedError, RuntimeError, MemoryError)
 
 
