@@ -15,7 +15,7 @@ from torch import Tensor
 def read(*tensors: Tensor) -> tuple[Tensor, ...]:
     """The same tensors on the CPU, detached; those of a device come in one copy, for which the host waits once.
 
-    They travel as float64, which holds every float, bool, and whole number up to 2^53 as it is.
+    Of several dtypes, they travel as float64, which holds every float, bool, and whole number up to 2^53 as it is.
 
     Args:
         tensors: Of any shapes and dtypes, on the CPU or on one device.
@@ -23,7 +23,8 @@ def read(*tensors: Tensor) -> tuple[Tensor, ...]:
     there = [tensor.detach() for tensor in tensors if tensor.device.type != "cpu"]
     if not there:
         return tuple(tensor.detach() for tensor in tensors)
-    flat = torch.cat([tensor.double().flatten() for tensor in there]).cpu()
+    one = there[0].dtype if len({tensor.dtype for tensor in there}) == 1 else torch.float64
+    flat = torch.cat([tensor.flatten().to(one) for tensor in there]).cpu()
     parts = iter(flat.split([tensor.numel() for tensor in there]))
     return tuple(
         tensor.detach() if tensor.device.type == "cpu" else next(parts).view(tensor.shape).to(tensor.dtype)
