@@ -9,27 +9,26 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from lightning_sal import tasks
 from lightning_sal.policy.adapters import add_lora
-from lightning_sal.policy.attention import Alone, Cached, SharedPrompt, View
+from lightning_sal.policy.attention import Alone, SharedPrompt, View
 from lightning_sal.policy.attribution import attribute
 from lightning_sal.policy.backbone import Backbone
-from lightning_sal.policy.cache import PackedCache
 from lightning_sal.policy.chat import chat_text
 from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.decoding.kept import KeptDecoder
 from lightning_sal.policy.features import FeatureCache, ImageFeatures, arithmetic, vision_fingerprint
 from lightning_sal.policy.frames import frame_of, squashed
-from lightning_sal.policy.fused import FusedDecoder, can_fuse
 from lightning_sal.policy.loading import freeze, load_model
 from lightning_sal.policy.log_probs import Entropy, TokenScores, log_probs_and_entropy
 from lightning_sal.policy.positions import mrope_positions
 from lightning_sal.policy.prompts import Prompts
-from lightning_sal.policy.sampling import drain, generate, read_prompts
+from lightning_sal.policy.sampling import drain, generate
 from lightning_sal.policy.selfcheck import check
 from lightning_sal.policy.spans import token_bytes
 from lightning_sal.policy.suppressed import suppressed_ids
@@ -50,6 +49,9 @@ class Policy(nn.Module):
         config: What to load and what to train.
     """
 
+    owns_weights: ClassVar[bool] = True
+    """Whether weights stay where they are put, so that some may be laid side by side; not where they come in shards."""
+
     def __init__(self, config: PolicyConfig) -> None:
         super().__init__()
         self.config = config
@@ -62,6 +64,7 @@ class Policy(nn.Module):
             self.backbone.checkpoint_activations()
         tokenizer = self.processor.tokenizer
         eos = model.generation_config.eos_token_id
+        self._decoding = KeptDecoder(self.backbone, own=self.owns_weights)
         self.frame = frame_of(model.config.model_type, self.processor.image_processor, config.square)
         self.eos_ids = tuple(eos) if isinstance(eos, (list, tuple)) else (int(eos),)
         self.pad_id = int(tokenizer.pad_token_id)
@@ -348,7 +351,7 @@ class Policy(nn.Module):
             shape = (len(prompts) * responses // len(sources), max_new_tokens)
             draws = torch.cat([torch.rand(shape, generator=source, device=self.device) for source in sources])
         with self._sampling_mode():
-            return drain(self._sampling(prompts, max_new_tokens, responses, temperature, draws))
+            return drain(self._sampling(self._decoding, prompts, max_new_tokens, responses, temperature, draws))
 
     def stream(self, prompts: Prompts, max_new_tokens: int) -> Generator[str, None, Rollout]:
         """The likeliest response to one prompt, as it grows; `sample` at temperature 0 gives the same at once.
@@ -365,7 +368,7 @@ class Policy(nn.Module):
         Returns:
             The response.
         """
-        steps = self._sampling(prompts, max_new_tokens, 1, 0.0, None)
+        steps = self._sampling(KeptDecoder(self.backbone, own=self.owns_weights), prompts, max_new_tokens, 1, 0.0, None)
         tokens: list[int] = []
         before = ""
         while True:
@@ -383,21 +386,24 @@ class Policy(nn.Module):
                 before = text
 
     def _sampling(
-        self, prompts: Prompts, max_new_tokens: int, responses: int, temperature: float, draws: Tensor | None
+        self,
+        decoding: KeptDecoder,
+        prompts: Prompts,
+        max_new_tokens: int,
+        responses: int,
+        temperature: float,
+        draws: Tensor | None,
     ) -> Generator[Tensor, None, Rollout]:
         """The steps of `sample`: (P, G) tokens after each, and the responses at the end."""
-        language_model = self.backbone.language_model
-        fused = can_fuse(language_model) and not torch.is_autocast_enabled(self.device.type)
-        hidden, cache = read_prompts(prompts, self._read)
+        decoder, stepper = decoding.get(self.suppressed)
         sampled = yield from generate(
+            self.backbone,
+            decoder,
             prompts,
-            hidden,
-            cache,
+            stepper,
             responses=responses,
             max_new_tokens=max_new_tokens,
-            logits=lambda hidden: self.logits(hidden, temperature or 1.0),
-            embed=self.backbone.embed,
-            advance=FusedDecoder(language_model) if fused else self._advance,
+            temperature=temperature or None,
             stop=torch.tensor(self.eos_ids, device=self.device),
             pad=self.pad_id,
             draws=draws,
@@ -408,15 +414,6 @@ class Policy(nn.Module):
     def rollout(self, texts: tuple[str, ...], tokens: Tensor, mask: Tensor, logp: Tensor, truncated: Tensor) -> Rollout:
         """Responses of this policy, whoever sampled them; arguments as of `Rollout`."""
         return Rollout(texts, tokens, mask, logp, truncated, self.frame, self.config.look)
-
-    def _read(self, prompts: Prompts, mask: Tensor, cache: PackedCache) -> Tensor:
-        """Hidden states (P, L, C) of prompts, under an additive mask (P, 1, L, L)."""
-        embeds = self.backbone.prompt_embeds(prompts)
-        features = self.backbone.deep_features(prompts)
-        return self._advance(embeds, mask.to(embeds.dtype), prompts.positions, cache, **features)
-
-    def _advance(self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: PackedCache, **features: Any) -> Tensor:
-        return self.backbone.read(embeds, positions, Cached(cache, mask), **features)
 
     def _tokenized(self, chats: Sequence[Sequence[Message]], names: Sequence[str], grids: Sequence[Tensor]) -> Any:
         """Ids and mask of the prompts, each image's placeholder as often as the image has visual tokens.
