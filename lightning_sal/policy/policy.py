@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sal import tasks
+from lightning_sal.internals.devices import leave_out_cudnn_attention
 from lightning_sal.policy.adapters import add_lora
 from lightning_sal.policy.attention import Alone, Cached, SharedPrompt, View
 from lightning_sal.policy.attribution import attribute
@@ -52,6 +53,7 @@ class Policy(nn.Module):
 
     def __init__(self, config: PolicyConfig) -> None:
         super().__init__()
+        leave_out_cudnn_attention()
         self.config = config
         model, self.processor, self.stated = load_model(config)
         check(model.config.model_type)

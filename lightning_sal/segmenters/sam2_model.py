@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_sal.internals.devices import leave_out_cudnn_attention
+
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 # Parts that follow objects through a video. Published files carry their weights; a single image needs none.
@@ -56,6 +58,7 @@ def build_sam2(config: str, overrides: Mapping[str, Any], image_size: int) -> An
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
+    leave_out_cudnn_attention()
     hydra_in_use = GlobalHydra.instance().is_initialized()
     import sam2
 
