@@ -92,9 +92,12 @@ class Policy(nn.Module):
         return task.messages(group, self.stated.get(task.label), self.stated.get("look"))
 
     def shown(self, group: ImageGroup) -> list[Tensor]:
-        """What the policy is shown of the images of a group, (H, W, 3) uint8, before its processor resizes it."""
-        view = tasks.get_task(group.task).view
-        return [squashed(view(image), self.config.square) for image in group.images]
+        """What the policy is shown of the images of a group, (H, W, 3) uint8, before its processor resizes it.
+
+        Where they are squashed to a square, that is done on the policy's device.
+        """
+        seen, side = [tasks.get_task(group.task).view(image) for image in group.images], self.config.square
+        return seen if side is None else [squashed(moved(image, self.device), side) for image in seen]
 
     def encode(self, groups: Sequence[ImageGroup]) -> Prompts:
         """Prompts of image groups: what their tasks show of the images, and what they ask.

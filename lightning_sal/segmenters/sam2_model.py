@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_sal.internals.devices import leave_out_cudnn_attention
+from lightning_sal.internals.devices import leave_out_cudnn_attention, moved
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
@@ -112,6 +112,12 @@ class ImageFeatures:
         )
 
 
+def normalised(pixels: Tensor, divided_by: float = 1.0) -> Tensor:
+    """(B, 3, S, S) pixels in [0, 255 / divided_by] -> what SAM2 sees."""
+    mean, std = (moved(torch.tensor(v)[:, None, None] / divided_by, pixels.device) for v in (PIXEL_MEAN, PIXEL_STD))
+    return (pixels - mean) / std
+
+
 def encode_images(sam: Any, pixels: Tensor) -> ImageFeatures:
     """SAM2's features of (B, 3, S, S) normalised images."""
     # The neck adds its top-down path in float32 whatever the dtype of the weights
@@ -180,14 +186,3 @@ def to_image_frames(logits: Tensor, images: Sequence[Tensor], counts: Sequence[i
         F.interpolate(grids[None], image.shape[:2], mode="bilinear", align_corners=False)[0]
         for image, grids in zip(images, logits.float().split(list(counts)), strict=True)
     ]
-
-
-def planes(image: Tensor) -> Tensor:
-    """(H, W, 3) uint8 -> (1, 3, H, W) uint8.
-
-    Raises:
-        ValueError: If the image has another shape or dtype.
-    """
-    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"an image must be (H, W, 3) uint8, got {tuple(image.shape)} {image.dtype}")
-    return image.permute(2, 0, 1)[None].contiguous()
