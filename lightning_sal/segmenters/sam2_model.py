@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_sal.internals.devices import leave_out_cudnn_attention, moved
 
@@ -83,7 +83,15 @@ def build_sam2(config: str, overrides: Mapping[str, Any], image_size: int) -> An
     OmegaConf.update(yaml, "model.image_encoder.neck.position_encoding.warmup_cache", False, force_add=True)
     model = instantiate(yaml.model, _convert_="all")
     del model.maskmem_tpos_enc, model.no_mem_pos_enc
+    model.image_encoder.neck.position_encoding = _NoPositions()
     return model
+
+
+class _NoPositions(nn.Module):
+    """In place of the position codes that only the memory reads: as large as the features, and fetched each time."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.new_empty(0)
 
 
 def without_memory(state: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from lightning_sal.samples import VisualPrompt
-from lightning_sal.segmenters.tiny import EmbeddedSAM2Prompt, embedded_evf_sam2
+from lightning_sal.segmenters.tiny import EmbeddedSAM2Prompt, embedded_evf_sam2, embedded_segmenter
 from tests.device import pretend
 from tests.device.counting import counting
 
@@ -22,9 +21,20 @@ def images():
     return [torch.randint(0, 256, (*size, 3), generator=generator, dtype=torch.uint8) for size in SIZES]
 
 
-@pytest.mark.parametrize(("make", "prompts"), [(embedded_evf_sam2, WORDS), (EmbeddedSAM2Prompt, VISUAL)])
-def test_masks_without_a_wait_or_a_copy(make, prompts):
+BOTH = [[*words, *visual] for words, visual in zip(WORDS, VISUAL, strict=True)]
+
+
+@pytest.mark.parametrize("several", [True, False])
+@pytest.mark.parametrize(
+    ("make", "prompts"), [(embedded_evf_sam2, WORDS), (EmbeddedSAM2Prompt, VISUAL), (embedded_segmenter, BOTH)]
+)
+def test_masks_without_a_wait_or_a_copy(make, prompts, several):
+    """With the best of several masks, and with the single one where it is stable."""
     segmenter, given = make(), images()
+    for part in segmenter.modules():
+        for setting in ("multimask", "dynamic_multimask_via_stability"):
+            if hasattr(part, setting):
+                setattr(part, setting, several if setting == "multimask" else not several)
     expected = segmenter.segment(given, prompts)
     segmenter.to(pretend.device())
     with counting() as counts:
