@@ -1,9 +1,8 @@
-"""What a GPU needs to be told or handed in a way of its own, in one place for policy and segmenters."""
+"""What a GPU needs to be told once, by policy and segmenters alike."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 
 def leave_out_cudnn_attention() -> None:
@@ -14,13 +13,3 @@ def leave_out_cudnn_attention() -> None:
     `torch.backends.cuda.enable_cudnn_sdp(True)` once models are built, or `torch.nn.attention.sdpa_kernel` around a call.
     """
     torch.backends.cuda.enable_cudnn_sdp(False)
-
-
-def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor on a device, sent without a wait for what the device still does.
-
-    To CUDA it goes by way of pinned memory: from any other, a copy first waits until the device is done.
-    """
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=tensor.device.type == "cpu")

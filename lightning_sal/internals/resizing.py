@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_sal.internals.devices import moved
+from lightning_sal.transfer import moved
 
 Kernel = Literal["bilinear", "bicubic"]
 _RADIUS = {"bilinear": 1, "bicubic": 2}

@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_sal.internals.devices import moved
 from lightning_sal.policy.attention import View
 from lightning_sal.policy.prompts import Prompts
 from lightning_sal.policy.vision import Windows, plan_windows, rotate
+from lightning_sal.transfer import moved
 
 MODEL_TYPES: dict[str, int | None] = {"qwen2_5_vl": None, "qwen3_vl": 1000}
 """Kind of model -> the side of the square in whose units it states places; None for pixels of the image as it is shown."""

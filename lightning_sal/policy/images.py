@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_sal.internals.devices import moved
 from lightning_sal.internals.resizing import Kernel, resize_bytes
 from lightning_sal.policy.backbone import shown_size
+from lightning_sal.transfer import moved
 
 _KERNELS: dict[int, Kernel] = {2: "bilinear", 3: "bicubic"}  # By Pillow's numbers, in which processors state them
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sal import tasks
-from lightning_sal.internals.devices import leave_out_cudnn_attention, moved
+from lightning_sal.internals.devices import leave_out_cudnn_attention
 from lightning_sal.policy.adapters import add_lora
 from lightning_sal.policy.attention import Alone, Cached, SharedPrompt, View
 from lightning_sal.policy.attribution import attribute
@@ -37,6 +37,7 @@ from lightning_sal.policy.spans import token_bytes
 from lightning_sal.policy.suppressed import suppressed_ids
 from lightning_sal.policy.tracing import Convention, Span
 from lightning_sal.samples import ImageGroup, Message, Rollout
+from lightning_sal.transfer import indices, moved
 
 _MOST_LOGITS = 2**26  # Float32 logits that stand in memory at once: 256 MiB
 
@@ -164,8 +165,8 @@ class Policy(nn.Module):
         widths = [kept.features.shape[1] for kept in seen.values()] or [self.backbone.width]
         no_image = torch.empty(0, widths[0], device=on)
         visual = tuple(torch.cat([next(per_image) for _ in shown]) if shown else no_image for shown in images)
-        ids, mask, positions, following = (moved(x, on) for x in (inputs["input_ids"], mask, positions, following))
-        return Prompts(ids, mask, positions, following, visual, lengths)
+        sent = (moved(each, on) for each in (inputs["input_ids"], mask, positions, following))
+        return Prompts(*sent, visual, lengths)
 
     def annotated(self, groups: Sequence[ImageGroup]) -> list[str]:
         """The annotated responses of groups as the policy is to write them: places in the units of its frame.
@@ -467,7 +468,7 @@ class Policy(nn.Module):
 
 def pad_right(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """(B, T) ids of rows of unequal length and their bool mask, built from the lengths."""
-    lengths = torch.tensor([len(row) for row in rows], device=device)
-    width = int(lengths.max()) if len(rows) else 0
-    ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], device=device).view(len(rows), width)
-    return ids, torch.arange(width, device=device) < lengths[:, None]
+    width = max(map(len, rows), default=0)
+    ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows]).view(len(rows), width)
+    lengths = indices([len(row) for row in rows], device)
+    return moved(ids, device), torch.arange(width, device=device) < lengths[:, None]

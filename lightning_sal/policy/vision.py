@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_sal.internals.devices import moved
+from lightning_sal.transfer import moved
 
 
 @dataclass(frozen=True, slots=True)

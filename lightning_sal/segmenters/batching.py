@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from lightning_sal.internals.devices import moved
+from lightning_sal.transfer import moved
 
 Prompt = TypeVar("Prompt", bound=Hashable)
 _MOST_PIXELS = 2**24  # of images that are made ready together: 200 MB where they are floats

@@ -18,7 +18,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lightning_sal.files.loading import built_from
 from lightning_sal.files.reading import read_object
-from lightning_sal.internals.devices import moved
 from lightning_sal.internals.resizing import resize_bytes
 from lightning_sal.segmenters import published
 from lightning_sal.segmenters.batching import planes, segment_distinct, views
@@ -34,6 +33,7 @@ from lightning_sal.segmenters.sam2_model import (
 )
 from lightning_sal.segmenters.weights import fill, find_folder, load_strictly, read_folder
 from lightning_sal.tasks import SEMANTIC
+from lightning_sal.transfer import indices, moved
 
 _SAM2_PREFIX = "visual_model."
 
@@ -210,8 +210,8 @@ class EVFSAM2(nn.Module):
     def logits(self, images: Sequence[Tensor], ids: Sequence[Sequence[Tensor]]) -> list[Tensor]:
         """(E, H, W) logits for each image, E >= 1."""
         rows = [row for of_image in ids for row in of_image]
-        index = torch.tensor([number for number, of_image in enumerate(ids) for _ in of_image])
-        images, index = [moved(image, self._device) for image in images], moved(index, self._device)
+        index = indices([number for number, of_image in enumerate(ids) for _ in of_image], self._device)
+        images = [moved(image, self._device) for image in images]
         features, beit_images = self.image_features(images), self.beit_images(images)
         chunks = [slice(start, start + self.max_batch) for start in range(0, len(rows), self.max_batch)]
         low = torch.cat([self.low_res_logits(features, index[c], beit_images, *self.collate(rows[c])) for c in chunks])

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_sal.internals.devices import leave_out_cudnn_attention, moved
+from lightning_sal.internals.devices import leave_out_cudnn_attention
+from lightning_sal.transfer import moved
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)

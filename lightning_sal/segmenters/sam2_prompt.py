@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_sal.internals.devices import moved
 from lightning_sal.samples import VisualPrompt
 from lightning_sal.segmenters.batching import segment_distinct, views
 from lightning_sal.segmenters.sam2_model import (
@@ -28,6 +27,7 @@ from lightning_sal.segmenters.sam2_model import (
     without_memory,
 )
 from lightning_sal.segmenters.weights import fill, find_file, read_file
+from lightning_sal.transfer import indices, moved
 
 _BOX_LABELS = (2, 3)  # SAM2 reads a box as its first and its second corner
 
@@ -97,7 +97,7 @@ class SAM2Prompt(nn.Module):
         asked = [prompt for of_image in prompts for prompt in of_image]
         low: dict[int, Tensor] = {}
         for part, multimask in self._alike(asked):
-            index = moved(torch.tensor([owner[n] for n in part]), device)
+            index = indices([owner[n] for n in part], device)
             coordinates = torch.stack([self._squashed(asked[n], images[owner[n]]) for n in part])
             labels = torch.tensor([prompt_labels(asked[n]) for n in part])
             points = encode_points(self.sam2, moved(coordinates, device), moved(labels, device))
