@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -26,8 +28,9 @@ def groups(sizes):
 
 
 @torch.no_grad()
-def test_a_prompt_is_encoded_without_a_wait_or_a_copy():
-    policy = Policy(CONFIG).to(pretend.device())
+@pytest.mark.parametrize("square", [None, 84])
+def test_a_prompt_is_encoded_without_a_wait_or_a_copy(square):
+    policy = Policy(replace(CONFIG, square=square)).to(pretend.device())
     policy.encode(groups(SIZES[:1]))  # the image processor's mean and deviation go to the device once in a process
     for count in (1, len(SIZES)):
         given = groups(SIZES[:count])
