@@ -165,8 +165,8 @@ class Policy(nn.Module):
         widths = [kept.features.shape[1] for kept in seen.values()] or [self.backbone.width]
         no_image = torch.empty(0, widths[0], device=on)
         visual = tuple(torch.cat([next(per_image) for _ in shown]) if shown else no_image for shown in images)
-        sent = (moved(each, on) for each in (inputs["input_ids"], mask, positions, following))
-        return Prompts(*sent, visual, lengths)
+        ids, mask, positions, following = (moved(x, on) for x in (inputs["input_ids"], mask, positions, following))
+        return Prompts(ids, mask, positions, following, visual, lengths)
 
     def annotated(self, groups: Sequence[ImageGroup]) -> list[str]:
         """The annotated responses of groups as the policy is to write them: places in the units of its frame.
