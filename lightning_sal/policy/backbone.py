@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from lightning_sal.policy.attention import View
 from lightning_sal.policy.prompts import Prompts
-from lightning_sal.policy.vision import rotate, windowed_attention
+from lightning_sal.policy.vision import Windows, plan_windows, rotate
+from lightning_sal.transfer import moved
 
 MODEL_TYPES: dict[str, int | None] = {"qwen2_5_vl": None, "qwen3_vl": 1000}
 """Kind of model -> the side of the square in whose units it states places; None for pixels of the image as it is shown."""
@@ -161,11 +162,40 @@ class Backbone:
 
         Args:
             patches: (patches, values) of all images, as the image processor gives them.
-            grids: (images, 3) patches in time, height and width.
+            grids: (images, 3) patches in time, height and width; on the CPU, so that no device is asked for them.
         """
-        output = self.model.model.get_image_features(patches, grids)
-        deep = getattr(output, "deepstack_features", None) or ()
-        return [torch.cat(levels, dim=1) for levels in zip(output.pooler_output, *deep, strict=True)]
+        tower, grids = self.vision, grids.cpu()
+        output = tower(
+            patches.to(tower.dtype), grid_thw=grids, return_dict=True, **self._planned(grids, patches.device)
+        )
+        counts = (grids.prod(1) // self.merge**2).tolist()
+        levels = [output.pooler_output, *(getattr(output, "deepstack_features", None) or ())]
+        return [torch.cat(parts, dim=1) for parts in zip(*(level.split(counts) for level in levels), strict=True)]
+
+    def _planned(self, grids: Tensor, device: torch.device) -> dict[str, Any]:
+        """What the vision tower would compute of grids, each time asking the device, under the names that it takes."""
+        from transformers import vision_utils
+
+        merge, tower = self.merge, self.vision
+        borders = {"seqlen": vision_utils.get_vision_cu_seqlens(grids)}
+        tensors = {"position_ids": vision_utils.get_vision_position_ids(grids, merge)}
+        if hasattr(tower, "window_size"):
+            tensors["window_index"], borders["window_seqlen"] = vision_utils.get_vision_window_index(
+                grids, merge, tower.window_size, tower.patch_size
+            )
+        if hasattr(tower, "num_grid_per_side"):
+            how = {"mode": tower.interpolation_mode, "align_corners": tower.interpolation_align_corners}
+            tensors["interp_indices"], tensors["interp_weights"] = (
+                vision_utils.get_vision_interpolation_indices_and_weights(
+                    grids, tower.num_grid_per_side, spatial_merge_size=merge, **how
+                )
+            )
+        plans: dict[str, Any] = {f"max_{name}": int(at.diff().max()) for name, at in borders.items()}
+        if isinstance(tower.blocks[0].attn, _BatchedWindows):
+            plans |= {f"cu_{name}s": plan_windows(at, device) for name, at in borders.items()}
+        else:
+            tensors |= {f"cu_{name}s": at for name, at in borders.items()}
+        return plans | {name: moved(tensor, device) for name, tensor in tensors.items()}
 
     def embed(self, ids: Tensor) -> Tensor:
         """Ids -> (..., C)."""
@@ -365,12 +395,15 @@ class _BatchedWindows(nn.Module):
         self.qkv, self.proj, self.heads = attention.qkv, attention.proj, attention.num_heads
 
     def forward(
-        self, hidden_states: Tensor, cu_seqlens: Tensor, position_embeddings: tuple[Tensor, Tensor], **_: Any
+        self, hidden_states: Tensor, cu_seqlens: Windows | Tensor, position_embeddings: tuple[Tensor, Tensor], **_: Any
     ) -> Tensor:
-        """(S, C) -> (S, C); `cu_seqlens` are the borders of the windows, 0 and S included."""
+        """(S, C) -> (S, C); `cu_seqlens` are the windows, or where the model is called past `Backbone` their borders."""
+        windows = (
+            cu_seqlens if isinstance(cu_seqlens, Windows) else plan_windows(cu_seqlens.cpu(), hidden_states.device)
+        )
         query, key, value = self.qkv(hidden_states).unflatten(1, (3, self.heads, -1)).unbind(1)  # (S, H, D)
         query, key = (rotate(part, *position_embeddings) for part in (query, key))
-        return self.proj(windowed_attention(query, key, value, cu_seqlens).flatten(1))
+        return self.proj(windows.attention(query, key, value).flatten(1))
 
 
 def _register() -> None:

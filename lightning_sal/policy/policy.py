@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sal import tasks
+from lightning_sal.internals.devices import leave_out_cudnn_attention
 from lightning_sal.policy.adapters import add_lora
 from lightning_sal.policy.attention import Alone, SharedPrompt, View
 from lightning_sal.policy.attribution import attribute
@@ -24,6 +25,7 @@ from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.decoding.kept import KeptDecoder
 from lightning_sal.policy.features import FeatureCache, ImageFeatures, arithmetic, vision_fingerprint
 from lightning_sal.policy.frames import frame_of, squashed
+from lightning_sal.policy.images import patches
 from lightning_sal.policy.loading import freeze, load_model
 from lightning_sal.policy.log_probs import Entropy, TokenScores, log_probs_and_entropy
 from lightning_sal.policy.positions import mrope_positions
@@ -34,6 +36,7 @@ from lightning_sal.policy.spans import token_bytes
 from lightning_sal.policy.suppressed import suppressed_ids
 from lightning_sal.policy.tracing import Convention, Span
 from lightning_sal.samples import ImageGroup, Message, Rollout
+from lightning_sal.transfer import indices, moved
 
 _MOST_LOGITS = 2**26  # Float32 logits that stand in memory at once: 256 MiB
 
@@ -54,6 +57,7 @@ class Policy(nn.Module):
 
     def __init__(self, config: PolicyConfig) -> None:
         super().__init__()
+        leave_out_cudnn_attention()
         self.config = config
         model, self.processor, self.stated = load_model(config)
         check(model.config.model_type)
@@ -92,9 +96,12 @@ class Policy(nn.Module):
         return task.messages(group, self.stated.get(task.label), self.stated.get("look"))
 
     def shown(self, group: ImageGroup) -> list[Tensor]:
-        """What the policy is shown of the images of a group, (H, W, 3) uint8, before its processor resizes it."""
-        view = tasks.get_task(group.task).view
-        return [squashed(view(image), self.config.square) for image in group.images]
+        """What the policy is shown of the images of a group, (H, W, 3) uint8, before its processor resizes it.
+
+        Where they are squashed to a square, that is done on the policy's device.
+        """
+        seen, side = [tasks.get_task(group.task).view(image) for image in group.images], self.config.square
+        return seen if side is None else [squashed(moved(image, self.device), side) for image in seen]
 
     def encode(self, groups: Sequence[ImageGroup]) -> Prompts:
         """Prompts of image groups: what their tasks show of the images, and what they ask.
@@ -133,10 +140,11 @@ class Policy(nn.Module):
         cache = self._feature_cache()
         keys = [str(id(image)) if cache is None else cache.key(image) for image in flat]
         seen = {} if cache is None else {key: kept for key in set(keys) if (kept := cache.read(key))}
-        new = {key: image.permute(2, 0, 1) for key, image in zip(keys, flat, strict=True) if key not in seen}
-        patches = self.processor.image_processor(list(new.values()), return_tensors="pt") if new else {}
-        new_grids = dict(zip(new, patches.get("image_grid_thw", ()), strict=True))
-        grids = {key: kept.grid for key, kept in seen.items()} | new_grids
+        new = {key: image for key, image in zip(keys, flat, strict=True) if key not in seen}
+        grids, on = {key: kept.grid for key, kept in seen.items()}, self.device
+        if new:
+            pixels, new_grids = patches(list(new.values()), self.processor.image_processor, on)
+            grids |= zip(new, new_grids, strict=True)
         grid = torch.stack([grids[key] for key in keys]) if keys else torch.empty(0, 3, dtype=torch.long)
         inputs = self._tokenized(chats, names, grid.split([len(shown) for shown in images]))
         mask = inputs["attention_mask"].bool()
@@ -146,21 +154,22 @@ class Policy(nn.Module):
                     f"{name}: the prompt has {length} tokens, more than max_prompt_tokens "
                     f"{self.config.max_prompt_tokens}: lower max_pixels or the group size, or raise the limit"
                 )
-        on, lengths = self.device, tuple(mask.sum(1).tolist())
+        lengths = tuple(mask.sum(1).tolist())
         positions = mrope_positions(self.backbone.is_image(inputs["input_ids"]), lengths, grid, self.backbone.merge)
         following = positions.amax(dim=(0, 2)) + 1
         if new:
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.train_vision):
-                found = self.backbone.features(patches["pixel_values"].to(on), patches["image_grid_thw"].to(on))
+                found = self.backbone.features(pixels, new_grids)
             for key, features in zip(new, found, strict=True):
                 seen[key] = ImageFeatures(features, grids[key])
                 if cache is not None:
                     cache.write(key, seen[key])
-        per_image = iter([seen[key].features.to(on) for key in keys])
+        per_image = iter([moved(seen[key].features, on) for key in keys])
         widths = [kept.features.shape[1] for kept in seen.values()] or [self.backbone.width]
         no_image = torch.empty(0, widths[0], device=on)
         visual = tuple(torch.cat([next(per_image) for _ in shown]) if shown else no_image for shown in images)
-        return Prompts(inputs["input_ids"].to(on), mask.to(on), positions.to(on), following.to(on), visual, lengths)
+        ids, mask, positions, following = (moved(x, on) for x in (inputs["input_ids"], mask, positions, following))
+        return Prompts(ids, mask, positions, following, visual, lengths)
 
     def annotated(self, groups: Sequence[ImageGroup]) -> list[str]:
         """The annotated responses of groups as the policy is to write them: places in the units of its frame.
@@ -456,7 +465,7 @@ class Policy(nn.Module):
 
 def pad_right(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """(B, T) ids of rows of unequal length and their bool mask, built from the lengths."""
-    lengths = torch.tensor([len(row) for row in rows], device=device)
-    width = int(lengths.max()) if len(rows) else 0
-    ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], device=device).view(len(rows), width)
-    return ids, torch.arange(width, device=device) < lengths[:, None]
+    width = max(map(len, rows), default=0)
+    ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows]).view(len(rows), width)
+    lengths = indices([len(row) for row in rows], device)
+    return moved(ids, device), torch.arange(width, device=device) < lengths[:, None]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import torch
@@ -16,12 +17,13 @@ import lightning_sal
 
 aten = torch.ops.aten
 
-_PACKAGE = Path(lightning_sal.__file__).parent
-_TOOL = Path(__file__).parent
+_PACKAGE = f"{Path(lightning_sal.__file__).parent}{os.sep}"
+_TOOL = f"{Path(__file__).parent}{os.sep}"
+_TESTS = f"{_TOOL}test_"
 
 READS = {aten._local_scalar_dense.default}  # a number of the CPU comes out
-_COPIES = {aten.copy_.default, aten._to_copy.default}
-_INDEXES = {
+COPIES = {aten.copy_.default, aten._to_copy.default}
+INDEXES = {
     aten.index.Tensor,
     aten._unsafe_index.Tensor,
     aten.index_put.default,
@@ -75,9 +77,9 @@ def check(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: lis
 
 def _mixing(func: Any, args: tuple[Any, ...], tensors: list[Tensor]) -> str | None:
     strangers = [tensor for tensor in tensors if tensor.device.type == "cpu"]
-    if not strangers or len(strangers) == len(tensors) or func in _COPIES:
+    if not strangers or len(strangers) == len(tensors) or func in COPIES:
         return None
-    if func in _INDEXES and args[0].device.type != "cpu":
+    if func in INDEXES and args[0].device.type != "cpu":
         given = {id(index) for index in args[1] if index is not None}
         strangers = [tensor for tensor in strangers if id(tensor) not in given and tensor.ndim]
     elif func in _FILLS or torch.Tag.pointwise in func.tags:
@@ -107,26 +109,40 @@ def _order(name: str, args: tuple[Any, ...]) -> str | None:
     return f"of {value.dtype}, which CUDA adds in no fixed order, though deterministic algorithms are asked for"
 
 
-def line_of_ours() -> str:
-    """`<file>:<line>` of the package that is at work, else of the test.
+class Line(NamedTuple):
+    """A line of the package at work, or of a test."""
 
-    A backward pass runs in a thread of its own, without the lines that recorded it: that is the line that started it.
+    file: str  # below the folder of the package
+    number: int
+    function: str
+
+
+def lines_of_ours() -> list[Line]:
+    """The lines of the package that are at work, the innermost first; where there is none, that of the test.
+
+    A backward pass runs in a thread of its own, without the lines that recorded it: those are the lines that started it.
     """
-    frame = sys._getframe()
+    frame: FrameType | None = sys._getframe()
     if threading.current_thread() is not threading.main_thread():
-        node = torch._C._current_autograd_node()  # type: ignore[attr-defined]
-        started = _line(sys._current_frames().get(threading.main_thread().ident or 0))
-        return f"{started} (backward pass of {node.name() if node is not None else 'an operation'})"
-    return _line(frame)
-
-
-def _line(frame: FrameType | None) -> str:
-    test = "?"
+        frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    lines, tests = [], []
     while frame is not None:
-        file = Path(frame.f_code.co_filename)
-        if file.is_relative_to(_PACKAGE):
-            return f"{_PACKAGE.name}/{file.relative_to(_PACKAGE)}:{frame.f_lineno}"
-        if test == "?" and file.parent == _TOOL and file.name.startswith("test_"):
-            test = f"{file.name}:{frame.f_lineno}"
+        code = frame.f_code
+        if code.co_filename.startswith(_PACKAGE):
+            lines.append(Line(code.co_filename.removeprefix(_PACKAGE), frame.f_lineno, code.co_name))
+        elif code.co_filename.startswith(_TESTS):
+            tests.append(Line(code.co_filename.removeprefix(_TOOL), frame.f_lineno, code.co_name))
         frame = frame.f_back
-    return test
+    return lines or tests[:1]
+
+
+def line_of_ours() -> str:
+    """`<file>:<line>` of the package that is at work, else of the test; and whether it is in a backward pass."""
+    line = next(iter(lines_of_ours()), None)
+    said = "?" if line is None else f"{line.file}:{line.number}"
+    if line is not None and not line.file.startswith("test_"):
+        said = f"{lightning_sal.__name__}/{said}"
+    if threading.current_thread() is threading.main_thread():
+        return said
+    node = torch._C._current_autograd_node()  # type: ignore[attr-defined]
+    return f"{said} (backward pass of {node.name() if node is not None else 'an operation'})"
