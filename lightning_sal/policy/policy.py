@@ -247,13 +247,11 @@ class Policy(nn.Module):
         (count, width), steps = prompts.ids.shape, tokens.shape[1]
         responses = len(tokens) // count
         embeds = self.backbone.embed(tokens).view(count, responses * steps, -1)
-        padded = min(prompts.lengths) < width
         sees: View | Tensor
         if responses > 1:
-            shared = self.backbone.heads_a_key
-            sees = SharedPrompt.of(prompts.mask, responses, steps, embeds.dtype, padded=padded, shared=shared)
+            sees = SharedPrompt.of(prompts.lengths, width, responses)
         elif self.backbone.attends_by_views:
-            sees = Alone.of(prompts.mask, steps, embeds.dtype, padded=padded)
+            sees = Alone.of(prompts.lengths, width)
         else:
             sees = torch.cat([prompts.mask, mask], dim=1)
         at = (prompts.following[:, None] + torch.arange(steps, device=tokens.device)).repeat(1, responses)

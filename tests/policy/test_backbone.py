@@ -62,7 +62,7 @@ def test_a_view_reaches_the_attention_of_every_layer(model):
             return Alone.attend(self, layer, query, key, value, scale)
 
     positions = torch.arange(5).expand(3, 1, 5)
-    backbone.read(torch.randn(1, 5, 16), positions, Noted(None))
+    backbone.read(torch.randn(1, 5, 16), positions, Noted())
     assert reached == [0, 1], "transformers hands no keyword of the forward pass to its attention functions"
 
 
