@@ -335,7 +335,8 @@ class RolloutModule(PolicyModule):
         order = [row for row in experience.prompts.by_length() if row in set(trained)]
         grouped = grouped_micro_batches(order, self.responses_per_prompt, self.micro_batch_size)
         parts = [part(*each, counts=True) for each in grouped]
-        return parts + [part([0], [0], counts=False)] * (self.max_over_ranks(len(parts) or 1) - len(parts))
+        idle = self.max_over_ranks(len(parts) or 1) - len(parts)
+        return parts + [part([0], [0], counts=False) for _ in range(idle)]
 
     def _totals(self, experience: Experience) -> tuple[Tensor, Tensor]:
         """Responses, and response tokens that enter the loss, of the whole step on all ranks: two numbers on the device."""

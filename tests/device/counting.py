@@ -27,6 +27,7 @@ from tests.device.rules import COPIES, INDEXES, Line, lines_of_ours
 aten = torch.ops.aten
 
 _SIZED_BY_VALUES = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
+_CARRIER = "transfer.py"  # of the package: whoever calls it has asked
 _NO_KERNEL = {
     "_unsafe_view",
     "set_",
@@ -71,7 +72,8 @@ class Counts:
     Args:
         waits: Numbers and shapes that are read, copies to the CPU, indexing by a mask, synchronisation.
         copies: Tensors that are made on the CPU and moved.
-        queued: Copies between the two that do not wait (`non_blocking`), which takes pinned memory on the CPU.
+        queued: Copies between the two that need not wait (`non_blocking`). Towards the CPU that takes pinned memory, which
+            nobody can check here.
         kernels: Operations that are neither views nor allocations.
     """
 
@@ -112,6 +114,8 @@ def counting() -> Iterator[Counts]:
         kind = _kind(func, args, kwargs)
         if kind is not None:
             lines = lines_of_ours() or [Line("?", 0, "?")]
+            while lines[0].file == _CARRIER and len(lines) > 1:
+                lines = lines[1:]
             name = func if isinstance(func, str) else func._schema.name.removeprefix("aten::")
             getattr(counts, kind)[Place(*lines[0], name, tuple(line.file for line in lines[1:]))] += 1
 
@@ -206,18 +210,13 @@ def _kind(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | Non
             return "queued" if asynchronous else "waits" if to.type == "cpu" else "copies"
     if func in INDEXES:
         given = [index for index in args[1] if index is not None]
-        if any(index.dtype in (torch.bool, torch.uint8) for index in given) and not _fills(func, args):
+        if any(index.dtype in (torch.bool, torch.uint8) for index in given):
             return "waits"
-        return "copies" if any(index.device.type == "cpu" for index in given) else "kernels"
+        return "copies" if any(tensor.device.type == "cpu" for tensor in (*given, *_tensors(args[2:]))) else "kernels"
     if _SIZED_BY_VALUES & set(func.tags) and kwargs.get("output_size") is None:
         return "waits"
     name = func._schema.name.removeprefix("aten::")
     return None if func.is_view or name in _NO_KERNEL else "kernels"
-
-
-def _fills(func: Any, args: tuple[Any, ...]) -> bool:
-    """Whether an assignment by a mask is of one number, which needs no places."""
-    return func not in (aten.index.Tensor, aten._unsafe_index.Tensor) and args[2].numel() == 1
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
