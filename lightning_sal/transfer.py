@@ -32,6 +32,18 @@ def read(*tensors: Tensor) -> tuple[Tensor, ...]:
     )
 
 
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; the host does not wait for what that still does.
+
+    To CUDA it goes by way of pinned memory: a copy from any other has the host wait, but for the smallest.
+    """
+    if tensor.device.type != "cpu":
+        return tensor.to(device)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 def indices(numbers: Sequence[int], device: torch.device) -> Tensor:
     """(n,) int64 on a device, to index with: a list would be made into one anew each time, for which the host waits."""
-    return torch.tensor(numbers, dtype=torch.int64).to(device, non_blocking=True)
+    return moved(torch.tensor(numbers, dtype=torch.int64), device)
