@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -48,12 +48,15 @@ class Policy(nn.Module):
 
     Args:
         config: What to load and what to train.
+        as_stored: Whether weights are still as their file has them: see `load_model`.
     """
 
-    def __init__(self, config: PolicyConfig) -> None:
+    owns_weights: ClassVar[bool] = True  # Whether weights may be laid side by side in one buffer, views in their places
+
+    def __init__(self, config: PolicyConfig, *, as_stored: bool = False) -> None:
         super().__init__()
         self.config = config
-        model, self.processor, self.stated = load_model(config)
+        model, self.processor, self.stated = load_model(config, as_stored=as_stored)
         check(model.config.model_type)
         self.backbone = Backbone(model, config.attention)
         freeze(model, train_vision=config.train_vision)
