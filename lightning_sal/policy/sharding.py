@@ -74,9 +74,9 @@ class ShardedPolicy(Policy):
         model = self.backbone.language_model
         layers = [layer for layer in model.layers if isinstance(layer, FSDPModule)]
         try:
-            for gathering in [layer.unshard(async_op=True) for layer in layers]:
-                if gathering is not None:
-                    gathering.wait()
+            gatherings: list[Any] = [layer.unshard(async_op=True) for layer in layers]
+            for gathering in gatherings:
+                gathering.wait()
             with without_hooks(model):  # which would ask at each token and layer whether it is gathered
                 return super().sample(*args, **kwargs)
         finally:
@@ -144,7 +144,7 @@ def in_one_piece(policy: Policy, prompts: Prompts, max_new_tokens: int) -> Gener
 
 
 def cast(module: nn.Module, dtype: torch.dtype, adapters: Set[nn.Parameter]) -> None:
-    """Give the weights of a module a dtype, those in shards and all but adapters, one at a time."""
+    """Give the weights of a module a dtype, one at a time; adapters keep theirs."""
     for weight in module.parameters():
         if weight.dtype != dtype and weight.is_floating_point() and weight not in adapters:
             weight.data = weight.data.to(dtype)

@@ -1,6 +1,7 @@
 """DDP and FSDP2 as conf/strategy has them, on two and on four processes: RL steps are those of one process, and of each
 other."""
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -66,6 +67,9 @@ def work(world_size, rank, folder):
                 found[f"{name}, sampled"] = step(
                     strategy, algorithm, world_size, folder, reward=Reward([Letters()]), **SAMPLED
                 )
+        if world_size > 1:
+            half = SAMPLED | {"policy": replace(TINY, dtype="bfloat16"), "reward": Reward([Letters()])}
+            found["half"] = step(strategy, CGPO, world_size, folder, "bf16-mixed", **half)
         torch.save(found, folder / f"{strategy}-{world_size}-{rank}.pt")
 
 
@@ -94,3 +98,14 @@ def test_both_sample_and_learn_alike(algorithm, found):
     name = f"{algorithm}, sampled"
     for first, second in zip(found["ddp"], found["fsdp"], strict=True):
         assert_equal(first[name], [second[name]], 1e-4)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_in_half_precision_all_ranks_learn_the_same(strategy, found):
+    ranks = [rank["half"] for rank in found[strategy]]
+    before, after = ranks[0]["gradients"][0], ranks[0]["weights"]
+    assert any(bool(gradient.any()) for gradient in before.values())
+    for name, weight in after.items():
+        assert weight.dtype == torch.float32
+        assert bool(weight.isfinite().all())
+        assert all(rank["weights"][name].equal(weight) for rank in ranks), name
