@@ -44,7 +44,8 @@ def on_cpus(name, world_size):
     stated = yaml.safe_load((FILES / f"{name}.yaml").read_text())["trainer"]["strategy"]
     if isinstance(stated, dict):
         module, _, kind = stated["class_path"].rpartition(".")
-        options = stated["init_args"] | {"data_parallel_size": world_size}
+        options = stated["init_args"]
+        options |= {"data_parallel_size": world_size} if "data_parallel_size" in options else {}
         stated = getattr(import_module(module), kind)(**options)
     return {"strategy": stated, "devices": world_size}
 
