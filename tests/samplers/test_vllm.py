@@ -18,7 +18,7 @@ from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.loading import load_processor
 from lightning_sal.policy.policy import Policy
 from lightning_sal.samplers import Sampler, VLLMSampler
-from lightning_sal.samplers.vllm import resized
+from lightning_sal.samplers.vllm.pictures import resized
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 from tests.modules.parts import POLICY
