@@ -23,7 +23,9 @@ def adapters(policy: Policy) -> dict[str, Tensor]:
 
     weights = get_peft_model_state_dict(policy.net, save_embedding_layers=False)
     if any(not weight.numel() for weight in weights.values()):
-        raise ValueError("VLLMSampler needs adapters that are whole on each rank, as under DDP, FSDP2 and ZeRO-2: take one")
+        raise ValueError(
+            "VLLMSampler needs adapters that are whole on each rank, as under DDP, FSDP2 and ZeRO-2: take one"
+        )
     return weights
 
 

@@ -64,7 +64,9 @@ class Server:
             self.load(folder)
             answer = self._ask("/v1/chat/completions", question)
         if answer.get("model") != folder.name:
-            raise self.error(f"it answers as {answer.get('model')} where {folder.name} was asked: other adapters or none")
+            raise self.error(
+                f"it answers as {answer.get('model')} where {folder.name} was asked: other adapters or none"
+            )
         return answer
 
     def load(self, folder: Path) -> None:
@@ -72,8 +74,10 @@ class Server:
         try:
             self._post("/v1/load_lora_adapter", {"lora_name": folder.name, "lora_path": str(folder)})
         except Refusal as refusal:
-            if refusal.status == 404 and str(folder) in str(refusal):
-                raise self.error(f"it finds no adapters at {folder}: it must see that folder at the same path") from refusal
+            if refusal.status == 404 and folder.name in str(refusal):
+                raise self.error(
+                    f"it finds no adapters at {folder}: it must see that folder at the same path"
+                ) from refusal
             if "already been loaded" not in str(refusal):
                 raise
 
