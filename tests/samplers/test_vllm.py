@@ -1,6 +1,7 @@
 """The vLLM sampler against a server on loopback that plays vLLM by a policy of its own and knows only what it is told."""
 
 import json
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -218,9 +219,10 @@ def test_each_replica_gets_the_adapters_and_its_share_of_the_prompts(policy, tmp
 
 
 def test_a_replica_that_answers_with_other_weights_is_named(policy, tmp_path):
-    with serving() as one, serving(spoil=lambda answer: answer | {"model": "tiny"}) as base:
-        with pytest.raises(ConnectionError, match=r"it answers as tiny where lightning-sal-\w+ was asked") as caught:
-            sample(VLLMSampler(str(tmp_path), [one.url, base.url]), policy)
+    wrong = lambda answer: answer | {"model": "tiny"}  # noqa: E731
+    words = r"it answers as tiny where lightning-sal-\w+ was asked"
+    with serving() as one, serving(spoil=wrong) as base, pytest.raises(ConnectionError, match=words) as caught:
+        sample(VLLMSampler(str(tmp_path), [one.url, base.url]), policy)
     assert base.url in str(caught.value)
     assert one.url not in str(caught.value)
 
@@ -480,7 +482,7 @@ class TwoRanks:
 
     def broadcast_object_list(self, values):
         if self.get_rank() == 0:
-            self.shared[:] = values
+            self.shared[:] = pickle.loads(pickle.dumps(values))
         self.gate.wait()
         values[:] = self.shared
         self.gate.wait()
@@ -491,20 +493,24 @@ def test_of_two_ranks_one_tells_the_adapters_and_both_hear_of_failure(policy, tm
     for name in ("is_initialized", "get_rank", "barrier", "broadcast_object_list"):
         monkeypatch.setattr(torch.distributed, name, getattr(ranks, name))
 
-    def act(rank, url, behind):
+    def act(rank, url, *broken):
         ranks.local.rank = rank
-        here, away = VLLMSampler(str(tmp_path / "here"), url), VLLMSampler(str(tmp_path / "away"), behind)
+        here, lines = VLLMSampler(str(tmp_path / "here"), url), []
         texts = [sample(here, stirred[rank], seed=rank)[1].texts for _ in range(2)]
-        with pytest.raises(ConnectionError) as caught:
-            sample(away, stirred[rank])
-        return texts, str(caught.value)
+        for one in broken:
+            with pytest.raises(ConnectionError) as caught:
+                sample(VLLMSampler(str(tmp_path / "away"), one), stirred[rank])
+            lines.append(str(caught.value))
+        return texts, lines
 
     with serving() as gone:
         pass
-    with serving() as server, ThreadPoolExecutor(2) as pool:
-        (texts, line), (others, same) = pool.map(act, range(2), [server.url] * 2, [gone.url] * 2)
+    with serving() as server, serving(refuse=lambda path: (404, b"no")) as refusing, ThreadPoolExecutor(2) as pool:
+        urls = [[one.url] * 2 for one in (server, gone, refusing)]
+        (texts, lines), (others, same) = pool.map(act, range(2), *urls)
     assert len(asked(server, "/v1/load_lora_adapter")) == 1
     assert len(asked(server, "/v1/chat/completions")) == 1 + 2 * 2 * len(GROUPS)
     assert texts != others
-    assert "Connection refused" in line
-    assert line == same
+    assert "Connection refused" in lines[0]
+    assert "answered 404 no" in lines[1]
+    assert lines == same

@@ -1,7 +1,7 @@
 """The vLLM sampler against real servers, which run where LIGHTNING_SAL_VLLM names a `vllm` executable.
 
-`tests/samplers/live.sh` makes an environment for two CPU cores and runs this file. One server stands alone, the other has two
-replicas behind its address; both run the tiny policy by the command that the sampler's errors name.
+`tests/samplers/live.sh` makes an environment for two CPU cores and runs this file. One server stands alone, the other has
+two replicas behind its address; both run the tiny policy by the command that the sampler's errors name.
 """
 
 import json
@@ -16,6 +16,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lightning_sal.datasets.scenes import SceneGroups
 from lightning_sal.modules import CGPO
@@ -111,7 +112,7 @@ def error(policy, prompts, rollout, temperature=1.0):
     return float((logp - rollout.logp)[rollout.mask].abs().max())
 
 
-@pytest.mark.parametrize("temperature", [1.0, 3.0])
+@pytest.mark.parametrize("temperature", [1.0, 2.0])  # vLLM refuses more than 2
 def test_each_replica_samples_the_policy_with_the_adapters_of_the_moment(temperature, policy, sampler):
     """Several images, photographs of any size, G responses: log-probabilities are those that the policy itself gives."""
     found = []
@@ -122,7 +123,7 @@ def test_each_replica_samples_the_policy_with_the_adapters_of_the_moment(tempera
     assert error(policy, *found[0], temperature) > 0.1  # the first adapters' responses under the second
     for _, rollout in found:
         assert len(rollout.texts) == G * len(GROUPS)
-        assert not policy.suppressed[rollout.tokens[rollout.mask]].any()  # of the likelier ones at temperature 3
+        assert not policy.suppressed[rollout.tokens[rollout.mask]].any()  # likely ones at temperature 2
         assert (
             all(len(set(rollout.texts[at : at + G])) > 1 for at in range(0, len(rollout.texts), G)) or temperature < 2
         )
@@ -139,8 +140,6 @@ def test_at_temperature_0_it_says_what_the_policy_says(policy, sampler):
 def test_its_processor_makes_of_what_is_sent_what_the_policys_makes_of_the_image(policy, tmp_path):
     processor, images = policy.processor.image_processor, [group.images[0] for group in photographs()[1:]]
     for number, image in enumerate(images):
-        from PIL import Image
-
         Image.fromarray(resized(image, processor).contiguous().numpy()).save(tmp_path / f"{number}.png")
     python, script = Path(VLLM).parent / "python", Path(__file__).parent / "vllm_pixels.py"
     model = str(EMBEDDED_POLICIES["tiny"])

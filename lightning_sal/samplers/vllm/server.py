@@ -23,12 +23,16 @@ _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _POLL_S = 1.0
 
 
-class Refusal(ConnectionError):
-    """An answer with a status that is an error, such as 404."""
+class Refused(ConnectionError):
+    """It answers that a request cannot be: a status such as 404."""
 
-    def __init__(self, line: str, status: int) -> None:
+    def __init__(self, line: str, status: int = 0) -> None:  # all but the line has a default: it travels between ranks
         super().__init__(line)
         self.status = status
+
+
+class Away(ConnectionError):
+    """There is no server, or one that breaks: a refused or cut connection, or a status of 500 or above."""
 
 
 class Server:
@@ -57,8 +61,8 @@ class Server:
         question = {"model": folder.name} | question
         try:
             answer = self._ask("/v1/chat/completions", question)
-        except Refusal as refusal:
-            if refusal.status != 404:
+        except Refused as refused:
+            if refused.status != 404:
                 raise
             log.warning(f"vLLM at {self.url} no longer knows the adapters, as after a restart: they are told again")
             self.load(folder)
@@ -73,20 +77,20 @@ class Server:
         """Tell it the adapters in a folder, under the folder's name; it may know them already."""
         try:
             self._post("/v1/load_lora_adapter", {"lora_name": folder.name, "lora_path": str(folder)})
-        except Refusal as refusal:
-            if refusal.status == 404 and folder.name in str(refusal):
+        except Refused as refused:
+            if refused.status == 404 and folder.name in str(refused):
                 raise self.error(
                     f"it finds no adapters at {folder}: it must see that folder at the same path"
-                ) from refusal
-            if "already been loaded" not in str(refusal):
+                ) from refused
+            if "already been loaded" not in str(refused):
                 raise
 
     def unload(self, name: str) -> None:
         """Drop adapters, which it may have forgotten."""
         try:
             self._post("/v1/unload_lora_adapter", {"lora_name": name})
-        except Refusal as refusal:
-            if refusal.status != 404:
+        except Refused as refused:
+            if refused.status != 404:
                 raise
 
     def check_log_probs(self, folder: Path, token: int) -> None:
@@ -130,22 +134,15 @@ class Server:
             raise self.error(f"{path} answered what is no JSON object: {answer[:80]!r}") from error
 
     def _post(self, path: str, question: dict[str, Any]) -> bytes:
-        """What it answers to a JSON body, at the second try if it was away at the first."""
-        met = self._met
+        """What it answers to a JSON body, at the second try if it was away at the first and was there before."""
+        met, body = self._met, json.dumps(question).encode()
         try:
-            return self._send(path, json.dumps(question).encode())
-        except Refusal as refusal:
-            if refusal.status < 500 or not met:
-                raise
-            self._wait(refusal)
-        except TimeoutError as error:
-            raise self.error(f"{path} gave no answer in {self.timeout_s:g} s, raise timeout_s if it is busy") from error
-        except (OSError, HTTPException) as error:
-            away = self.error(f"{path} failed: {getattr(error, 'reason', error)}")
+            return self._send(path, body)
+        except Away as away:
             if not met:
-                raise away from error
+                raise
             self._wait(away)
-        return self._send(path, json.dumps(question).encode())
+            return self._send(path, body)
 
     def _send(self, path: str, body: bytes | None = None) -> bytes:
         request = urllib.request.Request(self.url + path, body, {"Content-Type": "application/json"})
@@ -155,20 +152,29 @@ class Server:
                 return answer.read()
         except HTTPError as error:
             text = " ".join(error.read().decode(errors="replace").split())[:300]
-            raise Refusal(f"vLLM at {self.url}: {path} answered {error.code} {text}", error.code) from error
+            line = f"vLLM at {self.url}: {path} answered {error.code} {text}"
+            raise (Refused(line, error.code) if error.code < 500 else Away(line)) from error
+        except TimeoutError as error:
+            raise self.error(f"{path} gave no answer in {self.timeout_s:g} s, raise timeout_s if it is busy") from error
+        except (OSError, HTTPException) as error:
+            raise Away(f"vLLM at {self.url}: {path} failed: {getattr(error, 'reason', error)}") from error
 
-    def _wait(self, trouble: ConnectionError) -> None:
-        deadline = time.monotonic() + self.timeout_s
+    def _wait(self, away: Away) -> None:
+        """Until `/health` says that it is there.
+
+        Raises:
+            Away: If it has not come back in `timeout_s`.
+        """
+        deadline, said = time.monotonic() + self.timeout_s, False
         with self._waiting:
-            said = False
             while True:
                 try:
                     self._send("/health")
                     return
-                except (OSError, HTTPException):
+                except ConnectionError:
                     if time.monotonic() > deadline:
-                        raise trouble from None
-                    if not said:
-                        log.warning(f"{trouble}; it is waited for, up to {self.timeout_s:g} s")
-                        said = True
+                        raise away from None
+                if not said:
+                    log.warning(f"{away}; it is waited for, up to {self.timeout_s:g} s")
+                said = True
                 time.sleep(_POLL_S)
