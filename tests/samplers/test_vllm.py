@@ -20,7 +20,7 @@ from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.loading import load_processor
 from lightning_sal.policy.policy import Policy
 from lightning_sal.samplers import Sampler, VLLMSampler
-from lightning_sal.samplers.vllm.adapters import adapters, fingerprint, save
+from lightning_sal.samplers.vllm.adapters import adapter_weights, fingerprint, save
 from lightning_sal.samplers.vllm.command import serve_command
 from lightning_sal.samplers.vllm.pictures import resized
 from lightning_sal.samples import ImageGroup
@@ -190,15 +190,15 @@ def updated(optimizer):
 def test_whatever_changes_one_weight_is_seen(change, policy):
     stir(policy, 1)
     weight = next(p for name, p in policy.named_parameters() if "lora_B" in name)
-    before = fingerprint(adapters(policy))
-    assert fingerprint(adapters(policy)) == before
+    before = fingerprint(adapter_weights(policy))
+    assert fingerprint(adapter_weights(policy)) == before
     CHANGES[change](weight)
-    assert fingerprint(adapters(policy)) != before
+    assert fingerprint(adapter_weights(policy)) != before
 
 
 def test_adapters_travel_in_the_dtype_of_the_policy_and_are_told_apart_in_their_own(tmp_path):
     policy = stir(Policy(replace(POLICY, dtype="bfloat16")), 1)
-    weights = adapters(policy)
+    weights = adapter_weights(policy)
     save(policy, weights, tmp_path / "half")
     saved = load_file(tmp_path / "half" / "adapter_model.safetensors")
     assert {weight.dtype for weight in saved.values()} == {torch.bfloat16}

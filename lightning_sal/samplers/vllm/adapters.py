@@ -13,7 +13,7 @@ from lightning_sal.policy.policy import Policy
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # bytes of a number -> integers of that size
 
 
-def adapters(policy: Policy) -> dict[str, Tensor]:
+def adapter_weights(policy: Policy) -> dict[str, Tensor]:
     """The weights of LoRA by the names that peft saves them under.
 
     Raises:

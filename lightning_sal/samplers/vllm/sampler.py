@@ -17,7 +17,7 @@ import torch
 from lightning_sal.policy.policy import Policy, pad_right
 from lightning_sal.policy.prompts import Prompts
 from lightning_sal.samplers.base import Generators
-from lightning_sal.samplers.vllm.adapters import adapters, fingerprint, save
+from lightning_sal.samplers.vllm.adapters import adapter_weights, fingerprint, save
 from lightning_sal.samplers.vllm.answers import check_prompt, read_responses, settings
 from lightning_sal.samplers.vllm.command import serve_command
 from lightning_sal.samplers.vllm.pictures import conversation
@@ -156,7 +156,7 @@ class VLLMSampler:
         """Name under which the servers, awake, hold the policy's adapters as they are now."""
         if self.sleep:
             self._all(Server.wake)
-        weights = adapters(policy)
+        weights = adapter_weights(policy)
         mark = fingerprint(weights)
         if self._loaded is not None and self._loaded[1] == mark:
             return self._loaded[0]
