@@ -2,7 +2,7 @@
 
     python benchmarks/real_size.py                       # rows that are not in benchmarks/results yet
     python benchmarks/real_size.py --folder $OUT         # another folder for rows.jsonl and the logs
-    python benchmarks/real_size.py --dry                 # all of it at tiny size, on the CPU
+    python benchmarks/real_size.py --dry                 # all of it at tiny size, on the CPU, in two minutes
 
 - decode: milliseconds a token of a Qwen2.5-VL-7B (bfloat16, LoRA of rank 16) at 8 and 64 rows behind prompts of one and of
   four photographs, beside the bound that a copy of this GPU's memory sets; captured as a CUDA graph and eager, with cuDNN
@@ -11,9 +11,9 @@
 - EVF-SAM2-L, SAM2: masks a second. Metrics: images a second on the GPU and on the CPU.
 - padding: NaN where rows of padding see nothing, and where they see themselves.
 
-Each row is a process of its own with a time limit. It is printed and written to rows.jsonl as soon as it is there; stopped by
-Ctrl-C, SIGTERM or a fault, what was measured stays, and is not measured again with the same folder. Rows that no longer fit
-into --minutes, or into the GPU's memory, are left out, which is said.
+Each row is a process of its own with a time limit. It is printed and written to rows.jsonl as soon as it is there; stopped
+by Ctrl-C, SIGTERM or a fault, what was measured stays, and is not measured again with the same folder. Rows that no longer
+fit into --minutes, or into the GPU's memory, are left out, which is said.
 
 It needs Python 3.11, one GPU of 80 GB (fewer rows with less), 16 GB of main memory, 1 GB of disk, and the packages that
 pyproject.toml names; nothing is downloaded, and the package itself need not be installed. Leave the machine alone meanwhile.
@@ -89,7 +89,7 @@ def measure(given: argparse.Namespace, results: Results) -> list[dict[str, Any]]
             say(f"{line(known)} (measured before)")
         else:
             left = end - time.monotonic()
-            limit = max(1.0, min(3 * max(row.seconds, 20), left))
+            limit = 300.0 if given.dry else max(1.0, min(3 * max(row.seconds, 20), left))
             found = processes.measured(row.measure, wanted, limit, results.path.with_suffix(".log"))
             known = {"row": row.name, "given": wanted} | found
             results.add(known)
@@ -145,7 +145,7 @@ def main() -> int:
         return 1
     planned = sum(row.seconds for row in (*machine.ROWS, *ROWS))
     say(f"{len(ROWS) + 1} rows, {planned:.0f} s planned of {60 * given.minutes:.0f} s, results in {results.path}")
-    processes.begin([HERE, HERE.parent])
+    processes.begin([HERE, HERE.parent], ["rows.warm"])
     shown = measure(given, results)
     say("")
     for text in tables(shown):

@@ -77,6 +77,6 @@ def seen_by_padding(*, itself: bool) -> Iterator[dict[str, int]]:
 
 
 ROWS = [
-    Row(f"padding {how} | eye", measure, seconds=16, gigabytes=40, options={"eye": eye})
-    for eye, how in ((False, "without"), (True, "with"))
+    Row(f"padding that sees {how}", measure, seconds=16, gigabytes=40, options={"eye": eye})
+    for eye, how in ((False, "nothing"), (True, "itself"))
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import time
 import traceback
 from argparse import Namespace
@@ -16,17 +17,18 @@ from typing import Any
 from rows.row import Values
 
 
-def begin(folders: list[Path]) -> None:
+def begin(folders: list[Path], load: list[str]) -> None:
     """Have the processes to come forked from one that has imported everything but not touched the GPU.
 
     Args:
         folders: Where modules are found.
+        load: Modules to import.
     """
     os.environ["PYTHONPATH"] = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # asking for a GPU otherwise keeps what is forked from using it
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     multiprocessing.set_start_method("forkserver")
-    multiprocessing.get_context().set_forkserver_preload(["rows.warm"])
+    multiprocessing.get_context().set_forkserver_preload(load)
 
 
 def measured(
@@ -75,6 +77,8 @@ def _work(measure: Callable[[Namespace], Values], given: dict[str, Any], answer:
     for stream in (1, 2):
         os.dup2(to, stream)
     try:
+        if warm := sys.modules.get("rows.warm"):
+            warm.torch.set_num_threads(warm.THREADS)
         answer.send({"values": measure(Namespace(**given))})
     except Exception as error:
         traceback.print_exc()
