@@ -1,9 +1,9 @@
 """How long a training step takes, by arithmetic: operations over FLOP/s or bytes over bandwidth, whichever is more.
 
-Nothing here is measured. An operation is a multiplication or an addition of a matrix product; scores that a causal mask hides
-are counted, and so are those that the backward pass of attention computes again. Starting kernels, preparing images, the
-segmenter, the reward and the data loader are left out, and so are the bytes of activations. One update a rollout is counted,
-without a reference policy.
+Nothing here is measured. An operation is a multiplication or an addition of a matrix product; scores that a causal mask
+hides are counted, and so are those that the backward pass of attention computes again. Starting kernels, preparing images,
+the segmenter, the reward and the data loader are left out, and so are the bytes of activations. One update a rollout is
+counted, without a reference policy.
 
 Operations are checked against `torch.utils.flop_counter` on a small model, number by number.
 
@@ -19,7 +19,7 @@ from typing import Any
 
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.estimate import MOST_LOGITS, Sizes, Step
-from lightning_sal.policy.gpus import REACHED_ARITHMETIC, REACHED_BANDWIDTH, GPU
+from lightning_sal.policy.gpus import GPU, REACHED_ARITHMETIC, REACHED_BANDWIDTH
 
 
 @dataclass(frozen=True)
