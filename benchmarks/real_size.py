@@ -9,7 +9,7 @@
   attention and without.
 - CGPO, GRPO, SFT: seconds and peak memory of a training step beside the published ones.
 - EVF-SAM2-L, SAM2: masks a second. Metrics: images a second on the GPU and on the CPU.
-- padding: NaN where rows of padding see nothing, and where they see themselves.
+- padding: NaN where it sees nothing or itself, kernel by kernel, and in the policy.
 
 Each row is a process of its own with a time limit. It is printed and written to rows.jsonl as soon as it is there; stopped
 by Ctrl-C, SIGTERM or a fault, what was measured stays, and is not measured again with the same folder. Rows that no longer
@@ -145,6 +145,8 @@ def main() -> int:
         return 1
     planned = sum(row.seconds for row in (*machine.ROWS, *ROWS))
     say(f"{len(ROWS) + 1} rows, {planned:.0f} s planned of {60 * given.minutes:.0f} s, results in {results.path}")
+    if given.dry:
+        say("dry: the numbers mean nothing, and nothing is captured on a CPU")
     processes.begin([HERE, HERE.parent], ["rows.warm"])
     shown = measure(given, results)
     say("")

@@ -2,7 +2,7 @@
 
 One token of all rows = (a sample of T tokens - a sample of one token) / (T - 1), so that reading the prompts is left out.
 At least, each token reads the weights of the decoder layers and of the head, their adapters, and the keys and values so
-far: those bytes over the bandwidth are the bound.
+far: those bytes over the bandwidth are the bound, once over that of a copy, once over that of the data sheet.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from unittest import mock
 
 from rows.inputs import groups, mixed, random_policy
-from rows.machine import copy_bandwidth
+from rows.machine import copy_bandwidth, data_sheet
 from rows.row import Row, Values
 
 
@@ -24,6 +24,7 @@ def measure(given: Namespace) -> Values:
     from meter import Meter
 
     policy = random_policy(given)
+    policy.decode = lambda tokens, _: ("",) * len(tokens)  # the texts are no part of what is timed
     torch.backends.cuda.enable_cudnn_sdp(given.cudnn)
     meter, replays = Meter(given.device), 0
 
@@ -34,6 +35,7 @@ def measure(given: Namespace) -> Values:
         rollout = policy.sample(prompts, tokens, responses=given.responses)
         took = meter.now() - start
         assert rollout.tokens.shape[1] == tokens, "a response ended early"
+        assert rollout.logp.isfinite().all(), "a log-probability is not finite"
         return took
 
     def count(graph: Any) -> None:
@@ -52,10 +54,12 @@ def measure(given: Namespace) -> Values:
         raise RuntimeError(f"a sample replayed {replays} graphs, with captured {given.captured}")
     one, all_ = (statistics.median(column) for column in zip(*pairs, strict=True))
     token = 1000 * (all_ - one) / (given.decoded - 1)
-    bound = 1000 * token_bytes(policy, prompts, given) / copy_bandwidth(given)
+    bytes_ = token_bytes(policy, prompts, given)
+    bound, gpu = 1000 * bytes_ / copy_bandwidth(given), data_sheet(given)
     return {
         "ms a token": token,
         "bound ms": bound,
+        "by data sheet": "not known" if gpu is None else bytes_ / gpu.bandwidth / 1e9,
         "of bound": token / bound,
         "s to read": one,
         "prompt tokens": max(prompts.lengths),

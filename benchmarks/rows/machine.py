@@ -50,4 +50,15 @@ def seconds_of(run: Callable[[], Any], device: str, times: int = 10) -> float:
     return (meter.now() - start) / times
 
 
+def data_sheet(given: Namespace) -> Any:
+    """What `lightning-sal plan` knows of this GPU, None where it knows none of its name."""
+    import torch
+
+    from lightning_sal.policy.gpus import GPUS
+
+    name = torch.cuda.get_device_name() if given.device == "cuda" else ""
+    known = sorted(GPUS, key=len, reverse=True)  # H100-PCIe before H100
+    return next((GPUS[key] for key in known if all(part in name for part in key.split("-"))), None)
+
+
 ROWS = [Row("machine", measure, seconds=30, gigabytes=12)]

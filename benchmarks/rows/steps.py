@@ -1,4 +1,5 @@
-"""Seconds and memory of a training step of SFT, CGPO and GRPO, beside those published for CGPO and GRPO.
+"""Seconds and memory of a training step of SFT, CGPO and GRPO, beside those published for CGPO and GRPO and those
+that `lightning-sal plan` estimates.
 
 bf16-mixed on a GPU, LoRA of rank 16 in float32, gradient checkpointing, AdamW; every response has the same length, and the
 reward costs nothing: no segmenter is in these steps. The batch and the images of the published numbers are not stated.
@@ -15,6 +16,7 @@ from typing import Any
 from unittest import mock
 
 from rows.inputs import groups
+from rows.machine import data_sheet
 from rows.row import Row, Values
 
 PUBLISHED = {"CGPO": (50.6, 38.7), "GRPO": (213.8, 92.4)}  # s, GB
@@ -35,13 +37,13 @@ def measure(given: Namespace) -> Values:
     from lightning_sal.samples import Batch
 
     meter = Meter(given.device)
-    lengths: list[int] = []
+    prompts: list[Any] = []
 
     class Steps(L.Callback):
         def on_train_start(self, trainer: Any, module: Any) -> None:
             module.policy.suppressed[list(module.policy.eos_ids)] = True  # so that no response ends early
             with torch.no_grad(), trainer.precision_plugin.forward_context():
-                lengths.extend(module.policy.encode(shown[:1]).lengths)
+                prompts.append(module.policy.encode(shown[:1]))
 
         def on_train_batch_start(self, *_: Any) -> None:
             meter.begin()
@@ -80,13 +82,38 @@ def measure(given: Namespace) -> Values:
             trainer.fit(module, DataLoader(batches, batch_size=None))
     report = meter.report(given.warmup)
     seconds, gigabytes = PUBLISHED.get(given.algorithm, ("not", "not"))
+    planned = _planned(given, module.policy, prompts[0])
     return {
         "s a step": report["step"],
         "published s": seconds,
+        "planned s": planned[0],
         "peak GB": (meter.idle + report["memory"]) / 1e9,
         "published GB": gigabytes,
-        "prompt tokens": lengths[0],
+        "planned GB": planned[1],
+        "prompt tokens": prompts[0].lengths[0],
     }
+
+
+def _planned(given: Namespace, policy: Any, prompt: Any) -> tuple[float | str, float]:
+    """Seconds and GB of the step as `lightning-sal plan` estimates them."""
+    from lightning_sal.policy.estimate import Sizes, Step, estimate
+    from lightning_sal.policy.seconds import Matrices, work
+
+    sizes = Sizes.of(policy.qwen, policy.config, autocast=given.device == "cuda")
+    step = Step(
+        given.prompts,
+        1,
+        len(prompt.visual[0]),
+        prompt.lengths[0],
+        given.tokens,
+        given.arguments.get("responses_per_prompt", 1),
+        given.micro_batch,
+        sampled=given.algorithm != "SFT",
+        padded=False,
+    )
+    phases, gpu = work(Matrices.of(policy.qwen, policy.config), sizes, step, checkpointing=True), data_sheet(given)
+    seconds = "not known" if gpu is None else sum(phase.seconds(gpu) for phase in phases.values())
+    return seconds, estimate(sizes, step, checkpointing=True).peak / 1e9
 
 
 def ratios(found: Mapping[str, Values]) -> list[str]:

@@ -84,12 +84,10 @@ def test_every_row_is_measured_once_also_where_a_signal_comes_between(tmp_path):
         numbers = [value for value in record["values"].values() if not isinstance(value, str)]
         assert numbers, record
         assert all(map(math.isfinite, numbers)), record
-    masked = {record["row"]: record["values"] for record in found if record["row"].startswith("padding")}
-    assert (
-        masked["padding that sees nothing"]["blind rows, math"]
-        > 0
-        == masked["padding that sees itself"]["blind rows, math"]
-    )
+    values = {record["row"]: record["values"] for record in found}
+    assert values["padding sees nothing, by -inf"]["blind rows"] > 0 == values["padding sees itself"]["blind rows"]
+    assert values["padded prompts"]["not finite, sampled"] == values["padded prompts"]["not finite, scored"] == 0
+    assert values["padded prompts"]["furthest apart, nats"] < 1e-4
     assert "CGPO / GRPO, s a step" in again
     assert "published 0.237" in again
 
