@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lightning_sal.files.loading import built_from
@@ -29,7 +31,10 @@ def add_lora(model: Any, lora: LoRA) -> Any:
             lora_dropout=lora.dropout,
             target_modules=rf"{LANGUAGE_LAYERS}\.({targets})",
         )
-        return get_peft_model(model, config)
+        adapted = get_peft_model(model, config)
+    for layer in _adapted_layers(adapted):
+        layer._cast_input_dtype = partial(_cast_unless_autocast, layer._cast_input_dtype)
+    return adapted
 
 
 def merged_weight(linear: Any) -> Tensor:
@@ -42,9 +47,7 @@ def merged_weight(linear: Any) -> Tensor:
 @contextmanager
 def adapters_off(model: nn.Module) -> Iterator[None]:
     """Inside, adapters do nothing; unlike `PeftModel.disable_adapter` it reads no weight, which ZeRO would gather."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    layers = _adapted_layers(model)
     for layer in layers:
         layer.enable_adapters(False)
     try:
@@ -52,3 +55,16 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.enable_adapters(True)
+
+
+def _adapted_layers(model: nn.Module) -> list[Any]:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+
+
+def _cast_unless_autocast(
+    cast: Callable[[Tensor | None, torch.dtype], Any], x: Tensor | None, dtype: torch.dtype
+) -> Any:
+    """peft's cast of an adapter's input to its weights' dtype, which autocast would only cast back, bit for bit the same."""
+    return x if x is not None and torch.is_autocast_enabled(x.device.type) else cast(x, dtype)

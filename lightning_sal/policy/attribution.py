@@ -176,7 +176,7 @@ class _Sequence:
         reading = {
             "embeds": torch.cat([backbone.prompt_embeds(self.prompts), backbone.embed(following)], dim=1),
             "positions": self.positions,
-            "sees": Alone(None),
+            "sees": Alone(),
             **backbone.deep_features(self.prompts, following.shape[1]),
         }
         ids = self.ids[:, first : last + 1]

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_sal.policy.attention import View
+from lightning_sal.policy.layers import Attention, GatedMLP, GatedProduct, RMSNorm
 from lightning_sal.policy.prompts import Prompts
 from lightning_sal.policy.vision import rotate, windowed_attention
 
@@ -48,7 +49,11 @@ class Backbone:
         _register()
         if untouched:
             return
-        fuse_norms(model)
+        replace_norms(model)
+        for layer in language_model(model).layers:
+            layer.mlp = GatedMLP(layer.mlp)
+            if self.shares_prompts:
+                layer.self_attn = Attention(layer.self_attn, _attend)
         tower = vision_tower(model)
         tower.patch_embed = _FlatPatches(tower.patch_embed)
         if self.shares_prompts:
@@ -69,11 +74,6 @@ class Backbone:
     def width(self) -> int:
         """C."""
         return self.text_config.hidden_size
-
-    @property
-    def heads_a_key(self) -> int:
-        """Query heads that share a key head."""
-        return self.text_config.num_attention_heads // self.text_config.num_key_value_heads
 
     @property
     def merge(self) -> int:
@@ -99,9 +99,9 @@ class Backbone:
         return [module for module in self.language_model.modules() if isinstance(module, nn.RMSNorm)]
 
     @property
-    def gates(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Layer -> what the gate of its MLP goes through, and the linear map behind the gated product."""
-        return [(layer.mlp.act_fn, layer.mlp.down_proj) for layer in self.language_model.layers]
+    def products(self) -> list[GatedProduct]:
+        """Layer -> the gated product of its MLP."""
+        return [layer.mlp.product for layer in self.language_model.layers]
 
     def is_image(self, ids: Tensor) -> Tensor:
         """True where an id stands for a visual token."""
@@ -310,17 +310,12 @@ def language_model(model: Any) -> Any:
     return model.model.language_model
 
 
-def fuse_norms(model: Any) -> None:
-    """Put torch's RMS norm, one kernel, in place of transformers', which keeps several float32 copies for the gradient.
-
-    Same weights under the same names; the numbers differ by rounding alone.
-    """
+def replace_norms(model: Any) -> None:
+    """Put ours in place of transformers' norms, which keep several float32 copies for the gradient."""
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if type(child).__name__ in _NORMS:
-                norm = nn.RMSNorm(child.weight.shape[0], child.variance_epsilon, device="meta")
-                norm.weight = child.weight
-                setattr(parent, name, norm.train(child.training))
+                setattr(parent, name, RMSNorm(child.weight, child.variance_epsilon).train(child.training))
 
 
 class _FlatPatches(nn.Module):

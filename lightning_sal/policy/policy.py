@@ -26,7 +26,7 @@ from lightning_sal.policy.features import FeatureCache, ImageFeatures, arithmeti
 from lightning_sal.policy.frames import frame_of, squashed
 from lightning_sal.policy.fused import FusedDecoder, can_fuse
 from lightning_sal.policy.loading import freeze, load_model
-from lightning_sal.policy.log_probs import Entropy, TokenScores, log_probs_and_entropy
+from lightning_sal.policy.log_probs import Entropy, TokenScores, log_probs_and_entropy, places, reading_rows
 from lightning_sal.policy.positions import mrope_positions
 from lightning_sal.policy.prompts import Prompts
 from lightning_sal.policy.sampling import drain, generate, read_prompts
@@ -188,7 +188,7 @@ class Policy(nn.Module):
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).masked_fill_(
             self.suppressed, float("-inf")
         )
-        return logits if temperature == 1 else logits / temperature
+        return logits if temperature == 1 else logits.div_(temperature)
 
     def score(self, prompts: Prompts, tokens: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
         """Log-probabilities of response tokens: the one path for current, old and reference policy and for SFT.
@@ -215,6 +215,7 @@ class Policy(nn.Module):
         temperature: float = 1.0,
         *,
         entropy: Entropy | None = None,
+        lengths: Sequence[int] | None = None,
     ) -> TokenScores:
         """`score`, and what else the same pass can say of the responses.
 
@@ -225,35 +226,41 @@ class Policy(nn.Module):
             temperature: The one that the tokens were sampled at.
             entropy: "value" for the entropy of what each token was drawn from, at that temperature, without gradient;
                 "gradient" with it.
+            lengths: How many tokens of each response the mask holds, where that is known on the host; else the device is
+                waited for.
         """
         if len(tokens) > len(prompts) and not self.backbone.shares_prompts:
             responses = len(tokens) // len(prompts)
             prompts = prompts.select([row for row in range(len(prompts)) for _ in range(responses)])
         responses, steps, width = len(tokens) // len(prompts), tokens.shape[1], prompts.ids.shape[1]
-        count = len(prompts)
-        hidden = self.backbone.read(**self._behind(prompts, tokens, mask))
-        before = hidden[:, width - 1, None, None].expand(-1, responses, -1, -1)
-        after = hidden[:, width:].unflatten(1, (responses, steps))
-        predicting = torch.cat([before, after[:, :, :-1]], dim=2).view(count * responses, steps, -1)
+        flat = self.backbone.read(**self._behind(prompts, tokens, mask)).flatten(0, 1)
+        rows = reading_rows(len(prompts), responses, width, steps, flat.device)
+        at = places(mask, lengths)
         size = max(1, _MOST_LOGITS // self.suppressed.numel())
-        logp, entropies = log_probs_and_entropy(
-            lambda states: self.logits(states, temperature), predicting, tokens, mask, size, entropy
+        found = log_probs_and_entropy(
+            lambda states: self.logits(states, temperature),
+            flat.index_select(0, rows[:, :-1].flatten()[at]),
+            tokens.flatten()[at],
+            size,
+            entropy,
         )
-        row, end = torch.arange(len(tokens), device=tokens.device), (mask.sum(1) - 1).clamp(min=0)
-        return TokenScores(logp, entropies, after.detach()[row // responses, row % responses, end])
+        logp, entropies = (
+            None if values is None else values.new_zeros(mask.numel()).index_copy(0, at, values).view(mask.shape)
+            for values in found
+        )
+        ends = rows.gather(1, mask.sum(1, keepdim=True))[:, 0]
+        return TokenScores(logp, entropies, flat.detach()[ends])
 
     def _behind(self, prompts: Prompts, tokens: Tensor, mask: Tensor) -> dict[str, Any]:
         """What the backbone reads: P prompts, each with its responses (P G, T) behind it."""
         (count, width), steps = prompts.ids.shape, tokens.shape[1]
         responses = len(tokens) // count
         embeds = self.backbone.embed(tokens).view(count, responses * steps, -1)
-        padded = min(prompts.lengths) < width
         sees: View | Tensor
         if responses > 1:
-            shared = self.backbone.heads_a_key
-            sees = SharedPrompt.of(prompts.mask, responses, steps, embeds.dtype, padded=padded, shared=shared)
+            sees = SharedPrompt.of(prompts.lengths, width, responses)
         elif self.backbone.attends_by_views:
-            sees = Alone.of(prompts.mask, steps, embeds.dtype, padded=padded)
+            sees = Alone.of(prompts.lengths, width)
         else:
             sees = torch.cat([prompts.mask, mask], dim=1)
         at = (prompts.following[:, None] + torch.arange(steps, device=tokens.device)).repeat(1, responses)

@@ -107,7 +107,7 @@ def differing(model: Any) -> list[str]:
     visual = (torch.cat(features[:2]), features[2])
     prompts = Prompts(ids, mask, positions, positions.amax(dim=(0, 2)) + 1, visual, lengths)
     embeds, deep = backbone.prompt_embeds(prompts), backbone.deep_features(prompts)
-    read = backbone.head(backbone.read(embeds, positions, Alone.of(mask, 0, embeds.dtype, padded=True), **deep))
+    read = backbone.head(backbone.read(embeds, positions, Alone.of(lengths, width), **deep))
     results = {"images, positions or masks of prompts": (read[mask], expected[mask])}
 
     earlier = Prompts(ids[:, :-1], mask[:, :-1], positions[:, :, :-1], prompts.following, visual, lengths)

@@ -50,7 +50,7 @@ def test_the_parts_of_a_model_stand_where_they_are_looked_for(model):
 
 def test_norms_are_found_by_their_class(model):
     Backbone(model)
-    assert type(language_model(model).norm) is torch.nn.RMSNorm, "the RMS norms of transformers have another name"
+    assert isinstance(language_model(model).norm, torch.nn.RMSNorm), "the RMS norms of transformers have another name"
 
 
 def test_a_view_reaches_the_attention_of_every_layer(model):
@@ -62,7 +62,7 @@ def test_a_view_reaches_the_attention_of_every_layer(model):
             return Alone.attend(self, layer, query, key, value, scale)
 
     positions = torch.arange(5).expand(3, 1, 5)
-    backbone.read(torch.randn(1, 5, 16), positions, Noted(None))
+    backbone.read(torch.randn(1, 5, 16), positions, Noted())
     assert reached == [0, 1], "transformers hands no keyword of the forward pass to its attention functions"
 
 

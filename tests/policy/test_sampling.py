@@ -7,7 +7,6 @@ from lightning_sal.datasets.scenes import SceneGroups
 from lightning_sal.policy import policy as policy_file
 from lightning_sal.policy import sampling
 from lightning_sal.policy.config import LoRA, PolicyConfig
-from lightning_sal.policy.log_probs import chosen_log_probs
 from lightning_sal.policy.policy import Policy
 from lightning_sal.policy.prompts import join_prompts
 
@@ -139,21 +138,6 @@ def test_no_draw_hits_a_token_without_probability(draw):
     scores[..., :10] = scores[..., -10:] = float("-inf")
     token, _ = sampling._choose(scores, torch.full((64, 1), draw))
     assert ((token >= 10) & (token < 990)).all()
-
-
-def test_chunks_of_the_vocabulary_change_neither_log_probabilities_nor_gradients():
-    generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(3, 5, 8, generator=generator, dtype=torch.float64, requires_grad=True)
-    head = torch.randn(11, 8, generator=generator, dtype=torch.float64, requires_grad=True)
-    tokens = torch.randint(11, (3, 5), generator=generator)
-    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]], dtype=torch.bool)
-    expected = torch.log_softmax(hidden @ head.T, -1).gather(2, tokens[..., None])[..., 0] * mask
-    for size in (1, 4, 100):
-        found = chosen_log_probs(lambda states: states @ head.T, hidden, tokens, mask, size)
-        torch.testing.assert_close(found, expected)
-        ours = torch.autograd.grad(found.sin().sum(), (hidden, head))
-        theirs = torch.autograd.grad(expected.sin().sum(), (hidden, head), retain_graph=True)
-        torch.testing.assert_close(ours, theirs)
 
 
 def test_joined_prompts_score_as_they_did_apart(policy):
