@@ -103,7 +103,7 @@ class Sizes:
             trained=sum(bytes_of[name] for name, p in parameters.items() if p.requires_grad),
             copied=layers if fused else 0,
             number=2 if autocast else width,
-            casts=config.lora is not None and (autocast or width < 4),
+            casts=config.lora is not None and autocast == (width == 4),
             adapter_number=2 if autocast else 4 if config.lora else width,
         )
 
@@ -121,7 +121,7 @@ class Step:
         responses: G.
         micro_batch: Responses of a micro-batch; None for all.
         sampled: Whether the responses are sampled, as in RL, or given, as in SFT.
-        padded: Whether prompts or responses of a micro-batch differ in length.
+        padded: Whether prompts of a micro-batch differ in length.
     """
 
     prompts: int
@@ -135,8 +135,8 @@ class Step:
     padded: bool = True
 
     @property
-    def masked(self) -> bool:
-        """Whether attention needs a mask for padding."""
+    def apart(self) -> bool:
+        """Whether prompts of a micro-batch are attended in several runs of one length."""
         return self.padded and self.together[0] > 1
 
     @property
@@ -254,28 +254,19 @@ def writing_bytes(sizes: Sizes, step: Step) -> dict[str, int]:
 def layer_bytes(sizes: Sizes, step: Step) -> int:
     """What a decoder layer keeps for its backward pass.
 
-    A token, in numbers: the inputs of its two norms, 2 C, in float32; query and output of the attention, 2 A; the gate
-    before and after its activation and what it is multiplied with, 3 I; and R of each adapter with its input. Inputs are
-    those that adapters share, C for query, key and value, C for gate and up, I for down, or a copy for each adapter where
-    they are cast.
-
-    Keys and values come on top: 2 B a token, or 2 A where the micro-batch is padded, since a mask has them repeated to all
-    heads; the mask itself is then kept by each layer, (L + T)^2 a row. With several responses to a prompt they stand
-    before each response once more, 2 B (L + T) a response, and so does what attention put together, A a token.
+    A token, in numbers: the inputs of its two norms, 2 C, in float32; query, key, value and output of the attention,
+    2 A + 2 B, and the output once more where it was put together from several runs; the two factors of the gated product,
+    2 I; and R of each adapter with its input, but for the one behind the product, which is computed again. Inputs are those
+    that adapters share, C for query, key and value, C for gate and up, or a copy for each adapter where they are cast.
     """
     c, i, a, b = sizes.hidden, sizes.intermediate, sizes.attention, sizes.keys
-    prompts, responses = step.together
-    length, response, every = step.prompt_tokens, step.response_tokens, tokens(step)
-    inputs = {"q_proj": c, "k_proj": c, "v_proj": c, "o_proj": a, "gate_proj": c, "up_proj": c, "down_proj": i}
-    shared = ({"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj"}, {"down_proj"})
-    taken = sizes.targets if sizes.casts else [min(each & sizes.targets) for each in shared if each & sizes.targets]
-    adapters = sum(inputs[name] for name in taken) + sizes.rank * len(sizes.targets)
-    numbers = every * (2 * a + 3 * i)
-    if responses == 1:
-        numbers += every * 2 * (a if step.masked else b) + (prompts * (length + response) ** 2 if step.masked else 0)
-    else:
-        numbers += every * a + 2 * prompts * ((a if step.masked else b) * length + b * responses * (length + response))
-    return every * (2 * c * 4 + adapters * sizes.adapter_number) + numbers * sizes.number
+    inputs = {"q_proj": c, "k_proj": c, "v_proj": c, "o_proj": a, "gate_proj": c, "up_proj": c}
+    shared = ({"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj"})
+    targets = sizes.targets & inputs.keys()
+    taken = targets if sizes.casts else [min(each & targets) for each in shared if each & targets]
+    adapters = sum(inputs[name] for name in taken) + sizes.rank * len(targets)
+    numbers = 2 * a + 2 * b + 2 * i + (a if step.apart else 0)
+    return tokens(step) * (2 * c * 4 + adapters * sizes.adapter_number + numbers * sizes.number)
 
 
 def logits_bytes(sizes: Sizes, step: Step) -> int:
@@ -289,5 +280,5 @@ def logits_bytes(sizes: Sizes, step: Step) -> int:
 
 
 def gradient_bytes(sizes: Sizes, step: Step) -> int:
-    """What passes through a layer backwards, most at its MLP: M (2 I + C) s, and M I s more where adapters cast inputs."""
-    return tokens(step) * ((2 + sizes.casts) * sizes.intermediate + sizes.hidden) * sizes.number
+    """What passes through a layer backwards, most at its MLP: M (4 I + C) s, the product that is computed again included."""
+    return tokens(step) * (4 * sizes.intermediate + sizes.hidden) * sizes.number

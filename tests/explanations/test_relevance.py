@@ -69,7 +69,8 @@ class ByHand:
             heads = flat.unflatten(1, (-1, width)).transpose(0, 1)
             if name != "v":
                 before = heads
-                heads = self.norm(getattr(own, f"{name}_norm"), heads) if hasattr(own, f"{name}_norm") else heads
+                norm = getattr(own, f"{name}_norm")  # Qwen2.5-VL has none
+                heads = heads if isinstance(norm, torch.nn.Identity) else self.norm(norm, heads)
                 parts |= {f"{name}_before": before, f"{name}_normed": heads}
                 heads = self.rotated(heads)
             parts[name] = heads

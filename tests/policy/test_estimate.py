@@ -180,7 +180,7 @@ def test_so_it_is_where_a_layer_computed_again_is_the_peak(small, config, tmp_pa
 
 
 def test_so_it_is_under_autocast(small, config, tmp_path):
-    """bfloat16 weights and float32 adapters, each of which keeps a copy of its input."""
+    """bfloat16 weights and float32 adapters, which share their inputs with the weights."""
     policy = PolicyConfig("tiny-scratch", lora=LoRA(), dtype="bfloat16")
     found, peak = compared(small, config, GRPO, policy, tmp_path, half=True)
     assert found.peak == pytest.approx(peak, rel=0.15), found
