@@ -50,16 +50,17 @@ class Policy(nn.Module):
 
     Args:
         config: What to load and what to train.
+        as_stored: Whether weights are still as their file has them: see `load_model`.
     """
 
     owns_weights: ClassVar[bool] = True
     """Whether weights stay where they are put, so that some may be laid side by side; not where they come in shards."""
 
-    def __init__(self, config: PolicyConfig) -> None:
+    def __init__(self, config: PolicyConfig, *, as_stored: bool = False) -> None:
         super().__init__()
         leave_out_cudnn_attention()
         self.config = config
-        model, self.processor, self.stated = load_model(config)
+        model, self.processor, self.stated = load_model(config, as_stored=as_stored)
         check(model.config.model_type)
         self.backbone = Backbone(model, config.attention)
         freeze(model, train_vision=config.train_vision)
