@@ -100,14 +100,14 @@ class Backbone:
         taken = []
         for layer in self.language_model.layers:
             attention, mlp = layer.self_attn, layer.mlp
-            head_norms = (attention.q_norm.weight, attention.k_norm.weight) if hasattr(attention, "q_norm") else None
+            norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
+            weights = tuple(norm.weight for norm in norms if isinstance(norm, nn.RMSNorm))
             taken.append(
                 DecoderLayer(
                     (attention.q_proj, attention.k_proj, attention.v_proj),
-                    head_norms,
+                    weights,
                     attention.o_proj,
                     (mlp.gate_proj, mlp.up_proj),
-                    mlp.act_fn,
                     mlp.down_proj,
                     layer.input_layernorm.weight,
                     layer.post_attention_layernorm.weight,
@@ -313,10 +313,9 @@ class DecoderLayer:
 
     Args:
         queries_keys_values: Linear layers of the same input.
-        head_norms: Weights of the norms of queries and of keys, (D,) each, where there are any.
+        head_norms: Weights of the norms of queries and of keys, (D,) each; none where there are no such norms.
         out: Behind the attention.
         gate_up: Linear layers of the same input.
-        activation: Of the gate.
         down: Behind the gated product.
         attention_norm: (C,) weight of the norm before the attention.
         mlp_norm: (C,) weight of the norm before the MLP.
@@ -324,10 +323,9 @@ class DecoderLayer:
     """
 
     queries_keys_values: tuple[nn.Module, nn.Module, nn.Module]
-    head_norms: tuple[Tensor, Tensor] | None
+    head_norms: tuple[Tensor, ...]
     out: nn.Module
     gate_up: tuple[nn.Module, nn.Module]
-    activation: Callable[[Tensor], Tensor]
     down: nn.Module
     attention_norm: Tensor
     mlp_norm: Tensor
