@@ -111,7 +111,7 @@ def test_at_temperature_0_one_response_is_asked_and_stands_for_all(policy, tmp_p
 
 
 def test_the_command_states_the_limits_of_the_policy(policy):
-    limited = Policy(replace(POLICY, min_pixels=784, max_pixels=12544, max_prompt_tokens=500))
+    limited = Policy(replace(POLICY, model="tiny", min_pixels=784, max_pixels=12544, max_prompt_tokens=500))
     command = serve_command(limited, 2, 12)
     assert "--max-model-len 512" in command
     assert """--mm-processor-kwargs '{"size": {"shortest_edge": 784, "longest_edge": 12544}}'""" in command
