@@ -19,6 +19,8 @@ from tests.modules.test_rl import G
 from tests.samplers.parts import GROUPS, asked, error, sample, stir
 from tests.samplers.server import AWAY, often_ending, serving
 
+COMPLETIONS = "/v1/chat/completions"
+
 
 def test_adapters_are_told_when_they_have_changed_and_only_then(policy, tmp_path):
     with serving() as server:
@@ -80,7 +82,7 @@ def test_each_replica_gets_the_adapters_and_its_share_of_the_prompts(policy, tmp
         for seed in (1, 2):
             assert error(policy, *sample(sampler, stir(policy, seed))) < 1e-4
     assert set(one.adapters) == set(two.adapters) == {folder.name for folder in tmp_path.iterdir()}
-    shares = [len(asked(server, "/v1/chat/completions")) - 1 for server in (one, two)]  # one was the certain token
+    shares = [len(asked(server, COMPLETIONS)) - 1 for server in (one, two)]  # one was the certain token
     assert shares == [4, 2]
 
 
@@ -135,6 +137,21 @@ def test_a_server_that_stays_away_ends_the_run(policy, tmp_path, monkeypatch):
         one.timeout_s = 0.1
     with pytest.raises(ConnectionError, match=r"Connection refused.*vllm serve"):
         sample(sampler, policy)
+
+
+def test_where_one_fails_nobody_goes_on_waiting_for_another(policy, tmp_path):
+    """Python does not end before its threads: a run that fails or is interrupted would hang for `timeout_s`."""
+    broken = lambda answer: answer | {"choices": []} if len(asked(failing, COMPLETIONS)) > 3 else answer  # noqa: E731
+    with serving(spoil=broken) as failing:
+        with serving() as leaving:
+            sampler = VLLMSampler(str(tmp_path), [failing.url, leaving.url])
+            sample(sampler, policy)
+        with pytest.raises(ConnectionError, match="the answer has 0 responses"):
+            sample(sampler, policy)
+        for thread in threading.enumerate():
+            if thread.name.startswith("ThreadPool"):
+                thread.join(20)
+                assert not thread.is_alive()
 
 
 def test_a_server_on_the_same_gpu_is_awake_for_sampling_alone(policy, tmp_path):
@@ -203,7 +220,7 @@ def test_of_two_ranks_one_tells_the_adapters_and_both_hear_of_failure(policy, tm
         urls = [[one.url] * 2 for one in (server, gone, refusing)]
         (texts, lines), (others, same) = pool.map(act, range(2), *urls)
     assert len(asked(server, "/v1/load_lora_adapter")) == 1
-    assert len(asked(server, "/v1/chat/completions")) == 1 + 2 * 2 * len(GROUPS)
+    assert len(asked(server, COMPLETIONS)) == 1 + 2 * 2 * len(GROUPS)
     assert texts != others
     assert "Connection refused" in lines[0]
     assert "answered 404 no" in lines[1]
