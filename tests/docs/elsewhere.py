@@ -51,8 +51,9 @@ ELSEWHERE = [
     # Needs several GPUs or machines: the same strategies run there, on processes of a CPU that find each other as under
     # torchrun.
     (r"(uv run )?(torchrun|srun) .*", "tests/distributed/processes.py", "torchrun"),
-    # The server is another project's: it is played by one on loopback.
+    # The server is another project's, and gigabytes: it is played by one on loopback, and a real one runs by the script.
     (r"(uv venv|uv pip install --python) vllm-server.*|.*vllm serve .*", "tests/samplers/test_vllm.py", "server"),
+    (r"tests/samplers/live\.sh", "tests/samplers/live.sh", "uv run pytest"),
 ]
 
 
