@@ -141,8 +141,8 @@ def _writing(matrices: Matrices, sizes: Sizes, step: Step) -> Work:
     written = passes * step.response_tokens / 2  # the sum of t
     pairs = rows * (passes * step.prompt_tokens + written)
     kept = step.prompts * passes * step.prompt_tokens + rows * written
-    merged = bool(sizes.copied)  # adapters then are in the weights
-    once = 2 * rows * passes * (matrices.layers + matrices.head + (0 if merged else matrices.adapters))
+    beside = 0 if sizes.merged else matrices.adapters
+    once = 2 * rows * passes * (matrices.layers + matrices.head + beside)
     keys = 2 * sizes.layers * sizes.keys * sizes.number * kept
     return Work(once + _attention(sizes, pairs), passes * _weights(matrices, sizes) + keys)
 

@@ -29,7 +29,7 @@ def policy_of(monkeypatch, config):
     sizes = deepcopy(tiny.config)
     model = Qwen2_5_VLForConditionalGeneration(deepcopy(sizes)).to(getattr(torch, config.dtype)).eval()
     model.generation_config = tiny.generation_config
-    monkeypatch.setattr("lightning_sal.policy.policy.load_model", lambda _: (model, processor, instructions))
+    monkeypatch.setattr("lightning_sal.policy.policy.load_model", lambda *_, **__: (model, processor, instructions))
     policy = Policy(config)
     policy.suppressed[list(policy.eos_ids)] = True
     meta = on_meta(sizes, config)
