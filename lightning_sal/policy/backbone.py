@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_sal.policy.attention import View
-from lightning_sal.policy.layers import Attention, GatedMLP, GatedProduct, RMSNorm
+from lightning_sal.policy.layers import Attention, GatedMLP, GatedProduct, RMSNorm, last_tokens_alone
 from lightning_sal.policy.prompts import Prompts
 from lightning_sal.policy.vision import Windows, plan_windows, rotate
 from lightning_sal.transfer import moved
@@ -55,6 +55,8 @@ class Backbone:
             layer.mlp = GatedMLP(layer.mlp)
             if self.shares_prompts:
                 layer.self_attn = Attention(layer.self_attn, _attend)
+        if self.shares_prompts:
+            language_model(model).layers[-1].register_forward_pre_hook(last_tokens_alone, with_kwargs=True)
         tower = vision_tower(model)
         tower.patch_embed = _FlatPatches(tower.patch_embed)
         if self.shares_prompts:
@@ -100,14 +102,14 @@ class Backbone:
         taken = []
         for layer in self.language_model.layers:
             attention, mlp = layer.self_attn, layer.mlp
-            head_norms = (attention.q_norm.weight, attention.k_norm.weight) if hasattr(attention, "q_norm") else None
+            norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
+            weights = tuple(norm.weight for norm in norms if isinstance(norm, nn.RMSNorm))
             taken.append(
                 DecoderLayer(
                     (attention.q_proj, attention.k_proj, attention.v_proj),
-                    head_norms,
+                    weights,
                     attention.o_proj,
                     (mlp.gate_proj, mlp.up_proj),
-                    mlp.act_fn,
                     mlp.down_proj,
                     layer.input_layernorm.weight,
                     layer.post_attention_layernorm.weight,
@@ -219,18 +221,25 @@ class Backbone:
         at = F.pad(self.is_image(prompts.ids), (0, following))
         return {"visual_pos_masks": at, "deepstack_visual_embeds": deep}
 
-    def read(self, embeds: Tensor, positions: Tensor, sees: View | Tensor, **features: Any) -> Tensor:
+    def read(
+        self, embeds: Tensor, positions: Tensor, sees: View | Tensor, *, last: int | None = None, **features: Any
+    ) -> Tensor:
         """The language model.
 
         Args:
             embeds: (P, S, C).
             positions: (3, P, S) M-RoPE positions.
             sees: What tokens see; a (P, S) bool mask of real tokens where the back end of attention is not ours.
+            last: How many tokens at the end are wanted: the end of the prompt and all behind it; None for all.
             **features: As `deep_features` gives them.
 
         Returns:
-            (P, S, C) hidden states behind the last norm.
+            (P, S, C) hidden states behind the last norm; of the last tokens alone where they are wanted alone.
         """
+        if last is not None:
+            if not self.shares_prompts:
+                return self.read(embeds, positions, sees, **features)[:, -last:]
+            features["last"] = last
         seen = {"attention_mask": sees} if isinstance(sees, Tensor) else {"attention_mask": None, "view": sees}
         output = self.language_model(inputs_embeds=embeds, position_ids=positions, use_cache=False, **seen, **features)
         return output.last_hidden_state
@@ -313,10 +322,9 @@ class DecoderLayer:
 
     Args:
         queries_keys_values: Linear layers of the same input.
-        head_norms: Weights of the norms of queries and of keys, (D,) each, where there are any.
+        head_norms: Weights of the norms of queries and of keys, (D,) each; none where there are no such norms.
         out: Behind the attention.
         gate_up: Linear layers of the same input.
-        activation: Of the gate.
         down: Behind the gated product.
         attention_norm: (C,) weight of the norm before the attention.
         mlp_norm: (C,) weight of the norm before the MLP.
@@ -324,10 +332,9 @@ class DecoderLayer:
     """
 
     queries_keys_values: tuple[nn.Module, nn.Module, nn.Module]
-    head_norms: tuple[Tensor, Tensor] | None
+    head_norms: tuple[Tensor, ...]
     out: nn.Module
     gate_up: tuple[nn.Module, nn.Module]
-    activation: Callable[[Tensor], Tensor]
     down: nn.Module
     attention_norm: Tensor
     mlp_norm: Tensor

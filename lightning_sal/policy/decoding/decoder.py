@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_sal.policy.backbone import Backbone, DecoderLayer
@@ -98,11 +99,11 @@ class Decoder:
         rows = (len(turn), -1, self.heads + 2 * self.key_heads, self.depth)
         for number, layer in enumerate(self.layers):
             states = layer.queries_keys_values(layer.attention_norm(x)).view(rows)
-            if layer.head_norms is not None:
+            if layer.head_norms:
                 self._normed(states, *layer.head_norms)
             x = layer.out.added(x, attend(number, self._turned(states, turn)))
             gate, up = layer.gate_up(layer.mlp_norm(x)).chunk(2, dim=-1)
-            x = layer.down.added(x, layer.activation(gate) * up)
+            x = layer.down.added(x, F.silu(gate) * up)
         return x
 
     def logits(self, x: Tensor) -> Tensor:
@@ -143,10 +144,9 @@ class Decoder:
         return Layer(
             self._norm(part.attention_norm),
             joined(part.queries_keys_values, self.dtype, own=own),
-            part.head_norms and (self._norm(part.head_norms[0]), self._norm(part.head_norms[1])),
+            tuple(map(self._norm, part.head_norms)),
             HeadsInOrder(joined([part.out], self.dtype, own=own), self.key_heads, self.depth),
             self._norm(part.mlp_norm),
             joined(part.gate_up, self.dtype, own=own),
-            part.activation,
             joined([part.down], self.dtype, own=own),
         )

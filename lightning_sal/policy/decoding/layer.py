@@ -5,7 +5,6 @@ Legend: N rows, C hidden size, H query heads, K key heads, D their width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -22,21 +21,19 @@ class Layer:
     Args:
         attention_norm: (N, C) -> (N, C).
         queries_keys_values: (N, C) -> (N, (H + 2 K) D).
-        head_norms: Of queries and of keys (N, heads, D), where there are any.
+        head_norms: Of queries and of keys (..., heads, D); none where there are no such norms.
         out: (N, H D) -> (N, C).
         mlp_norm: (N, C) -> (N, C).
         gate_up: (N, C) -> (N, 2 x intermediate size).
-        activation: Of the gate.
         down: (N, intermediate size) -> (N, C).
     """
 
     attention_norm: Norm
     queries_keys_values: Map
-    head_norms: tuple[Norm, Norm] | None
+    head_norms: tuple[Norm, ...]
     out: Map
     mlp_norm: Norm
     gate_up: Map
-    activation: Callable[[Tensor], Tensor]
     down: Map
 
     @property

@@ -84,11 +84,10 @@ def merged_layer(part: DecoderLayer, key_heads: int, depth: int) -> Layer:
     return Layer(
         attention,
         Computed(queries_keys_values),
-        part.head_norms and (PairNorm(part.head_norms[0], part.eps), PairNorm(part.head_norms[1], part.eps)),
+        tuple(PairNorm(weight, part.eps) for weight in part.head_norms),
         Computed(out),
         mlp,
         Computed(gate_up),
-        part.activation,
         Computed(lambda: merged(part.down)),
     )
 
