@@ -65,6 +65,7 @@ class Sizes:
         trained: Bytes of what is trained.
         copied: Bytes of the copies that sampling makes of weights: of adapters in the dtype of the products, of layers and
             head where that is not theirs, or of all with adapters merged.
+        joined: Numbers of adapters as sampling has them.
         merged: Whether it is a small model in float32, with adapters merged into a copy.
         number: s.
         casts: Whether each adapter keeps a copy of its input, cast to what it computes in.
@@ -88,6 +89,7 @@ class Sizes:
     adapters: int
     trained: int
     copied: int
+    joined: int
     merged: bool
     number: int
     casts: bool
@@ -107,6 +109,7 @@ class Sizes:
         merged = number == width == 4 and sum(p.numel() for p in language.values()) <= MERGED_PARAMETERS
         whole = sum(p.numel() for name, p in language.items() if ".layers." in name and ".lora_" not in name)
         whole += text.vocab_size * text.hidden_size
+        joined = _joined_adapters(text, head, config)
         every = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
         return cls(
             hidden=text.hidden_size,
@@ -125,7 +128,8 @@ class Sizes:
             weights=sum(bytes_of.values()) - adapters,
             adapters=adapters,
             trained=sum(bytes_of[name] for name, p in parameters.items() if p.requires_grad),
-            copied=number * (whole if merged else whole * (number != width) + _adapter_copies(text, head, config)),
+            copied=number * (whole if merged else whole * (number != width) + joined),
+            joined=joined,
             merged=merged,
             number=number,
             casts=config.lora is not None and autocast == (width == 4),
@@ -133,12 +137,12 @@ class Sizes:
         )
 
 
-def _adapter_copies(text: Any, head: int, config: PolicyConfig) -> int:
+def _joined_adapters(text: Any, head: int, config: PolicyConfig) -> int:
     """Numbers of adapters as sampling has them: those of layers with one input below each other, and beside each other in
     blocks."""
     c, i, a, b = text.hidden_size, text.intermediate_size, text.num_attention_heads, text.num_key_value_heads
     a, b = a * head, b * head
-    joined = (
+    inputs = (
         (c, {"q_proj": a, "k_proj": b, "v_proj": b}),
         (a, {"o_proj": c}),
         (c, {"gate_proj": i, "up_proj": i}),
@@ -147,7 +151,7 @@ def _adapter_copies(text: Any, head: int, config: PolicyConfig) -> int:
     lora = config.lora
     if lora is None:
         return 0
-    counts = (len(out.keys() & set(lora.targets)) * (given + sum(out.values())) for given, out in joined)
+    counts = (len(out.keys() & set(lora.targets)) * (given + sum(out.values())) for given, out in inputs)
     return text.num_hidden_layers * lora.rank * sum(counts)
 
 
