@@ -73,11 +73,13 @@ def test_how_many_kernels_a_token_is(policy, monkeypatch):
         with counting() as count:
             inner(state)
         here = count.within("policy/decoding/decoder.py")
-        if len(kernels)==3:
+        if len(kernels) == 3:
             import collections
-            c=collections.Counter()
-            for k,v in here.kernels.items(): c[(k.file,k.function,k.operation)]+=v
-            print("\n".join(f"{v/3:.1f} {k}" for k,v in sorted(c.items())))
+
+            c = collections.Counter()
+            for k, v in here.kernels.items():
+                c[(k.file, k.function, k.operation)] += v
+            print("\n".join(f"{v / 3:.1f} {k}" for k, v in sorted(c.items())))
         norms = here.within("policy/decoding/layer.py")
         kernels.append(here.kernels.total() - norms.kernels.total() + 2 * layers)
 
