@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,11 +37,34 @@ def add_lora(model: Any, lora: LoRA) -> Any:
     return adapted
 
 
-def merged_weight(linear: Any) -> Tensor:
-    """A linear layer's weight with its adapters added, where it has some."""
-    if not hasattr(linear, "get_delta_weight"):
-        return linear.weight
-    return linear.base_layer.weight + sum(linear.get_delta_weight(name) for name in linear.active_adapters)
+class LowRank(NamedTuple):
+    """A linear layer y = x W^T + b + sum of scale (x A^T) B^T.
+
+    Args:
+        weight: (out, in) W.
+        bias: (out,) b, or None.
+        adapters: Of each adapter that is on A (rank, in), B (out, rank) and the scale.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    adapters: tuple[tuple[Tensor, Tensor, float], ...]
+
+
+def low_rank(linear: Any) -> LowRank | None:
+    """A linear layer taken apart; None where it is none of plain weights with plain LoRA or without."""
+    base = getattr(linear, "base_layer", linear)
+    if type(base) is not nn.Linear:
+        return None
+    if base is linear:
+        return LowRank(base.weight, base.bias, ())
+    from peft.tuners.lora.layer import Linear
+
+    if type(linear) is not Linear or linear.lora_variant or any(linear.lora_bias.values()):
+        return None
+    on = () if linear.disable_adapters or linear.merged else linear.active_adapters
+    adapters = [(linear.lora_A[name].weight, linear.lora_B[name].weight, linear.scaling[name]) for name in on]
+    return LowRank(base.weight, base.bias, tuple(adapters))
 
 
 @contextmanager

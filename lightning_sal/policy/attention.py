@@ -1,4 +1,4 @@
-"""What each token sees: alone behind its prompt, beside others that share the prompt, or behind what is in a cache.
+"""What each token sees: alone behind its prompt, or beside others that share the prompt.
 
 One sequence of a prompt and its G responses under a block mask has (L + G T)^2 scores, nearly all of them masked. In
 `SharedPrompt` the prompt sees itself, and each response the prompt and itself: L^2 + G T (L + T). Nothing is masked there
@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_sal.policy.cache import PackedCache
 from lightning_sal.policy.merged_attention import attend_behind, can_merge
 
 
@@ -97,30 +96,6 @@ class SharedPrompt:
             padding = query.shape[2] - seen.shape[1]
             found.append(F.pad(seen, (0, 0, 0, 0, padding, 0)) if padding else seen)
         return _joined(found)
-
-
-@dataclass(frozen=True, slots=True)
-class Cached:
-    """New tokens see what is in a cache, to which they are added, and themselves.
-
-    Args:
-        cache: Of what came before.
-        mask: (P, 1, S, keys) additive, over what is in the cache once the new tokens are.
-    """
-
-    cache: PackedCache
-    mask: Tensor
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
-        keys, values = self.cache.update(layer, key, value)
-        if keys.shape[2] == query.shape[2]:  # a prompt, whose mask is large
-            return _attend(query, keys, values, self.mask, scale)
-        count, heads, size, depth = query.shape
-        shared = heads // keys.shape[1]
-        asking = query.reshape(count, -1, shared * size, depth)
-        mask = self.mask.expand(count, 1, size, -1).repeat(1, 1, shared, 1)
-        seen = F.scaled_dot_product_attention(asking, keys, values, attn_mask=mask, scale=scale)
-        return seen.view(count, heads, size, depth).transpose(1, 2)
 
 
 def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:

@@ -16,6 +16,7 @@ ELSEWHERE = [
     (r"uv build", ".ci/release", "uv build"),
     (r"python3? -m venv \S+|source \S+/activate|pip install .*\.whl\S*", ".ci/release", ".whl"),
     (r"(uv run )?tensorboard --logdir runs", "tests/docs/test_tensorboard.py", "tensorboard"),
+    (r"uv run python benchmarks/real_size\.py", "tests/docs/test_real_size.py", "real_size.py"),
     (r"uv run python benchmarks/\w+\.py( .*)?", "tests/docs/test_benchmarks.py", "benchmarks"),
     (r"(uv run )?python examples/text_only\.py.*", "tests/examples", "text_only"),
     (r"(uv run )?lightning(-sal)? ablate .*", "tests/evaluation/test_ablation.py", "ablate"),
@@ -50,8 +51,9 @@ ELSEWHERE = [
     # Needs several GPUs or machines: the same strategies run there, on processes of a CPU that find each other as under
     # torchrun.
     (r"(uv run )?(torchrun|srun) .*", "tests/distributed/processes.py", "torchrun"),
-    # The server is another project's: it is played by one on loopback.
+    # The server is another project's, and gigabytes: it is played by one on loopback, and a real one runs by the script.
     (r"(uv venv|uv pip install --python) vllm-server.*|.*vllm serve .*", "tests/samplers/test_vllm.py", "server"),
+    (r"tests/samplers/live\.sh", "tests/samplers/live.sh", "uv run pytest"),
 ]
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from lightning_sal.datasets.scenes import SceneGroups
-from lightning_sal.policy import policy as policy_file
 from lightning_sal.policy import sampling
 from lightning_sal.policy.config import LoRA, PolicyConfig
+from lightning_sal.policy.decoding import decoder, reading, state
 from lightning_sal.policy.policy import Policy
 from lightning_sal.policy.prompts import join_prompts
 
@@ -53,14 +53,14 @@ def test_responses_that_share_a_prompt_are_those_that_would_stand_alone(policy):
     same(shared, sample(policy, each_alone(prompts, G), 1))
 
 
-@pytest.mark.parametrize("off", ["packing", "buckets", "fusing"])
+@pytest.mark.parametrize("off", ["packing", "buckets", "merging"])
 def test_what_makes_sampling_fast_changes_nothing(policy, off, monkeypatch):
     prompts = policy.encode(GROUPS)
     fast = sample(policy, prompts, G)
     switch = {
         "packing": (sampling, "_SHRINK", 0.0),
-        "buckets": (sampling, "_BUCKET", float("inf")),
-        "fusing": (policy_file, "can_fuse", lambda model: False),
+        "buckets": (reading, "_BUCKET", float("inf")),
+        "merging": (decoder, "can_merge", lambda *_: False),
     }
     monkeypatch.setattr(*switch[off])
     same(fast, sample(policy, prompts, G))
@@ -68,9 +68,7 @@ def test_what_makes_sampling_fast_changes_nothing(policy, off, monkeypatch):
 
 def test_packing_really_drops_rows(policy, monkeypatch):
     widths = []
-    monkeypatch.setattr(
-        sampling, "_choose", lambda *a, choose=sampling._choose: widths.append(a[0].shape[:2]) or choose(*a)
-    )
+    monkeypatch.setattr(state, "chosen", lambda *a, choose=state.chosen: widths.append(a[0].shape[:2]) or choose(*a))
     sample(policy, policy.encode(GROUPS), G)
     rows = [count * responses for count, responses in widths]
     assert rows[0] == len(GROUPS) * G
@@ -125,18 +123,18 @@ def test_tokens_are_drawn_with_their_probabilities():
     """200,000 draws of seven tokens, two of them impossible: each share within five standard errors."""
     probability = torch.tensor([0.0, 0.5, 0.2, 0.15, 0.1, 0.05, 0.0])
     draws = torch.rand(200_000, 1, generator=torch.Generator().manual_seed(0))
-    token, logp = sampling._choose(probability.log().expand(200_000, 1, -1), draws)
+    token, found = state.chosen(probability.log().expand(200_000, 1, -1), draws)
     shares = torch.bincount(token.flatten(), minlength=7) / len(draws)
     error = (probability * (1 - probability) / len(draws)).sqrt()
     assert ((shares - probability).abs() <= 5 * error).all()
-    torch.testing.assert_close(logp, probability.log()[token])
+    torch.testing.assert_close(found, probability[token])
 
 
 @pytest.mark.parametrize("draw", [0.0, 1 - 2.0**-24])
 def test_no_draw_hits_a_token_without_probability(draw):
     scores = torch.randn(64, 1, 1000, generator=torch.Generator().manual_seed(0))
     scores[..., :10] = scores[..., -10:] = float("-inf")
-    token, _ = sampling._choose(scores, torch.full((64, 1), draw))
+    token, _ = state.chosen(scores, torch.full((64, 1), draw))
     assert ((token >= 10) & (token < 990)).all()
 
 

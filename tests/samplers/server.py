@@ -29,11 +29,20 @@ def often_ending(policy):
 class FakeVLLM(BaseHTTPRequestHandler):
     """Loads adapters from the folder it is told, reads messages as they come, and answers as vLLM's protocol does."""
 
+    def do_GET(self):
+        self.reply(*(self.server.refuse(self.path) or (200, b"")))
+
     def do_POST(self):
         state = self.server
         question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         state.asked.append((self.path, question))
-        code, answer = state.refuse(self.path) or getattr(self, self.path.split("/")[-1])(state, question)
+        route = self.path.split("?")[0].split("/")[-1]
+        self.reply(*(state.refuse(self.path) or getattr(self, route)(state, question)))
+
+    def reply(self, code, answer):
+        if code == AWAY:
+            self.close_connection = True
+            return
         body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(code)
         self.send_header("Content-Length", str(len(body)))
@@ -41,23 +50,54 @@ class FakeVLLM(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def load_lora_adapter(self, state, question):
-        assert question["lora_name"] not in state.adapters
-        state.adapters[question["lora_name"]] = load_file(Path(question["lora_path"]) / "adapter_model.safetensors")
+        name, path = question["lora_name"], question["lora_path"]
+        if name in state.adapters:
+            return trouble(
+                400, f"The lora adapter '{name}' has already been loaded. If you want to load the adapter in place"
+            )
+        if not state.sees(path):
+            return trouble(404, f"Loading lora {name} failed: No adapter found for {path}")
+        if state.asleep:
+            return trouble(500, "asleep")
+        state.adapters[name] = load_file(Path(path) / "adapter_model.safetensors")
         return 200, b"Success"
 
     def unload_lora_adapter(self, state, question):
-        del state.adapters[question["lora_name"]]
+        if state.adapters.pop(question["lora_name"], None) is None:
+            return trouble(404, f"The lora adapter '{question['lora_name']}' cannot be found.")
         return 200, b"Success"
 
     def completions(self, state, question):
+        if state.asleep:
+            return trouble(500, "asleep")
+        if question["model"] not in state.adapters:
+            return trouble(404, f"The model `{question['model']}` does not exist.")
+        if question["temperature"] == 0 and question.get("n", 1) > 1:
+            return trouble(400, f"n must be 1 when using greedy sampling, got {question['n']}.")
+        name = {"model": question["model"]}
         certain = [int(token) for token, bias in question["logit_bias"].items() if bias > 0]
         if certain:
-            return 200, {"choices": [choice(certain, [state.certainty])]}
+            return 200, name | {"choices": [choice(certain, [state.certainty])]}
         with ACTING:
-            return 200, state.spoil(respond(state, question))
+            return 200, state.spoil(name | respond(state, question))
+
+    def sleep(self, state, question):
+        state.asleep = True
+        return 200, {"status": "sleeping"}
+
+    def wake_up(self, state, question):
+        state.asleep = False
+        return 200, {"status": "awake"}
 
     def log_message(self, *_):
         pass
+
+
+AWAY = 0  # instead of a status: the connection is cut
+
+
+def trouble(code, message):
+    return code, {"error": {"message": message, "code": code}}
 
 
 def choice(ids, logp, index=0, reason="stop"):
@@ -103,7 +143,8 @@ def actor():
 def serving(**behaviour):
     """A server that knows the weights that adapters start from, and no adapters."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), FakeVLLM)
-    server.policy, server.adapters, server.asked = actor(), {}, []
+    server.policy, server.adapters, server.asked, server.asleep = actor(), {}, [], False
+    server.sees = lambda path: Path(path).is_dir()
     server.refuse, server.spoil, server.drift, server.certainty = lambda path: None, lambda answer: answer, zero, 0.0
     for name, value in behaviour.items():
         setattr(server, name, value)

@@ -1,74 +1,34 @@
 """The vLLM sampler against a server on loopback that plays vLLM by a policy of its own and knows only what it is told."""
 
-import json
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from jsonargparse import ArgumentParser
-from peft import get_peft_model_state_dict
-from safetensors.torch import load_file
 
-from lightning_sal.datasets.scenes import SceneGroups
 from lightning_sal.modules import GRPO
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.loading import load_processor
 from lightning_sal.policy.policy import Policy
 from lightning_sal.samplers import Sampler, VLLMSampler
-from lightning_sal.samplers.vllm import resized
-from lightning_sal.samples import ImageGroup
+from lightning_sal.samplers.vllm.command import serve_command
+from lightning_sal.samplers.vllm.pictures import resized
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 from tests.modules.parts import POLICY
 from tests.modules.test_rl import G, close, made, step
+from tests.samplers.parts import GROUPS, SIZES, TOKENS, asked, error, photographs, sample, stir
 from tests.samplers.server import choice, often_ending, serving
 
-SCENES = SceneGroups(3, {"sod": 1, "sis": 1, "cosod": 1}, size=3)
-GROUPS = [SCENES[i] for i in range(3)]  # one and several images
-TEMPERATURE, TOKENS = 1.5, 8
 CAP = 1.2
-
-
-def stir(policy, seed):
-    """Adapters that do something."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in policy.named_parameters():
-            if "lora_B" in name:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.05)
-    return policy
-
-
-@pytest.fixture(scope="module")
-def policy():
-    return often_ending(Policy(POLICY))
-
-
-def sample(sampler, policy, seed=1, groups=GROUPS):
-    prompts = policy.encode(groups)
-    rollout = sampler.sample(
-        policy,
-        groups,
-        prompts,
-        max_new_tokens=TOKENS,
-        responses=G,
-        temperature=TEMPERATURE,
-        generator=torch.Generator().manual_seed(seed),
-    )
-    return prompts, rollout
-
-
-def asked(server, path):
-    return [question for at, question in server.asked if at == path]
 
 
 def test_log_probabilities_are_the_policys_where_the_server_has_its_adapters_pictures_and_words(policy, tmp_path):
     with serving() as server:
         prompts, rollout = sample(VLLMSampler(str(tmp_path), server.url), stir(policy, 1))
-    logp = policy.score(prompts, rollout.tokens, rollout.mask, TEMPERATURE)
-    torch.testing.assert_close(rollout.logp, logp.detach(), atol=1e-4, rtol=0)
+    assert error(policy, prompts, rollout) < 1e-4
     lengths = rollout.mask.sum(1)
     last = rollout.tokens.gather(1, lengths[:, None] - 1)[:, 0]
     ended = torch.isin(last, torch.tensor(policy.eos_ids))
@@ -103,7 +63,6 @@ def test_requests_leave_nothing_to_the_servers_defaults(policy, tmp_path):
 
 
 TINY = str(EMBEDDED_POLICIES["tiny"])
-SIZES = [(112, 112), (84, 140), (100, 80), (480, 640), (33, 500), (28, 28)]  # height and width
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -122,20 +81,13 @@ def test_an_image_is_sent_as_the_policys_processor_resizes_it(size):
         assert torch.equal(found["pixel_values"], wanted["pixel_values"])
 
 
-def photographs(*sizes):
-    generator = torch.Generator().manual_seed(2)
-    images = tuple(torch.randint(256, (*size, 3), dtype=torch.uint8, generator=generator) for size in sizes)
-    return [ImageGroup("photographs", "cosod", images)]
-
-
 def test_photographs_are_the_same_to_a_server_of_other_limits(tmp_path):
     limited = replace(POLICY, model="tiny", min_pixels=4 * 784, max_pixels=12 * 784)
     policy, wide = (often_ending(Policy(replace(limited, max_pixels=most))) for most in (12 * 784, 10**6))
     groups = photographs(*SIZES[:4])
     with serving(policy=wide) as server:
-        prompts, rollout = sample(VLLMSampler(str(tmp_path), server.url), stir(policy, 1), groups=groups)
-    logp = policy.score(prompts, rollout.tokens, rollout.mask, TEMPERATURE)
-    torch.testing.assert_close(rollout.logp, logp.detach(), atol=1e-4, rtol=0)
+        found = sample(VLLMSampler(str(tmp_path), server.url), stir(policy, 1), groups=groups)
+    assert error(policy, *found) < 1e-4
 
 
 def test_what_a_server_would_resize_again_is_refused(policy, tmp_path):
@@ -148,22 +100,22 @@ def test_what_a_server_would_resize_again_is_refused(policy, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_adapters_are_told_when_they_have_changed_and_only_then(policy, tmp_path):
+def test_at_temperature_0_one_response_is_asked_and_stands_for_all(policy, tmp_path):
     with serving() as server:
-        sampler = VLLMSampler(str(tmp_path), server.url)
-        for seed, times in ((1, 3), (2, 1)):
-            stir(policy, seed)
-            for _ in range(times):
-                sample(sampler, policy)
-            (folder,) = tmp_path.iterdir()
-            wanted, saved = get_peft_model_state_dict(policy.net), load_file(folder / "adapter_model.safetensors")
-            assert set(saved) == set(wanted)
-            assert all(torch.equal(saved[name], weight) for name, weight in wanted.items())
-            config = json.loads((folder / "adapter_config.json").read_text())
-            assert (config["r"], config["lora_alpha"]) == (POLICY.lora.rank, POLICY.lora.alpha)
-            assert list(server.adapters) == [folder.name]
-    assert len(asked(server, "/v1/load_lora_adapter")) == 2
-    assert len(asked(server, "/v1/unload_lora_adapter")) == 1
+        prompts = policy.encode(GROUPS)
+        found, own = (
+            of(prompts, max_new_tokens=TOKENS, responses=G, temperature=0.0, generator=torch.Generator()).tokens
+            for of in (partial(VLLMSampler(str(tmp_path), server.url).sample, policy, GROUPS), policy.sample)
+        )
+    assert found.equal(own)
+
+
+def test_the_command_states_the_limits_of_the_policy(policy):
+    limited = Policy(replace(POLICY, model="tiny", min_pixels=784, max_pixels=12544, max_prompt_tokens=500))
+    command = serve_command(limited, 2, 12)
+    assert "--max-model-len 512" in command
+    assert """--mm-processor-kwargs '{"size": {"shortest_edge": 784, "longest_edge": 12544}}'""" in command
+    assert "--mm-processor-kwargs" not in serve_command(policy, 2, 12)
 
 
 def test_responses_follow_from_the_generator(policy, tmp_path):
@@ -257,6 +209,10 @@ FAULTS = {
     "raw log-probabilities": ({"certainty": -3.0}, "log-probability -3.000, not 0"),
     "another resize": ({"spoil": prompt(lambda ids: [*ids, ids[-1]])}, "from token"),
     "another template": ({"spoil": prompt(lambda ids: [ids[0], ids[1] + 1, *ids[2:]])}, "other from token 1 on"),
+    "a folder it does not see": (
+        {"sees": lambda path: False},
+        "it finds no adapters at .* it must see that folder at the same path",
+    ),
     "an old server": ({"spoil": prompt(lambda ids: None)}, "no prompt_token_ids"),
     "a response too few": ({"spoil": lambda answer: answer | {"choices": answer["choices"][1:]}}, f"{G - 1} responses"),
     "no log-probabilities": ({"spoil": first(logprobs=None)}, "0 log-probabilities"),
@@ -279,7 +235,7 @@ def test_what_the_server_does_wrong_is_said_in_one_line(fault, policy, tmp_path)
     assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve tiny-scratch" in line
     assert "--max-lora-rank 8" in line  # the least that holds rank 4
     assert '{"image": 3, "video": 0}' in line
-    assert f"--max-model-len {POLICY.max_prompt_tokens + TOKENS}" in line
+    assert "--max-model-len 2048" in line  # the model's own positions, fewer than max_prompt_tokens
     if fault in ("runtime updating is off", "raw log-probabilities"):
         assert not list(tmp_path.iterdir())
 
@@ -312,47 +268,3 @@ def test_yaml_can_name_it(tmp_path):
     sampler = parser.instantiate(parser.parse_object({"sampler": made})).sampler
     assert isinstance(sampler, VLLMSampler)
     assert sampler.adapters == tmp_path
-
-
-class TwoRanks:
-    """torch.distributed as two threads see it."""
-
-    def __init__(self):
-        self.barrier, self.local, self.shared = threading.Barrier(2, timeout=60), threading.local(), []
-
-    def is_initialized(self):
-        return True
-
-    def get_rank(self):
-        return self.local.rank
-
-    def broadcast_object_list(self, values):
-        if self.get_rank() == 0:
-            self.shared[:] = values
-        self.barrier.wait()
-        values[:] = self.shared
-        self.barrier.wait()
-
-
-def test_of_two_ranks_one_tells_the_adapters_and_both_hear_of_failure(policy, tmp_path, monkeypatch):
-    ranks, stirred = TwoRanks(), [stir(policy, 1), stir(often_ending(Policy(POLICY)), 1)]
-    for name in ("is_initialized", "get_rank", "broadcast_object_list"):
-        monkeypatch.setattr(torch.distributed, name, getattr(ranks, name))
-
-    def act(rank, url, behind):
-        ranks.local.rank = rank
-        here, away = VLLMSampler(str(tmp_path / "here"), url), VLLMSampler(str(tmp_path / "away"), behind)
-        texts = [sample(here, stirred[rank], seed=rank)[1].texts for _ in range(2)]
-        with pytest.raises(ConnectionError) as caught:
-            sample(away, stirred[rank])
-        return texts, str(caught.value)
-
-    with serving() as gone:
-        pass
-    with serving() as server, ThreadPoolExecutor(2) as pool:
-        (texts, line), (others, same) = pool.map(act, range(2), [server.url] * 2, [gone.url] * 2)
-    assert len(asked(server, "/v1/load_lora_adapter")) == 1
-    assert len(asked(server, "/v1/chat/completions")) == 1 + 2 * 2 * len(GROUPS)
-    assert texts != others
-    assert "Connection refused" in line
-    assert line == same
