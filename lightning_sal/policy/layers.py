@@ -16,10 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-
-_LEAST = (
-    2**20
-)  # Bytes of a gated product; a smaller one is kept, since computing it again takes longer than it is worth
+_LEAST = 2**20  # Bytes of a gated product: to compute a smaller one again takes longer than it is worth
 
 
 class RMSNorm(nn.RMSNorm):
