@@ -1,174 +1,159 @@
-"""What SFT, CGPO and GRPO cost at real size, and how many masks EVF-SAM2-L makes a second: random weights, one GPU.
+"""What this framework costs at real size, row by row: random weights, one GPU, eight minutes on an H200.
 
-    uv run python benchmarks/real_size.py
-    uv run python benchmarks/real_size.py --model tiny --device cpu --pixels 12544
+    python benchmarks/real_size.py                       # rows that are not in benchmarks/results yet
+    python benchmarks/real_size.py --folder $OUT         # another folder for rows.jsonl and the logs
+    python benchmarks/real_size.py --dry                 # all of it at tiny size, on the CPU, in two minutes
 
-The policy has the shape of Qwen2.5-VL-7B: bfloat16 weights, float32 LoRA of rank 16 on the language model, gradient
-checkpointing, AdamW. Every response has the same length, and the reward costs nothing: no segmenter is in these steps.
-Beside the ratio of CGPO to GRPO stands the published one: 38.7 / 92.4 GB and 50.6 / 213.8 s, whose batch and images are
-not stated.
+- decode: milliseconds a token of a Qwen2.5-VL-7B (bfloat16, LoRA of rank 16) at 8 and 64 rows behind prompts of one and of
+  four photographs, beside the bound that a copy of this GPU's memory sets; captured as a CUDA graph and eager, with cuDNN
+  attention and without.
+- CGPO, GRPO, SFT: seconds and peak memory of a training step beside the published ones.
+- EVF-SAM2-L, SAM2: masks a second. Metrics: images a second on the GPU and on the CPU.
+- padding: NaN where it sees nothing or itself, kernel by kernel, and in the policy.
 
-Each row is a process of its own, which takes one step to warm up and then those that count. Memory is the peak of
-allocated tensors, weights included; on the CPU, of resident memory.
+Each row is a process of its own with a time limit. It is printed and written to rows.jsonl as soon as it is there; stopped
+by Ctrl-C, SIGTERM or a fault, what was measured stays, and is not measured again with the same folder. Rows that no longer
+fit into --minutes, or into the GPU's memory, are left out, which is said.
+
+It needs Python 3.11, one GPU of 80 GB (fewer rows with less), 16 GB of main memory, 1 GB of disk, and the packages that
+pyproject.toml names; nothing is downloaded, and the package itself need not be installed. Leave the machine alone meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
+import signal
 import sys
-import tempfile
-from dataclasses import replace
-from functools import partial
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
 from typing import Any
-from unittest import mock
 
-from meter import Meter
-from workload import build, groups_of
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-ROWS = ("sft", "cgpo", "grpo", "masks")
-NAMES = {"sft": "SFT", "cgpo": "CGPO", "grpo": "GRPO", "masks": "EVF-SAM2-L"}
-PUBLISHED = {"seconds": 50.6 / 213.8, "memory": 38.7 / 92.4}
+from rows import decoding, machine, masks, metrics, needs, padding, processes, steps  # noqa: E402
+from rows.results import Results  # noqa: E402
+from rows.row import DRY, REAL, Row  # noqa: E402
 
-
-def measure_steps(given: argparse.Namespace) -> dict[str, Any]:
-    """Median seconds of a training step, and its peak of memory in bytes."""
-    import lightning as L
-    import torch
-    from free import NoSegmenter, Worth
-    from torch.utils.data import DataLoader
-
-    from lightning_sal import modules
-    from lightning_sal.policy import LoRA, PolicyConfig
-    from lightning_sal.rewards import Reward
-    from lightning_sal.samples import Batch
-
-    meter = Meter(given.device)
-
-    class Steps(L.Callback):
-        def on_fit_start(self, trainer: Any, module: Any) -> None:
-            module.policy.suppressed[list(module.policy.eos_ids)] = True  # so that no response ends early
-
-        def on_train_batch_start(self, *_: Any) -> None:
-            meter.begin()
-
-        def on_train_batch_end(self, *_: Any) -> None:
-            meter.end()
-
-    response = "0" * (given.tokens - 1)  # each digit is a token, and the end of turn is one more
-    groups = [replace(group, response=response) for group in groups_of(given)]
-    batches: Any = [Batch(tuple(groups[at : at + given.prompts])) for at in range(0, len(groups), given.prompts)]
-    kind, options = {
-        "sft": (modules.SFT, {}),
-        "cgpo": (modules.CGPO, {}),
-        "grpo": (modules.GRPO, {"responses_per_prompt": given.responses, "beta": 0.0}),
-    }[given.worker]
-    module = kind(
-        **options,
-        policy=PolicyConfig(model="tiny-scratch", lora=LoRA(rank=16), gradient_checkpointing=True),
-        segmenter=NoSegmenter(),
-        reward=Reward([Worth()]),
-        optimizer=partial(torch.optim.AdamW, lr=1e-6),
-        max_new_tokens=given.tokens,
-        micro_batch_size=given.micro_batch,
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = L.Trainer(
-            accelerator="gpu" if given.device == "cuda" else "cpu",
-            devices=1,
-            precision="bf16-mixed" if given.device == "cuda" else "32-true",
-            max_steps=len(batches),
-            gradient_clip_val=1.0,
-            callbacks=[Steps()],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=folder,
-        )
-        with mock.patch("lightning_sal.policy.policy.load_model", return_value=build(given)):
-            trainer.fit(module, DataLoader(batches, batch_size=None))
-    report = meter.report(given.warmup)
-    prompt_tokens = int(module.policy.encode(groups[:1]).mask.sum())
-    return {"seconds": report["step"], "memory": meter.idle + report["memory"], "prompt_tokens": prompt_tokens}
+ROWS = [
+    *decoding.ROWS,
+    *steps.ROWS,
+    *masks.ROWS,
+    *padding.ROWS,
+    *metrics.ROWS,
+    *decoding.CUDNN_ROWS,
+]
 
 
-def measure_masks(given: argparse.Namespace) -> dict[str, Any]:
-    """Masks a second of one expression an image, and the peak of memory in bytes."""
-    import torch
-
-    from lightning_sal.segmenters import EVFSAM2
-    from lightning_sal.segmenters.tiny import embedded_evf_sam2
-
-    with torch.device(given.device):
-        segmenter: Any = embedded_evf_sam2().to(given.device) if given.model == "tiny" else EVFSAM2().eval()
-    images = [torch.randint(256, (768, 1024, 3), dtype=torch.uint8, device=given.device) for _ in range(given.prompts)]
-    words = [torch.tensor([0, 100, 101, 102, 2], device=given.device)]
-    meter = Meter(given.device)
-    precision = torch.autocast(given.device, torch.bfloat16, enabled=given.device == "cuda")
-    with torch.no_grad(), precision:
-        for _ in range(given.warmup + given.steps):
-            meter.begin()
-            for image in images:
-                segmenter.mask_logits(image, words)
-            meter.end()
-    report = meter.report(given.warmup)
-    return {"seconds": report["step"] / len(images), "memory": meter.idle + report["memory"]}
+def say(text: str) -> None:
+    """Print at once, whatever comes after."""
+    print(text, flush=True)
 
 
-def in_process(row: str) -> dict[str, Any]:
-    """What a process of its own measures."""
-    run = subprocess.run(
-        [sys.executable, __file__, *sys.argv[1:], "--worker", row], capture_output=True, text=True, check=False
-    )
-    if run.returncode:
-        sys.exit(f"{NAMES[row]} failed:\n{run.stderr[-2000:]}")
-    return json.loads(run.stdout.splitlines()[-1])
+def cells(values: Mapping[str, float | str]) -> list[str]:
+    """Values as text."""
+    return [value if isinstance(value, str) else f"{value:.4g}" for value in values.values()]
 
 
-def main(given: argparse.Namespace) -> None:
-    """Measure all rows and print two tables."""
-    from rich.console import Console
-    from rich.table import Table
+def line(record: Mapping[str, Any]) -> str:
+    """A record in one line."""
+    if "failed" in record:
+        return f"{record['row']}: FAILED, {record['failed']}"
+    values = record["values"]
+    return f"{record['row']}: {', '.join(map(' '.join, zip(values, cells(values), strict=True)))}"
 
-    found = {row: in_process(row) for row in ROWS}
-    console = Console(width=120)
-    console.print(
-        f"{given.model} on {given.device}: {given.prompts} prompts of {given.images} images "
-        f"({found['sft']['prompt_tokens']} tokens), {given.tokens} tokens a response, G = {given.responses} in GRPO, "
-        f"micro-batches of {given.micro_batch}"
-    )
-    table = Table()
-    for head in ("", "s a step", "peak GB"):
-        table.add_column(head, justify="right" if head else "left")
-    for row in ROWS[:3]:
-        table.add_row(NAMES[row], f"{found[row]['seconds']:.2f}", f"{found[row]['memory'] / 1e9:.2f}")
-    ratios = {key: found["cgpo"][key] / found["grpo"][key] for key in PUBLISHED}
-    table.add_section()
-    table.add_row("CGPO / GRPO", *(f"{ratios[key]:.3f}" for key in PUBLISHED))
-    table.add_row("published", *(f"{PUBLISHED[key]:.3f}" for key in PUBLISHED))
-    console.print(table)
-    masks = found["masks"]
-    which = "the embedded segmenter" if given.model == "tiny" else NAMES["masks"]
-    console.print(f"{which}: {1 / masks['seconds']:.1f} masks a second, peak {masks['memory'] / 1e9:.2f} GB")
+
+def tables(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """All that was measured as tables in Markdown, a table for rows of one kind; then ratios beside those published."""
+    done = [record for record in records if "values" in record]
+    for heads, alike in groupby(done, lambda record: tuple(record["values"])):
+        yield f"| | {' | '.join(heads)} |"
+        yield f"|---|{'---|' * len(heads)}"
+        yield from (f"| {' | '.join([record['row'], *cells(record['values'])])} |" for record in alike)
+        yield ""
+    yield from (line(record) for record in records if "failed" in record)
+    yield from steps.ratios({record["row"]: record["values"] for record in done})
+
+
+def measure(given: argparse.Namespace, results: Results) -> list[dict[str, Any]]:
+    """Measure what is not there yet and fits; gives the records of all rows so far, also where it is interrupted."""
+    size, end = DRY if given.dry else REAL, time.monotonic() + 60 * given.minutes
+    shown: list[dict[str, Any]] = []
+
+    def record(row: Row, more: dict[str, Any]) -> dict[str, Any]:
+        wanted = size.given(row) | more
+        known = results.of(row.name, wanted)
+        if known is not None:
+            say(f"{line(known)} (measured before)")
+        else:
+            left = end - time.monotonic()
+            limit = 300.0 if given.dry else max(1.0, min(3 * max(row.seconds, 20), left))
+            found = processes.measured(row.measure, wanted, limit, results.path.with_suffix(".log"))
+            known = {"row": row.name, "given": wanted} | found
+            results.add(known)
+            say(f"{line(known)} ({known['seconds']:.1f} s)")
+        shown.append(known)
+        return known
+
+    try:
+        [first] = machine.ROWS
+        # Measured in each run, since rows count for the machine that they were measured on.
+        here = record(first, {"at": time.time()})
+        if "failed" in here:
+            return shown
+        gpu = {"name": here["values"]["name"]}
+        for row in ROWS:
+            left = end - time.monotonic()
+            known = results.of(row.name, size.given(row) | gpu)
+            if known is None and row.seconds > left and not given.dry:
+                say(f"{row.name}: left out, its {row.seconds:.0f} s do not fit into the {left:.0f} s that are left")
+            elif known is None and row.gigabytes > here["values"]["free GB"] and not given.dry:
+                say(f"{row.name}: left out, it needs {row.gigabytes:.0f} GB of GPU memory")
+            else:
+                record(row, gpu)
+    except KeyboardInterrupt:
+        say("interrupted: what was measured follows, and stays")
+        given.interrupted = True
+    return shown
+
+
+def main() -> int:
+    """Check the machine, measure, print the table.
+
+    Returns:
+        0; 1 where something is missing or a row failed, 130 where it was interrupted.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=HERE / "results", help="of rows.jsonl and rows.log")
+    parser.add_argument("--minutes", type=float, default=8.0, help="in which all must end; by default 8")
+    parser.add_argument("--dry", action="store_true", help="every row at tiny size, on the CPU")
+    given = parser.parse_args()
+    given.interrupted = False
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+    missing = False
+    for text, fatal in needs.packages(HERE.parent / "pyproject.toml"):
+        say(text)
+        missing |= fatal
+    results = Results(given.folder)
+    for text in needs.machine(given.folder) if not given.dry else ():
+        say(text)
+        missing = True
+    if missing:
+        return 1
+    planned = sum(row.seconds for row in (*machine.ROWS, *ROWS))
+    say(f"{len(ROWS) + 1} rows, {planned:.0f} s planned of {60 * given.minutes:.0f} s, results in {results.path}")
+    if given.dry:
+        say("dry: the numbers mean nothing, and nothing is captured on a CPU")
+    processes.begin([HERE, HERE.parent], ["rows.warm"])
+    shown = measure(given, results)
+    say("")
+    for text in tables(shown):
+        say(text)
+    return 130 if given.interrupted else int(any("failed" in record for record in shown))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=("tiny", "7b"), default="7b")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
-    parser.add_argument("--prompts", type=int, default=8, help="prompts a step")
-    parser.add_argument("--images", type=int, default=1, help="images a prompt")
-    parser.add_argument("--pixels", type=int, default=784 * 1024, help="pixels that an image is resized to")
-    parser.add_argument("--responses", type=int, default=8, help="G of GRPO")
-    parser.add_argument("--tokens", type=int, default=256, help="tokens of every response")
-    parser.add_argument("--micro-batch", type=int, default=8, help="responses a backward pass")
-    parser.add_argument("--steps", type=int, default=3, help="steps that count")
-    parser.add_argument("--warmup", type=int, default=1, help="steps before them")
-    parser.add_argument("--worker", choices=ROWS, help="measure one row in this process and print JSON")
-    given = parser.parse_args()
-    if given.worker:
-        print(json.dumps((measure_masks if given.worker == "masks" else measure_steps)(given)))
-    else:
-        main(given)
+    sys.exit(main())

@@ -51,9 +51,16 @@ def run_ours(given: argparse.Namespace, meter: Meter) -> int:
     from lightning_sal.rewards import Reward
     from lightning_sal.samples import Batch
 
+    lengths: list[int] = []
+
     class Steps(L.Callback):
-        def on_fit_start(self, trainer: Any, module: Any) -> None:
+        def on_train_start(self, trainer: Any, module: Any) -> None:
             module.policy.suppressed[list(module.policy.eos_ids)] = True  # so that no response ends early
+            with (
+                torch.no_grad(),
+                trainer.precision_plugin.forward_context(),
+            ):  # here, since fit leaves the policy on the CPU
+                lengths.extend(module.policy.encode(groups[:1]).lengths)
 
         def on_train_batch_start(self, *_: Any) -> None:
             meter.begin()
@@ -94,7 +101,7 @@ def run_ours(given: argparse.Namespace, meter: Meter) -> int:
     )
     with mock.patch("lightning_sal.policy.policy.load_model", return_value=build(given)):
         trainer.fit(module, DataLoader(batches, batch_size=None))
-    return int(module.policy.encode(groups[:1]).mask.sum())
+    return lengths[0]
 
 
 def work(given: argparse.Namespace) -> None:

@@ -178,6 +178,8 @@ class CollapseGuard(L.Callback):
         if found is None:
             return f": no checkpoint with optimizer states is left from before step {before}; raise save_top_k"
         step, path = found
+        if not trainer.strategy.reduce_boolean_decision(Path(path).is_file()):
+            return f": {path} is not seen by all nodes; let them share the folder of checkpoints"
         restore(trainer, torch.load(path, map_location="cpu", weights_only=True))
         self.rollbacks.append((trainer.global_step, step))
         number = f"rollback {len(self.rollbacks)} of {self.max_rollbacks}"

@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning as L
 
+from lightning_sal.callbacks.ranks import require_shared
 from lightning_sal.evaluation.metrics import Row
 from lightning_sal.evaluation.results import Results, ResultsWriter, measures_of
 from lightning_sal.pages.drawing import panel
@@ -27,7 +28,7 @@ class EvaluationResults(L.Callback):
     summary as well.
 
     Args:
-        folder: Where to write.
+        folder: Where to write. Several nodes must share it.
         name: Of the method, in tables.
     """
 
@@ -35,6 +36,7 @@ class EvaluationResults(L.Callback):
         self.folder, self.name = Path(folder), name
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        require_shared(self.folder, trainer.strategy)
         ResultsWriter.prepare(self.folder)  # by every process, so that none is left waiting where it is refused
         trainer.strategy.barrier("results prepared")
 

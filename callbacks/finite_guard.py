@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,10 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrateg
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
+from lightning_sal.callbacks.ranks import over_ranks
 from lightning_sal.files.writing import whole
+
+_NUMBER = re.compile(r"-rank=\d+(?:-(\d+))?\.replay$")
 
 
 class FiniteGuard(L.Callback):
@@ -49,7 +52,7 @@ class FiniteGuard(L.Callback):
     weights. Under 16-mixed precision the loss alone is checked: there its scaler passes over infinite gradients itself.
 
     Args:
-        folder: Where replay files are written; existing ones are kept.
+        folder: Where replay files are written; existing ones are kept. Nodes that do not share it have one each.
     """
 
     def __init__(self, folder: Path = Path("runs/replay")) -> None:
@@ -121,22 +124,24 @@ class FiniteGuard(L.Callback):
             },
             "config": _config(trainer),
         }
-        paths = trainer.strategy.broadcast(self._free_paths(trainer))
+        suffix = self._free_suffix(trainer)
+        paths = [self.folder / _name(trainer, rank, suffix) for rank in range(trainer.world_size)]
         self.folder.mkdir(parents=True, exist_ok=True)
         with whole(paths[trainer.global_rank]) as part, part.open("wb") as file:
             torch.save(content, file)
         trainer.strategy.barrier("replay files written")  # the first process to stop may end the others
         return paths
 
-    def _free_paths(self, trainer: L.Trainer) -> list[Path]:
-        """A file for each rank; a number follows where an earlier run left such a name."""
+    def _free_suffix(self, trainer: L.Trainer) -> str:
+        """What file names of all ranks end in: a number where an earlier run left such a name on any node."""
+        own = _name(trainer, trainer.global_rank, "*")
+        taken = [int(number or 1) for path in self.folder.glob(own) for number in _NUMBER.findall(path.name)]
+        last = max(over_ranks(taken), default=0)
+        return f"-{last + 1}" if last else ""
 
-        def paths(number: int) -> list[Path]:
-            suffix = "" if number == 1 else f"-{number}"
-            names = [f"step={trainer.global_step}-rank={rank}{suffix}.replay" for rank in range(trainer.world_size)]
-            return [self.folder / name for name in names]
 
-        return next(found for found in map(paths, count(1)) if not any(path.exists() for path in found))
+def _name(trainer: L.Trainer, rank: int, suffix: str) -> str:
+    return f"step={trainer.global_step}-rank={rank}{suffix}.replay"
 
 
 def state_before(trainer: L.Trainer) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning as L
 
+from lightning_sal.callbacks.ranks import require_shared
 from lightning_sal.files.writing import numbered, whole
 from lightning_sal.inference.responses import Prediction
 from lightning_sal.pages.prediction_files import append, delete_listed, write
@@ -33,7 +34,7 @@ class PredictionWriter(L.Callback):
     with `return_predictions=False` to keep none of them in memory.
 
     Args:
-        output_dir: The folder; made where it does not exist.
+        output_dir: The folder; made where it does not exist. Several nodes must share it.
         overwrite: Whether a folder that holds predictions is taken: the files that its JSONL lists are deleted first.
             Without it such a folder is refused before any work.
     """
@@ -44,6 +45,7 @@ class PredictionWriter(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage not in ("predict", "test"):
             return
+        require_shared(self.folder, trainer.strategy)
         old = _lists(self.folder)
         if old and not self.overwrite:
             raise FileExistsError(
@@ -51,7 +53,6 @@ class PredictionWriter(L.Callback):
             )
         trainer.strategy.barrier("predictions looked for")  # no process may start to write before all have looked
         if trainer.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
             for path in old:
                 delete_listed(path)
         trainer.strategy.barrier("predictions deleted")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+from lightning.pytorch.strategies import Strategy
 from torch import distributed
 
 
@@ -14,3 +17,23 @@ def over_ranks(own: list[Any]) -> list[Any]:
     parts: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(parts, own)
     return [item for part in parts for item in part]
+
+
+def require_shared(folder: Path, strategy: Strategy) -> None:
+    """Make a folder, and check that it is the same one for all processes; each has to ask.
+
+    Raises:
+        ValueError: If it is not, as on nodes with disks of their own, or for a relative path; on every process.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    mark = folder / f".{strategy.broadcast(uuid4().hex)}"  # a name that no node remembers as absent
+    if strategy.is_global_zero:
+        mark.touch()
+    strategy.barrier("mark made")
+    lacking = over_ranks([] if mark.exists() else [strategy.global_rank])
+    if strategy.is_global_zero:
+        mark.unlink()
+    if lacking:
+        raise ValueError(
+            f"{folder}: rank {lacking[0]} sees another folder there than rank 0: name one that all nodes share"
+        )

@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning as L
 
+from lightning_sal.callbacks.ranks import over_ranks
 from lightning_sal.files.writing import appending
 
 NAME = re.compile(r"rollouts(-\d+)?\.jsonl")
@@ -35,7 +36,7 @@ class RolloutWriter(L.Callback):
     `confidence` and `advantages`.
 
     Args:
-        folder: Where to write; made where it does not exist, and seen by all processes.
+        folder: Where to write; made where it does not exist. Nodes that do not share it have one each.
         every_n_steps: Optimisation steps from one that is written to the next, >= 1; one that sampled nothing (an SFT
             step) gives way to the next one that did.
     """
@@ -47,17 +48,17 @@ class RolloutWriter(L.Callback):
         self._written: int | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        names = [f"rollouts-{rank}.jsonl" for rank in range(trainer.world_size)] if trainer.world_size > 1 else []
+        own = names[trainer.global_rank] if names else "rollouts.jsonl"
         old = [path for path in sorted(self.folder.glob("rollouts*.jsonl")) if NAME.fullmatch(path.name)]
-        if old and not trainer.global_step:
-            raise FileExistsError(f"{old[0]}: rollouts of an earlier run are there already; name another folder")
-        trainer.strategy.barrier("rollouts looked for")  # no process may start to write before all have looked
-        if trainer.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for path in old:
+        found = over_ranks(old)  # so that no process starts to write before all have looked, and all refuse alike
+        if found and not trainer.global_step:
+            raise FileExistsError(f"{found[0]}: rollouts of an earlier run are there already; name another folder")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in old:  # the first process takes those of others, of a run of more of them
+            if path.name == own or (trainer.is_global_zero and path.name not in names):
                 _drop(path, trainer.global_step)
-        trainer.strategy.barrier("rollouts prepared")
-        rank = f"-{trainer.global_rank}" if trainer.world_size > 1 else ""
-        self._file = self.folder / f"rollouts{rank}.jsonl"
+        self._file = self.folder / own
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         record: Any = pl_module.record

@@ -42,7 +42,7 @@ def runtime_error_line(error: RuntimeError) -> str | None:
         lines = " ".join(text.split("\n\t", 2)[1:2])
         return f"the checkpoint does not fit the model of this run; the first of {text.count(chr(10))} faults: {lines}"
     if _LOST.search(text):
-        rank = os.environ.get("LOCAL_RANK", "0")
+        rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK", "0")  # that among all nodes, where it is told
         return f"rank {rank}: stopped, since another rank has ended; what ended that one stands in a line of its own"
     return None
 

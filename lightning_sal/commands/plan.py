@@ -1,4 +1,4 @@
-"""estimate parameters, tokens and peak memory of a config, before anything is downloaded or trained"""
+"""estimate parameters, tokens, peak memory and seconds of a config, before anything is downloaded or trained"""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from lightning_sal.configs.running import run
 if TYPE_CHECKING:
     from lightning_sal.policy.config import PolicyConfig
     from lightning_sal.policy.estimate import Estimate
+    from lightning_sal.policy.gpus import GPU
+    from lightning_sal.policy.seconds import Work
     from lightning_sal.tasks import Task
 
 GROUP = 8  # Images of a sample of several where the data module does not say
@@ -32,6 +34,16 @@ class _Prompt:
     most: int
 
 
+@dataclass(frozen=True)
+class _Column:
+    """An objective, with or without gradient checkpointing: its name, and what a step of it takes."""
+
+    objective: str
+    checkpointing: bool
+    memory: Estimate
+    work: Mapping[str, Work]
+
+
 def main(argv: list[str]) -> int:
     """Print what a config would train and what a step of SFT, CGPO and GRPO would take on it.
 
@@ -40,6 +52,7 @@ def main(argv: list[str]) -> int:
     """
     arguments, rest = _parser().parse_known_args(argv)
     width, height = _sides(arguments.image_size)
+    gpus = _gpus(arguments)
 
     from lightning_sal.tasks import TASKS, load_task
 
@@ -72,16 +85,19 @@ def main(argv: list[str]) -> int:
         console.print(f"No prompt of such images fits into max_prompt_tokens {limit}: lower policy.max_pixels.")
         return 0
     title, columns = _estimates(given, model, config, longest, arguments.responses)
-    console.print(_memory(title, columns, configured=config.gradient_checkpointing))
+    configured = config.gradient_checkpointing
+    console.print(_memory(title, columns, configured=configured))
+    shown = [column for column in columns if column.checkpointing == configured]
+    console.print((_phases if len(gpus) == 1 else _totals)(gpus, shown))
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lightning-sal plan",
-        description="Estimate parameters, tokens of a prompt, and peak memory of a step, for the model and the batch of a "
-        "config of `lightning fit`. No weight is loaded. All other options are those of `lightning fit`, as --config "
-        "FILE and --data.init_args.batch_size 8.",
+        description="Estimate parameters, tokens of a prompt, peak memory and seconds of a step, for the model and the "
+        "batch of a config of `lightning fit`. No weight is loaded, and no time is measured. All other options are those "
+        "of `lightning fit`, as --config FILE and --data.init_args.batch_size 8.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -100,7 +116,35 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--responses", type=int, default=8, metavar="G", help="responses to a prompt in GRPO; by default 8"
     )
+    parser.add_argument(
+        "--gpu",
+        metavar="NAME",
+        help="the seconds on this one, phase by phase: H200, H100, A100, L40S, RTX-4090, ...; by default the sum on each "
+        "that is known",
+    )
+    parser.add_argument("--tflops", type=float, help="10^12 bf16 operations a second, of a GPU that is not known")
+    parser.add_argument("--bandwidth", type=float, help="10^12 bytes a second of its memory, beside --tflops")
     return parser
+
+
+def _gpus(arguments: argparse.Namespace) -> dict[str, GPU]:
+    """Name -> the GPUs that seconds are estimated for: the one that was asked for, else all that are known."""
+    from lightning_sal.policy.gpus import GPU, GPUS
+
+    tflops, bandwidth = arguments.tflops, arguments.bandwidth
+    if (tflops is None) != (bandwidth is None):
+        raise ValueError("--tflops and --bandwidth describe a GPU together: give both, or --gpu")
+    if tflops is not None:
+        if arguments.gpu is not None:
+            raise ValueError(f"--gpu {arguments.gpu} states --tflops and --bandwidth itself: drop it, or drop these")
+        if not (tflops > 0 and bandwidth > 0):
+            raise ValueError(f"--tflops {tflops:g} and --bandwidth {bandwidth:g} must be above 0")
+        return {f"{tflops:g} TFLOP/s, {bandwidth:g} TB/s": GPU(tflops, bandwidth)}
+    if arguments.gpu is None:
+        return GPUS
+    if arguments.gpu not in GPUS:
+        raise ValueError(f"--gpu {arguments.gpu}: give one of {', '.join(GPUS)}, or --tflops and --bandwidth")
+    return {arguments.gpu: GPUS[arguments.gpu]}
 
 
 def _sides(size: str) -> tuple[int, int]:
@@ -152,26 +196,33 @@ def _prompt(task: Task, group_size: int, processor: Any, stated: Mapping[str, st
 
 def _estimates(
     given: Mapping[str, Any], model: Any, config: PolicyConfig, prompt: _Prompt, responses: int
-) -> tuple[str, dict[tuple[str, bool], Estimate]]:
-    """What a step is, in words; and its memory by objective and by whether gradients are checkpointed."""
+) -> tuple[str, list[_Column]]:
+    """What a step is, in words; and what it takes, by objective and by whether gradients are checkpointed."""
     from lightning_sal.policy.estimate import Sizes, Step, estimate
+    from lightning_sal.policy.seconds import Matrices, work
 
     options, prompts = given["model"]["init_args"], given["data"].get("init_args", {}).get("batch_size", 1)
     tokens, micro = options["max_new_tokens"], options["micro_batch_size"]
     sizes = Sizes.of(model, config, autocast=str(given["trainer"].get("precision") or "").endswith("-mixed"))
+    matrices = Matrices.of(model, config)
 
     def step(responses: int, *, sampled: bool = True) -> Step:
         return Step(prompts, prompt.images, prompt.visual, prompt.tokens, tokens, responses, micro, sampled)
 
     steps = {"SFT": step(1, sampled=False), "CGPO": step(1), f"GRPO, G = {responses}": step(responses)}
-    columns = {
-        (name, checkpointing): estimate(sizes, each, checkpointing=checkpointing)
+    columns = [
+        _Column(
+            name,
+            checkpointing,
+            estimate(sizes, each, checkpointing=checkpointing),
+            work(matrices, sizes, each, checkpointing=checkpointing),
+        )
         for name, each in steps.items()
         for checkpointing in (False, True)
-    }
+    ]
     title = (
-        f"Memory of a step, estimated: {prompts} {prompt.task} prompts of {prompt.tokens} tokens, {tokens} tokens a "
-        f"response, micro-batches of {micro or 'all'}"
+        f"{prompts} {prompt.task} prompts of {prompt.tokens} tokens, {tokens} tokens a response, micro-batches of "
+        f"{micro or 'all'}, in {'float32' if sizes.number == 4 else 'half precision'}"
     )
     return title, columns
 
@@ -204,20 +255,22 @@ def _prompt_table(title: str, prompts: Sequence[_Prompt], limit: int) -> Any:
     return grid
 
 
-def _memory(title: str, columns: Mapping[tuple[str, bool], Estimate], *, configured: bool) -> Any:
+def _memory(title: str, columns: Sequence[_Column], *, configured: bool) -> Any:
     """One column an objective and a setting of gradient checkpointing; a row a phase, below it its parts."""
     from rich.table import Table
 
-    estimates = list(columns.values())
+    estimates = [column.memory for column in columns]
     unit, name = (1e9, "GB") if max(each.peak for each in estimates) >= 1e9 else (1e6, "MB")
     grid = Table(
-        title=f"{title}, in {name}",
+        title=f"Memory of a step, estimated: {title}, in {name}",
         caption="of tensors; what the allocator rounds up, what kernels borrow and the segmenter come on top",
     )
     grid.add_column("gradient checkpointing", no_wrap=True)
-    for objective, checkpointing in columns:
-        setting = ("on" if checkpointing else "off") + (" (configured)" if checkpointing == configured else "")
-        grid.add_column(f"{objective}\n{setting}", justify="right")
+    for column in columns:
+        setting = ("on" if column.checkpointing else "off") + (
+            " (configured)" if column.checkpointing == configured else ""
+        )
+        grid.add_column(f"{column.objective}\n{setting}", justify="right")
 
     def rows(head: str, parts: Sequence[Mapping[str, int]]) -> None:
         grid.add_row(head, *(f"{sum(each.values()) / unit:.1f}" if each else "" for each in parts))
@@ -231,3 +284,56 @@ def _memory(title: str, columns: Mapping[tuple[str, bool], Estimate], *, configu
     grid.add_row("peak", *(f"{each.peak / unit:.1f}" for each in estimates))
     grid.add_row("", *(f"({each.largest})" for each in estimates))
     return grid
+
+
+def _seconds(columns: Sequence[_Column], first: str, title: str) -> Any:
+    """A table of seconds with no rows yet, which states what they are worth."""
+    from rich.table import Table
+
+    from lightning_sal.policy.gpus import REACHED_ARITHMETIC, REACHED_BANDWIDTH
+
+    grid = Table(
+        title=f"Seconds of a step{title}, from bandwidth and FLOP/s, not measured",
+        min_width=100,
+        caption=f"{REACHED_ARITHMETIC:.0%} of the FLOP/s in bf16 and {REACHED_BANDWIDTH:.0%} of the bandwidth that data "
+        "sheets state are assumed; starting kernels, preparing images, segmenter and reward come on top",
+    )
+    for head in (first, *(column.objective for column in columns)):
+        grid.add_column(head, justify="left" if head == first else "right")
+    return grid
+
+
+def _phases(gpus: Mapping[str, GPU], columns: Sequence[_Column]) -> Any:
+    """One GPU: a row a phase, with its operations and bytes below it."""
+    [(name, gpu)] = gpus.items()
+    grid = _seconds(columns, "phase", f" on {name}")
+    for phase in max((column.work for column in columns), key=len):
+        works = [column.work.get(phase) for column in columns]
+        grid.add_row(phase, *("" if each is None else _short(each.seconds(gpu)) for each in works))
+        grid.add_row(
+            "  10^12 operations, GB",
+            *(
+                "" if each is None else f"{_short(each.operations / 1e12)}, {_short(each.bytes / 1e9)}"
+                for each in works
+            ),
+            end_section=True,
+        )
+    grid.add_row("all", *(_short(sum(each.seconds(gpu) for each in column.work.values())) for column in columns))
+    return grid
+
+
+def _totals(gpus: Mapping[str, GPU], columns: Sequence[_Column]) -> Any:
+    """A row a GPU; in brackets where the estimated memory is more than it has."""
+    grid = _seconds(columns, "GPU", "")
+    for name, gpu in gpus.items():
+        cells = []
+        for column in columns:
+            cell = _short(sum(each.seconds(gpu) for each in column.work.values()))
+            fits = gpu.memory is None or column.memory.peak <= 1e9 * gpu.memory
+            cells.append(cell if fits else f"({cell}) does not fit")
+        grid.add_row(name, *cells)
+    return grid
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"

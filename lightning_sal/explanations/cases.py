@@ -77,7 +77,7 @@ class Case:
 
     def on_images(self, values: Tensor) -> tuple[Tensor, ...]:
         """(N,) values of visual tokens as the maps of the K images, (rows, columns) float32 on the CPU."""
-        places = image_places(self.policy.backbone, self.prompts, 0)
+        places = image_places(self.policy.backbone, self.prompts)[0]
         parts = values.detach().float().cpu().split([len(at) for at, _ in places])
         return tuple(part.view(rows, -1) for part, (_, rows) in zip(parts, places, strict=True))
 

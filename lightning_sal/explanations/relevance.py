@@ -60,9 +60,8 @@ def relevance_rules(backbone: Backbone) -> Iterator[None]:
     with ExitStack() as hooks:
         for norm in backbone.norms:
             hooks.callback(norm.register_forward_hook(_held_scale).remove)
-        for activation, down in backbone.gates:
-            hooks.callback(activation.register_forward_hook(_held_ratio).remove)
-            hooks.callback(down.register_forward_pre_hook(lambda _, given: (halved(given[0]),)).remove)
+        for product in backbone.products:
+            hooks.callback(product.register_forward_hook(_halved_product).remove)
         yield
 
 
@@ -77,6 +76,6 @@ def _held_scale(norm: Any, given: tuple[Tensor], normed: Tensor) -> Tensor:
     return (wide * scale).to(normed.dtype) * norm.weight
 
 
-def _held_ratio(_: Any, given: tuple[Tensor], activated: Tensor) -> Tensor:
-    ratio = torch.where(given[0] == 0, 0.0, activated / given[0]).detach()
-    return given[0] * ratio
+def _halved_product(_: Any, given: tuple[Tensor, Tensor], __: Tensor) -> Tensor:
+    gate, up = given
+    return halved(gate * gate.sigmoid().detach() * up)  # silu(x) / x = sigmoid(x)

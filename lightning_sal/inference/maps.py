@@ -6,6 +6,7 @@ Legend: B responses, K images of a group, T tokens of a response.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -16,6 +17,7 @@ from lightning_sal.policy.spans import token_spans
 from lightning_sal.policy.tracing import Span
 from lightning_sal.samples import ImageGroup, Rollout
 from lightning_sal.tasks import Answer, task_of
+from lightning_sal.transfer import read
 
 LabelMaps = tuple[tuple[Tensor, ...], ...]  # for each label the maps of the K images
 
@@ -44,9 +46,9 @@ def find_maps(
     Returns:
         For each response the maps of each label; none where the reasoning that is asked for is missing.
     """
-    asked = [parts_of(answer, group) for answer, group in zip(answers, groups, strict=True)]
+    asked, known = [parts_of(answer, group) for answer, group in zip(answers, groups, strict=True)], on_host(rollout)
     spans = [
-        response_spans(policy, rollout, row, [*labels, *([reasoning] if reasoning else [])])
+        response_spans(policy, known, row, [*labels, *([reasoning] if reasoning else [])])
         for row, (labels, reasoning) in enumerate(asked)
     ]
     labels = [both[: len(places)] for both, (places, _) in zip(spans, asked, strict=True)]
@@ -68,6 +70,12 @@ def parts_of(answer: Answer, group: ImageGroup) -> tuple[tuple[tuple[int, int], 
     if not task_of(group).reasoning:
         return answer.labels_at, None
     return (answer.labels_at, answer.reasoning_at) if answer.reasoning_at else ((), None)
+
+
+def on_host(rollout: Rollout) -> Rollout:
+    """The same, with its tokens on the CPU, where `response_spans` looks at them one response after the other."""
+    tokens, mask = read(rollout.tokens, rollout.mask)
+    return replace(rollout, tokens=tokens, mask=mask)
 
 
 def response_spans(policy: Policy, rollout: Rollout, row: int, places: Sequence[tuple[int, int]]) -> list[Span]:

@@ -22,6 +22,7 @@ from lightning_sal.policy.prompts import Prompts
 from lightning_sal.samples import ImageGroup, Rollout
 from lightning_sal.segmenters.base import Segmenter, require_fit
 from lightning_sal.tasks import Answer, get_task, task_of
+from lightning_sal.transfer import read
 
 # What a reward term or an evaluation may need beside the answer
 MASKS = "masks"
@@ -149,21 +150,21 @@ def read_responses(groups: Sequence[ImageGroup], rollout: Rollout) -> list[Respo
     answers = [
         read_answer(text, group, rollout.frame, rollout.look) for text, group in zip(rollout.texts, groups, strict=True)
     ]
-    confidence = token_confidence(rollout.logp, rollout.mask).tolist()
-    lengths = rollout.mask.sum(1).tolist()
+    confidence, lengths, truncated = read(
+        token_confidence(rollout.logp, rollout.mask), rollout.mask.sum(1), rollout.truncated
+    )
+    numbers = zip(confidence.tolist(), lengths.tolist(), truncated.tolist(), strict=True)
     return [
         Response(
             group,
             text,
             answers[row],
-            truncated=truncated,
+            truncated=cut,
             tokens=rollout.tokens[row, :length],
             logp=rollout.logp[row, :length],
-            confidence=confidence[row],
+            confidence=sure,
         )
-        for row, (group, text, truncated, length) in enumerate(
-            zip(groups, rollout.texts, rollout.truncated.tolist(), lengths, strict=True)
-        )
+        for row, (group, text, (sure, length, cut)) in enumerate(zip(groups, rollout.texts, numbers, strict=True))
     ]
 
 

@@ -16,7 +16,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from lightning_sal.inference.maps import LabelMaps, find_maps, parts_of, response_spans
+from lightning_sal.inference.maps import LabelMaps, find_maps, on_host, parts_of, response_spans
 from lightning_sal.policy.policy import Policy
 from lightning_sal.policy.prompts import Prompts
 from lightning_sal.samples import ImageGroup, Rollout
@@ -80,7 +80,8 @@ def explain(
     words = [word_places(text, answer) for text, answer in zip(rollout.texts, answers, strict=True)]
     sentences = [sentence_places(text, answer) for text, answer in zip(rollout.texts, answers, strict=True)]
     places = [[*one, *other] for one, other in zip(words, sentences, strict=True)]
-    spans = [response_spans(policy, rollout, row, each) for row, each in enumerate(places)]
+    known = on_host(rollout)
+    spans = [response_spans(policy, known, row, each) for row, each in enumerate(places)]
     direct = policy.attribute(prompts, rollout.tokens, rollout.mask, spans, [None] * len(spans))
     labels = find_maps(answers, groups, rollout, policy, prompts)
     explanations = []

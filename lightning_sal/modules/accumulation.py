@@ -41,6 +41,12 @@ class AccumulatingModule(FineTuningModule):
             for parameter in self._whole_trainable():
                 torch.distributed.broadcast(parameter.detach(), src=0)
 
+    def log(self, name: str, value: Any, *args: Any, sync_dist: bool = False, **kwargs: Any) -> None:
+        """As Lightning's; but a number of the host stays there, where it would be moved to the device and read again."""
+        if isinstance(value, (int, float)) and not sync_dist:
+            value = torch.tensor(value, dtype=torch.get_default_dtype())
+        super().log(name, value, *args, sync_dist=sync_dist, **kwargs)
+
     def micro_batches(self, rows: int) -> list[slice]:
         """The rows of a step in slices of at most `micro_batch_size`."""
         size = self.micro_batch_size or rows
@@ -95,15 +101,19 @@ class AccumulatingModule(FineTuningModule):
         """The sum, or the largest, of a tensor over all ranks."""
         return self.trainer.strategy.reduce(value, reduce_op=operation)  # type: ignore[return-value]
 
+    def reduce_on_host(self, values: Tensor, operation: Literal["sum", "max"] = "sum") -> Tensor:
+        """The sum, or the largest, over all ranks of numbers that are on the CPU, and stay there where no other rank is."""
+        if self.trainer.world_size == 1:
+            return values
+        return self.all_reduce(values.to(self.device), operation).cpu()
+
     def any_rank(self, condition: bool) -> bool:
         """Whether a condition holds on any rank."""
         return bool(self.max_over_ranks(int(condition)))
 
     def max_over_ranks(self, count: int) -> int:
         """The largest of a count over all ranks."""
-        if self.trainer.world_size == 1:
-            return count
-        return int(self.all_reduce(torch.tensor(count, device=self.device), "max"))
+        return int(self.reduce_on_host(torch.tensor(count), "max"))
 
     def on_after_backward(self) -> None:
         """Average gradients of weights that FSDP2 left whole, since no one else does, before anyone looks at them."""

@@ -29,7 +29,7 @@ class RolloutRecord:
         rollout: The sampled responses.
         responses: They, with what the reward needed of them.
         rewards: What they are worth.
-        confidence: (B,) in [0, 1].
+        confidence: (B,) in [0, 1], on the CPU, like the three below.
         advantages: (B,); 0 for responses of groups that the update left out.
         scored: (B,) bool; False for responses that no pass was spent on, since they have no gradient.
         entropy: (B,) mean entropy in nats of what the tokens of a response were drawn from; 0 where not scored.
@@ -47,6 +47,11 @@ class RolloutRecord:
     entropy: Tensor
     embeddings: Tensor
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each response."""
+        return _lengths(self.responses)
 
 
 @dataclass(slots=True)
@@ -68,6 +73,15 @@ class Experience:
     responses: Sequence[Response]
     rewards: RewardBatch
     selected: list[int]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each response, which the host knows without asking the device."""
+        return _lengths(self.responses)
+
+
+def _lengths(responses: Sequence[Response]) -> list[int]:
+    return [0 if response.tokens is None else len(response.tokens) for response in responses]
 
 
 def join_experience(rounds: Sequence[Experience]) -> Experience:
@@ -124,11 +138,11 @@ class OldPolicy:
             embeddings=torch.zeros(len(empty), width, **plain),
         )
 
-    def fill(self, rows: list[int], scores: TokenScores, mask: Tensor) -> None:
-        """Put down what a pass, with entropy, says of some rows; mask (len(rows), T)."""
+    def fill(self, rows: Tensor, scores: TokenScores, mask: Tensor) -> None:
+        """Put down what a pass, with entropy, says of some rows (n,); mask (n, T)."""
         assert scores.entropy is not None
         self.logp[rows, : mask.shape[1]] = scores.logp.detach()
         self.confidence[rows] = token_confidence(scores.logp, mask)
-        self.scored[rows] = True
+        self.scored.index_fill_(0, rows, True)
         self.entropy[rows] = (scores.entropy.detach().sum(1) / mask.sum(1).clamp(min=1)).float()
         self.embeddings[rows] = scores.last.float()

@@ -116,7 +116,7 @@ class DAPO(GroupModule):
         rewards = experience.rewards.total
         if not self.overlong_buffer:
             return rewards
-        lengths = experience.rollout.mask.sum(1).to(rewards.device)
+        lengths = torch.tensor(experience.lengths, device=rewards.device)
         return rewards + overlong_penalty(lengths, self.max_new_tokens, self.overlong_buffer)
 
     def collect(
@@ -133,9 +133,7 @@ class DAPO(GroupModule):
                 break
         experience = join_experience(rounds)
         selected, sampled = len(experience.selected), len(experience.groups)
-        counts = self.all_reduce(
-            torch.tensor([sampled - selected, float(selected < wanted)], device=self.device)
-        ).tolist()
+        counts = self.reduce_on_host(torch.tensor([sampled - selected, float(selected < wanted)])).tolist()
         self.log("train/dynamic_sampling/rounds", float(len(rounds)))
         self.log("train/dynamic_sampling/dropped", counts[0])
         self.log("train/dynamic_sampling/gave_up", counts[1])

@@ -24,19 +24,22 @@ from lightning_sal.policy.log_probs import Entropy
 from lightning_sal.policy.prompts import Prompts
 from lightning_sal.samplers import PolicySampler, Sampler
 from lightning_sal.samples import Batch, ImageGroup, Phased, Rollout
+from lightning_sal.transfer import indices, read
 
 
 class MicroBatch(NamedTuple):
     """The part of a step that goes through one forward and backward pass.
 
     Args:
-        prompts: Numbers of its prompts.
-        rows: Numbers of its responses, equally many to each prompt.
+        prompts: Its prompts.
+        rows: (n,) numbers of its responses, equally many to each prompt, on the device.
+        length: Tokens of the longest of them.
         counts: False for a pass that contributes 0, so that all ranks do equally many.
     """
 
-    prompts: list[int]
-    rows: list[int]
+    prompts: Prompts
+    rows: Tensor
+    length: int
     counts: bool
 
 
@@ -153,10 +156,11 @@ class RolloutModule(PolicyModule):
         """Sample, compute rewards, and propagate the policy loss but for the last micro-batch of the last update."""
         seconds: dict[str, float] = {}
         experience = self.collect(batch.groups, self._generator(), seconds)
-        rewards = self.shaped_rewards(experience).to(self.device)
+        shaped = self.shaped_rewards(experience)
+        rewards = shaped.to(self.device, non_blocking=True)
         old = OldPolicy.of(experience.rollout, self.policy.backbone.width, reference=bool(self.beta))
         ratios = RatioLog(self.clip, self.ratio)
-        parts = self._parts(experience.prompts, self.trained(experience, rewards))
+        parts = self._parts(experience, self.trained(experience, shaped))
         totals = self._totals(experience)
         self._update_started = self._now()
         with self.memory_advice("update"):
@@ -165,23 +169,28 @@ class RolloutModule(PolicyModule):
                 self.extra_optimizer_step(pending)
                 losses = self._losses(experience, rewards, old, parts, totals, ratios, False)
                 pending = self.accumulate(losses, len(parts))
+        confidence, advantages, scored, entropy, *sums = read(
+            old.confidence,
+            self.advantages(rewards, old.confidence),
+            old.scored,
+            old.entropy,
+            *ratios.sums(),
+            *([] if old.reference is None else [self._divergence(old, experience.rollout)]),
+        )
         self.record = RolloutRecord(
             self._repeated(experience.groups),
             experience.rollout,
             experience.responses,
             experience.rewards,
-            old.confidence,
-            self.advantages(rewards, old.confidence),
-            old.scored,
-            old.entropy,
+            confidence,
+            advantages,
+            scored,
+            entropy,
             old.embeddings,
             seconds,
         )
         self._observe(experience)
-        log_rollout(self, self.record)
-        self.log_dict(ratios.over(self))
-        if old.reference is not None:
-            self._log_kl(old.logp, old.reference, self.loss_mask(experience.rollout) & old.scored[:, None])
+        log_rollout(self, self.record, *sums)
         return pending
 
     def _losses(
@@ -190,7 +199,7 @@ class RolloutModule(PolicyModule):
         rewards: Tensor,
         old: OldPolicy,
         parts: Sequence[MicroBatch],
-        totals: Sequence[float],
+        totals: tuple[Tensor, Tensor],
         ratios: RatioLog,
         first: bool,
     ) -> Iterator[Tensor]:
@@ -207,10 +216,8 @@ class RolloutModule(PolicyModule):
         """
         rollout, loss_mask = experience.rollout, self.loss_mask(experience.rollout)
         entropy: Entropy | None = "gradient" if self.entropy_coef else "value" if first else None
-        for which, rows, counts in parts:
-            length = int(rollout.mask[rows].sum(1).max())
+        for prompts, rows, length, counts in parts:
             tokens, mask = rollout.tokens[rows, :length], rollout.mask[rows, :length] & counts
-            prompts = experience.prompts.select(which)
             scores = self.policy.score_tokens(prompts, tokens, mask, self.temperature, entropy=entropy)
             logp = scores.logp
             if first and counts:
@@ -286,7 +293,7 @@ class RolloutModule(PolicyModule):
         seconds = self.record.seconds
         seconds["update"] = self._now() - self._update_started
         self.log_dict({f"train/seconds/{phase}": value for phase, value in seconds.items()})
-        self.log("train/tokens_per_second", float(self.record.rollout.mask.sum()) / sum(seconds.values()))
+        self.log("train/tokens_per_second", sum(self.record.lengths) / sum(seconds.values()))
 
     def _observe(self, experience: Experience) -> None:
         """Keep what the reward will remember of this step: of the responses that are learnt from, or of all if none is.
@@ -296,8 +303,8 @@ class RolloutModule(PolicyModule):
         names, prompts = self.reward.remembers, experience.selected
         if names and not self.any_rank(bool(prompts)):
             prompts = list(range(len(experience.groups)))
-        rows = self._rows(prompts)
-        self._observed = {name: experience.rewards.observed[name][rows] for name in names}
+        rows, observed = self._rows(prompts), experience.rewards.observed
+        self._observed = {name: observed[name][indices(rows, observed[name].device)] for name in names}
         self._places = torch.tensor([self._place(row) for row in rows], dtype=torch.int64)
 
     def _place(self, row: int) -> int:
@@ -306,25 +313,37 @@ class RolloutModule(PolicyModule):
         return (prompt * self.trainer.world_size + self.global_rank) * self.responses_per_prompt + response
 
     def trained(self, experience: Experience, rewards: Tensor) -> list[int]:
-        """The prompts whose responses have a gradient: no pass is spent on the others, though they count as responses."""
+        """The prompts whose responses have a gradient: no pass is spent on the others, though they count as responses.
+
+        Args:
+            experience: What was sampled.
+            rewards: (B,) as `shaped_rewards` gives them.
+        """
         return experience.selected
 
     def loss_mask(self, rollout: Rollout) -> Tensor:
         """(B, T) bool, True on the response tokens that enter the loss."""
         return rollout.mask & ~rollout.truncated[:, None] if self.mask_truncated else rollout.mask
 
-    def _parts(self, prompts: Prompts, trained: Sequence[int]) -> list[MicroBatch]:
+    def _parts(self, experience: Experience, trained: Sequence[int]) -> list[MicroBatch]:
         """The micro-batches of a step, as many on every rank."""
-        order = [row for row in prompts.by_length() if row in set(trained)]
-        grouped = grouped_micro_batches(order, self.responses_per_prompt, self.micro_batch_size)
-        parts = [MicroBatch(*part, counts=True) for part in grouped]
-        return parts + [MicroBatch([0], [0], counts=False)] * (self.max_over_ranks(len(parts) or 1) - len(parts))
 
-    def _totals(self, experience: Experience) -> list[float]:
-        """Responses, and response tokens that enter the loss, of the whole step on all ranks."""
-        rows = self._rows(experience.selected)
-        tokens = self.loss_mask(experience.rollout)[rows].sum()
-        return self.all_reduce(torch.stack([torch.tensor(len(rows), device=self.device), tokens]).double()).tolist()
+        def part(prompts: Sequence[int], rows: Sequence[int], counts: bool) -> MicroBatch:
+            length = max(experience.lengths[row] for row in rows)
+            return MicroBatch(experience.prompts.select(prompts), indices(rows, self.device), length, counts)
+
+        order = [row for row in experience.prompts.by_length() if row in set(trained)]
+        grouped = grouped_micro_batches(order, self.responses_per_prompt, self.micro_batch_size)
+        parts = [part(*each, counts=True) for each in grouped]
+        idle = self.max_over_ranks(len(parts) or 1) - len(parts)
+        return parts + [part([0], [0], counts=False) for _ in range(idle)]
+
+    def _totals(self, experience: Experience) -> tuple[Tensor, Tensor]:
+        """Responses, and response tokens that enter the loss, of the whole step on all ranks: two numbers on the device."""
+        rows = indices(self._rows(experience.selected), self.device)
+        tokens = self.loss_mask(experience.rollout)[rows].sum().double()
+        sequences, tokens = self.all_reduce(torch.stack([torch.full_like(tokens, len(rows)), tokens]))
+        return sequences, tokens
 
     def _rows(self, prompts: Sequence[int]) -> list[int]:
         """The rows of the responses to some prompts."""
@@ -333,10 +352,11 @@ class RolloutModule(PolicyModule):
     def _repeated(self, groups: Sequence[ImageGroup]) -> tuple[ImageGroup, ...]:
         return tuple(group for group in groups for _ in range(self.responses_per_prompt))
 
-    def _log_kl(self, logp: Tensor, reference: Tensor, mask: Tensor) -> None:
-        divergence = k3(logp, reference, mask)[mask].sum()
-        sums = self.all_reduce(torch.stack([divergence, mask.sum()]).double())
-        self.log("train/kl", float(sums[0] / sums[1].clamp(min=1)))
+    def _divergence(self, old: OldPolicy, rollout: Rollout) -> Tensor:
+        """(2,) the KL divergence to the reference, summed over the tokens of the loss that were scored, and their number."""
+        assert old.reference is not None
+        mask = self.loss_mask(rollout) & old.scored[:, None]
+        return torch.stack([k3(old.logp, old.reference, mask).sum().double(), mask.sum().double()])
 
     def _generator(self) -> torch.Generator:
         """A generator that depends on seed, step and rank alone, so a run that goes on draws what it would have drawn."""

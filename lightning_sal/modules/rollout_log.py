@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -41,61 +42,92 @@ class RatioLog:
         # 0 outside the mask, as of a ratio of 1
         self._extremes.append(torch.stack([log.max(), -log.min(), drift.max(), -drift.min()]))
 
-    def over(self, module: AccumulatingModule) -> dict[str, float]:
-        """`train/clip_ratio/...`, `train/ratio/...` and `train/sampler_ratio/...` over all ranks."""
-        sums = module.all_reduce(torch.stack(self._sums).sum(0))
-        low, high, *means = (sums[:4] / sums[4].clamp(min=1)).tolist()
-        extremes = module.all_reduce(torch.stack(self._extremes).amax(0), "max").tolist()
-        values = {"train/clip_ratio/low": low, "train/clip_ratio/high": high}
-        for name, mean, up, down in zip(("ratio", "sampler_ratio"), means, extremes[::2], extremes[1::2], strict=True):
-            values |= {
-                f"train/{name}/mean": mean,
-                f"train/{name}/max": math.exp(up),
-                f"train/{name}/min": math.exp(-down),
-            }
-        return values
+    def sums(self) -> tuple[Tensor, Tensor]:
+        """What `log_rollout` makes its ratios of: (5,) float64 sums over tokens, and (4,) extremes."""
+        return torch.stack(self._sums).sum(0), torch.stack(self._extremes).amax(0)
 
 
-def log_rollout(module: AccumulatingModule, record: RolloutRecord) -> None:
-    """Log means over all ranks; a fixed set of sums is reduced once, whatever tasks a rank happened to draw."""
-    rewards, rollout = record.rewards, record.rollout
-    answers = [response.answer for response in record.responses]
-    malformed = torch.tensor([float(answer.reason is not None) for answer in answers])
-    tokens = rollout.mask.sum(1).float()
-    columns = {
+def log_rollout(
+    module: AccumulatingModule,
+    record: RolloutRecord,
+    ratios: Tensor,
+    extremes: Tensor,
+    divergence: Tensor | None = None,
+) -> None:
+    """Log means over all ranks; a fixed set of sums is reduced once, whatever tasks a rank happened to draw.
+
+    All that it is given is on the CPU, so that nothing here waits for the device but what other ranks have to say.
+
+    Args:
+        module: Logs.
+        record: Of the step.
+        ratios: As `RatioLog.sums` gives them.
+        extremes: Likewise.
+        divergence: (2,) the KL divergence to the reference, summed over tokens, and their number; None without a reference.
+    """
+    columns = _columns(record)
+    rows = torch.stack([column.float() for column in columns.values()])  # (columns, B)
+    member = torch.tensor([[group.task == task for group in record.groups] for task in TASKS])
+    member = torch.cat([torch.ones_like(member[:1]), member]).float()  # all, then each task
+    table = torch.cat([(rows[:, None] * member).sum(-1), member.sum(1)[None]])
+    parts = [table.flatten(), ratios] + ([] if divergence is None else [divergence])
+    sums = module.reduce_on_host(torch.cat([part.double() for part in parts]))
+    table, ratios, divergence = sums.split([table.numel(), len(ratios), len(sums) - table.numel() - len(ratios)])
+    table = table.view(-1, len(member))
+    means = table[:-1] / table[-1]
+    for at, scope in enumerate(("train", *(f"train/{task}" for task in TASKS))):
+        if table[-1, at]:
+            values = _derived(dict(zip(columns, means[:, at].tolist(), strict=True)))
+            module.log_dict({f"{scope}/{name}": number for name, number in values.items()})
+    for name, column in (("train/reward", "reward/mean"), ("train/conf", "confidence")):
+        module.log(name, means[list(columns).index(column), 0].item(), prog_bar=True, logger=False)
+    module.log_dict(ratio_values(ratios.tolist(), module.reduce_on_host(extremes, "max").tolist()))
+    if len(divergence):
+        module.log("train/kl", (divergence[0] / divergence[1].clamp(min=1)).item())
+
+
+def ratio_values(sums: Sequence[float], extremes: Sequence[float]) -> dict[str, float]:
+    """`train/clip_ratio/...`, `train/ratio/...` and `train/sampler_ratio/...` of what `RatioLog.sums` gives."""
+    low, high, *means = (value / max(sums[4], 1) for value in sums[:4])
+    values = {"train/clip_ratio/low": low, "train/clip_ratio/high": high}
+    for name, mean, up, down in zip(("ratio", "sampler_ratio"), means, extremes[::2], extremes[1::2], strict=True):
+        values |= {
+            f"train/{name}/mean": mean,
+            f"train/{name}/max": math.exp(up),
+            f"train/{name}/min": math.exp(-down),
+        }
+    return values
+
+
+def _columns(record: RolloutRecord) -> dict[str, Tensor]:
+    """Name -> (B,) on the CPU, what is averaged over responses."""
+    rewards, tokens = record.rewards, torch.tensor(record.lengths, dtype=torch.float32)
+    return {
         "reward/mean": rewards.total,
         **{f"reward/{name}": values for name, values in rewards.terms.items()},
-        **{f"reward/{name}_unknown": (~known).float() for name, known in rewards.known.items()},
+        **{f"reward/{name}_unknown": ~known for name, known in rewards.known.items()},
         "reward_squared": rewards.total**2,
         "confidence": record.confidence,
         "advantage/mean": record.advantages,
         "advantage_squared": record.advantages**2,
         "response/length": tokens,
-        "response/malformed": malformed,
-        "response/truncated": rollout.truncated.float(),
+        "response/malformed": torch.tensor([response.answer.reason is not None for response in record.responses]),
+        "response/truncated": torch.tensor([response.truncated for response in record.responses]),
         "entropy": record.entropy * tokens,
         "entropy_tokens": record.scored * tokens,
     }
-    device = module.device
-    rows = torch.stack([column.detach().float().to(device) for column in columns.values()])  # (columns, B)
-    member = torch.tensor([[group.task == task for group in record.groups] for task in TASKS], device=device)
-    member = torch.cat([torch.ones_like(member[:1]), member]).float()  # all, then each task
-    sums = module.all_reduce(torch.cat([(rows[:, None] * member).sum(-1), member.sum(1)[None]]))
-    means = (sums[:-1] / sums[-1]).cpu()
-    for at, scope in enumerate(("train", *(f"train/{task}" for task in TASKS))):
-        if not sums[-1, at]:
-            continue
-        value = dict(zip(columns, means[:, at].tolist(), strict=True))
-        for name in ("reward", "advantage"):
-            value[f"{name}/std"] = max(value.pop(f"{name}_squared") - value[f"{name}/mean"] ** 2, 0.0) ** 0.5
-        if over := value.pop("entropy_tokens"):
-            value["entropy"] /= over  # the mean over tokens, not over responses
-        else:
-            del value["entropy"]  # no response was scored
-        value["confidence_minus_reward"] = value["confidence"] - value["reward/mean"]
-        module.log_dict({f"{scope}/{name}": number for name, number in value.items()})
-    module.log("train/reward", means[0, 0].item(), prog_bar=True, logger=False)
-    module.log("train/conf", record.confidence.mean().item(), prog_bar=True, logger=False)
+
+
+def _derived(value: dict[str, float]) -> dict[str, float]:
+    """What is logged of the means of the columns."""
+    for name in ("reward", "advantage"):
+        value[f"{name}/std"] = max(value.pop(f"{name}_squared") - value[f"{name}/mean"] ** 2, 0.0) ** 0.5
+    if over := value.pop("entropy_tokens"):
+        value["entropy"] /= over  # the mean over tokens, not over responses
+    else:
+        del value["entropy"]  # no response was scored
+    value["confidence_minus_reward"] = value["confidence"] - value["reward/mean"]
+    return value
 
 
 def log_telling(module: AccumulatingModule, rewards: RewardBatch, group_size: int) -> None:
@@ -109,7 +141,7 @@ def log_telling(module: AccumulatingModule, rewards: RewardBatch, group_size: in
         group_size: G >= 2.
     """
     columns = {"reward": rewards.total, **rewards.terms}
-    telling = torch.stack([has_variance(values, group_size).float().sum() for values in columns.values()])
-    groups = torch.tensor([len(rewards.total) / group_size])
-    sums = module.all_reduce(torch.cat([telling, groups]).double().to(module.device)).tolist()
+    telling = [int(has_variance(values, group_size).sum()) for values in columns.values()]
+    groups = len(rewards.total) / group_size
+    sums = module.reduce_on_host(torch.tensor([*telling, groups], dtype=torch.float64)).tolist()
     module.log_dict({f"train/telling/{name}": sums[at] / sums[-1] for at, name in enumerate(columns)})

@@ -122,7 +122,8 @@ class DeepSpeed(OneDevice):
     def before_setup(self, module: L.LightningModule, outside: Sequence[str]) -> None:
         from lightning_sal.policy.sharding import hide
 
-        module.configure_model()  # now, since stage 3 cuts up what is made later, and leaves nothing to load into
+        with self.strategy.root_device:  # where Lightning makes a model under most strategies
+            module.configure_model()  # now, since stage 3 cuts up what is made later, and leaves nothing to load into
         for name in outside:  # of no concern to it, and in precisions of their own
             hide(module, name, self.strategy.root_device)
 

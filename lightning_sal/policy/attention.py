@@ -1,7 +1,8 @@
-"""What each token sees: alone behind its prompt, beside others that share the prompt, or behind what is in a cache.
+"""What each token sees: alone behind its prompt, or beside others that share the prompt.
 
 One sequence of a prompt and its G responses under a block mask has (L + G T)^2 scores, nearly all of them masked. In
-`SharedPrompt` the prompt sees itself, and each response the prompt and itself: L^2 + G T (L + T).
+`SharedPrompt` the prompt sees itself, and each response the prompt and itself: L^2 + G T (L + T). Nothing is masked there
+for padding: prompts are attended in runs of one length, each from its first real token on, so that causal kernels do.
 
 Legend: P prompts, G responses a prompt, L prompt tokens (padded left), T response tokens (padded right), S tokens of a
 sequence, H heads, K key heads, D their width.
@@ -9,14 +10,16 @@ sequence, H heads, K key heads, D their width.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_sal.policy.cache import PackedCache
+from lightning_sal.policy.merged_attention import attend_behind, can_merge
 
 
 class View(Protocol):
@@ -27,112 +30,72 @@ class View(Protocol):
 
         Args:
             layer: Its number, from 0.
-            query: (P, H, S, D).
+            query: (P, H, S, D); or (P, H, 1 + G T, D) from the end of the prompt on, where nothing else is asked for.
             key: (P, K, S, D).
             value: (P, K, S, D).
             scale: What scores are multiplied by; None takes 1 / sqrt(D).
 
         Returns:
-            (P, S, H, D).
+            (P, S, H, D), or (P, 1 + G T, H, D).
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Alone:
-    """Each sequence sees itself, causally.
+    """Each sequence sees itself, causally; padding sees nothing, and its rows are 0.
+
+    Padding of what follows a prompt comes last, so no token sees it.
 
     Args:
-        mask: (P, 1, S, S) additive; None where no sequence is padded on the left.
+        padding: Of each sequence, how many tokens of padding it begins with; empty where none does.
     """
 
-    mask: Tensor | None
+    padding: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, real: Tensor, following: int, dtype: torch.dtype, *, padded: bool) -> Alone:
-        """Of prompts with a (P, L) bool mask of `real` tokens, each before so many tokens `following`.
-
-        Padding of what follows needs no mask: it comes last, so no token sees it.
-        """
-        if not padded:
-            return cls(None)
-        real = F.pad(real, (0, following), value=True)
-        return cls(additive(_causal(real.shape[1], real.device) & real[:, None, None], dtype))
+    def of(cls, lengths: Sequence[int], width: int) -> Alone:
+        """Of prompts of so many real tokens, padded to a width."""
+        return cls(_padding(lengths, width))
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
-        return _attend(query, key, value, self.mask, scale)
+        if query.shape[2] < key.shape[2]:  # one response, behind a prompt of which the end alone is asked
+            length = key.shape[2] - query.shape[2] + 1
+            return SharedPrompt(length, 1, self.padding).attend(layer, query, key, value, scale)
+        found = []
+        for start, *parts in _runs(self.padding, query, key, value):
+            seen = F.scaled_dot_product_attention(*parts, is_causal=True, scale=scale, enable_gqa=True)
+            found.append(F.pad(seen, (0, 0, start, 0)) if start else seen)
+        return _joined(found).transpose(1, 2)
 
 
 @dataclass(frozen=True, slots=True)
 class SharedPrompt:
-    """P prompts, each followed by its G responses: S = L + G T.
+    """P prompts, each followed by its G responses: S = L + G T. Padding is as in `Alone`.
 
     Args:
-        prompt: (P, 1, L, L) additive, what prompt tokens see; None where no prompt is padded.
-        response: (P G, 1, T H / K, L + T) additive, what response tokens see, once for each query head that shares a key
-            head. Padding of a response needs no mask: it comes last, so no token sees it.
+        length: L.
+        responses: G.
+        padding: As for `Alone`.
     """
 
-    prompt: Tensor | None
-    response: Tensor
+    length: int
+    responses: int
+    padding: tuple[int, ...] = ()
 
     @classmethod
-    def of(
-        cls, real: Tensor, responses: int, steps: int, dtype: torch.dtype, *, padded: bool, shared: int
-    ) -> SharedPrompt:
-        """Of prompts with a (P, L) bool mask of `real` tokens, where `shared` = H / K query heads share a key head."""
-        count, length = real.shape
-        own = _causal(steps, real.device).repeat(shared, 1).expand(count, -1, -1)
-        before = real[:, None].expand(-1, shared * steps, -1)
-        response = torch.cat([before, own], dim=2).repeat_interleave(responses, dim=0)
-        prompt = additive(_causal(length, real.device) & real[:, None, None], dtype) if padded else None
-        return cls(prompt, additive(response[:, None], dtype))
+    def of(cls, lengths: Sequence[int], width: int, responses: int) -> SharedPrompt:
+        """Of prompts of so many real tokens, padded to a width, and G responses to each."""
+        return cls(width, responses, _padding(lengths, width))
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
-        count, heads, size, depth = query.shape
-        rows, _, asked, seen = self.response.shape
-        steps = asked * key.shape[1] // heads
-        length, responses = seen - steps, rows // count
-        # Copies, so that what the gradient keeps of a prompt is not the whole sequence.
-        first, keys, values = (part[:, :, :length].contiguous() for part in (query, key, value))
-        prompt = _attend(first, keys, values, self.prompt, scale)
-
-        def behind(states: Tensor) -> Tensor:
-            """(P, K, L + G T, D) -> (P G, K, L + T, D): a copy of the prompt before each response."""
-            once = states[:, None, :, :length].expand(-1, responses, -1, -1, -1)
-            return torch.cat([once, _split(states[:, :, length:], responses)], dim=3).flatten(0, 1)
-
-        # Query heads that share a key head stand among the queries, so that keys are never repeated.
-        asking = _split(query[:, :, length:], responses).reshape(rows, -1, asked, depth)
-        response = F.scaled_dot_product_attention(
-            asking, behind(key), behind(value), attn_mask=self.response, scale=scale
-        )
-        response = response.view(count, responses, heads, steps, depth).transpose(2, 3)
-        return torch.cat([prompt, response.reshape(count, size - length, heads, depth)], dim=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Cached:
-    """New tokens see what is in a cache, to which they are added, and themselves.
-
-    Args:
-        cache: Of what came before.
-        mask: (P, 1, S, keys) additive, over what is in the cache once the new tokens are.
-    """
-
-    cache: PackedCache
-    mask: Tensor
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
-        keys, values = self.cache.update(layer, key, value)
-        if keys.shape[2] == query.shape[2]:  # a prompt, whose mask is large
-            return _attend(query, keys, values, self.mask, scale)
-        count, heads, size, depth = query.shape
-        shared = heads // keys.shape[1]
-        asking = query.reshape(count, -1, shared * size, depth)
-        mask = self.mask.expand(count, 1, size, -1).repeat(1, 1, shared, 1)
-        seen = F.scaled_dot_product_attention(asking, keys, values, attn_mask=mask, scale=scale)
-        return seen.view(count, heads, size, depth).transpose(1, 2)
+        behind = attend_behind if can_merge(query) else _attend_copies
+        found = []
+        for start, *parts in _runs(self.padding, query, key, value):
+            seen = behind(*parts, self.length - start, self.responses, scale)
+            padding = query.shape[2] - seen.shape[1]
+            found.append(F.pad(seen, (0, 0, 0, 0, padding, 0)) if padding else seen)
+        return _joined(found)
 
 
 def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
@@ -140,18 +103,59 @@ def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
-    """(P, S, H, D): causal where there is no mask."""
-    if mask is None:
-        seen = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=True)
-    else:  # kernels that take a mask take no shared key heads
-        key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], dim=1) for part in (key, value))
-        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
-    return seen.transpose(1, 2)
+def _padding(lengths: Sequence[int], width: int) -> tuple[int, ...]:
+    padding = tuple(width - length for length in lengths)
+    return padding if any(padding) else ()
 
 
-def _causal(size: int, device: torch.device) -> Tensor:
-    return torch.ones(size, size, dtype=torch.bool, device=device).tril()
+def _runs(padding: Sequence[int], *states: Tensor) -> Iterator[tuple[int, *tuple[Tensor, ...]]]:
+    """Neighbours of equal padding: how much it is, and of each of the states (P, heads, S, D) the part behind it."""
+    if not padding:
+        yield 0, *states
+        return
+    size = max(part.shape[2] for part in states)
+    runs = [(start, len(list(run))) for start, run in groupby(padding)]
+    # Split, not sliced: the gradient of each slice would be as large as the whole.
+    columns = [state.split([count for _, count in runs]) for state in states]
+    for (start, _), *parts in zip(runs, *columns, strict=True):
+        yield start, *(part[:, :, start - size :] for part in parts)  # there are fewer queries where the end is asked
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _attend_copies(
+    query: Tensor, key: Tensor, value: Tensor, length: int, responses: int, scale: float | None
+) -> Tensor:
+    """`attend_behind` where no kernel tells its log-sum-exp: a copy of the prompt's keys before each response."""
+    count, heads, size, depth = query.shape
+    steps, shared, rows = (key.shape[2] - length) // responses, heads // key.shape[1], count * responses
+    asked = size - responses * steps
+    before = (key[:, :, :length], value[:, :, :length])
+    prompt = F.scaled_dot_product_attention(
+        query[:, :, :asked], *before, is_causal=asked == length, scale=scale, enable_gqa=True
+    )
+
+    def behind(states: Tensor) -> Tensor:
+        """(P, K, L + G T, D) -> (P G, K, L + T, D)."""
+        once = states[:, None, :, :length].expand(-1, responses, -1, -1, -1)
+        return torch.cat([once, _split(states[:, :, length:], responses)], dim=3).flatten(0, 1)
+
+    # Query heads that share a key head stand among the queries, so that keys are never repeated.
+    asking = _split(query[:, :, asked:], responses).reshape(rows, -1, shared * steps, depth)
+    allowed = torch.ones(steps, length + steps, dtype=torch.bool, device=query.device).tril(length)
+    response = F.scaled_dot_product_attention(
+        asking, behind(key), behind(value), attn_mask=allowed.repeat(shared, 1), scale=scale
+    )
+    response = response.view(count, responses, heads, steps, depth).transpose(2, 3)
+    return torch.cat([prompt.transpose(1, 2), response.reshape(count, size - asked, heads, depth)], dim=1)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None) -> Tensor:
+    """(P, S, H, D); kernels that take a mask take no shared key heads."""
+    key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], dim=1) for part in (key, value))
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale).transpose(1, 2)
 
 
 def _split(states: Tensor, responses: int) -> Tensor:

@@ -18,6 +18,7 @@ from lightning_sal.policy.backbone import Backbone
 from lightning_sal.policy.positions import mrope_positions
 from lightning_sal.policy.prompts import Prompts
 from lightning_sal.policy.tracing import Asked, Convention, Span, Traced, trace
+from lightning_sal.transfer import read
 
 _EPS = 1e-6  # of the public code of the method, see `norm_eps`
 
@@ -51,7 +52,7 @@ def attribute(
     traced, scale = trace(backbone, prompts, reading, asked, ids, attention_only=attention_only)
     assert traced.prompt is not None
     whole = (traced.prompt / scale).float().cpu()  # (B, A, L)
-    images = [image_places(backbone, prompts, row) for row in range(len(prompts))]
+    images = image_places(backbone, prompts)
     found, responses = [], len(tokens) // len(prompts)
     for row, each in enumerate(spans):
         parts = whole[row, : len(places[row])].split([last + 1 - first for first, last in each]) if each else ()
@@ -60,12 +61,16 @@ def attribute(
     return found
 
 
-def image_places(backbone: Backbone, prompts: Prompts, row: int) -> list[tuple[Tensor, int]]:
-    """Where the visual tokens of each image of a prompt stand, and how many rows they form, on the CPU."""
-    at = backbone.is_image(prompts.ids[row]).cpu().nonzero()[:, 0]
+def image_places(backbone: Backbone, prompts: Prompts) -> list[list[tuple[Tensor, int]]]:
+    """Where the visual tokens of each image of each prompt stand, and how many rows they form, on the CPU."""
+    is_image, heights = read(backbone.is_image(prompts.ids), prompts.positions[1])
+    return [_places_of_one(*row) for row in zip(is_image, heights, strict=True)]
+
+
+def _places_of_one(is_image: Tensor, heights: Tensor) -> list[tuple[Tensor, int]]:
+    at = is_image.nonzero()[:, 0]
     if not len(at):
         return []
-    heights = prompts.positions[1, row].cpu()
     breaks = (at.diff() > 1).nonzero()[:, 0].tolist()  # images have words between them
     borders = [0, *(each + 1 for each in breaks), len(at)]
     images = [at[start:end] for start, end in pairwise(borders)]
@@ -125,7 +130,7 @@ def attribution_maps(
     if norm_eps and not attention_only:
         found = found * _shrinking(whole, traced, asked, scale)
     total = found.sum(1)[0]
-    return [total[at.to(total.device)].view(rows, -1) for at, rows in image_places(whole, sequence.prompts, 0)]
+    return [total[at.to(total.device)].view(rows, -1) for at, rows in image_places(whole, sequence.prompts)[0]]
 
 
 @torch.no_grad()
@@ -176,7 +181,7 @@ class _Sequence:
         reading = {
             "embeds": torch.cat([backbone.prompt_embeds(self.prompts), backbone.embed(following)], dim=1),
             "positions": self.positions,
-            "sees": Alone(None),
+            "sees": Alone(),
             **backbone.deep_features(self.prompts, following.shape[1]),
         }
         ids = self.ids[:, first : last + 1]

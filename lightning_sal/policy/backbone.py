@@ -19,8 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_sal.policy.attention import View
+from lightning_sal.policy.layers import Attention, GatedMLP, GatedProduct, RMSNorm, last_tokens_alone
 from lightning_sal.policy.prompts import Prompts
-from lightning_sal.policy.vision import rotate, windowed_attention
+from lightning_sal.policy.vision import Windows, plan_windows, rotate
+from lightning_sal.transfer import moved
 
 MODEL_TYPES: dict[str, int | None] = {"qwen2_5_vl": None, "qwen3_vl": 1000}
 """Kind of model -> the side of the square in whose units it states places; None for pixels of the image as it is shown."""
@@ -48,7 +50,13 @@ class Backbone:
         _register()
         if untouched:
             return
-        fuse_norms(model)
+        replace_norms(model)
+        for layer in language_model(model).layers:
+            layer.mlp = GatedMLP(layer.mlp)
+            if self.shares_prompts:
+                layer.self_attn = Attention(layer.self_attn, _attend)
+        if self.shares_prompts:
+            language_model(model).layers[-1].register_forward_pre_hook(last_tokens_alone, with_kwargs=True)
         tower = vision_tower(model)
         tower.patch_embed = _FlatPatches(tower.patch_embed)
         if self.shares_prompts:
@@ -71,11 +79,6 @@ class Backbone:
         return self.text_config.hidden_size
 
     @property
-    def heads_a_key(self) -> int:
-        """Query heads that share a key head."""
-        return self.text_config.num_attention_heads // self.text_config.num_key_value_heads
-
-    @property
     def merge(self) -> int:
         """Patches of a side of the square that becomes a visual token."""
         return self.model.config.vision_config.spatial_merge_size
@@ -94,14 +97,63 @@ class Backbone:
         return [layer.self_attn.o_proj for layer in self.language_model.layers]
 
     @property
+    def decoder_layers(self) -> list[DecoderLayer]:
+        """The layers of the language model, taken apart."""
+        taken = []
+        for layer in self.language_model.layers:
+            attention, mlp = layer.self_attn, layer.mlp
+            norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
+            weights = tuple(norm.weight for norm in norms if isinstance(norm, nn.RMSNorm))
+            taken.append(
+                DecoderLayer(
+                    (attention.q_proj, attention.k_proj, attention.v_proj),
+                    weights,
+                    attention.o_proj,
+                    (mlp.gate_proj, mlp.up_proj),
+                    mlp.down_proj,
+                    layer.input_layernorm.weight,
+                    layer.post_attention_layernorm.weight,
+                    self.eps,
+                )
+            )
+        return taken
+
+    @property
+    def eps(self) -> float:
+        """Of the norms of the language model."""
+        return self.text_config.rms_norm_eps
+
+    @property
+    def depth(self) -> int:
+        """Width of a head of the language model."""
+        config = self.text_config
+        return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+    @property
+    def last_norm(self) -> Tensor:
+        """(C,) weight of the norm behind the last layer."""
+        return self.language_model.norm.weight
+
+    @property
+    def head_weight(self) -> Tensor:
+        """(V, C) weight of the output layer."""
+        return self.model.lm_head.weight
+
+    def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines (P, T, D) of the rotary embedding of words at (P, T) positions, each half of D alike."""
+        cos, sin = self.language_model.rotary_emb(self.last_norm, positions.expand(3, -1, -1))
+        # The three positions of a word are one and the same, so where each has numbers of its own they are alike.
+        return cos.reshape(-1, *cos.shape[-3:])[0], sin.reshape(-1, *sin.shape[-3:])[0]
+
+    @property
     def norms(self) -> list[nn.RMSNorm]:
         """All norms of the language model."""
         return [module for module in self.language_model.modules() if isinstance(module, nn.RMSNorm)]
 
     @property
-    def gates(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Layer -> what the gate of its MLP goes through, and the linear map behind the gated product."""
-        return [(layer.mlp.act_fn, layer.mlp.down_proj) for layer in self.language_model.layers]
+    def products(self) -> list[GatedProduct]:
+        """Layer -> the gated product of its MLP."""
+        return [layer.mlp.product for layer in self.language_model.layers]
 
     def is_image(self, ids: Tensor) -> Tensor:
         """True where an id stands for a visual token."""
@@ -112,11 +164,40 @@ class Backbone:
 
         Args:
             patches: (patches, values) of all images, as the image processor gives them.
-            grids: (images, 3) patches in time, height and width.
+            grids: (images, 3) patches in time, height and width; on the CPU, so that no device is asked for them.
         """
-        output = self.model.model.get_image_features(patches, grids)
-        deep = getattr(output, "deepstack_features", None) or ()
-        return [torch.cat(levels, dim=1) for levels in zip(output.pooler_output, *deep, strict=True)]
+        tower, grids = self.vision, grids.cpu()
+        output = tower(
+            patches.to(tower.dtype), grid_thw=grids, return_dict=True, **self._planned(grids, patches.device)
+        )
+        counts = (grids.prod(1) // self.merge**2).tolist()
+        levels = [output.pooler_output, *(getattr(output, "deepstack_features", None) or ())]
+        return [torch.cat(parts, dim=1) for parts in zip(*(level.split(counts) for level in levels), strict=True)]
+
+    def _planned(self, grids: Tensor, device: torch.device) -> dict[str, Any]:
+        """What the vision tower would compute of grids, each time asking the device, under the names that it takes."""
+        from transformers import vision_utils
+
+        merge, tower = self.merge, self.vision
+        borders = {"seqlen": vision_utils.get_vision_cu_seqlens(grids)}
+        tensors = {"position_ids": vision_utils.get_vision_position_ids(grids, merge)}
+        if hasattr(tower, "window_size"):
+            tensors["window_index"], borders["window_seqlen"] = vision_utils.get_vision_window_index(
+                grids, merge, tower.window_size, tower.patch_size
+            )
+        if hasattr(tower, "num_grid_per_side"):
+            how = {"mode": tower.interpolation_mode, "align_corners": tower.interpolation_align_corners}
+            tensors["interp_indices"], tensors["interp_weights"] = (
+                vision_utils.get_vision_interpolation_indices_and_weights(
+                    grids, tower.num_grid_per_side, spatial_merge_size=merge, **how
+                )
+            )
+        plans: dict[str, Any] = {f"max_{name}": int(at.diff().max()) for name, at in borders.items()}
+        if isinstance(tower.blocks[0].attn, _BatchedWindows):
+            plans |= {f"cu_{name}s": plan_windows(at, device) for name, at in borders.items()}
+        else:
+            tensors |= {f"cu_{name}s": at for name, at in borders.items()}
+        return plans | {name: moved(tensor, device) for name, tensor in tensors.items()}
 
     def embed(self, ids: Tensor) -> Tensor:
         """Ids -> (..., C)."""
@@ -140,18 +221,25 @@ class Backbone:
         at = F.pad(self.is_image(prompts.ids), (0, following))
         return {"visual_pos_masks": at, "deepstack_visual_embeds": deep}
 
-    def read(self, embeds: Tensor, positions: Tensor, sees: View | Tensor, **features: Any) -> Tensor:
+    def read(
+        self, embeds: Tensor, positions: Tensor, sees: View | Tensor, *, last: int | None = None, **features: Any
+    ) -> Tensor:
         """The language model.
 
         Args:
             embeds: (P, S, C).
             positions: (3, P, S) M-RoPE positions.
             sees: What tokens see; a (P, S) bool mask of real tokens where the back end of attention is not ours.
+            last: How many tokens at the end are wanted: the end of the prompt and all behind it; None for all.
             **features: As `deep_features` gives them.
 
         Returns:
-            (P, S, C) hidden states behind the last norm.
+            (P, S, C) hidden states behind the last norm; of the last tokens alone where they are wanted alone.
         """
+        if last is not None:
+            if not self.shares_prompts:
+                return self.read(embeds, positions, sees, **features)[:, -last:]
+            features["last"] = last
         seen = {"attention_mask": sees} if isinstance(sees, Tensor) else {"attention_mask": None, "view": sees}
         output = self.language_model(inputs_embeds=embeds, position_ids=positions, use_cache=False, **seen, **features)
         return output.last_hidden_state
@@ -230,61 +318,31 @@ class Backbone:
 
 @dataclass(frozen=True, slots=True)
 class DecoderLayer:
-    """Linear layers and norm weights of a decoder layer, adapters in place."""
+    """A decoder layer taken apart: its linear layers, adapters in place, and the weights of its norms.
+
+    Args:
+        queries_keys_values: Linear layers of the same input.
+        head_norms: Weights of the norms of queries and of keys, (D,) each; none where there are no such norms.
+        out: Behind the attention.
+        gate_up: Linear layers of the same input.
+        down: Behind the gated product.
+        attention_norm: (C,) weight of the norm before the attention.
+        mlp_norm: (C,) weight of the norm before the MLP.
+        eps: Of all norms.
+    """
 
     queries_keys_values: tuple[nn.Module, nn.Module, nn.Module]
+    head_norms: tuple[Tensor, ...]
     out: nn.Module
     gate_up: tuple[nn.Module, nn.Module]
     down: nn.Module
     attention_norm: Tensor
     mlp_norm: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class PlainDecoder:
-    """A language model of dense layers with biased queries, keys and values and plain rotary frequencies.
-
-    Args:
-        layers: Its layers.
-        norm: (C,) weight of the last norm.
-        eps: Of the norms.
-        frequencies: (D / 2,) of the rotary embedding.
-        heads: Query heads.
-        key_heads: Heads of keys and values.
-    """
-
-    layers: tuple[DecoderLayer, ...]
-    norm: Tensor
     eps: float
-    frequencies: Tensor
-    heads: int
-    key_heads: int
 
-
-def plain_decoder(model: Any) -> PlainDecoder | None:
-    """A language model taken apart; None where it is of another kind."""
-    if (
-        type(model).__name__ != "Qwen2_5_VLTextModel"
-        or getattr(model, "has_sliding_layers", False)
-        or model.rotary_emb.rope_type != "default"
-    ):
-        return None
-    config = model.config
-    layers = [
-        DecoderLayer(
-            (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj),
-            layer.self_attn.o_proj,
-            (layer.mlp.gate_proj, layer.mlp.up_proj),
-            layer.mlp.down_proj,
-            layer.input_layernorm.weight,
-            layer.post_attention_layernorm.weight,
-        )
-        for layer in model.layers
-    ]
-    heads, key_heads = config.num_attention_heads, config.num_key_value_heads
-    return PlainDecoder(
-        tuple(layers), model.norm.weight, config.rms_norm_eps, model.rotary_emb.inv_freq, heads, key_heads
-    )
+    @property
+    def linears(self) -> tuple[nn.Module, ...]:
+        return (*self.queries_keys_values, self.out, *self.gate_up, self.down)
 
 
 def shown_size(image_processor: Any, size: tuple[int, int]) -> tuple[int, int]:
@@ -310,17 +368,12 @@ def language_model(model: Any) -> Any:
     return model.model.language_model
 
 
-def fuse_norms(model: Any) -> None:
-    """Put torch's RMS norm, one kernel, in place of transformers', which keeps several float32 copies for the gradient.
-
-    Same weights under the same names; the numbers differ by rounding alone.
-    """
+def replace_norms(model: Any) -> None:
+    """Put ours in place of transformers' norms, which keep several float32 copies for the gradient."""
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if type(child).__name__ in _NORMS:
-                norm = nn.RMSNorm(child.weight.shape[0], child.variance_epsilon, device="meta")
-                norm.weight = child.weight
-                setattr(parent, name, norm.train(child.training))
+                setattr(parent, name, RMSNorm(child.weight, child.variance_epsilon).train(child.training))
 
 
 class _FlatPatches(nn.Module):
@@ -344,12 +397,15 @@ class _BatchedWindows(nn.Module):
         self.qkv, self.proj, self.heads = attention.qkv, attention.proj, attention.num_heads
 
     def forward(
-        self, hidden_states: Tensor, cu_seqlens: Tensor, position_embeddings: tuple[Tensor, Tensor], **_: Any
+        self, hidden_states: Tensor, cu_seqlens: Windows | Tensor, position_embeddings: tuple[Tensor, Tensor], **_: Any
     ) -> Tensor:
-        """(S, C) -> (S, C); `cu_seqlens` are the borders of the windows, 0 and S included."""
+        """(S, C) -> (S, C); `cu_seqlens` are the windows, or where the model is called past `Backbone` their borders."""
+        windows = (
+            cu_seqlens if isinstance(cu_seqlens, Windows) else plan_windows(cu_seqlens.cpu(), hidden_states.device)
+        )
         query, key, value = self.qkv(hidden_states).unflatten(1, (3, self.heads, -1)).unbind(1)  # (S, H, D)
         query, key = (rotate(part, *position_embeddings) for part in (query, key))
-        return self.proj(windowed_attention(query, key, value, cu_seqlens).flatten(1))
+        return self.proj(windows.attention(query, key, value).flatten(1))
 
 
 def _register() -> None:

@@ -5,6 +5,7 @@ Legend: N visual tokens of an image, C hidden size, H x W its pixels.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import warnings
 from dataclasses import dataclass
@@ -39,7 +40,8 @@ class FeatureCache:
     The key is a SHA-256 of the image's pixels and size and of `fingerprint`, which tells all else that features depend
     on: whoever comes with other weights, sizes or precision finds nothing and adds files of its own. A file is written
     beside its place and moved there whole, so that a killed process leaves at worst a `.part`, which nobody reads. The
-    folder only grows; what is in it may be deleted at any time.
+    folder only grows; what is in it may be deleted at any time. Nodes may share it, or have one each, as with a relative
+    path on disks of their own: what one lacks it computes.
 
     What it saves, from the second epoch on, is the resizing of an image and the vision tower's forward pass. At 7B size,
     for a megapixel, that pass is 7 of the 48 TFLOP of an SFT step with LoRA (300 response tokens); of an RL step it is
@@ -72,6 +74,10 @@ class FeatureCache:
             reason = "wrong checksum"
         except FileNotFoundError:
             return None
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            return None  # of a network file system, where another node put a file in its place at this moment
         except (SafetensorError, KeyError) as error:
             reason = f"{type(error).__name__}: {error}"
         warnings.warn(f"{path}: damaged ({reason}): its image is encoded anew and the file replaced")

@@ -15,11 +15,19 @@ from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.tiny.scratch import SCRATCH_POLICIES
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load_model(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
+def load_model(config: PolicyConfig, *, as_stored: bool = False) -> tuple[Any, Any, dict[str, str]]:
     """The model, its processor and the instructions it was trained on, before freezing.
+
+    On a CPU a weight that has the dtype of its file stays in the file, which is mapped into memory, so that all processes
+    of a machine share it. Where torch makes tensors on another device, each weight goes there at once.
+
+    Args:
+        config: What to load.
+        as_stored: For who takes a share of each weight and leaves the rest: where half precision is asked for, weights keep
+            the dtype of their file, so that they stay in it, and none is looked at. He casts and checks his share.
 
     Returns:
         The model (Qwen2.5-VL or Qwen3-VL) in evaluation mode, its processor, and a mapping task -> instruction from the
@@ -30,11 +38,11 @@ def load_model(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
         ValueError: If the dtype or the kind of model is unknown, its files are damaged, do not belong together or hold NaN,
             or bitsandbytes is needed and not there.
     """
-    if config.dtype not in _DTYPES:
-        raise ValueError(f"policy dtype '{config.dtype}' is unknown: use one of {', '.join(_DTYPES)}")
+    if config.dtype not in DTYPES:
+        raise ValueError(f"policy dtype '{config.dtype}' is unknown: use one of {', '.join(DTYPES)}")
     if config.model in SCRATCH_POLICIES:
         model, processor, instructions = SCRATCH_POLICIES[config.model]()
-        return model.to(_DTYPES[config.dtype]), processor, instructions
+        return model.to(DTYPES[config.dtype]), processor, instructions
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     source = EMBEDDED_POLICIES.get(config.model, Path(config.model))
@@ -49,12 +57,17 @@ def load_model(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
     if kind not in MODEL_TYPES:
         raise ValueError(f"{label} is a {kind}, by its config.json: take one of {', '.join(MODEL_TYPES)}")
     processor = load_processor(name, config)
-    bits = _four_bits(_DTYPES[config.dtype]) if config.load_in_4bit else None
+    bits = _four_bits(DTYPES[config.dtype]) if config.load_in_4bit else None
     loader: Any = AutoModelForImageTextToText
     with built_from(label):
+        settings = AutoConfig.from_pretrained(name)
+        # Not in float32: where a file has several dtypes, "auto" takes the first, which may be narrower than others.
+        if kept := as_stored and bits is None and config.dtype != "float32":
+            settings.dtype = None  # what it states may be another than that of the weights
         model, found = loader.from_pretrained(
             name,
-            dtype=_DTYPES[config.dtype],
+            config=settings,
+            dtype="auto" if kept else DTYPES[config.dtype],
             attn_implementation=config.attention,
             use_safetensors=True,
             quantization_config=bits,
@@ -64,7 +77,8 @@ def load_model(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
         raise ValueError(
             f"{label}: its files lack {len(missing)} of the weights that its config.json asks for (first: {missing[0]})"
         )
-    refuse_non_finite(dict(model.named_parameters()), label)
+    if not as_stored:
+        refuse_non_finite(dict(model.named_parameters()), label)
     part: Any
     for part in model.modules():  # on a CPU it would pack its weights while sampling, in a way without gradients
         if hasattr(part, "support_avx512bf16_for_cpu"):

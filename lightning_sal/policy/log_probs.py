@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 Entropy = Literal["value", "gradient"]  # whether gradients flow through it
@@ -29,74 +29,90 @@ class TokenScores(NamedTuple):
     last: Tensor
 
 
-def token_entropy(log_p: Tensor) -> Tensor:
-    """H = -sum_v p_v log p_v, where what has p = 0 adds 0 and takes no gradient.
+def reading_rows(prompts: int, responses: int, steps: int, device: torch.device) -> Tensor:
+    """Where hidden states stand that read the tokens of responses, among those from the ends of P prompts on, flattened.
 
     Args:
-        log_p: (N, V) log-probabilities; -inf where p = 0.
+        prompts: P.
+        responses: G, behind each prompt.
+        steps: T, of a response.
+        device: Where the result is wanted.
 
     Returns:
-        (N,) in nats, in [0, log V].
+        (P G, T + 1) rows of (P (1 + G T),): the prompt's end, then each token of the response. Each predicts the next.
     """
-    return -(log_p.exp() * log_p.masked_fill(log_p == float("-inf"), 0.0)).sum(dim=1)
+    own = torch.arange(responses * steps, device=device).view(responses, steps) + 1
+    read = torch.cat([own.new_zeros(responses, 1), own], dim=1)
+    ends = torch.arange(prompts, device=device) * (1 + responses * steps)
+    return (ends[:, None, None] + read).flatten(0, 1)
 
 
-def chosen_log_probs(
-    logits: Callable[[Tensor], Tensor], hidden: Tensor, tokens: Tensor, mask: Tensor, size: int
-) -> Tensor:
-    """log p(token) = z_token - logsumexp(z) at response positions alone, in chunks that the backward pass computes again.
+def places(mask: Tensor, lengths: Sequence[int] | None) -> Tensor:
+    """(N,) where a (B, T) bool mask that begins each row is True, flattened.
 
     Args:
-        logits: (N, C) hidden states -> (N, V) logits z.
-        hidden: (B, T, C) hidden states that predict the tokens.
-        tokens: (B, T) ids; where `mask` is False they are not read.
-        mask: (B, T) bool.
-        size: Tokens of a chunk.
-
-    Returns:
-        (B, T) in nats, exactly 0 where `mask` is False.
+        mask: The mask.
+        lengths: True values of each row; None waits for the device to tell.
     """
-    return log_probs_and_entropy(logits, hidden, tokens, mask, size)[0]
+    if lengths is None:
+        return mask.flatten().nonzero()[:, 0]
+    known = torch.arange(mask.shape[1]) < torch.tensor(lengths)[:, None]
+    return known.flatten().nonzero()[:, 0].to(mask.device, non_blocking=True)
 
 
 def log_probs_and_entropy(
-    logits: Callable[[Tensor], Tensor],
-    hidden: Tensor,
-    tokens: Tensor,
-    mask: Tensor,
-    size: int,
-    entropy: Entropy | None = None,
+    logits: Callable[[Tensor], Tensor], states: Tensor, ids: Tensor, size: int, entropy: Entropy | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """`chosen_log_probs`, and from the same logits their entropy.
+    """log p(token) = z_token - logsumexp(z), and the entropy, in chunks that the backward pass computes again.
 
     Args:
-        logits: (N, C) hidden states -> (N, V) logits z.
-        hidden: (B, T, C) hidden states that predict the tokens.
-        tokens: (B, T) ids; where `mask` is False they are not read.
-        mask: (B, T) bool.
+        logits: (N, C) hidden states -> (N, V) logits z; -inf where p = 0.
+        states: (N, C) hidden states that predict tokens.
+        ids: (N,) the tokens.
         size: Tokens of a chunk.
         entropy: Whether it is wanted, and with its gradient.
 
     Returns:
-        (B, T) log-probabilities and (B, T) entropies or None, in nats, exactly 0 where `mask` is False.
+        (N,) log-probabilities and (N,) entropies or None, in nats.
     """
 
-    def part(states: Tensor, ids: Tensor) -> tuple[Tensor, ...]:
-        log_p = logits(states).log_softmax(dim=1)
-        chosen = log_p.gather(1, ids[:, None])[:, 0]
-        if entropy is None:
-            return (chosen,)
-        # Last, so that the backward pass, which computes a chunk again as far as it needs it, leaves the value out.
-        with nullcontext() if entropy == "gradient" else torch.no_grad():
-            return chosen, token_entropy(log_p)
+    def part(states: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        return _Scores.apply(logits(states), ids, entropy)  # type: ignore[return-value]
 
-    states, ids = hidden[mask], tokens[mask]
     if len(states) <= size:
-        found = part(states, ids)
+        logp, entropies = part(states, ids)
     else:
         pieces = zip(states.split(size), ids.split(size), strict=True)
-        parts = [checkpoint(part, *piece, use_reentrant=False) for piece in pieces]
-        found = tuple(torch.cat(column) for column in zip(*parts, strict=True))  # type: ignore[arg-type]
-    empty = torch.zeros(mask.shape, dtype=found[0].dtype, device=hidden.device)
-    logp, *rest = [empty.masked_scatter(mask, values) for values in found]
-    return logp, rest[0] if rest else None
+        found = zip(*(checkpoint(part, *piece, use_reentrant=False) for piece in pieces), strict=True)  # type: ignore[misc]
+        logp, entropies = (torch.cat(column) for column in found)
+    return logp, entropies if entropy else None
+
+
+class _Scores(torch.autograd.Function):
+    """(N, V) logits and (N,) ids -> log p of the ids, and H = -sum_v p_v log p_v, to which p = 0 adds 0; keeps p alone."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, ids: Tensor, entropy: Entropy | None) -> tuple[Tensor, Tensor]:
+        log_p = logits.log_softmax(1)
+        chosen = log_p.gather(1, ids[:, None])[:, 0]
+        p, entropies = log_p, torch.zeros_like(chosen)
+        if entropy or ctx.needs_input_grad[0]:
+            p = log_p.exp()
+        if entropy:
+            entropies = log_p.clamp_(min=torch.finfo(log_p.dtype).min).mul_(p).sum(1).neg_()
+        if entropy != "gradient":
+            ctx.mark_non_differentiable(entropies)
+        ctx.save_for_backward(p, ids, entropies)
+        ctx.entropy = entropy
+        return chosen, entropies
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, of_entropy: Tensor) -> tuple[Tensor, None, None]:
+        p, ids, entropies = ctx.saved_tensors
+        if ctx.entropy == "gradient":  # dH / dz_v = -p_v (log p_v + H)
+            slope = torch.special.xlogy(p, p).mul_(-of_entropy[:, None])
+            slope.addcmul_(p, (grad + of_entropy * entropies)[:, None], value=-1)
+        else:
+            slope = p * -grad[:, None]
+        return slope.scatter_add_(1, ids[:, None], grad[:, None]), None, None

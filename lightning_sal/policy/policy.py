@@ -9,32 +9,34 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from lightning_sal import tasks
+from lightning_sal.internals.devices import leave_out_cudnn_attention
 from lightning_sal.policy.adapters import add_lora
-from lightning_sal.policy.attention import Alone, Cached, SharedPrompt, View
+from lightning_sal.policy.attention import Alone, SharedPrompt, View
 from lightning_sal.policy.attribution import attribute
 from lightning_sal.policy.backbone import Backbone
-from lightning_sal.policy.cache import PackedCache
 from lightning_sal.policy.chat import chat_text
 from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.decoding.kept import KeptDecoder
 from lightning_sal.policy.features import FeatureCache, ImageFeatures, arithmetic, vision_fingerprint
 from lightning_sal.policy.frames import frame_of, squashed
-from lightning_sal.policy.fused import FusedDecoder, can_fuse
+from lightning_sal.policy.images import patches
 from lightning_sal.policy.loading import freeze, load_model
-from lightning_sal.policy.log_probs import Entropy, TokenScores, log_probs_and_entropy
+from lightning_sal.policy.log_probs import Entropy, TokenScores, log_probs_and_entropy, places, reading_rows
 from lightning_sal.policy.positions import mrope_positions
 from lightning_sal.policy.prompts import Prompts
-from lightning_sal.policy.sampling import drain, generate, read_prompts
+from lightning_sal.policy.sampling import drain, generate
 from lightning_sal.policy.selfcheck import check
 from lightning_sal.policy.spans import token_bytes
 from lightning_sal.policy.suppressed import suppressed_ids
 from lightning_sal.policy.tracing import Convention, Span
 from lightning_sal.samples import ImageGroup, Message, Rollout
+from lightning_sal.transfer import indices, moved
 
 _MOST_LOGITS = 2**26  # Float32 logits that stand in memory at once: 256 MiB
 
@@ -48,12 +50,17 @@ class Policy(nn.Module):
 
     Args:
         config: What to load and what to train.
+        as_stored: Whether weights are still as their file has them: see `load_model`.
     """
 
-    def __init__(self, config: PolicyConfig) -> None:
+    owns_weights: ClassVar[bool] = True
+    """Whether weights stay where they are put, so that some may be laid side by side; not where they come in shards."""
+
+    def __init__(self, config: PolicyConfig, *, as_stored: bool = False) -> None:
         super().__init__()
+        leave_out_cudnn_attention()
         self.config = config
-        model, self.processor, self.stated = load_model(config)
+        model, self.processor, self.stated = load_model(config, as_stored=as_stored)
         check(model.config.model_type)
         self.backbone = Backbone(model, config.attention)
         freeze(model, train_vision=config.train_vision)
@@ -62,6 +69,7 @@ class Policy(nn.Module):
             self.backbone.checkpoint_activations()
         tokenizer = self.processor.tokenizer
         eos = model.generation_config.eos_token_id
+        self._decoding = KeptDecoder(self.backbone, own=self.owns_weights)
         self.frame = frame_of(model.config.model_type, self.processor.image_processor, config.square)
         self.eos_ids = tuple(eos) if isinstance(eos, (list, tuple)) else (int(eos),)
         self.pad_id = int(tokenizer.pad_token_id)
@@ -89,9 +97,12 @@ class Policy(nn.Module):
         return task.messages(group, self.stated.get(task.label), self.stated.get("look"))
 
     def shown(self, group: ImageGroup) -> list[Tensor]:
-        """What the policy is shown of the images of a group, (H, W, 3) uint8, before its processor resizes it."""
-        view = tasks.get_task(group.task).view
-        return [squashed(view(image), self.config.square) for image in group.images]
+        """What the policy is shown of the images of a group, (H, W, 3) uint8, before its processor resizes it.
+
+        Where they are squashed to a square, that is done on the policy's device.
+        """
+        seen, side = [tasks.get_task(group.task).view(image) for image in group.images], self.config.square
+        return seen if side is None else [squashed(moved(image, self.device), side) for image in seen]
 
     def encode(self, groups: Sequence[ImageGroup]) -> Prompts:
         """Prompts of image groups: what their tasks show of the images, and what they ask.
@@ -130,10 +141,11 @@ class Policy(nn.Module):
         cache = self._feature_cache()
         keys = [str(id(image)) if cache is None else cache.key(image) for image in flat]
         seen = {} if cache is None else {key: kept for key in set(keys) if (kept := cache.read(key))}
-        new = {key: image.permute(2, 0, 1) for key, image in zip(keys, flat, strict=True) if key not in seen}
-        patches = self.processor.image_processor(list(new.values()), return_tensors="pt") if new else {}
-        new_grids = dict(zip(new, patches.get("image_grid_thw", ()), strict=True))
-        grids = {key: kept.grid for key, kept in seen.items()} | new_grids
+        new = {key: image for key, image in zip(keys, flat, strict=True) if key not in seen}
+        grids, on = {key: kept.grid for key, kept in seen.items()}, self.device
+        if new:
+            pixels, new_grids = patches(list(new.values()), self.processor.image_processor, on)
+            grids |= zip(new, new_grids, strict=True)
         grid = torch.stack([grids[key] for key in keys]) if keys else torch.empty(0, 3, dtype=torch.long)
         inputs = self._tokenized(chats, names, grid.split([len(shown) for shown in images]))
         mask = inputs["attention_mask"].bool()
@@ -143,21 +155,22 @@ class Policy(nn.Module):
                     f"{name}: the prompt has {length} tokens, more than max_prompt_tokens "
                     f"{self.config.max_prompt_tokens}: lower max_pixels or the group size, or raise the limit"
                 )
-        on, lengths = self.device, tuple(mask.sum(1).tolist())
+        lengths = tuple(mask.sum(1).tolist())
         positions = mrope_positions(self.backbone.is_image(inputs["input_ids"]), lengths, grid, self.backbone.merge)
         following = positions.amax(dim=(0, 2)) + 1
         if new:
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.train_vision):
-                found = self.backbone.features(patches["pixel_values"].to(on), patches["image_grid_thw"].to(on))
+                found = self.backbone.features(pixels, new_grids)
             for key, features in zip(new, found, strict=True):
                 seen[key] = ImageFeatures(features, grids[key])
                 if cache is not None:
                     cache.write(key, seen[key])
-        per_image = iter([seen[key].features.to(on) for key in keys])
+        per_image = iter([moved(seen[key].features, on) for key in keys])
         widths = [kept.features.shape[1] for kept in seen.values()] or [self.backbone.width]
         no_image = torch.empty(0, widths[0], device=on)
         visual = tuple(torch.cat([next(per_image) for _ in shown]) if shown else no_image for shown in images)
-        return Prompts(inputs["input_ids"].to(on), mask.to(on), positions.to(on), following.to(on), visual, lengths)
+        ids, mask, positions, following = (moved(x, on) for x in (inputs["input_ids"], mask, positions, following))
+        return Prompts(ids, mask, positions, following, visual, lengths)
 
     def annotated(self, groups: Sequence[ImageGroup]) -> list[str]:
         """The annotated responses of groups as the policy is to write them: places in the units of its frame.
@@ -188,7 +201,7 @@ class Policy(nn.Module):
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).masked_fill_(
             self.suppressed, float("-inf")
         )
-        return logits if temperature == 1 else logits / temperature
+        return logits if temperature == 1 else logits.div_(temperature)
 
     def score(self, prompts: Prompts, tokens: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
         """Log-probabilities of response tokens: the one path for current, old and reference policy and for SFT.
@@ -215,6 +228,7 @@ class Policy(nn.Module):
         temperature: float = 1.0,
         *,
         entropy: Entropy | None = None,
+        lengths: Sequence[int] | None = None,
     ) -> TokenScores:
         """`score`, and what else the same pass can say of the responses.
 
@@ -225,35 +239,42 @@ class Policy(nn.Module):
             temperature: The one that the tokens were sampled at.
             entropy: "value" for the entropy of what each token was drawn from, at that temperature, without gradient;
                 "gradient" with it.
+            lengths: How many tokens of each response the mask holds, where that is known on the host; else the device is
+                waited for.
         """
         if len(tokens) > len(prompts) and not self.backbone.shares_prompts:
             responses = len(tokens) // len(prompts)
             prompts = prompts.select([row for row in range(len(prompts)) for _ in range(responses)])
-        responses, steps, width = len(tokens) // len(prompts), tokens.shape[1], prompts.ids.shape[1]
-        count = len(prompts)
-        hidden = self.backbone.read(**self._behind(prompts, tokens, mask))
-        before = hidden[:, width - 1, None, None].expand(-1, responses, -1, -1)
-        after = hidden[:, width:].unflatten(1, (responses, steps))
-        predicting = torch.cat([before, after[:, :, :-1]], dim=2).view(count * responses, steps, -1)
+        responses, steps = len(tokens) // len(prompts), tokens.shape[1]
+        last = 1 + responses * steps  # from the end of the prompt on
+        flat = self.backbone.read(**self._behind(prompts, tokens, mask), last=last).flatten(0, 1)
+        rows = reading_rows(len(prompts), responses, steps, flat.device)
+        at = places(mask, lengths)
         size = max(1, _MOST_LOGITS // self.suppressed.numel())
-        logp, entropies = log_probs_and_entropy(
-            lambda states: self.logits(states, temperature), predicting, tokens, mask, size, entropy
+        found = log_probs_and_entropy(
+            lambda states: self.logits(states, temperature),
+            flat.index_select(0, rows[:, :-1].flatten()[at]),
+            tokens.flatten()[at],
+            size,
+            entropy,
         )
-        row, end = torch.arange(len(tokens), device=tokens.device), (mask.sum(1) - 1).clamp(min=0)
-        return TokenScores(logp, entropies, after.detach()[row // responses, row % responses, end])
+        logp, entropies = (
+            None if values is None else values.new_zeros(mask.numel()).index_copy(0, at, values).view(mask.shape)
+            for values in found
+        )
+        ends = rows.gather(1, mask.sum(1, keepdim=True))[:, 0]
+        return TokenScores(logp, entropies, flat.detach()[ends])
 
     def _behind(self, prompts: Prompts, tokens: Tensor, mask: Tensor) -> dict[str, Any]:
         """What the backbone reads: P prompts, each with its responses (P G, T) behind it."""
         (count, width), steps = prompts.ids.shape, tokens.shape[1]
         responses = len(tokens) // count
         embeds = self.backbone.embed(tokens).view(count, responses * steps, -1)
-        padded = min(prompts.lengths) < width
         sees: View | Tensor
         if responses > 1:
-            shared = self.backbone.heads_a_key
-            sees = SharedPrompt.of(prompts.mask, responses, steps, embeds.dtype, padded=padded, shared=shared)
+            sees = SharedPrompt.of(prompts.lengths, width, responses)
         elif self.backbone.attends_by_views:
-            sees = Alone.of(prompts.mask, steps, embeds.dtype, padded=padded)
+            sees = Alone.of(prompts.lengths, width)
         else:
             sees = torch.cat([prompts.mask, mask], dim=1)
         at = (prompts.following[:, None] + torch.arange(steps, device=tokens.device)).repeat(1, responses)
@@ -348,7 +369,7 @@ class Policy(nn.Module):
             shape = (len(prompts) * responses // len(sources), max_new_tokens)
             draws = torch.cat([torch.rand(shape, generator=source, device=self.device) for source in sources])
         with self._sampling_mode():
-            return drain(self._sampling(prompts, max_new_tokens, responses, temperature, draws))
+            return drain(self._sampling(self._decoding, prompts, max_new_tokens, responses, temperature, draws))
 
     def stream(self, prompts: Prompts, max_new_tokens: int) -> Generator[str, None, Rollout]:
         """The likeliest response to one prompt, as it grows; `sample` at temperature 0 gives the same at once.
@@ -365,7 +386,7 @@ class Policy(nn.Module):
         Returns:
             The response.
         """
-        steps = self._sampling(prompts, max_new_tokens, 1, 0.0, None)
+        steps = self._sampling(KeptDecoder(self.backbone, own=self.owns_weights), prompts, max_new_tokens, 1, 0.0, None)
         tokens: list[int] = []
         before = ""
         while True:
@@ -383,21 +404,24 @@ class Policy(nn.Module):
                 before = text
 
     def _sampling(
-        self, prompts: Prompts, max_new_tokens: int, responses: int, temperature: float, draws: Tensor | None
+        self,
+        decoding: KeptDecoder,
+        prompts: Prompts,
+        max_new_tokens: int,
+        responses: int,
+        temperature: float,
+        draws: Tensor | None,
     ) -> Generator[Tensor, None, Rollout]:
         """The steps of `sample`: (P, G) tokens after each, and the responses at the end."""
-        language_model = self.backbone.language_model
-        fused = can_fuse(language_model) and not torch.is_autocast_enabled(self.device.type)
-        hidden, cache = read_prompts(prompts, self._read)
+        decoder, stepper = decoding.get(self.suppressed)
         sampled = yield from generate(
+            self.backbone,
+            decoder,
             prompts,
-            hidden,
-            cache,
+            stepper,
             responses=responses,
             max_new_tokens=max_new_tokens,
-            logits=lambda hidden: self.logits(hidden, temperature or 1.0),
-            embed=self.backbone.embed,
-            advance=FusedDecoder(language_model) if fused else self._advance,
+            temperature=temperature or None,
             stop=torch.tensor(self.eos_ids, device=self.device),
             pad=self.pad_id,
             draws=draws,
@@ -408,15 +432,6 @@ class Policy(nn.Module):
     def rollout(self, texts: tuple[str, ...], tokens: Tensor, mask: Tensor, logp: Tensor, truncated: Tensor) -> Rollout:
         """Responses of this policy, whoever sampled them; arguments as of `Rollout`."""
         return Rollout(texts, tokens, mask, logp, truncated, self.frame, self.config.look)
-
-    def _read(self, prompts: Prompts, mask: Tensor, cache: PackedCache) -> Tensor:
-        """Hidden states (P, L, C) of prompts, under an additive mask (P, 1, L, L)."""
-        embeds = self.backbone.prompt_embeds(prompts)
-        features = self.backbone.deep_features(prompts)
-        return self._advance(embeds, mask.to(embeds.dtype), prompts.positions, cache, **features)
-
-    def _advance(self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: PackedCache, **features: Any) -> Tensor:
-        return self.backbone.read(embeds, positions, Cached(cache, mask), **features)
 
     def _tokenized(self, chats: Sequence[Sequence[Message]], names: Sequence[str], grids: Sequence[Tensor]) -> Any:
         """Ids and mask of the prompts, each image's placeholder as often as the image has visual tokens.
@@ -459,7 +474,7 @@ class Policy(nn.Module):
 
 def pad_right(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """(B, T) ids of rows of unequal length and their bool mask, built from the lengths."""
-    lengths = torch.tensor([len(row) for row in rows], device=device)
-    width = int(lengths.max()) if len(rows) else 0
-    ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], device=device).view(len(rows), width)
-    return ids, torch.arange(width, device=device) < lengths[:, None]
+    width = max(map(len, rows), default=0)
+    ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows]).view(len(rows), width)
+    lengths = indices([len(row) for row in rows], device)
+    return moved(ids, device), torch.arange(width, device=device) < lengths[:, None]

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_sal.transfer import indices
+
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
@@ -37,7 +39,7 @@ class Prompts:
     def select(self, rows: Sequence[int]) -> Prompts:
         """Some of the prompts, with no more padding than the longest of them needs."""
         lengths = tuple(self.lengths[row] for row in rows)
-        width, at = max(lengths), torch.tensor(rows, device=self.ids.device)
+        width, at = max(lengths), indices(rows, self.ids.device)
         return Prompts(
             self.ids[at, -width:],
             self.mask[at, -width:],

@@ -1,34 +1,29 @@
 """Sampling: each prompt is read once, and its G responses are generated together behind it.
 
-The G responses to a prompt are one sequence for the attention: the prompt, then in each step a column of G tokens, with a
-mask under which a response sees the prompt and itself. So prompt keys and values stand in memory once, whatever G is.
-
-Legend: P prompts, G responses a prompt, L prompt tokens (padded left), T response tokens, V vocabulary, C hidden size, H
-key heads, D their width. P and G shrink while responses end.
+Legend: P prompts, G responses a prompt, L prompt tokens, T response tokens, V vocabulary, C hidden size. On the CPU P and G
+shrink while responses end; elsewhere shapes stay, and lengths are rounded up, so that a step can be captured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from lightning_sal.policy.attention import additive
-from lightning_sal.policy.cache import PackedCache
+from lightning_sal.policy.backbone import Backbone
+from lightning_sal.policy.decoding.decoder import Decoder
+from lightning_sal.policy.decoding.graphs import Stepper
+from lightning_sal.policy.decoding.memory import Shape
+from lightning_sal.policy.decoding.reading import read_prompts
+from lightning_sal.policy.decoding.state import State
 from lightning_sal.policy.prompts import Prompts
-
-# (embeds (P, S, C), additive mask (P, 1, S, keys), positions (3, P, S), cache) -> hidden states (P, S, C)
-Advance = Callable[[Tensor, Tensor, Tensor, PackedCache], Tensor]
 
 Result = TypeVar("Result")
 
-_BLOCK = 64  # Steps that masks are made for at once
-_SHRINK = 0.75  # Rows are packed anew when no more than this share is left: packing copies the cache
-_CHECK_EVERY = {"cpu": 1}  # Steps between looks at what has ended; on an accelerator each look waits for it
-_BUCKET = 1.25  # Prompts are read together up to this ratio of the longest to the shortest
+_SHRINK = 0.75  # Rows are packed anew when no more than this share is left: packing copies the memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,54 +43,36 @@ class Sampled:
     truncated: Tensor
 
 
-def read_prompts(
-    prompts: Prompts, read: Callable[[Prompts, Tensor, PackedCache], Tensor]
-) -> tuple[Tensor, PackedCache]:
-    """Hidden states (P, C) of the last prompt tokens, and the cache; prompts of like length go through together."""
-    order, width = prompts.by_length(), prompts.ids.shape[1]
-    cache, hidden = PackedCache(1), [torch.empty(0)] * len(prompts)
-    while order:
-        shortest = prompts.lengths[order[0]]
-        rows = [row for row in order if prompts.lengths[row] <= _BUCKET * shortest]
-        order, part, own = order[len(rows) :], prompts.select(rows), PackedCache(1)
-        length = part.ids.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool, device=part.ids.device).tril()
-        last = read(part, additive(causal & part.mask[:, None, None], torch.float32), own)[:, -1]
-        for at, row in enumerate(rows):
-            hidden[row] = last[at]
-        if len(rows) == len(prompts):
-            return torch.stack(hidden), own if rows == list(range(len(rows))) else _ordered(own, rows)
-        _merge(cache, own, rows, len(prompts), width)
-    return torch.stack(hidden), cache
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What differs between a CPU, where each operation costs, and an accelerator, where each wait and each new shape does.
+
+    Args:
+        prompt: What lengths of prompts are rounded up to.
+        response: What the numbers of tokens of responses that a step looks at are rounded up to.
+        look: Steps between two looks at what has ended.
+        packs: Whether rows of ended responses are left out.
+    """
+
+    prompt: int
+    response: int
+    look: int
+    packs: bool
 
 
-def _ordered(cache: PackedCache, rows: list[int]) -> PackedCache:
-    at = torch.tensor(rows).argsort().to(cache.keys[0].device)
-    for held in (cache.keys, cache.values):
-        held.update({layer: states[at] for layer, states in held.items()})
-    return cache
-
-
-def _merge(cache: PackedCache, own: PackedCache, rows: list[int], prompts: int, width: int) -> None:
-    """Put a bucket's keys and values, aligned right, into those of all prompts."""
-    for mine, theirs in ((cache.keys, own.keys), (cache.values, own.values)):
-        for layer, states in theirs.items():
-            if layer not in mine:
-                mine[layer] = states.new_zeros(prompts, states.shape[1], width, states.shape[3])
-            mine[layer][rows, :, -states.shape[2] :] = states
-            cache.used[layer] = width
+_PACES = {"cpu": Pace(prompt=1, response=1, look=1, packs=True)}
+_ACCELERATOR = Pace(prompt=256, response=128, look=16, packs=False)
 
 
 def generate(
+    backbone: Backbone,
+    decoder: Decoder,
     prompts: Prompts,
-    hidden: Tensor,
-    cache: PackedCache,
+    stepper: Stepper,
     *,
     responses: int,
     max_new_tokens: int,
-    logits: Callable[[Tensor], Tensor],
-    embed: Callable[[Tensor], Tensor],
-    advance: Advance,
+    temperature: float | None,
     stop: Tensor,
     pad: int,
     draws: Tensor | None,
@@ -103,62 +80,48 @@ def generate(
     """Generate G responses behind each prompt until all have ended; `drain` gives the result at once.
 
     Args:
+        backbone: Reads the prompts.
+        decoder: Its layers, taken apart.
         prompts: P prompts.
-        hidden: (P, C) of their last tokens.
-        cache: Of their tokens.
+        stepper: Does the steps.
         responses: G.
         max_new_tokens: Most tokens of a response.
-        logits: (..., C) hidden states -> (..., V) float32 logits at the temperature.
-        embed: Ids -> embeddings.
-        advance: One forward pass.
+        temperature: > 0; None takes the likeliest token.
         stop: Ids that end a response.
         pad: Id that fills up ended responses.
-        draws: (P G, max_new_tokens) uniform on [0, 1), one a token; None takes the likeliest token. Since each token has
+        draws: (P G, max_new_tokens) uniform on [0, 1), one a token; None where the likeliest is taken. Since each token has
             its own, a response does not depend on when others end.
 
     Yields:
         (P, G) tokens after each step, those of ended responses included; P and G shrink as rows are packed.
     """
-    count, width, device = len(prompts), prompts.ids.shape[1], hidden.device
-    cache.groups = responses
-    written = _Written(torch.arange(count * responses, device=device).view(count, responses), max_new_tokens, pad)
-    alive = torch.ones(count, responses, dtype=torch.bool, device=device)
+    (count, width), device = prompts.ids.shape, prompts.ids.device
+    pace = _PACES.get(device.type, _ACCELERATOR)
+    shape = Shape(count, responses, _rounded(width, pace.prompt), _rounded(max_new_tokens, pace.response))
+    stops = torch.zeros_like(decoder.suppressed).index_fill_(0, stop, True)
+    parts = parts_of(shape, decoder.key_heads, min(prompts.lengths), device)
+    key = (shape, parts, temperature, decoder.dtype)
+    state = stepper.state(key, lambda: State(decoder, backbone.embed, shape, stops, temperature, parts))
+    hidden = read_prompts(backbone, prompts, state.memory, decoder.order)
+    lengths = torch.tensor(prompts.lengths, device=device)
+    real = torch.arange(shape.length, device=device) < lengths[:, None]
     draws = None if draws is None else draws.view(count, responses, -1)
-    hidden = hidden[:, None].expand(-1, responses, -1)
-    reading, following, allowed = prompts.mask, prompts.following, torch.empty(0)
-    every, living = _CHECK_EVERY.get(device.type, 8), alive.numel()
-    for step in range(max_new_tokens):
-        token, logp = _choose(logits(hidden), None if draws is None else draws[..., step])
-        written.add(token, logp, alive)
-        yield token
-        alive = alive & (token[..., None] != stop).all(-1)
-        if step + 1 == max_new_tokens:
-            break
+    with torch.autocast(device.type, enabled=False):
+        state.begin(hidden, real, prompts.following, draws)
+        state.choose()
+    written, look, living = _Written(count, responses, state, pad), Look(device), state.alive.numel()
+    for done in range(1, max_new_tokens + 1):
+        yield state.tokens[:, :, done - 1]
         before = living
-        if (step + 1) % every == 0:
-            living = int(alive.sum())
-            if not living:
-                break
-        if living < before and (packed := _packing(alive)) is not None:
-            which, slots = packed
-            cache.pack(width, which, slots)
-            written.pack(which, slots)
-            alive, token = (t[which].gather(1, slots) for t in (alive, token))
-            if draws is not None:
-                draws = draws[which].gather(1, slots[..., None].expand(-1, -1, max_new_tokens))
-            reading, following, allowed = reading[which], following[which], torch.empty(0)
-        if allowed.shape[-1] < width + (step + 1) * alive.shape[1]:
-            allowed = _visible(reading, alive.shape[1], step + _BLOCK, hidden.dtype)
-        hidden = advance(
-            embed(token),
-            allowed[..., : width + (step + 1) * alive.shape[1]],
-            (following[:, None] + step).expand(3, -1, alive.shape[1]),
-            cache,
-        )
-    tokens, mask, logps = written.all()
-    ended = (mask & torch.isin(tokens, stop)).any(1)
-    length = int(mask.sum(1).max())
-    return Sampled(tokens[:, :length], mask[:, :length], logps[:, :length], ~ended)
+        if done % pace.look == 0:
+            living = look.living(state.alive)
+        if done == max_new_tokens or not living:
+            break
+        if pace.packs and living < before and (packed := _packing(state.alive)) is not None:
+            state = written.packed(state, *packed, done)
+        with torch.autocast(device.type, enabled=False):
+            stepper.advance(state, min(_rounded(done, pace.response), shape.steps))
+    return written.all(state, done, stops)
 
 
 def drain(steps: Generator[Any, None, Result]) -> Result:
@@ -170,53 +133,76 @@ def drain(steps: Generator[Any, None, Result]) -> Result:
             return end.value
 
 
-class _Written:
-    """The tokens generated so far, put in their places when rows are packed and at the end.
+def parts_of(shape: Shape, key_heads: int, shortest: int, device: torch.device) -> int:
+    """In how many parts prompts are looked at: enough that each processor of a GPU has some, none of under 512 tokens."""
+    if device.type == "cpu":
+        return 1
+    processors = torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 128
+    most = min(processors // (shape.prompts * key_heads), shape.length // 512, shortest, 16)
+    return 1 << max(0, most.bit_length() - 1)  # a power of two, which divides the length
+
+
+class Look:
+    """How many responses have not ended. On a GPU the answer is that of the look before, so that nothing waits for it.
 
     Args:
-        rows: (P, G) number of each response.
-        steps: Most tokens of a response.
+        device: Where they are.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.late = device.type == "cuda"
+        self.before: tuple[Tensor, torch.cuda.Event] | None = None
+
+    def living(self, alive: Tensor) -> int:
+        """Of (P, G) bool."""
+        count = alive.sum()
+        if not self.late:
+            return int(count)
+        before, event = self.before, torch.cuda.Event()
+        self.before = count.to("cpu", non_blocking=True), event
+        event.record()
+        if before is None:
+            return alive.numel()
+        before[1].synchronize()
+        return int(before[0])
+
+
+class _Written:
+    """The tokens of all responses, put in their places when rows are packed and at the end.
+
+    Args:
+        prompts: P.
+        responses: G.
+        state: Of all of them.
         pad: Id that fills up ended responses.
     """
 
-    def __init__(self, rows: Tensor, steps: int, pad: int) -> None:
-        self.rows, self.done = rows, 0
-        self.tokens = torch.full((rows.numel(), steps), pad, device=rows.device)
-        self.mask = torch.zeros_like(self.tokens, dtype=torch.bool)
-        self.logps = torch.zeros(self.tokens.shape, device=rows.device)
-        self.steps: list[tuple[Tensor, Tensor, Tensor]] = []
+    def __init__(self, prompts: int, responses: int, state: State, pad: int) -> None:
+        count, device = prompts * responses, state.tokens.device
+        self.rows, self.pad = torch.arange(count, device=device).view(prompts, responses), pad
+        self.tokens = state.tokens.new_zeros(count, state.shape.steps)
+        self.probabilities = state.probabilities.new_zeros(count, state.shape.steps)
 
-    def add(self, token: Tensor, logp: Tensor, alive: Tensor) -> None:
-        """A column of (P, G) tokens; those of responses that have ended do not count."""
-        self.steps.append((token, logp, alive))
-
-    def pack(self, which: Tensor, slots: Tensor) -> None:
+    def packed(self, state: State, which: Tensor, slots: Tensor, done: int) -> State:
         """Go on with fewer rows."""
-        self._place()
+        self._place(state, done)
         self.rows = self.rows[which].gather(1, slots)
+        return state.packed(which, slots, done - 1)
 
-    def all(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens, mask and log-probabilities of all rows."""
-        self._place()
-        return self.tokens, self.mask, self.logps
+    def all(self, state: State, done: int, stops: Tensor) -> Sampled:
+        """All responses, each up to its end."""
+        self._place(state, done)
+        tokens, ends = self.tokens[:, :done], stops[self.tokens[:, :done]]
+        mask = (ends.cumsum(1) - ends.long()) == 0
+        length = int(mask.sum(1).max())
+        tokens, mask, ends = tokens[:, :length], mask[:, :length], ends[:, :length]
+        logp = self.probabilities[:, :length].log().to(torch.float32)
+        return Sampled(tokens.masked_fill(~mask, self.pad), mask, logp.masked_fill(~mask, 0.0), ~(ends & mask).any(1))
 
-    def _place(self) -> None:
-        if not self.steps:
-            return
-        token, logp, alive = (torch.stack(column, dim=-1).flatten(0, 1) for column in zip(*self.steps, strict=True))
-        at = (self.rows.flatten()[:, None], torch.arange(self.done, self.done + len(self.steps), device=alive.device))
-        self.tokens[at] = torch.where(alive, token, self.tokens[at])
-        self.mask[at] = alive
-        self.logps[at] = torch.where(alive, logp.to(self.logps.dtype), 0.0)
-        self.done += len(self.steps)
-        self.steps = []
-
-
-def _visible(reading: Tensor, responses: int, steps: int, dtype: torch.dtype) -> Tensor:
-    """(P, 1, G, L + steps G) additive mask: each response sees the prompt and its own tokens."""
-    own = torch.eye(responses, dtype=torch.bool, device=reading.device).repeat(1, steps)
-    prompt = reading[:, None].expand(-1, responses, -1)
-    return additive(torch.cat([prompt, own.expand(len(reading), -1, -1)], dim=2), dtype)[:, None]
+    def _place(self, state: State, done: int) -> None:
+        rows = self.rows.flatten()
+        self.tokens[rows, :done] = state.tokens[..., :done].flatten(0, 1)
+        self.probabilities[rows, :done] = state.probabilities[..., :done].flatten(0, 1)
 
 
 def _packing(alive: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -232,23 +218,5 @@ def _packing(alive: Tensor) -> tuple[Tensor, Tensor] | None:
     return which, alive[which].int().argsort(dim=1, descending=True, stable=True)[:, :most]
 
 
-def _choose(scores: Tensor, draws: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Tokens (P, G) by inverse transform sampling, or the likeliest, and their log-probabilities."""
-    probability = scores.softmax(dim=-1)
-    if draws is None:
-        token = probability.argmax(dim=-1)
-    else:
-        mass = _running_sum(probability)
-        # Below 1 by more than rounding, so that the last token reached has a probability above 0.
-        point = draws.clamp(max=1 - 2.0**-22) * mass[..., -1]
-        token = torch.searchsorted(mass, point[..., None], right=True)[..., 0]
-        token = token.clamp(max=scores.shape[-1] - 1)  # of scores that are not finite, so that the loss tells of them
-    return token, probability.gather(-1, token[..., None])[..., 0].log()
-
-
-def _running_sum(probability: Tensor) -> Tensor:
-    """Cumulative sums over the last dimension, of whole numbers where determinism is asked for: CUDA adds floats in no
-    fixed order."""
-    if torch.are_deterministic_algorithms_enabled():
-        return (probability.double() * 2.0**52).long().cumsum(dim=-1).double() / 2.0**52
-    return probability.cumsum(dim=-1)
+def _rounded(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple

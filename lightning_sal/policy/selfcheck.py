@@ -14,14 +14,17 @@ from torch import Tensor
 
 from lightning_sal.errors import UsageError
 from lightning_sal.internals.versions import tested_range, warn_untested
-from lightning_sal.policy.attention import Alone, Cached, additive
+from lightning_sal.policy.attention import Alone
 from lightning_sal.policy.backbone import Backbone
-from lightning_sal.policy.cache import PackedCache
-from lightning_sal.policy.fused import FusedDecoder, can_fuse
+from lightning_sal.policy.decoding.decoder import Decoder
+from lightning_sal.policy.decoding.memory import Shape
+from lightning_sal.policy.decoding.reading import read_prompts
+from lightning_sal.policy.decoding.state import State
 from lightning_sal.policy.positions import mrope_positions
 from lightning_sal.policy.prompts import Prompts
 
 _IMAGE, _VIDEO, _START, _END = 1, 2, 3, 4
+_VOCABULARY = 16
 _GRIDS = ((1, 4, 6), (1, 2, 4), (1, 4, 4))  # patches of three images; four of them make a visual token
 _PROMPTS = (
     (5, _START, *[_IMAGE] * 6, _END, 6, 7, _START, *[_IMAGE] * 2, _END, 8, 9),
@@ -32,7 +35,7 @@ _TOLERANCE = 1e-4  # of logits of some units in float32; what moves changes them
 
 @cache
 def check(model_type: str) -> None:
-    """Compare reading prompts, and sampling a token behind a cache, with the model's own forward pass.
+    """Compare reading prompts, and decoding a token behind them, with the model's own forward pass.
 
     Args:
         model_type: As the `config.json` of a model states it.
@@ -62,7 +65,7 @@ def small_model(model_type: str) -> Any:
 
     rope = {"rope_type": "default", "rope_theta": 100.0, "mrope_section": [2, 1, 1]}
     text = dict(
-        vocab_size=16, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=_VOCABULARY, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, head_dim=8, rope_parameters=rope, max_position_embeddings=64,
         pad_token_id=0, bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
@@ -107,24 +110,26 @@ def differing(model: Any) -> list[str]:
     visual = (torch.cat(features[:2]), features[2])
     prompts = Prompts(ids, mask, positions, positions.amax(dim=(0, 2)) + 1, visual, lengths)
     embeds, deep = backbone.prompt_embeds(prompts), backbone.deep_features(prompts)
-    read = backbone.head(backbone.read(embeds, positions, Alone.of(mask, 0, embeds.dtype, padded=True), **deep))
+    read = backbone.head(backbone.read(embeds, positions, Alone.of(lengths, width), **deep))
     results = {"images, positions or masks of prompts": (read[mask], expected[mask])}
+    ends = backbone.head(backbone.read(embeds, positions, Alone.of(lengths, width), last=2, **deep))
+    results["the last tokens alone"] = (ends, expected[:, -2:])
 
-    earlier = Prompts(ids[:, :-1], mask[:, :-1], positions[:, :, :-1], prompts.following, visual, lengths)
-    causal = torch.ones(width, width, dtype=torch.bool).tril() & mask[:, None, None]  # (P, 1, S, S)
-    seen = additive(causal, embeds.dtype)
-
-    def behind_a_cache(advance: Any) -> Tensor:
-        """Logits of the last token, once all before it are in a cache."""
-        kept = PackedCache(1)
-        view = Cached(kept, seen[..., :-1, :-1])
-        backbone.read(embeds[:, :-1], positions[:, :, :-1], view, **backbone.deep_features(earlier))
-        return backbone.head(advance(embeds[:, -1:], seen[..., -1:, :], positions[:, :, -1:], kept))[:, 0]
-
-    def cached(token: Tensor, sees: Tensor, at: Tensor, kept: PackedCache) -> Tensor:
-        return backbone.read(token, at, Cached(kept, sees))
-
-    results["a token behind a cache"] = (behind_a_cache(cached), expected[:, -1])
-    if can_fuse(backbone.language_model):
-        results["a fused decoding step"] = (behind_a_cache(FusedDecoder(backbone.language_model)), expected[:, -1])
+    earlier = tuple(length - 1 for length in lengths)
+    before = Prompts(ids[:, :-1], mask[:, :-1], positions[:, :, :-1], positions[0, :, -1], visual, earlier)
+    for name, own in (("a decoding step", False), ("a decoding step of merged weights", True)):
+        decoder = Decoder(backbone, embeds.dtype, torch.zeros(_VOCABULARY, dtype=torch.bool), own=own)
+        results[name] = (_decoded(backbone, decoder, before, ids[:, -1]), expected[:, -1])
     return [name for name, (ours, theirs) in results.items() if not torch.allclose(ours, theirs, 0.0, _TOLERANCE)]
+
+
+def _decoded(backbone: Backbone, decoder: Decoder, prompts: Prompts, token: Tensor) -> Tensor:
+    """(P, V) logits of one more token (P,) behind prompts."""
+    count, width = prompts.ids.shape
+    state = State(decoder, backbone.embed, Shape(count, 1, width, 2), decoder.suppressed, None)
+    hidden = read_prompts(backbone, prompts, state.memory, decoder.order)
+    real = torch.arange(width) < torch.tensor(prompts.lengths)[:, None]
+    state.begin(hidden, real, prompts.following, None)
+    state.tokens[:, 0, 0] = token
+    state.advance()
+    return decoder.logits(state.hidden)

@@ -6,23 +6,31 @@ take longer than all else. So sampling needs room for the whole language model, 
 
 The number of gatherings is the same on every rank whatever the lengths: one a layer in `score`, in its backward pass and
 in `sample`.
+
+While loading, weights stay in their files, mapped into memory, and each process reads its share of a block before it turns
+to the next one. So the main memory of a machine holds the files once, as pages that it may drop, and one share a process.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Set
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed import all_gather_object
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
 
+from lightning_sal.files.loading import refuse_non_finite
 from lightning_sal.policy.adapters import adapters_off
 from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.loading import DTYPES
 from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.prompts import Prompts
 from lightning_sal.samples import Rollout
 
 
@@ -41,32 +49,43 @@ class ShardedPolicy(Policy):
         mesh: One-dimensional, over the processes that share the weights.
     """
 
+    owns_weights = False
+
     def __init__(self, config: PolicyConfig, mesh: DeviceMesh) -> None:
-        super().__init__(config)
+        super().__init__(config, as_stored=True)
         vision = self.backbone.vision
-        whole = {p for p in self.parameters() if p.requires_grad} if config.lora is not None else set()
-        if config.lora is not None or not config.train_vision:
-            whole |= set(vision.parameters())
+        lora = config.lora is not None
+        adapters = {p for p in self.backbone.language_model.parameters() if lora and p.requires_grad}
+        whole = adapters | (set(vision.parameters()) if lora or not config.train_vision else set())
         for block in (*vision.blocks, *self.backbone.language_model.layers):
+            cast(block, DTYPES[config.dtype], adapters)
             if not whole.issuperset(block.parameters()):
                 fully_shard(block, mesh=mesh, ignored_params=whole)
         # What is left (embeddings, output layer, norms) is gathered around whole methods, in which it is called freely.
+        cast(self, DTYPES[config.dtype], adapters)
         fully_shard(self, mesh=mesh, ignored_params=whole, reshard_after_forward=True)
+        refuse_faulty_shares(self, f"policy model '{config.model}'", mesh)
         for method in ("encode", "score", "score_tokens", "sample", "attribute"):
             register_fsdp_forward_method(self, method)
 
     @torch.no_grad()
     def sample(self, *args: Any, **kwargs: Any) -> Rollout:
         """As `Policy.sample`, on whole layers."""
-        layers = [layer for layer in self.backbone.language_model.layers if isinstance(layer, FSDPModule)]
-        for layer in layers:
-            layer.set_reshard_after_forward(False, recurse=False)
+        model = self.backbone.language_model
+        layers = [layer for layer in model.layers if isinstance(layer, FSDPModule)]
         try:
-            return super().sample(*args, **kwargs)
+            gatherings: list[Any] = [layer.unshard(async_op=True) for layer in layers]
+            for gathering in gatherings:
+                gathering.wait()
+            with without_hooks(model):  # which would ask at each token and layer whether it is gathered
+                return super().sample(*args, **kwargs)
         finally:
             for layer in layers:
-                layer.set_reshard_after_forward(True, recurse=False)
                 layer.reshard()
+
+    def stream(self, prompts: Prompts, max_new_tokens: int) -> Generator[str, None, Rollout]:
+        """As `Policy.stream`, in one piece."""
+        return (yield from in_one_piece(self, prompts, max_new_tokens))
 
 
 class PartitionedPolicy(Policy):
@@ -80,6 +99,8 @@ class PartitionedPolicy(Policy):
         ValueError: If there are none. Embeddings and output layer would be cut up too, and they are called more often
             on one rank than on another, which stage 3 would wait for without end.
     """
+
+    owns_weights = False
 
     def __init__(self, config: PolicyConfig, device: torch.device) -> None:
         super().__init__(config)
@@ -104,11 +125,47 @@ class PartitionedPolicy(Policy):
         with deepspeed.zero.GatheredParameters(list(layers.parameters())), without_hooks(layers):
             return super().sample(*args, **kwargs)
 
+    def stream(self, prompts: Prompts, max_new_tokens: int) -> Generator[str, None, Rollout]:
+        """As `Policy.stream`, in one piece."""
+        return (yield from in_one_piece(self, prompts, max_new_tokens))
+
     @contextmanager
     def reference(self) -> Iterator[None]:
         """As `Policy.reference`; peft's own way reads weights at a point where DeepSpeed would keep them gathered."""
         with adapters_off(self):
             yield
+
+
+def in_one_piece(policy: Policy, prompts: Prompts, max_new_tokens: int) -> Generator[str, None, Rollout]:
+    """`Policy.stream` of a policy in shards: between two tokens others may need it, and then its layers are not whole."""
+    rollout = policy.sample(prompts, max_new_tokens, temperature=0.0)
+    yield from filter(None, rollout.texts)
+    return rollout
+
+
+def cast(module: nn.Module, dtype: torch.dtype, adapters: Set[nn.Parameter]) -> None:
+    """Give the weights of a module a dtype, one at a time; adapters keep theirs."""
+    for weight in module.parameters():
+        if weight.dtype != dtype and weight.is_floating_point() and weight not in adapters:
+            weight.data = weight.data.to(dtype)
+
+
+def refuse_faulty_shares(module: nn.Module, source: str, mesh: DeviceMesh) -> None:
+    """`refuse_non_finite` of all weights, of which each process looks at its share.
+
+    Raises:
+        ValueError: On all processes of the mesh, where one of them has found NaN or infinity.
+    """
+    found: list[str | None] = [None] * mesh.size()
+    try:
+        shares = {n: p.to_local() if isinstance(p, DTensor) else p for n, p in module.named_parameters()}
+        refuse_non_finite(shares, source)
+        own = None
+    except ValueError as error:
+        own = str(error)
+    all_gather_object(found, own, group=mesh.get_group())
+    if faults := list(filter(None, found)):
+        raise ValueError(faults[0])
 
 
 def hide(parent: nn.Module, name: str, device: torch.device) -> None:

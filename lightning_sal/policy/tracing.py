@@ -45,6 +45,7 @@ class Asked:
         tokens: (B, A) places in the response; padded by 0.
         reasoning: (B, J) places of the reasoning tokens, likewise; None where all contributions are direct.
         reasons: (B, J) bool, False on padding; a response without any has direct contributions.
+        whole: Whether each response has some.
         convention: Which row stands for a reasoning token when it looks at the image: "key" the one at the token, whose
             key the answer looked at; "emit" the one before, which predicted it.
     """
@@ -52,6 +53,7 @@ class Asked:
     tokens: Tensor
     reasoning: Tensor | None = None
     reasons: Tensor | None = None
+    whole: bool = False
     convention: Convention = "key"
 
     @classmethod
@@ -69,7 +71,7 @@ class Asked:
         if not any(reasoning):
             return cls(places, convention=convention)
         spans, reasons = _padded([range(span[0], span[1] + 1) if span else () for span in reasoning], device)
-        return cls(places, spans, reasons, convention)
+        return cls(places, spans, reasons, all(reasoning), convention)
 
 
 @dataclass(slots=True)
@@ -80,6 +82,7 @@ class Traced:
         sees: What tokens see.
         backbone: Whose layers they are.
         real: (P, L) bool, False on padding of prompts.
+        padded: Whether there is any.
         asked: Which tokens are explained.
         directions: (B, A, C) g_a; None adds up attention alone.
         keep: Whether weights and values of each layer are kept.
@@ -91,6 +94,7 @@ class Traced:
     sees: View
     backbone: Backbone
     real: Tensor
+    padded: bool
     asked: Asked
     directions: Tensor | None
     keep: bool = False
@@ -122,7 +126,7 @@ class Traced:
         for some, group in self._parts(prompts, key.shape[1], shared):
             several = slice(group.start * shared, group.stop * shared)
             responses = slice(some.start * rows // prompts, some.stop * rows // prompts)
-            part = _Part(query[some, several], key[some, group], self.real[some], rows // prompts, scale)
+            part = _Part(query[some, several], key[some, group], self.real[some], self.padded, rows // prompts, scale)
             towards_prompt, towards_own = self._weights(part, responses)
             if self.keep:
                 kept.append(towards_prompt)
@@ -145,8 +149,8 @@ class Traced:
         first = to_own.gather(5, at) * reasons[:, None, :, None, None]
         second, _ = part.attention(asked.reasoning[responses] + (asked.convention == "key"))
         through = first @ second
-        if not bool((has := reasons.any(-1)).all()):
-            through = torch.where(has[:, None, :, None, None, None], through, to_prompt)
+        if not asked.whole:
+            through = torch.where(reasons.any(-1)[:, None, :, None, None, None], through, to_prompt)
         return through, None
 
     def _parts(self, prompts: int, key_heads: int, shared: int) -> Iterator[tuple[slice, slice]]:
@@ -168,14 +172,15 @@ class _Part:
         query: (p, k s, L + G T, D).
         key: (p, k, L + G T, D).
         real: (p, L) bool.
+        padded: Whether it is False anywhere.
         responses: G.
         scale: What scores are multiplied by.
     """
 
-    def __init__(self, query: Tensor, key: Tensor, real: Tensor, responses: int, scale: float) -> None:
+    def __init__(self, query: Tensor, key: Tensor, real: Tensor, padded: bool, responses: int, scale: float) -> None:
         self.wide = torch.promote_types(query.dtype, torch.float32)
         self.query, self.key, self.real, self.responses = query, key.to(self.wide), real, responses
-        self.scale, self.length = scale, real.shape[1]
+        self.padded, self.scale, self.length = padded, scale, real.shape[1]
         self.steps = (query.shape[2] - self.length) // responses
         self.shared = query.shape[1] // key.shape[1]
 
@@ -206,7 +211,7 @@ class _Part:
         asking = asking.view(len(rows), -1, self.shared, self.responses, rows.shape[2], depth)
         asking = asking.transpose(2, 3).flatten(3, 4)
         to_prompt = asking @ self.prompt(self.key).transpose(-1, -2)
-        if not bool(self.real.all()):
+        if self.padded:
             to_prompt = to_prompt.masked_fill_(~self.real[:, None, None, None], float("-inf"))
         to_own = (asking @ self.own(self.key).transpose(-1, -2)).unflatten(3, (self.shared, -1))
         seen = torch.arange(self.steps, device=rows.device) < rows[..., None]  # (p, G, R, T)
@@ -292,7 +297,7 @@ def trace(
     at = _places(rows.view(count, -1, rows.shape[1]), length, steps)
     wide = torch.promote_types(embeds.dtype, torch.float32)
     directions = None if attention_only else backbone.directions(ids).to(wide)
-    traced = Traced(sees, backbone, prompts.mask, asked, directions, keep)
+    traced = Traced(sees, backbone, prompts.mask, min(prompts.lengths) < length, asked, directions, keep)
     scales: list[Tensor] = []
     with _rms_of(backbone, at, scales):
         backbone.read(**{**reading, "sees": traced})
@@ -311,4 +316,5 @@ def _padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor
     width = max(1, *map(len, rows))
     places = [[*row, *[0] * (width - len(row))] for row in rows]
     real = [[True] * len(row) + [False] * (width - len(row)) for row in rows]
-    return torch.tensor(places, device=device, dtype=torch.long), torch.tensor(real, device=device, dtype=torch.bool)
+    found = torch.tensor(places, dtype=torch.long), torch.tensor(real, dtype=torch.bool)
+    return found[0].to(device, non_blocking=True), found[1].to(device, non_blocking=True)

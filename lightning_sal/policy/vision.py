@@ -1,37 +1,63 @@
 """Attention of the vision tower: all windows of one size in one call.
 
 transformers computes it window by window where there is no FlashAttention. A photograph of a megapixel has about a hundred
-windows in each of some thirty blocks, nearly all of one size.
+windows in each of some thirty blocks, nearly all of one size. Which patches they hold follows from the sizes of the images,
+which are known on the CPU: it is planned there once, so that no block asks the device for it.
 
 Legend: S patches, H heads, D width of a head.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_sal.transfer import moved
 
-def windowed_attention(query: Tensor, key: Tensor, value: Tensor, borders: Tensor) -> Tensor:
-    """Attention within each window.
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Which patches see one another.
 
     Args:
-        query: (S, H, D).
-        key: (S, H, D).
-        value: (S, H, D).
-        borders: (windows + 1,) where windows begin and end, 0 and S included.
-
-    Returns:
-        (S, H, D).
+        kinds: (windows, patches of each) for each size of window.
+        order: (S,) the patches window by window, sizes as in `kinds`; None where they stand so already.
+        back: (S,) where each patch is in that order; None likewise.
     """
-    starts, lengths = borders[:-1].long(), borders.diff().long()
-    seen = torch.empty_like(value)
-    for length in lengths.unique().tolist():
-        places = starts[lengths == length][:, None] + torch.arange(length, device=starts.device)  # (windows, length)
-        q, k, v = (part[places].transpose(1, 2) for part in (query, key, value))
-        seen = seen.index_put((places,), F.scaled_dot_product_attention(q, k, v).transpose(1, 2))
-    return seen
+
+    kinds: tuple[tuple[int, int], ...]
+    order: Tensor | None
+    back: Tensor | None
+
+    def attention(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attention within each window: (S, H, D) each -> (S, H, D)."""
+        parts = [x if self.order is None else x.index_select(0, self.order) for x in (query, key, value)]
+        pieces = zip(*(x.split([count * length for count, length in self.kinds]) for x in parts), strict=True)
+        seen = []
+        for (count, _), piece in zip(self.kinds, pieces, strict=True):
+            q, k, v = (x.unflatten(0, (count, -1)).transpose(1, 2) for x in piece)  # (windows, H, patches, D)
+            seen.append(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(0, 1))
+        joined = torch.cat(seen)
+        return joined if self.back is None else joined.index_select(0, self.back)
+
+
+def plan_windows(borders: Tensor, device: torch.device) -> Windows:
+    """Windows that stand one behind the other.
+
+    Args:
+        borders: (windows + 1,) where they begin and end, 0 and S included, on the CPU.
+        device: Of the patches.
+    """
+    lengths = borders.diff()
+    sizes, counts = lengths.unique(return_counts=True)
+    kinds = tuple(zip(counts.tolist(), sizes.tolist(), strict=True))
+    order = lengths.repeat_interleave(lengths).argsort(stable=True)
+    if len(kinds) == 1 or bool((order.diff() == 1).all()):
+        return Windows(kinds, None, None)
+    return Windows(kinds, moved(order, device), moved(order.argsort(), device))
 
 
 def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

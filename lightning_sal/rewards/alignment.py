@@ -19,6 +19,7 @@ from lightning_sal.metrics.functional.mask_iou import pairwise_iou
 from lightning_sal.rewards.regions import Annotated, Regions
 from lightning_sal.rewards.terms import RewardTerm, Scores, malformed
 from lightning_sal.tasks import get_task
+from lightning_sal.transfer import read
 
 _LEAST_OVERLAP = 0.1  # IoU from which on a mask and an instance are a pair, as IASM has it
 
@@ -60,7 +61,8 @@ class MapTerm(RewardTerm):
 
     def forward(self, responses: Sequence[Response]) -> Scores:
         """Score B responses in [0, 1]."""
-        grids = {id(response.group): Grid(self.regions(response.group)) for response in responses}
+        groups = {id(response.group): response.group for response in responses}
+        grids = dict(zip(groups, grids_of(list(map(self.regions, groups.values()))), strict=True))
         found = [self._value(response, grids[id(response.group)]) for response in responses]
         return Scores(
             torch.tensor([each.value or 0.0 for each in found]),
@@ -69,7 +71,7 @@ class MapTerm(RewardTerm):
         )
 
     def _value(self, response: Response, grid: Grid) -> _Value:
-        if not any(bool(each.any()) for each in grid.regions):
+        if grid.empty:
             return _Value(None, "unknown: the sample has no region that a map could lie in")
         if response.answer.reason is not None:
             return _Value(0.0, malformed(response))
@@ -127,10 +129,11 @@ class Grid:
 
     Args:
         regions: K boolean tensors (N, H, W).
+        empty: Whether none has a pixel.
     """
 
-    def __init__(self, regions: tuple[Tensor, ...]) -> None:
-        self.regions = regions
+    def __init__(self, regions: tuple[Tensor, ...], empty: bool) -> None:
+        self.regions, self.empty = regions, empty
         self._weights: dict[tuple[int, int | None, tuple[int, ...]], Tensor] = {}
 
     def mass(self, maps: Sequence[Tensor], region: int | None) -> float:
@@ -147,6 +150,12 @@ class Grid:
             mask = torch.ones(masks.shape[1:]) if region is None else masks[region]
             self._weights[key] = alignment_weights(mask, *cells).cpu()
         return self._weights[key]
+
+
+def grids_of(regions: Sequence[tuple[Tensor, ...]]) -> list[Grid]:
+    """Those of several groups."""
+    filled = read(*(torch.stack([each.any() for each in of_group]).any() for of_group in regions))
+    return [Grid(of_group, not some) for of_group, some in zip(regions, filled, strict=True)]
 
 
 def _instances(response: Response, regions: Tensor) -> list[int | None]:

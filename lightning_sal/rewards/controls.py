@@ -13,6 +13,7 @@ import torch
 from lightning_sal.inference.responses import Response
 from lightning_sal.rewards.regions import Annotated
 from lightning_sal.rewards.terms import RewardTerm, Scores
+from lightning_sal.transfer import read
 
 
 class Chance(RewardTerm):
@@ -23,10 +24,9 @@ class Chance(RewardTerm):
 
     def forward(self, responses: Sequence[Response]) -> Scores:
         """Score B responses in [0, 1]."""
-        shares = []
-        for response in responses:
-            masks = [mask.any(0) for mask in Annotated()(response.group)]
-            shares.append(sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks))
+        masks = [[mask.any(0) for mask in Annotated()(response.group)] for response in responses]
+        covered = read(*(torch.stack([mask.sum() for mask in each]).sum() for each in masks))
+        shares = [int(some) / sum(mask.numel() for mask in each) for some, each in zip(covered, masks, strict=True)]
         return Scores(torch.tensor(shares), (None,) * len(responses))
 
 

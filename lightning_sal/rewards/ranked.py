@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lightning_sal.rewards.ranks import RankQueue
 from lightning_sal.rewards.terms import RewardTerm, Scores
 from lightning_sal.rewards.total import Reward
+from lightning_sal.transfer import read
 
 
 class RankedReward(Reward):
@@ -112,12 +113,13 @@ def _rank_of(term: str) -> str:
 
 def _ranked(queue: RankQueue, scores: Scores) -> Scores:
     """The ranks of B values, with reasons; what is remembered of an unknown one is not a number."""
-    values = scores.values.detach().double()
-    known = torch.ones(len(values), dtype=torch.bool) if scores.known is None else scores.known.cpu()
-    ranks, length = queue.ranks(values[:, None])[:, 0].cpu() * known, len(queue)
+    measured = scores.values.detach().double()
+    has = torch.ones_like(measured, dtype=torch.bool) if scores.known is None else scores.known
+    ranks, length, values, known = read(queue.ranks(measured[:, None])[:, 0], queue.length, measured, has)
+    ranks = ranks * known
     reasons = tuple(
-        f"{rank:g} of {length} past values are at most {value:.4g}" if has else None
-        for rank, value, has in zip(ranks.tolist(), values.tolist(), known.tolist(), strict=True)
+        f"{rank:g} of {int(length)} past values are at most {value:.4g}" if is_known else None
+        for rank, value, is_known in zip(ranks.tolist(), values.tolist(), known.tolist(), strict=True)
     )
-    observed = values.where(known.to(values.device), torch.nan)
+    observed = measured.where(has.to(measured.device, non_blocking=True), torch.nan)
     return Scores(ranks, reasons, observed, None if scores.known is None else known)

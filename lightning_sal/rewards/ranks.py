@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_sal.transfer import read
+
 Rows = Tensor | Sequence[Sequence[float]]
 
 
@@ -93,7 +95,7 @@ class RankQueue(nn.Module):
         """
         past = self.rows.T.contiguous().sort().values  # (D, n)
         counts = torch.searchsorted(past, self._checked(values).T.contiguous(), right=True).T
-        return _shares(past.shape[1], self.digits).to(counts.device)[counts]
+        return _shares(past.shape[1], self.digits).to(counts.device, non_blocking=True)[counts]
 
     @torch.no_grad()
     def enqueue(self, values: Rows) -> None:
@@ -103,22 +105,22 @@ class RankQueue(nn.Module):
             values: (B, D).
         """
         new = self._checked(values)
-        kept = torch.cat([self._side(), new.view(torch.int64)])[-self.capacity :]
+        kept = torch.cat([self._side(int(self.waiting)), new.view(torch.int64)])[-self.capacity :]
         self.side_bits[: len(kept)] = kept
         self.waiting += len(new)
 
     @torch.no_grad()
     def flush(self) -> Flushed:
         """Move what waits into the queue; the oldest rows leave where it is full."""
-        before, added = len(self), int(self.waiting)
-        kept = torch.cat([self.bits[:before], self._side()])[-self.capacity :]
+        before, added = map(int, read(self.length, self.waiting))
+        kept = torch.cat([self.bits[:before], self._side(added)])[-self.capacity :]
         self.bits[: len(kept)] = kept
         self.length.fill_(len(kept))
         self.waiting.zero_()
         return Flushed(added, before + added - len(kept))
 
-    def _side(self) -> Tensor:
-        return self.side_bits[: min(int(self.waiting), self.capacity)]
+    def _side(self, waiting: int) -> Tensor:
+        return self.side_bits[: min(waiting, self.capacity)]
 
     def _checked(self, values: Rows) -> Tensor:
         """(B, D) finite float64 on the device of the queue.
@@ -126,7 +128,7 @@ class RankQueue(nn.Module):
         Raises:
             ValueError: If they have another shape.
         """
-        rows = torch.as_tensor(values, dtype=torch.float64, device=self.bits.device).detach()
+        rows = torch.as_tensor(values, dtype=torch.float64).detach().to(self.bits.device, non_blocking=True)
         if rows.shape == (0,):
             rows = rows.reshape(0, self.dimensions)
         if rows.ndim != 2 or rows.shape[1] != self.dimensions:

@@ -57,14 +57,14 @@ class Centred:
 
     def __call__(self, group: ImageGroup) -> tuple[Tensor, ...]:
         """See `Regions`."""
-        return tuple(torch.stack([_middle(one) for one in mask]) if len(mask) else mask for mask in Annotated()(group))
+        return tuple(map(_middles, Annotated()(group)))
 
 
-def _middle(mask: Tensor) -> Tensor:
-    """A centred rectangle of about as many pixels as a (H, W) mask."""
-    (height, width), side = mask.shape, math.sqrt(float(mask.float().mean()))
-    rows, columns = round(height * side), round(width * side)
-    top, left = (height - rows) // 2, (width - columns) // 2
-    rectangle = torch.zeros_like(mask)
-    rectangle[top : top + rows, left : left + columns] = True
-    return rectangle
+def _middles(masks: Tensor) -> Tensor:
+    """Centred rectangles, each of about as many pixels as one of the (N, H, W) masks."""
+    rectangles, (height, width) = torch.zeros_like(masks), masks.shape[1:]
+    for rectangle, share in zip(rectangles, masks.float().mean((1, 2)).tolist(), strict=True):
+        rows, columns = round(height * math.sqrt(share)), round(width * math.sqrt(share))
+        top, left = (height - rows) // 2, (width - columns) // 2
+        rectangle[top : top + rows, left : left + columns] = True
+    return rectangles

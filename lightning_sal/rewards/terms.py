@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lightning_sal.inference.responses import MASKS, Response
 from lightning_sal.tasks import get_task, load_task
 from lightning_sal.tasks.measures import primary
+from lightning_sal.transfer import read
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,11 @@ class Correctness(RewardTerm):
             values[rows] = torch.tensor(
                 _task_correctness(name, [responses[row] for row in rows], self.measures.get(name)), dtype=torch.float64
             )
-        return Scores(values.float(), tuple(map(_reason, responses)))
+        found = read(*(torch.stack([mask.any() for mask in each.masks]).any() for each in responses if each.masks))
+        seen = iter(found)
+        return Scores(
+            values.float(), tuple(_reason(each, bool(next(seen)) if each.masks else None) for each in responses)
+        )
 
 
 class Format(RewardTerm):
@@ -166,10 +171,15 @@ def malformed(response: Response) -> str | None:
     return f"cut off at the token limit: {reason}" if reason and response.truncated else reason
 
 
-def _reason(response: Response) -> str | None:
-    """Why there is nothing to measure, or None where there is."""
+def _reason(response: Response, found: bool | None) -> str | None:
+    """Why there is nothing to measure, or None where there is.
+
+    Args:
+        response: What is measured.
+        found: Whether any of its masks has a pixel; None where it has no masks.
+    """
     if not get_task(response.group.task).answered(response.answer):
         return malformed(response)
-    if response.answer.labels and response.masks and not any(mask.any() for mask in response.masks):
+    if response.answer.labels and found is False:
         return "no mask: the segmenter found no pixel for any expression"
     return None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_sal.inference.responses import Response
 from lightning_sal.rewards.terms import Correctness, Format, RewardTerm, Scores
+from lightning_sal.transfer import read
 
 ROUNDING = 1e-6  # by which a value in half precision or a mean may leave its bounds
 
@@ -78,6 +79,11 @@ def weighted_sum(
         counted += abs(weights[name]) * (beside > 0)
     whole = sum(map(abs, weights.values()))
     return total if bool((counted == whole).all()) else total * (whole / counted.where(counted > 0, 1.0))
+
+
+def _read(scores: Mapping[str, Scores]) -> dict[str, Tensor]:
+    """The values of each as float32 on the CPU."""
+    return dict(zip(scores, read(*(score.values.float() for score in scores.values())), strict=True))
 
 
 class Reward(nn.Module):
@@ -165,10 +171,11 @@ class Reward(nn.Module):
             ValueError: If a term gives a value that is not finite or outside of its bounds.
         """
         scores: dict[str, Scores] = {name: term(responses) for name, term in self._terms.items()}
-        for name, score in scores.items():
-            self._check(name, score.values.detach().float().tolist(), responses)
-        scores |= self.beside(scores)
-        terms = {name: score.values.detach().float().cpu() for name, score in scores.items()}
+        terms = _read(scores)
+        for name, values in terms.items():
+            self._check(name, values.tolist(), responses)
+        beside = self.beside(scores)
+        scores, terms = scores | beside, terms | _read(beside)
         observed = {name: score.values if score.observed is None else score.observed for name, score in scores.items()}
         known = {name: score.known.cpu() for name, score in scores.items() if score.known is not None}
         entering = {name: self.enters(name) for name in self._terms}

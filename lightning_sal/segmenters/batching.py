@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -9,7 +10,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from lightning_sal.transfer import moved
+
 Prompt = TypeVar("Prompt", bound=Hashable)
+_MOST_PIXELS = 2**24  # of images that are made ready together: 200 MB where they are floats
 
 
 @torch.no_grad()
@@ -54,6 +58,44 @@ def segment_distinct(
         torch.stack([asked[id(image)][prompt] for prompt in wanted]) if wanted else none.new_zeros(0, *image.shape[:2])
         for image, wanted in zip(images, prompts, strict=True)
     ]
+
+
+def views(images: Sequence[Tensor], view: Callable[[Tensor], Tensor], device: torch.device) -> Tensor:
+    """What a network sees of images: their bytes go to its device, and those of one size are made ready together.
+
+    Args:
+        images: B >= 1 of (H, W, 3) uint8, sizes may differ.
+        view: (b, 3, H, W) uint8 -> (b, 3, S, S).
+        device: Of the network.
+
+    Returns:
+        (B, 3, S, S) on the device.
+
+    Raises:
+        ValueError: If an image has another shape or dtype.
+    """
+    alike: defaultdict[torch.Size, list[int]] = defaultdict(list)
+    for number, image in enumerate(images):
+        alike[image.shape].append(number)
+    found: dict[int, Tensor] = {}
+    for shape, numbers in alike.items():
+        step = max(1, _MOST_PIXELS // max(1, shape[:2].numel()))
+        for start in range(0, len(numbers), step):
+            part = numbers[start : start + step]
+            bytes_ = torch.cat([planes(moved(images[number], device)) for number in part])
+            found |= zip(part, view(bytes_), strict=True)
+    return torch.stack([found[number] for number in range(len(images))])
+
+
+def planes(image: Tensor) -> Tensor:
+    """(H, W, 3) uint8 -> (1, 3, H, W) uint8.
+
+    Raises:
+        ValueError: If the image has another shape or dtype.
+    """
+    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"an image must be (H, W, 3) uint8, got {tuple(image.shape)} {image.dtype}")
+    return image.permute(2, 0, 1)[None].contiguous()
 
 
 @contextmanager

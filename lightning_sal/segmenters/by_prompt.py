@@ -45,9 +45,11 @@ class SegmenterByPrompt(nn.Module):
             own = [[each for each in of_image if isinstance(each, VisualPrompt) is visual] for of_image in prompts]
             if any(own):
                 found[visual] = segmenter.segment(images, own)
+        device = next((mask.device for of_kind in found.values() for mask in of_kind), None)
         masks = []
         for number, (image, of_image) in enumerate(zip(images, prompts, strict=True)):
             rest = {visual: iter(of_kind[number]) for visual, of_kind in found.items()}
             rows = [next(rest[isinstance(each, VisualPrompt)]) for each in of_image]
-            masks.append(torch.stack(rows) if rows else torch.zeros(0, *image.shape[:2], dtype=torch.bool))
+            none = torch.zeros(0, *image.shape[:2], dtype=torch.bool, device=device)
+            masks.append(torch.stack(rows) if rows else none)
         return masks

@@ -18,22 +18,22 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lightning_sal.files.loading import built_from
 from lightning_sal.files.reading import read_object
+from lightning_sal.internals.resizing import resize_bytes
 from lightning_sal.segmenters import published
-from lightning_sal.segmenters.batching import segment_distinct
+from lightning_sal.segmenters.batching import planes, segment_distinct, views
 from lightning_sal.segmenters.beit3 import BEiT3
 from lightning_sal.segmenters.sam2_model import (
-    PIXEL_MEAN,
-    PIXEL_STD,
     ImageFeatures,
     build_sam2,
     decode,
     encode_images,
-    planes,
+    normalised,
     to_image_frames,
     without_memory,
 )
 from lightning_sal.segmenters.weights import fill, find_folder, load_strictly, read_folder
 from lightning_sal.tasks import SEMANTIC
+from lightning_sal.transfer import indices, moved
 
 _SAM2_PREFIX = "visual_model."
 
@@ -113,27 +113,23 @@ class EVFSAM2(nn.Module):
         Raises:
             ValueError: If the image has another shape or dtype.
         """
-        return self._sam_view(image), self._beit_view(image)
+        return self._sam_view(planes(image))[0], self._beit_view(planes(image))[0]
 
-    def _sam_view(self, image: Tensor) -> Tensor:
-        size = (self.image_size, self.image_size)
+    def _sam_view(self, images: Tensor) -> Tensor:
         # The reference resizes the bytes themselves: the result is rounded, and not as a rounded float result would be.
-        # Only the CPU can do so.
-        resized = F.interpolate(planes(image.cpu()), size, mode="bilinear", align_corners=False)[0].to(image.device)
-        mean, std = (torch.tensor(v, device=image.device)[:, None, None] for v in (PIXEL_MEAN, PIXEL_STD))
-        return (resized - mean) / std
+        return normalised(resize_bytes(images, (self.image_size,) * 2, "bilinear", antialias=False))
 
-    def _beit_view(self, image: Tensor) -> Tensor:
+    def _beit_view(self, images: Tensor) -> Tensor:
         size = (self.beit3.image_size, self.beit3.image_size)
-        return (F.interpolate(planes(image) / 255, size, mode="bicubic", align_corners=False)[0] - 0.5) / 0.5
+        return (F.interpolate(images / 255, size, mode="bicubic", align_corners=False) - 0.5) / 0.5
 
     def beit_images(self, images: Sequence[Tensor]) -> Tensor:
         """B images of (H, W, 3) uint8 -> (B, 3, S, S), what BEiT-3 sees."""
-        return self._place(torch.stack([self._beit_view(image) for image in images]))
+        return views(images, self._beit_view, self._device).to(self._dtype)
 
     def image_features(self, images: Sequence[Tensor]) -> ImageFeatures:
-        """SAM2's features of B images of (H, W, 3) uint8, sizes may differ; one encoder pass an image."""
-        return self.encode_images(self._place(torch.stack([self._sam_view(image) for image in images])))
+        """SAM2's features of B images of (H, W, 3) uint8, sizes may differ; one encoder pass for all."""
+        return self.encode_images(views(images, self._sam_view, self._device).to(self._dtype))
 
     def encode_images(self, pixels: Tensor) -> ImageFeatures:
         """SAM2's features of (B, 3, image_size, image_size) normalised images."""
@@ -170,7 +166,7 @@ class EVFSAM2(nn.Module):
             (E, H, W) float32.
         """
         if not ids:
-            return torch.zeros(0, *image.shape[:2], device=self.visual_model.no_mem_embed.device)
+            return torch.zeros(0, *image.shape[:2], device=self._device)
         return self.logits([image], [ids])[0]
 
     def segment(self, images: Sequence[Tensor], prompts: Sequence[Sequence[str]]) -> list[Tensor]:
@@ -204,10 +200,9 @@ class EVFSAM2(nn.Module):
         longest = max(len(row) for row in ids)
         if longest > self.beit3.max_tokens:
             raise ValueError(f"an expression has {longest} tokens, BEiT-3 takes {self.beit3.max_tokens}: shorten it")
-        device = self.text_hidden_fcs[0][0].weight.device  # pyright: ignore[reportIndexIssue]
         lengths = torch.tensor([len(row) for row in ids])
         padding = torch.arange(longest)[None] >= lengths[:, None]
-        return pad_sequence(list(ids), batch_first=True).to(device), padding.to(device)
+        return moved(pad_sequence(list(ids), batch_first=True), self._device), moved(padding, self._device)
 
     def _logits_of_texts(self, images: Sequence[Tensor], texts: Sequence[Sequence[str]]) -> list[Tensor]:
         return self.logits(images, [[torch.tensor(row) for row in self.tokenize(of_image)] for of_image in texts])
@@ -215,15 +210,20 @@ class EVFSAM2(nn.Module):
     def logits(self, images: Sequence[Tensor], ids: Sequence[Sequence[Tensor]]) -> list[Tensor]:
         """(E, H, W) logits for each image, E >= 1."""
         rows = [row for of_image in ids for row in of_image]
-        index = torch.tensor([number for number, of_image in enumerate(ids) for _ in of_image])
-        index = index.to(self.visual_model.no_mem_embed.device)
+        index = indices([number for number, of_image in enumerate(ids) for _ in of_image], self._device)
+        images = [moved(image, self._device) for image in images]
         features, beit_images = self.image_features(images), self.beit_images(images)
         chunks = [slice(start, start + self.max_batch) for start in range(0, len(rows), self.max_batch)]
         low = torch.cat([self.low_res_logits(features, index[c], beit_images, *self.collate(rows[c])) for c in chunks])
         return to_image_frames(low, images, [len(of_image) for of_image in ids])
 
-    def _place(self, pixels: Tensor) -> Tensor:
-        return pixels.to(self.visual_model.no_mem_embed)
+    @property
+    def _device(self) -> torch.device:
+        return self.visual_model.no_mem_embed.device
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.visual_model.no_mem_embed.dtype
 
     def load_reference_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Load weights under the published names; the weights of SAM2's memory, which images do not need, are left out.

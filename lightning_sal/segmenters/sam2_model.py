@@ -13,7 +13,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from lightning_sal.internals.devices import leave_out_cudnn_attention
+from lightning_sal.transfer import moved
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
@@ -56,6 +59,7 @@ def build_sam2(config: str, overrides: Mapping[str, Any], image_size: int) -> An
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
+    leave_out_cudnn_attention()
     hydra_in_use = GlobalHydra.instance().is_initialized()
     import sam2
 
@@ -80,7 +84,15 @@ def build_sam2(config: str, overrides: Mapping[str, Any], image_size: int) -> An
     OmegaConf.update(yaml, "model.image_encoder.neck.position_encoding.warmup_cache", False, force_add=True)
     model = instantiate(yaml.model, _convert_="all")
     del model.maskmem_tpos_enc, model.no_mem_pos_enc
+    model.image_encoder.neck.position_encoding = _NoPositions()
     return model
+
+
+class _NoPositions(nn.Module):
+    """In place of the position codes that only the memory reads: as large as the features, and fetched each time."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.new_empty(0)
 
 
 def without_memory(state: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
@@ -107,6 +119,12 @@ class ImageFeatures:
         return ImageFeatures(
             self.embedding.index_select(0, index), (fine.index_select(0, index), middle.index_select(0, index))
         )
+
+
+def normalised(pixels: Tensor, divided_by: float = 1.0) -> Tensor:
+    """(B, 3, S, S) pixels in [0, 255 / divided_by] -> what SAM2 sees."""
+    mean, std = (moved(torch.tensor(v)[:, None, None] / divided_by, pixels.device) for v in (PIXEL_MEAN, PIXEL_STD))
+    return (pixels - mean) / std
 
 
 def encode_images(sam: Any, pixels: Tensor) -> ImageFeatures:
@@ -177,14 +195,3 @@ def to_image_frames(logits: Tensor, images: Sequence[Tensor], counts: Sequence[i
         F.interpolate(grids[None], image.shape[:2], mode="bilinear", align_corners=False)[0]
         for image, grids in zip(images, logits.float().split(list(counts)), strict=True)
     ]
-
-
-def planes(image: Tensor) -> Tensor:
-    """(H, W, 3) uint8 -> (1, 3, H, W) uint8.
-
-    Raises:
-        ValueError: If the image has another shape or dtype.
-    """
-    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"an image must be (H, W, 3) uint8, got {tuple(image.shape)} {image.dtype}")
-    return image.permute(2, 0, 1)[None].contiguous()

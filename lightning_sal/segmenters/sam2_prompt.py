@@ -16,19 +16,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_sal.samples import VisualPrompt
-from lightning_sal.segmenters.batching import segment_distinct
+from lightning_sal.segmenters.batching import segment_distinct, views
 from lightning_sal.segmenters.sam2_model import (
-    PIXEL_MEAN,
-    PIXEL_STD,
     build_sam2,
     decode,
     encode_images,
     encode_points,
-    planes,
+    normalised,
     to_image_frames,
     without_memory,
 )
 from lightning_sal.segmenters.weights import fill, find_file, read_file
+from lightning_sal.transfer import indices, moved
 
 _BOX_LABELS = (2, 3)  # SAM2 reads a box as its first and its second corner
 
@@ -91,16 +90,17 @@ class SAM2Prompt(nn.Module):
         Returns:
             B tensors (E, H, W) in float32.
         """
-        pixels = torch.stack([self._view(image) for image in images])
-        features = encode_images(self.sam2, pixels.to(self.sam2.no_mem_embed))
+        device = self.sam2.no_mem_embed.device
+        pixels = views(images, self._view, device)
+        features = encode_images(self.sam2, pixels.to(self.sam2.no_mem_embed.dtype))
         owner = [number for number, of_image in enumerate(prompts) for _ in of_image]
         asked = [prompt for of_image in prompts for prompt in of_image]
         low: dict[int, Tensor] = {}
         for part, multimask in self._alike(asked):
-            index = torch.tensor([owner[n] for n in part]).to(pixels.device)
+            index = indices([owner[n] for n in part], device)
             coordinates = torch.stack([self._squashed(asked[n], images[owner[n]]) for n in part])
             labels = torch.tensor([prompt_labels(asked[n]) for n in part])
-            points = encode_points(self.sam2, coordinates.to(pixels.device), labels.to(pixels.device))
+            points = encode_points(self.sam2, moved(coordinates, device), moved(labels, device))
             low |= zip(part, decode(self.sam2, features.select(index), points, multimask=multimask), strict=True)
         grids = torch.stack([low[n] for n in range(len(asked))])
         return to_image_frames(grids, images, [len(of_image) for of_image in prompts])
@@ -121,13 +121,10 @@ class SAM2Prompt(nn.Module):
             for start in range(0, len(members), step)
         ]
 
-    def _view(self, image: Tensor) -> Tensor:
-        """(H, W, 3) uint8 -> (3, S, S) as `sam2`'s predictor resizes it, on the device of the weights."""
+    def _view(self, images: Tensor) -> Tensor:
+        """(b, 3, H, W) uint8 -> (b, 3, S, S) as `sam2`'s predictor resizes them."""
         size = (self.image_size, self.image_size)
-        pixels = planes(image).to(self.sam2.no_mem_embed.device) / 255
-        resized = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)[0]
-        mean, std = (torch.tensor(v, device=resized.device)[:, None, None] / 255 for v in (PIXEL_MEAN, PIXEL_STD))
-        return (resized - mean) / std
+        return normalised(F.interpolate(images / 255, size, mode="bilinear", align_corners=False, antialias=True), 255)
 
     def _squashed(self, prompt: VisualPrompt, image: Tensor) -> Tensor:
         """(P, 2) points in pixels of the square."""

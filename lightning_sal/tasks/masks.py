@@ -232,13 +232,16 @@ class InstanceTask(MaskTask):
     def image_correctness(self, masks: Sequence[Tensor], targets: Sequence[Tensor]) -> list[float]:
         """What matched pairs earn of IASM, of each image."""
         from lightning_sal.metrics.functional import matched_structure_measure
+        from lightning_sal.transfer import read
 
-        return [float(matched_structure_measure(*pair)) for pair in zip(masks, targets, strict=True)]
+        return [float(value) for value in read(*map(matched_structure_measure, masks, targets))]
 
 
 def _scored(values: Mapping[str, Tensor | dict[str, Tensor]]) -> dict[str, float]:
     """What metrics gave by their names: those of one value are called by these, others say what theirs are called."""
+    from lightning_sal.transfer import read
+
     found: dict[str, Tensor] = {}
     for name, value in values.items():
         found |= value if isinstance(value, dict) else {name: value}
-    return {name: value.item() for name, value in found.items()}
+    return {name: value.item() for name, value in zip(found, read(*found.values()), strict=True)}

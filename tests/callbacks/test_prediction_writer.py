@@ -1,10 +1,6 @@
 """What `predict` leaves on disk."""
 
 import json
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
-from typing import Any
 
 import lightning as L
 import numpy as np
@@ -133,25 +129,3 @@ def test_lines_of_a_run_that_failed_are_kept(tmp_path):
     with pytest.raises(TypeError, match=r"predict_step must return a list of Prediction"):
         predict(tmp_path, [prediction(), "no prediction"])
     assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == 1
-
-
-def test_two_processes_leave_one_list_in_the_order_of_the_data(tmp_path):
-    outputs = [prediction(paths=(f"{i % 2}/{i // 2}.jpg",), key=str(i)) for i in range(5)]
-    barrier = threading.Barrier(2, timeout=60)
-
-    def run(rank):
-        strategy = SimpleNamespace(barrier=lambda _: barrier.wait())
-        trainer: Any = SimpleNamespace(global_rank=rank, world_size=2, is_global_zero=rank == 0, strategy=strategy)
-        writer, module = PredictionWriter(tmp_path), Foreign(outputs)
-        writer.setup(trainer, module, "predict")
-        for batch_idx, output in enumerate(outputs[rank::2]):
-            writer.on_predict_batch_end(trainer, module, [output], None, batch_idx)
-        writer.on_predict_end(trainer, module)
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(run, range(2)))
-    lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
-    assert [line["key"] for line in lines] == list("01234")
-    files = listed(lines)
-    assert len(set(files)) == len(files) == 10
-    assert {path.name for path in tmp_path.iterdir()} == {*files, "predictions.jsonl"}

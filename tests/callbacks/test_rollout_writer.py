@@ -1,10 +1,7 @@
 """What a training that is not ours leaves in the files of rollouts, stopped and gone on with."""
 
 import json
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import Any
 
 import lightning as L
 import pytest
@@ -120,32 +117,6 @@ def test_a_file_that_is_not_ours_stays_as_it_is(tmp_path):
     with pytest.raises(ValueError, match=r"rollouts\.jsonl:2: not a line of RolloutWriter"):
         fit(tmp_path / "b", ["a", "b", "c"], ckpt_path=tmp_path / "saved" / "step=2.ckpt")
     assert (tmp_path / "b" / "rollouts.jsonl").read_text() == '{"step": 0}\n{"prompt": 1}\n'
-
-
-def test_each_process_has_its_file_and_all_refuse_the_same_folder(tmp_path):
-    barrier = threading.Barrier(2, timeout=60)
-
-    def run(rank):
-        strategy = SimpleNamespace(barrier=lambda _: barrier.wait())
-        trainer: Any = SimpleNamespace(
-            global_rank=rank, world_size=2, is_global_zero=rank == 0, strategy=strategy, global_step=0
-        )
-        module: Any = SimpleNamespace(record=rollouts(0, [f"of {rank}"]))
-        writer = RolloutWriter(tmp_path)
-        try:
-            writer.on_train_start(trainer, module)
-        except FileExistsError:
-            return "refused"
-        trainer.global_step = 1
-        writer.on_train_batch_end(trainer, module)
-        return "written"
-
-    with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(run, range(2))) == ["written"] * 2
-        assert list(pool.map(run, range(2))) == ["refused"] * 2
-    for rank in range(2):
-        (line,) = read(tmp_path / f"rollouts-{rank}.jsonl")
-        assert (line["rank"], line["key"]) == (rank, f"of {rank}")
 
 
 def test_settings_that_cannot_be_are_refused(tmp_path):

@@ -6,6 +6,8 @@ import pytest
 
 from lightning_sal.cli import main as lightning
 from lightning_sal.commands.plan import main
+from lightning_sal.policy import gpus
+from lightning_sal.policy.gpus import GPU
 from lightning_sal.tiny.policy import build_processor
 
 VOCABULARY, HIDDEN, WIDE, LAYERS = 2000, 64, 160, 2
@@ -53,10 +55,19 @@ def plan(model, capsys):
         pixels = [f"{policy}.min_pixels", "3136", f"{policy}.max_pixels", "1003520"]
         assert main([*given, *pixels, *options]) == 0
         printed = capsys.readouterr().out
-        rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if line[:1] == "│"]
-        return printed, {first: rest for first, *rest in reversed(rows)}  # the first row of a name
+        return printed, cells(printed)
 
     return run
+
+
+def cells(printed):
+    """The cells of rows by the first of them; of rows of one name those of the first."""
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if line[:1] == "│"]
+    return {first: rest for first, *rest in reversed(rows)}
+
+
+def seconds(printed):
+    return cells(printed.partition("Seconds of a step")[2])
 
 
 def test_parameters_by_hand(plan):
@@ -89,6 +100,25 @@ def test_memory_is_of_the_longest_prompts_that_are_not_refused(plan):
     assert "No prompt of such images fits" in plan("--model.init_args.policy.max_prompt_tokens", "100")[0]
 
 
+def test_seconds_by_hand(plan):
+    """AdamW and clipping read or write each of the trained bytes ten times; arithmetic takes no time here."""
+    shown, _ = plan("--tflops", "1e9", "--bandwidth", "1e-6")
+    assert "not measured" in shown
+    assert "40% of the FLOP/s" in shown
+    rows, optimiser = seconds(shown), 10 * 4 * LAYERS * ADAPTERS / 0.7e6
+    assert rows["optimiser"] == [f"{optimiser:.3g}"] * 3
+    sft, cgpo, grpo = (float(cell) for cell in rows["all"])
+    assert optimiser < sft < cgpo <= grpo
+
+
+def test_seconds_on_each_gpu_that_is_known(plan, monkeypatch):
+    before = seconds(plan()[0])
+    assert 0 < float(before["H200"][2]) < float(before["RTX-4090"][2])
+    monkeypatch.setitem(gpus.GPUS, "H200", GPU(989, 4.8, 1e-6))
+    assert seconds(plan()[0])["H200"] == [f"({cell}) does not fit" for cell in before["H200"]]
+    assert "read prompts" in seconds(plan("--gpu", "H200")[0])
+
+
 def test_a_config_that_trains_no_policy_is_refused(capsys):
     assert lightning(["plan", "--config", "conf/tiny/segmenter.yaml"]) == 1
     assert "trains no policy" in capsys.readouterr().err
@@ -97,6 +127,14 @@ def test_a_config_that_trains_no_policy_is_refused(capsys):
 def test_mistakes_are_answered_by_one_line(capsys):
     assert lightning(["plan", "--config", "conf/quickstart.yaml", "--image-size", "big"]) == 1
     assert "--image-size big: give width x height in pixels" in capsys.readouterr().err
+    for given, answer in (
+        (["--gpu", "H201"], "--gpu H201: give one of B200, H200"),
+        (["--tflops", "100"], "give both, or --gpu"),
+        (["--tflops", "0", "--bandwidth", "1"], "must be above 0"),
+        (["--gpu", "H200", "--tflops", "1", "--bandwidth", "1"], "drop it, or drop these"),
+    ):
+        assert lightning(["plan", "--config", "conf/quickstart.yaml", *given]) == 1
+        assert answer in capsys.readouterr().err
     assert lightning(["plan", "--config", "conf/quickstart.yaml", "--model.init_args.colour", "red"]) == 2
     assert "colour: unknown key" in capsys.readouterr().err
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lightning_sal.datamodules import ScenesDataModule
 from lightning_sal.policy.config import LoRA, PolicyConfig
 from lightning_sal.rewards.terms import Response, RewardTerm, Scores
 from tests.device import pretend
+from tests.device.counting import counting
 
 WHOLE = 56  # response tokens that hold a whole answer of the embedded policies
 PART = 12  # that hold the beginning of one
@@ -65,6 +67,24 @@ class OnDevice(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any) -> None:
         assert outputs["loss"].device == pretend.device()
         assert {weight.device for weight in pl_module.parameters()} == {pretend.device()}
+
+
+class Counting(L.Callback):
+    """Counts what the last of several steps costs, all that is logged of it included; the others warm up.
+
+    Args:
+        steps: Of the run.
+    """
+
+    def __init__(self, steps: int = 2) -> None:
+        self.steps, self._inside = steps, ExitStack()
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, number: int) -> None:
+        if number == self.steps - 1:
+            self.counts = self._inside.enter_context(counting())
+
+    def on_train_end(self, *_: Any) -> None:
+        self._inside.close()
 
 
 def register() -> None:

@@ -7,12 +7,12 @@ message names the line of the package that did it.
 
 It changes the process for good: torch then has an accelerator. `conftest.py` sees to it that no other test is in it.
 
-Nothing here counts yet. Whatever is to count waits, copies or kernels by line can do so in `_run`, which all
-operations go through, with `rules.line_of_ours`.
+`counting.py` counts what its operations cost. Whatever else is to see them all can add itself to `watchers`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -39,6 +39,10 @@ _MAKERS = (
 )
 _BELOW = (torch.ops.aten.copy_.default,)
 _libraries: list[torch.library.Library] = []  # registrations last as long as these do
+
+# Each sees every operation of the device once it is done: the operation, its arguments, those with names, its result,
+# whose tensors are on the CPU. An operation that has none is "synchronize".
+watchers: list[Callable[[Any, tuple[Any, ...], dict[str, Any], Any], None]] = []
 
 
 def missing() -> str | None:
@@ -149,10 +153,15 @@ def _run(func: Any, *args: Any, **kwargs: Any) -> Any:
     if asked is not None and here:
         given[1]["device"] = torch.device("cpu")
     result = func(*given[0], **given[1])
+    if torch.Tag.inplace_view in func.tags:
+        with torch._C._DisableTorchDispatch():  # type: ignore[attr-defined]
+            func(*args, **kwargs)  # the wrapper's own shape
     if func._schema.is_mutable:
         for tensor in held.values():
             if (tensor.shape, tensor.stride()) != (tensor.raw.shape, tensor.raw.stride()):
                 raise NotImplementedError(f"{func} has changed the shape of a tensor, which {__name__} cannot follow")
+    for watcher in watchers:
+        watcher(func, args, kwargs, result)
     if not here or func in rules.READS:
         return result
 
@@ -194,7 +203,9 @@ class _Module:
 
     def manual_seed_all(self, seed: int) -> None: ...  # draws without a generator are those of the CPU
 
-    def synchronize(self, device: Any = None) -> None: ...
+    def synchronize(self, device: Any = None) -> None:
+        for watcher in watchers:
+            watcher("synchronize", (), {}, None)
 
     def empty_cache(self) -> None: ...
 

@@ -75,6 +75,13 @@ def test_a_backward_pass_names_the_line_that_started_it(there):
     refused(loss.backward, r"test_pretend.py:\d+ \(backward pass of ForeignBackward\): aten.mul.Tensor of two devices")
 
 
+def test_a_change_of_shape_in_place_is_followed(there):
+    """As in the product of a vector and a matrix."""
+    vector, matrix = torch.arange(2.0, device=there), torch.arange(6.0, device=there).view(2, 3)
+    assert (vector @ matrix).tolist() == [3, 4, 5]
+    assert matrix[None].squeeze_(0).shape == (2, 3)
+
+
 def test_generators_belong_to_a_device(there):
     draws = [torch.rand(3, generator=torch.Generator(there).manual_seed(1), device=there).tolist() for _ in range(2)]
     assert draws[0] == draws[1]
@@ -94,6 +101,8 @@ def test_what_cuda_has_no_kernel_for(there):
     refused(lambda: F.interpolate(bytes_, (2, 2), mode="bilinear"), "upsample_bilinear2d.* of torch.uint8")
     whole = torch.ones(2, 2, dtype=torch.long, device=there)
     refused(lambda: whole @ whole, "of torch.int64")
+    refused(lambda: F.max_pool2d(bytes_, 2), "max_pool2d.* of torch.uint8")
+    refused(lambda: torch.histogram(whole[0].float(), 2), "histogram.bin_ct has no kernel but those of the CPU")
 
 
 def test_what_cuda_does_in_no_fixed_order(there):
@@ -103,7 +112,19 @@ def test_what_cuda_does_in_no_fixed_order(there):
     try:
         assert floats.long().cumsum(0).tolist() == [1, 2, 3]
         refused(lambda: floats.cumsum(0), "cumsum.* in no fixed order")
-        refused(lambda: torch.bincount(floats.long(), floats), "bincount.* in no fixed order")
+        assert floats.median() == 1
+        assert torch.bincount(floats.long()).tolist() == [0, 3]
+        planes = torch.ones(1, 1, 4, 4, device=there, requires_grad=True)
+        F.interpolate(planes, (2, 2), mode="bilinear").sum().backward()  # in other operations, whose order is fixed
+        pool = torch.ops.aten._adaptive_avg_pool2d_backward
+        for function, name in (
+            (lambda: torch.bincount(floats.long(), floats), "bincount"),
+            (lambda: floats.median(0), "median.dim"),
+            (lambda: floats.kthvalue(1), "kthvalue"),
+            (lambda: floats.scatter_reduce(0, floats.long(), floats, "amax"), "scatter_reduce"),
+            (lambda: pool(planes.detach()[..., :2, :2], planes.detach()), "_adaptive_avg_pool2d_backward"),
+        ):
+            refused(function, f"{name}.* in no fixed order")
     finally:
         torch.use_deterministic_algorithms(False)
 

@@ -16,6 +16,7 @@ ELSEWHERE = [
     (r"uv build", ".ci/release", "uv build"),
     (r"python3? -m venv \S+|source \S+/activate|pip install .*\.whl\S*", ".ci/release", ".whl"),
     (r"(uv run )?tensorboard --logdir runs", "tests/docs/test_tensorboard.py", "tensorboard"),
+    (r"uv run python benchmarks/real_size\.py", "tests/docs/test_real_size.py", "real_size.py"),
     (r"uv run python benchmarks/\w+\.py( .*)?", "tests/docs/test_benchmarks.py", "benchmarks"),
     (r"(uv run )?python examples/text_only\.py.*", "tests/examples", "text_only"),
     (r"(uv run )?lightning(-sal)? ablate .*", "tests/evaluation/test_ablation.py", "ablate"),

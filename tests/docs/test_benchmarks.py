@@ -30,12 +30,6 @@ def run(monkeypatch, script, *arguments):
             "--systems cgpo --images 1 --prompts 1 --tokens 2 --rounds 1 --steps 1 --warmup 1",
             ["CGPO", "tokens/s"],
         ),
-        (
-            "real_size.py",
-            "--model tiny --device cpu --prompts 1 --responses 2 --tokens 2 --micro-batch 2 --steps 1 --warmup 1 "
-            "--pixels 12544",
-            ["CGPO / GRPO", "masks a second"],
-        ),
     ],
 )
 def test_a_benchmark_prints_its_table(monkeypatch, script, arguments, rows):

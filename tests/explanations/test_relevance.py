@@ -69,7 +69,8 @@ class ByHand:
             heads = flat.unflatten(1, (-1, width)).transpose(0, 1)
             if name != "v":
                 before = heads
-                heads = self.norm(getattr(own, f"{name}_norm"), heads) if hasattr(own, f"{name}_norm") else heads
+                norm = getattr(own, f"{name}_norm")  # Qwen2.5-VL has none
+                heads = heads if isinstance(norm, torch.nn.Identity) else self.norm(norm, heads)
                 parts |= {f"{name}_before": before, f"{name}_normed": heads}
                 heads = self.rotated(heads)
             parts[name] = heads
@@ -129,10 +130,10 @@ class ByHand:
 
 
 def test_relevance_is_that_of_the_rules_and_conserved_but_for_biases_and_softmax(backbone, embeds):
-    plain = logit(backbone, embeds, Alone(None))
+    plain = logit(backbone, embeds, Alone())
     embeds.requires_grad_()
     with relevance_rules(backbone):
-        ruled = logit(backbone, embeds, Halved(Alone(None)))
+        ruled = logit(backbone, embeds, Halved(Alone()))
         (slope,) = torch.autograd.grad(ruled, embeds)
     torch.testing.assert_close(ruled, plain, atol=1e-12, rtol=0)  # values stay as they are
     found = (slope * embeds)[0].detach()
@@ -154,10 +155,10 @@ def test_relevance_is_that_of_the_rules_and_conserved_but_for_biases_and_softmax
 
 def test_nothing_of_the_rules_stays(backbone, embeds):
     embeds.requires_grad_()
-    before = torch.autograd.grad(logit(backbone, embeds, Alone(None)), embeds)[0]
+    before = torch.autograd.grad(logit(backbone, embeds, Alone()), embeds)[0]
     with relevance_rules(backbone):
-        inside = torch.autograd.grad(logit(backbone, embeds, Alone(None)), embeds)[0]
-    after = torch.autograd.grad(logit(backbone, embeds, Alone(None)), embeds)[0]
+        inside = torch.autograd.grad(logit(backbone, embeds, Alone()), embeds)[0]
+    after = torch.autograd.grad(logit(backbone, embeds, Alone()), embeds)[0]
     assert torch.equal(before, after)
     assert (before - inside).abs().max() > 1e-3
 

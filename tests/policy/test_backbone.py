@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 import warnings
 
@@ -12,10 +13,12 @@ import torch
 from lightning_sal.errors import UsageError
 from lightning_sal.internals import versions
 from lightning_sal.policy import selfcheck
-from lightning_sal.policy.adapters import adapters_off, merged_weight
+from lightning_sal.policy.adapters import adapters_off
 from lightning_sal.policy.attention import Alone
-from lightning_sal.policy.backbone import MODEL_TYPES, Backbone, language_model, plain_decoder, vision_tower
+from lightning_sal.policy.backbone import MODEL_TYPES, Backbone, language_model, vision_tower
 from lightning_sal.policy.config import LoRA, PolicyConfig
+from lightning_sal.policy.decoding.merging import merged
+from lightning_sal.policy.decoding.reading import read_prompts
 from lightning_sal.policy.policy import Policy
 from lightning_sal.policy.positions import mrope_positions
 
@@ -50,7 +53,7 @@ def test_the_parts_of_a_model_stand_where_they_are_looked_for(model):
 
 def test_norms_are_found_by_their_class(model):
     Backbone(model)
-    assert type(language_model(model).norm) is torch.nn.RMSNorm, "the RMS norms of transformers have another name"
+    assert isinstance(language_model(model).norm, torch.nn.RMSNorm), "the RMS norms of transformers have another name"
 
 
 def test_a_view_reaches_the_attention_of_every_layer(model):
@@ -62,7 +65,7 @@ def test_a_view_reaches_the_attention_of_every_layer(model):
             return Alone.attend(self, layer, query, key, value, scale)
 
     positions = torch.arange(5).expand(3, 1, 5)
-    backbone.read(torch.randn(1, 5, 16), positions, Noted(None))
+    backbone.read(torch.randn(1, 5, 16), positions, Noted())
     assert reached == [0, 1], "transformers hands no keyword of the forward pass to its attention functions"
 
 
@@ -71,15 +74,6 @@ def test_a_model_called_without_a_view_attends_as_it_did(model):
     with torch.no_grad():
         expected = model(input_ids=ids).logits
         torch.testing.assert_close(Backbone(copy.deepcopy(model)).model(input_ids=ids).logits, expected)
-
-
-def test_a_dense_qwen2_5_vl_is_taken_apart_and_another_model_is_not():
-    with torch.no_grad():
-        models = [language_model(selfcheck.small_model(kind)) for kind in MODEL_TYPES]
-    plain, other = (plain_decoder(model) for model in models)
-    assert plain is not None, "the language model of Qwen2.5-VL has another class name, or rotary embedding"
-    assert len(plain.layers) == 2
-    assert other is None
 
 
 def test_positions_of_images_are_those_of_transformers(model):
@@ -108,11 +102,15 @@ def test_positions_by_hand():
     ]
 
 
+def moved(backbone, prompts, *rest):
+    return backbone, dataclasses.replace(prompts, positions=prompts.positions + 1), *rest
+
+
 @pytest.mark.parametrize(
     ("part", "changed", "message"),
     [
         ("mrope_positions", lambda *a: mrope_positions(*a).clamp(max=6), "positions"),
-        ("additive", lambda allowed, dtype: torch.zeros_like(allowed, dtype=dtype), "a token behind a cache"),
+        ("read_prompts", lambda *a: read_prompts(*moved(*a)), "a decoding step, a decoding step of merged weights"),
     ],
 )
 def test_a_model_that_computes_something_else_is_refused_in_one_line(part, changed, message, fresh, monkeypatch):
@@ -159,7 +157,7 @@ def test_what_peft_adds_is_what_its_own_merge_adds():
         if "lora_B" in name:
             parameter.data.normal_(std=0.1)
     layer = policy.backbone.language_model.layers[0].mlp.down_proj
-    ours = merged_weight(layer)
+    ours, _ = merged(layer)
     assert not torch.allclose(ours, layer.base_layer.weight)
     states = torch.randn(3, layer.base_layer.in_features)
     torch.testing.assert_close(
@@ -167,4 +165,5 @@ def test_what_peft_adds_is_what_its_own_merge_adds():
     )
     with adapters_off(policy):
         torch.testing.assert_close(layer(states), layer.base_layer(states))
+        torch.testing.assert_close(merged(layer)[0], layer.base_layer.weight)
     torch.testing.assert_close(layer(states), states @ ours.T)

@@ -8,7 +8,7 @@ import torch
 from lightning_sal.datasets.scenes import SceneGroups
 from lightning_sal.policy import policy as policy_file
 from lightning_sal.policy.config import LoRA, PolicyConfig
-from lightning_sal.policy.log_probs import chosen_log_probs, log_probs_and_entropy, token_entropy
+from lightning_sal.policy.log_probs import log_probs_and_entropy, places, reading_rows
 from lightning_sal.policy.policy import Policy
 
 SCENES = SceneGroups(3, {"sod": 1, "sis": 1, "cosod": 1}, size=9)
@@ -92,48 +92,64 @@ def test_micro_batches_and_chunks_change_neither(policy, sampled, monkeypatch):
 
 
 def test_impossible_tokens_add_nothing():
-    log_p = torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [0.2, 0.3, 0.5]], dtype=torch.float64).log()
+    """Probabilities by hand; the one that is impossible takes no gradient either."""
+    p = torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [0.2, 0.3, 0.5]], dtype=torch.float64)
+    logits = p.log().requires_grad_()
+    ids = torch.tensor([0, 0, 2])
+    logp, entropy = log_probs_and_entropy(lambda states: states.clone(), logits, ids, 8, "gradient")
     expected = [math.log(2), 0.0, -sum(p * math.log(p) for p in (0.2, 0.3, 0.5))]
-    torch.testing.assert_close(token_entropy(log_p), torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(entropy, torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(logp.exp(), torch.tensor([0.5, 1.0, 0.5], dtype=torch.float64))
+    (slope,) = torch.autograd.grad(entropy.sum() + logp.sum(), logits)
+    assert torch.equal(slope[p == 0], torch.zeros(3, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("size", [1, 4, 100])
 def test_the_gradient_is_that_of_autograd_through_all_logits_at_once(size):
     generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(3, 5, 8, generator=generator, dtype=torch.float64, requires_grad=True)
+    states = torch.randn(7, 8, generator=generator, dtype=torch.float64, requires_grad=True)
     head = torch.randn(11, 8, generator=generator, dtype=torch.float64, requires_grad=True)
-    tokens = torch.randint(2, 11, (3, 5), generator=generator)
-    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]], dtype=torch.bool)
+    ids = torch.randint(2, 11, (7,), generator=generator)
     barred = torch.arange(11) < 2
 
     def logits(states):
         return (states @ head.T).masked_fill(barred, -math.inf)
 
-    log_p = (hidden @ head.T)[..., 2:].log_softmax(-1)  # the barred ones left out altogether
-    expected = -(log_p.exp() * log_p).sum(-1) * mask
-    chosen = log_p.gather(2, tokens[..., None] - 2)[..., 0] * mask
-    theirs = torch.autograd.grad((expected * 0.3 + chosen.sin()).sum(), (hidden, head))
-    logp, entropy = log_probs_and_entropy(logits, hidden, tokens, mask, size, "gradient")
+    log_p = (states @ head.T)[..., 2:].log_softmax(-1)  # the barred ones left out altogether
+    expected = -(log_p.exp() * log_p).sum(-1)
+    chosen = log_p.gather(1, ids[:, None] - 2)[:, 0]
+    theirs = torch.autograd.grad((expected * 0.3 + chosen.sin()).sum(), (states, head))
+    logp, entropy = log_probs_and_entropy(logits, states, ids, size, "gradient")
     assert entropy is not None
     torch.testing.assert_close(logp, chosen)
     torch.testing.assert_close(entropy, expected)
-    ours = torch.autograd.grad((entropy * 0.3 + logp.sin()).sum(), (hidden, head))
+    ours = torch.autograd.grad((entropy * 0.3 + logp.sin()).sum(), (states, head))
     torch.testing.assert_close(ours, theirs)
 
 
-def test_the_value_alone_leaves_the_gradient_as_it_was_and_is_computed_once(monkeypatch):
-    """Checkpointed chunks are computed again for the gradient, but not their entropy."""
-    calls = []
-    monkeypatch.setattr(
-        "lightning_sal.policy.log_probs.token_entropy", lambda log_p: calls.append(1) or token_entropy(log_p)
-    )
+def test_the_value_alone_leaves_the_gradient_as_it_was():
     generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(2, 6, 8, generator=generator, requires_grad=True)
-    head = torch.randn(11, 8, generator=generator)
-    tokens, mask = torch.randint(11, (2, 6), generator=generator), torch.ones(2, 6, dtype=torch.bool)
-    plain = chosen_log_probs(lambda states: states @ head.T, hidden, tokens, mask, 4)
-    both, _ = log_probs_and_entropy(lambda states: states @ head.T, hidden, tokens, mask, 4, "value")
-    (expected,) = torch.autograd.grad(plain.sum(), hidden)
-    (found,) = torch.autograd.grad(both.sum(), hidden)
+    states = torch.randn(12, 8, generator=generator, requires_grad=True)
+    head, ids = torch.randn(11, 8, generator=generator), torch.randint(11, (12,), generator=generator)
+    plain, nothing = log_probs_and_entropy(lambda states: states @ head.T, states, ids, 4)
+    both, entropy = log_probs_and_entropy(lambda states: states @ head.T, states, ids, 4, "value")
+    assert nothing is None
+    assert entropy is not None
+    assert not entropy.requires_grad
+    (expected,) = torch.autograd.grad(plain.sum(), states)
+    (found,) = torch.autograd.grad(both.sum(), states)
     assert torch.equal(found, expected)
-    assert len(calls) == 3
+
+
+def test_hidden_states_are_read_where_they_predict():
+    """The ends of two prompts, with two responses of 2 tokens behind each: by hand."""
+    rows = reading_rows(2, 2, 2, torch.device("cpu"))
+    assert rows.tolist() == [[0, 1, 2], [0, 3, 4], [5, 6, 7], [5, 8, 9]]
+
+
+def test_lengths_that_are_known_give_what_the_mask_says(policy, sampled):
+    prompts, tokens, mask = sampled
+    lengths = mask.sum(1).tolist()
+    assert torch.equal(places(mask, lengths), places(mask, None))
+    one, two = (policy.score_tokens(prompts, tokens, mask, lengths=given) for given in (lengths, None))
+    assert torch.equal(one.logp, two.logp)

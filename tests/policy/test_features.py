@@ -1,5 +1,6 @@
 """The cache of image features: what is kept is what would be computed, and whatever changes it is another entry."""
 
+import errno
 import os
 import signal
 import warnings
@@ -204,6 +205,24 @@ def test_numbers_come_back_with_every_bit(tmp_path, dtype):
     assert found.features.dtype == dtype
     assert torch.equal(found.features.view(integer), features.T.contiguous().view(integer))
     assert found.grid.tolist() == [1, 4, 2]
+
+
+def test_a_file_that_another_node_replaces_at_this_moment_is_computed_anew(tmp_path, monkeypatch):
+    """A network file system then says ESTALE; of other faults of the disk the user hears."""
+    cache = FeatureCache(tmp_path, "")
+    cache.write("k", ImageFeatures(torch.ones(4, 2), torch.tensor([1, 4, 4])))
+
+    def fails(code):
+        def read_bytes(path):
+            raise OSError(code, os.strerror(code), str(path))
+
+        monkeypatch.setattr(Path, "read_bytes", read_bytes)
+
+    fails(errno.ESTALE)
+    assert cache.read("k") is None
+    fails(errno.EIO)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        cache.read("k")
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "bit", "foreign"])

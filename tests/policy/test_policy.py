@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightning_sal.datasets.scenes import SceneGroups
-from lightning_sal.policy.backbone import fuse_norms
+from lightning_sal.policy.backbone import replace_norms
 from lightning_sal.policy.chat import chat_text
 from lightning_sal.policy.config import LoRA, PolicyConfig
 from lightning_sal.policy.policy import Policy, pad_right
@@ -67,14 +67,14 @@ def test_scores_equal_transformers_own_forward(policy):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_fused_norms_are_those_of_transformers(dtype):
     stock, fused = scratch_policy()[0].to(dtype), scratch_policy()[0].to(dtype)
-    fuse_norms(fused)
+    replace_norms(fused)
     assert list(stock.state_dict()) == list(fused.state_dict())
     one, two = stock.model.language_model.norm, fused.model.language_model.norm
     assert type(one) is not type(two)
     states = 3 * torch.randn(64, one.weight.shape[0], dtype=dtype)
     for norm in (one, two):
         norm.weight.data = torch.rand(one.weight.shape[0], generator=torch.Generator().manual_seed(0)).to(dtype)
-    torch.testing.assert_close(two(states), one(states), rtol=2 * torch.finfo(dtype).eps, atol=0)
+    torch.testing.assert_close(two(states), one(states), rtol=3 * torch.finfo(dtype).eps, atol=0)
 
 
 def test_sampled_log_probabilities_equal_scored_ones(adapted):

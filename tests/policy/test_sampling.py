@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from lightning_sal.datasets.scenes import SceneGroups
-from lightning_sal.policy import policy as policy_file
 from lightning_sal.policy import sampling
 from lightning_sal.policy.config import LoRA, PolicyConfig
-from lightning_sal.policy.log_probs import chosen_log_probs
+from lightning_sal.policy.decoding import decoder, reading, state
 from lightning_sal.policy.policy import Policy
 from lightning_sal.policy.prompts import join_prompts
 
@@ -54,14 +53,14 @@ def test_responses_that_share_a_prompt_are_those_that_would_stand_alone(policy):
     same(shared, sample(policy, each_alone(prompts, G), 1))
 
 
-@pytest.mark.parametrize("off", ["packing", "buckets", "fusing"])
+@pytest.mark.parametrize("off", ["packing", "buckets", "merging"])
 def test_what_makes_sampling_fast_changes_nothing(policy, off, monkeypatch):
     prompts = policy.encode(GROUPS)
     fast = sample(policy, prompts, G)
     switch = {
         "packing": (sampling, "_SHRINK", 0.0),
-        "buckets": (sampling, "_BUCKET", float("inf")),
-        "fusing": (policy_file, "can_fuse", lambda model: False),
+        "buckets": (reading, "_BUCKET", float("inf")),
+        "merging": (decoder, "can_merge", lambda *_: False),
     }
     monkeypatch.setattr(*switch[off])
     same(fast, sample(policy, prompts, G))
@@ -69,9 +68,7 @@ def test_what_makes_sampling_fast_changes_nothing(policy, off, monkeypatch):
 
 def test_packing_really_drops_rows(policy, monkeypatch):
     widths = []
-    monkeypatch.setattr(
-        sampling, "_choose", lambda *a, choose=sampling._choose: widths.append(a[0].shape[:2]) or choose(*a)
-    )
+    monkeypatch.setattr(state, "chosen", lambda *a, choose=state.chosen: widths.append(a[0].shape[:2]) or choose(*a))
     sample(policy, policy.encode(GROUPS), G)
     rows = [count * responses for count, responses in widths]
     assert rows[0] == len(GROUPS) * G
@@ -126,34 +123,19 @@ def test_tokens_are_drawn_with_their_probabilities():
     """200,000 draws of seven tokens, two of them impossible: each share within five standard errors."""
     probability = torch.tensor([0.0, 0.5, 0.2, 0.15, 0.1, 0.05, 0.0])
     draws = torch.rand(200_000, 1, generator=torch.Generator().manual_seed(0))
-    token, logp = sampling._choose(probability.log().expand(200_000, 1, -1), draws)
+    token, found = state.chosen(probability.log().expand(200_000, 1, -1), draws)
     shares = torch.bincount(token.flatten(), minlength=7) / len(draws)
     error = (probability * (1 - probability) / len(draws)).sqrt()
     assert ((shares - probability).abs() <= 5 * error).all()
-    torch.testing.assert_close(logp, probability.log()[token])
+    torch.testing.assert_close(found, probability[token])
 
 
 @pytest.mark.parametrize("draw", [0.0, 1 - 2.0**-24])
 def test_no_draw_hits_a_token_without_probability(draw):
     scores = torch.randn(64, 1, 1000, generator=torch.Generator().manual_seed(0))
     scores[..., :10] = scores[..., -10:] = float("-inf")
-    token, _ = sampling._choose(scores, torch.full((64, 1), draw))
+    token, _ = state.chosen(scores, torch.full((64, 1), draw))
     assert ((token >= 10) & (token < 990)).all()
-
-
-def test_chunks_of_the_vocabulary_change_neither_log_probabilities_nor_gradients():
-    generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(3, 5, 8, generator=generator, dtype=torch.float64, requires_grad=True)
-    head = torch.randn(11, 8, generator=generator, dtype=torch.float64, requires_grad=True)
-    tokens = torch.randint(11, (3, 5), generator=generator)
-    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]], dtype=torch.bool)
-    expected = torch.log_softmax(hidden @ head.T, -1).gather(2, tokens[..., None])[..., 0] * mask
-    for size in (1, 4, 100):
-        found = chosen_log_probs(lambda states: states @ head.T, hidden, tokens, mask, size)
-        torch.testing.assert_close(found, expected)
-        ours = torch.autograd.grad(found.sin().sum(), (hidden, head))
-        theirs = torch.autograd.grad(expected.sin().sum(), (hidden, head), retain_graph=True)
-        torch.testing.assert_close(ours, theirs)
 
 
 def test_joined_prompts_score_as_they_did_apart(policy):

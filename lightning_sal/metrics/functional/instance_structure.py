@@ -96,7 +96,7 @@ def instance_score(preds: Tensor, target: Tensor, iou_threshold: float) -> Tenso
     if not len(preds) and not len(target):
         return torch.ones((), dtype=torch.float64, device=preds.device)
     iou = pairwise_iou(preds, target).cpu()
-    pairs = _with_those_left(_matched(iou, iou_threshold), iou.shape).to(preds.device)
+    pairs = _with_those_left(_matched(iou, iou_threshold), iou.shape).to(preds.device, non_blocking=True)
     empty = preds.new_zeros(1, *preds.shape[1:])
     preds, target = torch.cat([preds, empty])[pairs[0]], torch.cat([target, empty])[pairs[1]]
     return structure_scores(preds, target).mean()
@@ -114,7 +114,9 @@ def matched_score(preds: Tensor, target: Tensor, iou_threshold: float) -> Tensor
     # What fits nowhere is left out before the matching, so that it cannot settle a tie between others.
     rows, columns = fits.any(1).nonzero().squeeze(1), fits.any(0).nonzero().squeeze(1)
     pairs = _matched(iou.where(fits, 0)[rows][:, columns], iou_threshold)
-    preds_used, target_used = rows[pairs[0]].to(preds.device), columns[pairs[1]].to(preds.device)
+    preds_used, target_used = (
+        of[at].to(preds.device, non_blocking=True) for of, at in zip((rows, columns), pairs, strict=True)
+    )
     scores = structure_scores(preds[preds_used], target[target_used])
     return scores.sum() / (len(preds) + len(target) - pairs.shape[1])
 

@@ -1,0 +1,1 @@
+"""Decoding: one token of each response a step, on buffers that are allocated once."""
