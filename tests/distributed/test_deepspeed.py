@@ -26,9 +26,9 @@ def weights(module, stage):
     own = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if stage < 3:
         return {name: p.detach().clone() for name, p in own.items()}
-    from deepspeed.zero import GatheredParameters  # pyright: ignore[reportMissingImports]  optional
+    import deepspeed  # pyright: ignore[reportMissingImports]  optional
 
-    with GatheredParameters(list(own.values())):
+    with deepspeed.zero.GatheredParameters(list(own.values())):
         return {name: p.detach().clone() for name, p in own.items()}
 
 
