@@ -39,6 +39,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--segmenter", help="as --segmenter of `segment`; asked for instances alone")
     parser.add_argument("--max-new-tokens", type=_positive, default=512, help="limit of a response; %(default)s")
     parser.add_argument("--batch-size", type=_positive, default=16, help="samples answered at once; %(default)s")
+    parser.add_argument("--device", help="as torch names it, by default cuda where there is one")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write all values there too, as JSON; a new file")
     arguments = parser.parse_args(argv)
     if len(arguments.policy) < 2:
@@ -59,24 +60,28 @@ def main(argv: list[str]) -> int:
 
 
 def _decompose(samples: Sequence[Callable[[], ImageGroup]], arguments: argparse.Namespace) -> Decomposition:
+    import torch
     from rich.console import Console
     from rich.progress import track
     from transformers.utils.logging import disable_progress_bar
 
     from lightning_sal.evaluation.decomposition import decompose
-    from lightning_sal.inference.predictor import load_policy
+    from lightning_sal.inference.predictor import find_device, load_policy
     from lightning_sal.segmenters.named import load_segmenter
     from lightning_sal.segmenters.tiny import embedded_segmenter
 
     disable_progress_bar()
     console = Console(stderr=True)
+    device = find_device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     policies: dict[str, Any] = {}
     for given in arguments.policy:
         name, _, source = given.rpartition("=") if not Path(given).exists() else (given, "", given)
         if (name or source) in policies:
             raise UsageError(f"two policies are called {name or source!r}: name them, as NAME=POLICY")
-        policies[name or source] = load_policy(source, {}).requires_grad_(False).eval()
+        policies[name or source] = load_policy(source, {}).requires_grad_(False).eval().to(device)
     segmenter = embedded_segmenter() if arguments.segmenter is None else load_segmenter(arguments.segmenter)
+    if isinstance(segmenter, torch.nn.Module):
+        segmenter.requires_grad_(False).eval().to(device)
     size = arguments.batch_size
     parts = [samples[start : start + size] for start in range(0, len(samples), size)]
     batches = ([read() for read in part] for part in track(parts, "samples", console=console, transient=True))

@@ -30,13 +30,13 @@ class View(Protocol):
 
         Args:
             layer: Its number, from 0.
-            query: (P, H, S, D).
+            query: (P, H, S, D); or (P, H, 1 + G T, D) from the end of the prompt on, where nothing else is asked for.
             key: (P, K, S, D).
             value: (P, K, S, D).
             scale: What scores are multiplied by; None takes 1 / sqrt(D).
 
         Returns:
-            (P, S, H, D).
+            (P, S, H, D), or (P, 1 + G T, H, D).
         """
         ...
 
@@ -59,6 +59,9 @@ class Alone:
         return cls(_padding(lengths, width))
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+        if query.shape[2] < key.shape[2]:  # one response, behind a prompt of which the end alone is asked
+            length = key.shape[2] - query.shape[2] + 1
+            return SharedPrompt(length, 1, self.padding).attend(layer, query, key, value, scale)
         found = []
         for start, *parts in _runs(self.padding, query, key, value):
             seen = F.scaled_dot_product_attention(*parts, is_causal=True, scale=scale, enable_gqa=True)
@@ -90,7 +93,8 @@ class SharedPrompt:
         found = []
         for start, *parts in _runs(self.padding, query, key, value):
             seen = behind(*parts, self.length - start, self.responses, scale)
-            found.append(F.pad(seen, (0, 0, 0, 0, start, 0)) if start else seen)
+            padding = query.shape[2] - seen.shape[1]
+            found.append(F.pad(seen, (0, 0, 0, 0, padding, 0)) if padding else seen)
         return _joined(found)
 
 
@@ -105,15 +109,16 @@ def _padding(lengths: Sequence[int], width: int) -> tuple[int, ...]:
 
 
 def _runs(padding: Sequence[int], *states: Tensor) -> Iterator[tuple[int, *tuple[Tensor, ...]]]:
-    """Neighbours of equal padding: how much it is, and (p, heads, S - it, D) of each of the states (P, heads, S, D)."""
+    """Neighbours of equal padding: how much it is, and of each of the states (P, heads, S, D) the part behind it."""
     if not padding:
         yield 0, *states
         return
+    size = max(part.shape[2] for part in states)
     runs = [(start, len(list(run))) for start, run in groupby(padding)]
     # Split, not sliced: the gradient of each slice would be as large as the whole.
     columns = [state.split([count for _, count in runs]) for state in states]
     for (start, _), *parts in zip(runs, *columns, strict=True):
-        yield start, *(part[:, :, start:] for part in parts)
+        yield start, *(part[:, :, start - size :] for part in parts)  # there are fewer queries where the end is asked
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
@@ -125,9 +130,11 @@ def _attend_copies(
 ) -> Tensor:
     """`attend_behind` where no kernel tells its log-sum-exp: a copy of the prompt's keys before each response."""
     count, heads, size, depth = query.shape
-    rows, shared, steps = count * responses, heads // key.shape[1], (size - length) // responses
+    steps, shared, rows = (key.shape[2] - length) // responses, heads // key.shape[1], count * responses
+    asked = size - responses * steps
+    before = (key[:, :, :length], value[:, :, :length])
     prompt = F.scaled_dot_product_attention(
-        *(part[:, :, :length] for part in (query, key, value)), is_causal=True, scale=scale, enable_gqa=True
+        query[:, :, :asked], *before, is_causal=asked == length, scale=scale, enable_gqa=True
     )
 
     def behind(states: Tensor) -> Tensor:
@@ -136,13 +143,13 @@ def _attend_copies(
         return torch.cat([once, _split(states[:, :, length:], responses)], dim=3).flatten(0, 1)
 
     # Query heads that share a key head stand among the queries, so that keys are never repeated.
-    asking = _split(query[:, :, length:], responses).reshape(rows, -1, shared * steps, depth)
+    asking = _split(query[:, :, asked:], responses).reshape(rows, -1, shared * steps, depth)
     allowed = torch.ones(steps, length + steps, dtype=torch.bool, device=query.device).tril(length)
     response = F.scaled_dot_product_attention(
         asking, behind(key), behind(value), attn_mask=allowed.repeat(shared, 1), scale=scale
     )
     response = response.view(count, responses, heads, steps, depth).transpose(2, 3)
-    return torch.cat([prompt.transpose(1, 2), response.reshape(count, size - length, heads, depth)], dim=1)
+    return torch.cat([prompt.transpose(1, 2), response.reshape(count, size - asked, heads, depth)], dim=1)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None) -> Tensor:

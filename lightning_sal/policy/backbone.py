@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_sal.policy.attention import View
-from lightning_sal.policy.layers import Attention, GatedMLP, GatedProduct, RMSNorm
+from lightning_sal.policy.layers import Attention, GatedMLP, GatedProduct, RMSNorm, last_tokens_alone
 from lightning_sal.policy.prompts import Prompts
 from lightning_sal.policy.vision import Windows, plan_windows, rotate
 from lightning_sal.transfer import moved
@@ -55,6 +55,8 @@ class Backbone:
             layer.mlp = GatedMLP(layer.mlp)
             if self.shares_prompts:
                 layer.self_attn = Attention(layer.self_attn, _attend)
+        if self.shares_prompts:
+            language_model(model).layers[-1].register_forward_pre_hook(last_tokens_alone, with_kwargs=True)
         tower = vision_tower(model)
         tower.patch_embed = _FlatPatches(tower.patch_embed)
         if self.shares_prompts:
@@ -219,18 +221,25 @@ class Backbone:
         at = F.pad(self.is_image(prompts.ids), (0, following))
         return {"visual_pos_masks": at, "deepstack_visual_embeds": deep}
 
-    def read(self, embeds: Tensor, positions: Tensor, sees: View | Tensor, **features: Any) -> Tensor:
+    def read(
+        self, embeds: Tensor, positions: Tensor, sees: View | Tensor, *, last: int | None = None, **features: Any
+    ) -> Tensor:
         """The language model.
 
         Args:
             embeds: (P, S, C).
             positions: (3, P, S) M-RoPE positions.
             sees: What tokens see; a (P, S) bool mask of real tokens where the back end of attention is not ours.
+            last: How many tokens at the end are wanted: the end of the prompt and all behind it; None for all.
             **features: As `deep_features` gives them.
 
         Returns:
-            (P, S, C) hidden states behind the last norm.
+            (P, S, C) hidden states behind the last norm; of the last tokens alone where they are wanted alone.
         """
+        if last is not None:
+            if not self.shares_prompts:
+                return self.read(embeds, positions, sees, **features)[:, -last:]
+            features["last"] = last
         seen = {"attention_mask": sees} if isinstance(sees, Tensor) else {"attention_mask": None, "view": sees}
         output = self.language_model(inputs_embeds=embeds, position_ids=positions, use_cache=False, **seen, **features)
         return output.last_hidden_state

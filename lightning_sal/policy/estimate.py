@@ -15,15 +15,31 @@ tokens of a micro-batch; s bytes of a number in activations (2 under bf16-mixed)
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from lightning_sal.policy.config import PolicyConfig
 
 MOST_LOGITS = 2**26  # of lightning_sal.policy.policy, a test checks
-FUSED_PARAMETERS = 100_000_000  # of lightning_sal.policy.fused, a test checks
-CACHE_BLOCK = 64  # of lightning_sal.policy.sampling, a test checks
+MERGED_PARAMETERS = 100_000_000  # of lightning_sal.policy.decoding.merging, a test checks
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """How sampling allocates, as `lightning_sal.policy.sampling` does on a device.
+
+    Args:
+        prompt: What lengths of prompts are rounded up to.
+        response: What lengths of responses are rounded up to.
+        kept: Whether buffers stay from rollout to rollout, since steps were captured on them.
+    """
+
+    prompt: int
+    response: int
+    kept: bool
+
+
+ON_CPU, ON_GPU = Buffers(1, 1, kept=False), Buffers(256, 128, kept=True)
 
 
 @dataclass(frozen=True)
@@ -35,6 +51,7 @@ class Sizes:
         intermediate: I.
         attention: A.
         keys: B.
+        depth: Width of a head.
         layers: N.
         vocabulary: V.
         rank: R, 0 without adapters.
@@ -46,7 +63,10 @@ class Sizes:
         weights: Bytes of all parameters but the adapters.
         adapters: Bytes of the adapters.
         trained: Bytes of what is trained.
-        copied: Bytes of the copy of the decoder layers that sampling makes of a small float32 model, else 0.
+        copied: Bytes of the copies that sampling makes of weights: of adapters in the dtype of the products, of layers and
+            head where that is not theirs, or of all with adapters merged.
+        joined: Numbers of adapters as sampling has them.
+        merged: Whether it is a small model in float32, with adapters merged into a copy.
         number: s.
         casts: Whether each adapter keeps a copy of its input, cast to what it computes in.
         adapter_number: Bytes of a number in the inputs of adapters.
@@ -56,6 +76,7 @@ class Sizes:
     intermediate: int
     attention: int
     keys: int
+    depth: int
     layers: int
     vocabulary: int
     rank: int
@@ -68,6 +89,8 @@ class Sizes:
     adapters: int
     trained: int
     copied: int
+    joined: int
+    merged: bool
     number: int
     casts: bool
     adapter_number: int
@@ -81,15 +104,19 @@ class Sizes:
         bytes_of = {name: p.numel() * p.element_size() for name, p in parameters.items()}
         adapters = sum(size for name, size in bytes_of.items() if ".lora_" in name)
         language = {name: p for name, p in parameters.items() if "language_model." in name}
-        layers = sum(bytes_of[name] for name in language if ".layers." in name and ".lora_" not in name)
         width = next(iter(language.values())).element_size()
-        fused = not autocast and width == 4 and sum(p.numel() for p in language.values()) <= FUSED_PARAMETERS
+        number = 2 if autocast else width
+        merged = number == width == 4 and sum(p.numel() for p in language.values()) <= MERGED_PARAMETERS
+        whole = sum(p.numel() for name, p in language.items() if ".layers." in name and ".lora_" not in name)
+        whole += text.vocab_size * text.hidden_size
+        joined = _joined_adapters(text, head, config)
         every = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
         return cls(
             hidden=text.hidden_size,
             intermediate=text.intermediate_size,
             attention=text.num_attention_heads * head,
             keys=text.num_key_value_heads * head,
+            depth=head,
             layers=text.num_hidden_layers,
             vocabulary=text.vocab_size,
             rank=config.lora.rank if config.lora else 0,
@@ -101,11 +128,31 @@ class Sizes:
             weights=sum(bytes_of.values()) - adapters,
             adapters=adapters,
             trained=sum(bytes_of[name] for name, p in parameters.items() if p.requires_grad),
-            copied=layers if fused else 0,
-            number=2 if autocast else width,
+            copied=number * (whole if merged else whole * (number != width) + joined),
+            joined=joined,
+            merged=merged,
+            number=number,
             casts=config.lora is not None and autocast == (width == 4),
             adapter_number=2 if autocast else 4 if config.lora else width,
         )
+
+
+def _joined_adapters(text: Any, head: int, config: PolicyConfig) -> int:
+    """Numbers of adapters as sampling has them: those of layers with one input below each other, and beside each other in
+    blocks."""
+    c, i, a, b = text.hidden_size, text.intermediate_size, text.num_attention_heads, text.num_key_value_heads
+    a, b = a * head, b * head
+    inputs = (
+        (c, {"q_proj": a, "k_proj": b, "v_proj": b}),
+        (a, {"o_proj": c}),
+        (c, {"gate_proj": i, "up_proj": i}),
+        (i, {"down_proj": c}),
+    )
+    lora = config.lora
+    if lora is None:
+        return 0
+    counts = (len(out.keys() & set(lora.targets)) * (given + sum(out.values())) for given, out in inputs)
+    return text.num_hidden_layers * lora.rank * sum(counts)
 
 
 @dataclass(frozen=True)
@@ -170,14 +217,17 @@ class Estimate:
         return sum(self.held.values()) + sum(self.phases[self.largest].values())
 
 
-def estimate(sizes: Sizes, step: Step, *, checkpointing: bool) -> Estimate:
+def estimate(sizes: Sizes, step: Step, *, checkpointing: bool, buffers: Buffers = ON_GPU) -> Estimate:
     """What a step takes from the second on, when gradients and moments are there."""
+    rollout = rollout_bytes(sizes, step, buffers)
     held = {
         "weights": sizes.weights,
         "adapters": sizes.adapters,
         "gradients": sizes.trained,
         "AdamW states": 2 * sizes.trained,
+        **(rollout if buffers.kept and step.sampled else {}),
     }
+    during = {} if buffers.kept else rollout
     encoded = step.prompts if step.sampled else step.together[0]
     visual = encoded * step.images * step.visual_tokens
     features = {"visual features": visual * sizes.hidden * sizes.number}
@@ -186,8 +236,8 @@ def estimate(sizes: Sizes, step: Step, *, checkpointing: bool) -> Estimate:
     activations = features | {"activations": sizes.layers * (row if checkpointing else layer)}
     again = {"a layer computed again": layer - row} if checkpointing else {}  # its input is there
     sampling = {
-        "read prompts": features | reading_bytes(sizes, step),
-        "write responses": features | writing_bytes(sizes, step),
+        "read prompts": features | during | reading_bytes(sizes, step),
+        "write responses": features | during | {"logits": 3 * 4 * sizes.vocabulary * step.prompts * step.responses},
     }
     phases = {
         "encode images": {"vision tower": vision_bytes(sizes, visual)},
@@ -221,33 +271,31 @@ def vision_bytes(sizes: Sizes, visual: int) -> int:
 
 
 def reading_bytes(sizes: Sizes, step: Step) -> dict[str, int]:
-    """Reading all prompts at once, without gradients.
-
-    KV cache: 2 N B s P L. A layer: the wide rows of its MLP, two of an adapter among them, 4 I (3 I without adapters),
-    beside three narrow ones, 3 C, for each of P L tokens; and the mask, P L^2.
-    """
-    s, length = sizes.number, step.prompt_tokens
+    """Reading all prompts at once, without gradients: the wide rows of a layer's MLP, two of an adapter among them, 4 I (3 I
+    without adapters), beside three narrow ones, 3 C, for each of P L tokens."""
     wide = (4 if sizes.rank else 3) * sizes.intermediate + 3 * sizes.hidden
-    cache = 2 * sizes.layers * sizes.keys * s * step.prompts * length
-    return {"KV cache": cache, "a layer": step.prompts * (length * wide + length**2) * s}
+    return {"a layer": step.prompts * step.prompt_tokens * wide * sizes.number}
 
 
-def writing_bytes(sizes: Sizes, step: Step) -> dict[str, int]:
-    """Growing G responses behind each prompt, which stands in the cache once.
+def rollout_bytes(sizes: Sizes, step: Step, buffers: Buffers) -> dict[str, int]:
+    """What growing G responses behind each prompt is done on.
 
-    KV cache: 2 N B s P (L + G T'), where T' is T rounded up to the blocks that the cache grows by. A layer repeats keys
-    and values to all heads where G > 1, 2 A s P (L + G T). Logits: five rows of V in float32 a response, up to the token
-    drawn from them. A small model in float32 is copied, its adapters merged, and repeats nothing.
+    KV cache: 2 N B s P (L + G T), L and T rounded up; a prompt stands there once. The mask of it, of G A / B rows a prompt.
+    Of each token its id (8 bytes), probability and random number (4 each); cosines and sines of T places a prompt, 2 D s,
+    or 4 (A + 2 B) where the model is merged.
     """
-    s, length, responses = sizes.number, step.prompt_tokens, step.responses
-    room = (CACHE_BLOCK + 1) * math.ceil((step.response_tokens - 1) / (CACHE_BLOCK + 1))
-    repeats = responses > 1 and not sizes.copied
-    repeated = 2 * sizes.attention * s * step.prompts * (length + responses * step.response_tokens)
+    s, rows = sizes.number, step.prompts * step.responses
+    length, tokens = (
+        -(-size // block) * block
+        for size, block in ((step.prompt_tokens, buffers.prompt), (step.response_tokens, buffers.response))
+    )
+    columns = step.prompts * (length + step.responses * tokens)
+    turn = 4 * (sizes.attention + 2 * sizes.keys) if sizes.merged else 2 * sizes.depth * s
+    mask = columns * step.responses * (sizes.attention // sizes.keys) * s
     return {
-        "KV cache": 2 * sizes.layers * sizes.keys * s * step.prompts * (length + responses * room),
-        "a layer": repeated if repeats else 0,
-        "logits": 5 * 4 * sizes.vocabulary * step.prompts * responses,
-        "merged copy": sizes.copied,
+        "KV cache": 2 * sizes.layers * sizes.keys * s * columns,
+        "mask and tokens": mask + rows * tokens * 16 + step.prompts * tokens * turn,
+        "copies of weights": sizes.copied,
     }
 
 

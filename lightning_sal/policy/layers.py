@@ -131,16 +131,32 @@ class Attention(nn.Module):
         hidden_states: Tensor,
         position_embeddings: tuple[Tensor, Tensor],
         attention_mask: Tensor | None = None,
+        earlier: Tensor | None = None,
         **options: Any,
     ) -> tuple[Tensor, None]:
-        """(P, S, C) -> (P, S, C); cosines and sines of the angles are (P, S, D)."""
-        heads = (*hidden_states.shape[:-1], -1, self.head_dim)
-        query = self.q_norm(self.q_proj(hidden_states).view(heads)).transpose(1, 2)
-        key = self.k_norm(self.k_proj(hidden_states).view(heads)).transpose(1, 2)
-        value = self.v_proj(hidden_states).view(heads).transpose(1, 2)
-        query, key = (_Turned.apply(states, *position_embeddings) for states in (query, key))
+        """(P, N, C) -> (P, N, C); cosines and sines of the angles are (P, S, D), `earlier` tokens (P, S - N, C)."""
+        everything = hidden_states if earlier is None else torch.cat([earlier, hidden_states], dim=1)
+        heads, asked = (-1, self.head_dim), hidden_states.shape[1]
+        query = self.q_norm(self.q_proj(hidden_states).unflatten(2, heads)).transpose(1, 2)
+        key = self.k_norm(self.k_proj(everything).unflatten(2, heads)).transpose(1, 2)
+        value = self.v_proj(everything).unflatten(2, heads).transpose(1, 2)
+        query = _Turned.apply(query, *(part[:, -asked:] for part in position_embeddings))
+        key = _Turned.apply(key, *position_embeddings)
         seen, _ = self.attend(self, query, key, value, attention_mask, scaling=self.scaling, **options)
         return self.o_proj(seen.flatten(2)), None
+
+
+def last_tokens_alone(layer: Any, given: tuple[Tensor], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A hook before the last decoder layer, which computes as many of the last tokens as the option `last` says.
+
+    No one reads what it would make of those before them: of these it needs keys and values.
+    """
+    last = options.pop("last", None)
+    if last is None:
+        return given, options
+    states = given[0]
+    earlier = layer.input_layernorm(states[:, :-last])
+    return (states[:, -last:],), {**options, "earlier": earlier}
 
 
 class _Turned(torch.autograd.Function):

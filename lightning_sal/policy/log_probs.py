@@ -29,22 +29,21 @@ class TokenScores(NamedTuple):
     last: Tensor
 
 
-def reading_rows(prompts: int, responses: int, length: int, steps: int, device: torch.device) -> Tensor:
-    """Where hidden states stand that read the tokens of responses, among those of P sequences, flattened.
+def reading_rows(prompts: int, responses: int, steps: int, device: torch.device) -> Tensor:
+    """Where hidden states stand that read the tokens of responses, among those from the ends of P prompts on, flattened.
 
     Args:
         prompts: P.
         responses: G, behind each prompt.
-        length: L, of a prompt.
         steps: T, of a response.
         device: Where the result is wanted.
 
     Returns:
-        (P G, T + 1) rows of (P (L + G T),): the prompt's end, then each token of the response. Each predicts the next.
+        (P G, T + 1) rows of (P (1 + G T),): the prompt's end, then each token of the response. Each predicts the next.
     """
     own = torch.arange(responses * steps, device=device).view(responses, steps) + 1
     read = torch.cat([own.new_zeros(responses, 1), own], dim=1)
-    ends = torch.arange(prompts, device=device) * (length + responses * steps) + length - 1
+    ends = torch.arange(prompts, device=device) * (1 + responses * steps)
     return (ends[:, None, None] + read).flatten(0, 1)
 
 

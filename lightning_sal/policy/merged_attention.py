@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 _aten = torch.ops.aten
 
@@ -34,7 +35,7 @@ def attend_behind(
     """Prompts see themselves, each response its prompt and itself, all causally.
 
     Args:
-        query: (P, H, L + G T, D).
+        query: (P, H, L + G T, D), or (P, H, 1 + G T, D) from the end of each prompt on.
         key: (P, K, L + G T, D).
         value: (P, K, L + G T, D).
         length: L.
@@ -42,7 +43,7 @@ def attend_behind(
         scale: What scores are multiplied by; None takes 1 / sqrt(D).
 
     Returns:
-        (P, L + G T, H, D).
+        (P, L + G T, H, D) or (P, 1 + G T, H, D).
     """
     dtype = _working_dtype(query)
     query, key, value = (states.to(dtype) for states in (query, key, value))
@@ -56,32 +57,35 @@ class _Behind(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, length: int, responses: int, scale: float | None
     ) -> Tensor:
-        (q, q_own), (k, k_own), (v, v_own) = (_two(part, length) for part in (query, key, value))
-        first, first_sum, *first_rest = _flash(q, k, v, causal=True, scale=scale)
+        asked = query.shape[2] - key.shape[2] + length
+        (q, q_own), (k, k_own), (v, v_own) = _two(query, asked), _two(key, length), _two(value, length)
+        first, first_sum, *first_rest = _flash(q, k, v, causal=asked == length, scale=scale)
         far, far_sum, *far_rest = _flash(q_own, k, v, causal=False, scale=scale)
         own = (_apart(part, responses) for part in (q_own, k_own, v_own))
         near, near_sum, *near_rest = _flash(*own, causal=True, scale=scale)
         near_sum = _together(near_sum, responses)
         weight = (near_sum - far_sum).sigmoid()[..., None]
         seen = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
-        seen[:, :length] = first.transpose(1, 2)
+        seen[:, :asked] = first.transpose(1, 2)
         far, near = (part.to(weight.dtype) for part in (far, _together(near, responses)))
-        seen[:, length:] = far.lerp(near, weight).transpose(1, 2)
+        seen[:, asked:] = far.lerp(near, weight).transpose(1, 2)
         ctx.save_for_backward(query, key, value, seen, torch.cat([first_sum, far_sum.logaddexp(near_sum)], dim=2))
-        ctx.given = length, responses, scale, (first_rest, far_rest, near_rest)
+        ctx.given = asked, length, responses, scale, (first_rest, far_rest, near_rest)
         return seen
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, seen, total = ctx.saved_tensors
-        length, responses, scale, (first_rest, far_rest, near_rest) = ctx.given
+        asked, length, responses, scale, (first_rest, far_rest, near_rest) = ctx.given
         given = (grad.transpose(1, 2), query, key, value, seen.transpose(1, 2), total)
-        prompt, behind = zip(*(_two(part, length) for part in given), strict=True)
+        borders = (asked, asked, length, length, asked, asked)
+        prompt, behind = zip(*map(_two, given, borders), strict=True)
         far = (*behind[:2], *prompt[2:4], *behind[4:])
         own = (_apart(part, responses) for part in behind)
         slopes = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-        (q, q_own), (k, k_own), (v, v_own) = (_two(part, length) for part in slopes)
-        first_q, first_k, first_v = _flash_backward(*prompt, first_rest, causal=True, scale=scale)
+        (q, q_own), (k, k_own), (v, v_own) = map(_two, slopes, (asked, length, length))
+        first_q, first_k, first_v = _flash_backward(*prompt, first_rest, causal=asked == length, scale=scale)
         far_q, far_k, far_v = _flash_backward(*far, far_rest, causal=False, scale=scale)
         near = _flash_backward(*own, near_rest, causal=True, scale=scale)
         near_q, near_k, near_v = (_together(part, responses) for part in near)
@@ -96,9 +100,9 @@ def _working_dtype(states: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
 
 
-def _two(states: Tensor, length: int) -> tuple[Tensor, Tensor]:
+def _two(states: Tensor, border: int) -> tuple[Tensor, Tensor]:
     """Prompts, and what stands behind them."""
-    return states[:, :, :length], states[:, :, length:]
+    return states[:, :, :border], states[:, :, border:]
 
 
 def _apart(states: Tensor, responses: int) -> Tensor:

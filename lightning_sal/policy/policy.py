@@ -245,9 +245,10 @@ class Policy(nn.Module):
         if len(tokens) > len(prompts) and not self.backbone.shares_prompts:
             responses = len(tokens) // len(prompts)
             prompts = prompts.select([row for row in range(len(prompts)) for _ in range(responses)])
-        responses, steps, width = len(tokens) // len(prompts), tokens.shape[1], prompts.ids.shape[1]
-        flat = self.backbone.read(**self._behind(prompts, tokens, mask)).flatten(0, 1)
-        rows = reading_rows(len(prompts), responses, width, steps, flat.device)
+        responses, steps = len(tokens) // len(prompts), tokens.shape[1]
+        last = 1 + responses * steps  # from the end of the prompt on
+        flat = self.backbone.read(**self._behind(prompts, tokens, mask), last=last).flatten(0, 1)
+        rows = reading_rows(len(prompts), responses, steps, flat.device)
         at = places(mask, lengths)
         size = max(1, _MOST_LOGITS // self.suppressed.numel())
         found = log_probs_and_entropy(

@@ -135,16 +135,16 @@ def _reading(matrices: Matrices, sizes: Sizes, step: Step) -> Work:
 def _writing(matrices: Matrices, sizes: Sizes, step: Step) -> Work:
     """T - 1 tokens a response, since the first comes of the prompt; token t sees L + t.
 
-    Each reads all weights once, whatever P and G, and the keys and values of P (L + G t) tokens.
+    Each reads all weights once, whatever P and G, and the keys and values of P (L + G t) tokens. What buffers hold beyond
+    that, and scores of other responses that a mask hides, are left out.
     """
     rows, passes = step.prompts * step.responses, step.response_tokens - 1
     written = passes * step.response_tokens / 2  # the sum of t
     pairs = rows * (passes * step.prompt_tokens + written)
     kept = step.prompts * passes * step.prompt_tokens + rows * written
-    merged = bool(sizes.copied)  # adapters then are in the weights
-    once = 2 * rows * passes * (matrices.layers + matrices.head + (0 if merged else matrices.adapters))
+    read = matrices.layers + matrices.head + (0 if sizes.merged else sizes.joined)
     keys = 2 * sizes.layers * sizes.keys * sizes.number * kept
-    return Work(once + _attention(sizes, pairs), passes * _weights(matrices, sizes) + keys)
+    return Work(2 * rows * passes * read + _attention(sizes, pairs), passes * read * sizes.number + keys)
 
 
 def _updating(matrices: Matrices, sizes: Sizes, step: Step, *, checkpointing: bool) -> dict[str, Work]:

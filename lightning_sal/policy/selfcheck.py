@@ -112,6 +112,8 @@ def differing(model: Any) -> list[str]:
     embeds, deep = backbone.prompt_embeds(prompts), backbone.deep_features(prompts)
     read = backbone.head(backbone.read(embeds, positions, Alone.of(lengths, width), **deep))
     results = {"images, positions or masks of prompts": (read[mask], expected[mask])}
+    ends = backbone.head(backbone.read(embeds, positions, Alone.of(lengths, width), last=2, **deep))
+    results["the last tokens alone"] = (ends, expected[:, -2:])
 
     earlier = tuple(length - 1 for length in lengths)
     before = Prompts(ids[:, :-1], mask[:, :-1], positions[:, :, :-1], positions[0, :, -1], visual, earlier)

@@ -44,7 +44,15 @@ def test_responses_see_their_prompt_and_themselves(heads, key_heads, lengths, ke
     expected = by_mask(*given, lengths, 3)
     found = SharedPrompt.of(lengths, WIDTH, 3).attend(0, *given, None)
     torch.testing.assert_close(found, expected)
-    ours, theirs = (torch.autograd.grad(seen, given, cotangents) for seen in (found, expected))
+    ours, theirs = (torch.autograd.grad(seen, given, cotangents, retain_graph=True) for seen in (found, expected))
+    torch.testing.assert_close(ours, theirs)
+    query, *rest = given
+    asked = 1 + 3 * STEPS
+    last = SharedPrompt.of(lengths, WIDTH, 3).attend(
+        0, query[:, :, -asked:], *rest, None
+    )  # the last layer asks no more
+    torch.testing.assert_close(last, expected[:, -asked:])
+    ours, theirs = (torch.autograd.grad(seen[:, -asked:], given, cotangents[:, -asked:]) for seen in (last, expected))
     torch.testing.assert_close(ours, theirs)
 
 
@@ -55,8 +63,11 @@ def test_a_sequence_alone_sees_itself(lengths):
     found = Alone.of(lengths, WIDTH).attend(0, *given, None)
     torch.testing.assert_close(found, expected)
     cotangents = torch.randn(expected.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    ours, theirs = (torch.autograd.grad(seen, given, cotangents) for seen in (found, expected))
+    ours, theirs = (torch.autograd.grad(seen, given, cotangents, retain_graph=True) for seen in (found, expected))
     torch.testing.assert_close(ours, theirs)
+    query, *rest = given
+    last = Alone.of(lengths, WIDTH).attend(0, query[:, :, -1 - STEPS :], *rest, None)
+    torch.testing.assert_close(last, expected[:, -1 - STEPS :])
 
 
 @pytest.mark.parametrize("kernels", [True, False])

@@ -142,9 +142,9 @@ def test_the_value_alone_leaves_the_gradient_as_it_was():
 
 
 def test_hidden_states_are_read_where_they_predict():
-    """Two prompts of 3 tokens with two responses of 2 behind each: by hand."""
-    rows = reading_rows(2, 2, 3, 2, torch.device("cpu"))
-    assert rows.tolist() == [[2, 3, 4], [2, 5, 6], [9, 10, 11], [9, 12, 13]]
+    """The ends of two prompts, with two responses of 2 tokens behind each: by hand."""
+    rows = reading_rows(2, 2, 2, torch.device("cpu"))
+    assert rows.tolist() == [[0, 1, 2], [0, 3, 4], [5, 6, 7], [5, 8, 9]]
 
 
 def test_lengths_that_are_known_give_what_the_mask_says(policy, sampled):

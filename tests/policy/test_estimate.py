@@ -17,9 +17,10 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from lightning_sal.datasets.scenes import SceneGroups
 from lightning_sal.modules import CGPO, GRPO, SFT
 from lightning_sal.policy import estimate as arithmetic
-from lightning_sal.policy import fused, policy, sampling
+from lightning_sal.policy import policy, sampling
 from lightning_sal.policy.config import LoRA, PolicyConfig
-from lightning_sal.policy.estimate import Sizes, Step, estimate
+from lightning_sal.policy.decoding import graphs, kept, merging
+from lightning_sal.policy.estimate import ON_CPU, ON_GPU, Sizes, Step, estimate
 from lightning_sal.policy.shape import on_meta, prompt_tokens, visual_tokens
 from lightning_sal.rewards import Reward, RewardTerm, Scores
 from lightning_sal.samples import Batch
@@ -102,7 +103,18 @@ class Length(RewardTerm):
 
 
 def compared(
-    small, sizes, algorithm, policy, folder, *, tokens=TOKENS, half=False, images=1, micro_batch=None, unequal=False
+    small,
+    sizes,
+    algorithm,
+    policy,
+    folder,
+    *,
+    tokens=TOKENS,
+    half=False,
+    images=1,
+    micro_batch=None,
+    unequal=False,
+    buffers=ON_CPU,
 ):
     """The estimate of a step, and the bytes that the policy and two such steps on it took at most."""
     task = "cosod" if images > 1 else "sod"
@@ -149,7 +161,8 @@ def compared(
         padded=unequal,
     )
     shape = Sizes.of(on_meta(deepcopy(sizes), policy), policy, autocast=half)
-    return estimate(shape, step, checkpointing=policy.gradient_checkpointing), held + recorder.peak()
+    found = estimate(shape, step, checkpointing=policy.gradient_checkpointing, buffers=buffers)
+    return found, held + recorder.peak()
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -157,6 +170,7 @@ def compared(
 def test_the_estimate_is_within_15_percent_of_what_is_allocated(small, config, algorithm, checkpointing, tmp_path):
     policy = PolicyConfig("tiny-scratch", lora=LoRA(), gradient_checkpointing=checkpointing)
     found, peak = compared(small, config, algorithm, policy, tmp_path)
+    print(round(found.peak / peak, 3), found.largest, found)
     assert found.peak == pytest.approx(peak, rel=0.15), found
 
 
@@ -166,6 +180,7 @@ def test_the_estimate_is_within_15_percent_of_what_is_allocated(small, config, a
 def test_so_it_is_for_unequal_responses_several_images_and_micro_batches(small, config, algorithm, options, tmp_path):
     policy = PolicyConfig("tiny-scratch", lora=LoRA(), gradient_checkpointing=algorithm is GRPO)
     found, peak = compared(small, config, algorithm, policy, tmp_path, **options)
+    print(round(found.peak / peak, 3), found.largest, found)
     assert found.peak == pytest.approx(peak, rel=0.15), found
 
 
@@ -176,6 +191,7 @@ def test_so_it_is_where_a_layer_computed_again_is_the_peak(small, config, tmp_pa
     sizes.text_config.vocab_size = 2048
     found, peak = compared(small, sizes, SFT, policy, tmp_path, tokens=300)
     assert found.largest == "backward"
+    print(round(found.peak / peak, 3), found.largest, found)
     assert found.peak == pytest.approx(peak, rel=0.15), found
 
 
@@ -183,16 +199,31 @@ def test_so_it_is_under_autocast(small, config, tmp_path):
     """bfloat16 weights and float32 adapters, which share their inputs with the weights."""
     policy = PolicyConfig("tiny-scratch", lora=LoRA(), dtype="bfloat16")
     found, peak = compared(small, config, GRPO, policy, tmp_path, half=True)
+    print(round(found.peak / peak, 3), found.largest, found)
     assert found.peak == pytest.approx(peak, rel=0.15), found
 
 
 def test_so_it_is_where_the_language_model_itself_is_trained(small, config, tmp_path):
     found, peak = compared(small, config, SFT, PolicyConfig("tiny-scratch"), tmp_path)
+    print(round(found.peak / peak, 3), found.largest, found)
+    assert found.peak == pytest.approx(peak, rel=0.15), found
+
+
+def test_so_it_is_where_buffers_stay_as_on_a_gpu(small, config, tmp_path, monkeypatch):
+    """Lengths rounded up as there, and buffers kept for steps that were captured; capturing a step here does it."""
+    monkeypatch.setitem(sampling._PACES, "cpu", sampling._ACCELERATOR)
+    monkeypatch.setattr(kept, "captures", lambda _: True)
+    monkeypatch.setattr(kept, "Graphs", lambda: graphs.Graphs(lambda step: step))
+    policy = PolicyConfig("tiny-scratch", lora=LoRA(), gradient_checkpointing=True)
+    found, peak = compared(small, config, GRPO, policy, tmp_path, buffers=ON_GPU)
+    assert found.held["KV cache"] > 0
+    print(round(found.peak / peak, 3), found.largest, found)
     assert found.peak == pytest.approx(peak, rel=0.15), found
 
 
 def test_limits_are_those_of_the_policy():
     """The estimate states them anew, since it loads no model."""
     assert arithmetic.MOST_LOGITS == policy._MOST_LOGITS
-    assert arithmetic.FUSED_PARAMETERS == fused._MOST_PARAMETERS
-    assert arithmetic.CACHE_BLOCK == sampling._BLOCK
+    assert arithmetic.MERGED_PARAMETERS == merging.MOST_PARAMETERS
+    for buffers, pace in ((ON_CPU, sampling._PACES["cpu"]), (ON_GPU, sampling._ACCELERATOR)):
+        assert (buffers.prompt, buffers.response) == (pace.prompt, pace.response)

@@ -29,7 +29,7 @@ def policy_of(monkeypatch, config):
     sizes = deepcopy(tiny.config)
     model = Qwen2_5_VLForConditionalGeneration(deepcopy(sizes)).to(getattr(torch, config.dtype)).eval()
     model.generation_config = tiny.generation_config
-    monkeypatch.setattr("lightning_sal.policy.policy.load_model", lambda _: (model, processor, instructions))
+    monkeypatch.setattr("lightning_sal.policy.policy.load_model", lambda *_, **__: (model, processor, instructions))
     policy = Policy(config)
     policy.suppressed[list(policy.eos_ids)] = True
     meta = on_meta(sizes, config)
@@ -41,8 +41,13 @@ def images(count):
     return [torch.randint(256, (SIDE, SIDE, 3), dtype=torch.uint8, generator=draw) for _ in range(count)]
 
 
+def in_place(_, one, other, *__, **___):
+    """The count of addmm_, which torch's own leaves out."""
+    return 2 * one[0] * one[1] * other[1]
+
+
 def counted(run):
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: in_place}) as counter:
         result = run()
     return result, counter.get_total_flops()
 
@@ -96,7 +101,7 @@ def test_the_slower_of_arithmetic_and_memory_decides():
 
 
 def test_decoding_a_7b_takes_its_weights_over_the_bandwidth(tmp_path):
-    """14.1 GB a token: 7.6 billion parameters but for the table of words, two bytes each, and 40 million of adapters."""
+    """14.1 GB a token: 7.6 billion parameters but for the table of words, two bytes each, and 61 million of adapters."""
     from transformers import AutoConfig
 
     from tests.policy.test_real_size import PUBLISHED
@@ -106,6 +111,8 @@ def test_decoding_a_7b_takes_its_weights_over_the_bandwidth(tmp_path):
     matrices, sizes = Matrices.of(meta, config), Sizes.of(meta, config, autocast=True)
     step = Step(8, 1, 1000, 1050, 257, 1)
     found = work(matrices, sizes, step, checkpointing=True)["write responses"]
+    # Of rank 16, of layers with one input in one: 3584 -> 4608, 3584 -> 3584, 3584 -> 37888, 18944 -> 3584.
+    adapters = 16 * (3 * 8192 + 7168 + 2 * 41472 + 22528)
     keys = 2 * 28 * 512 * 2 * 8 * (1050 + 257 / 2)
-    assert found.bytes / 256 == pytest.approx(2 * (7_615_616_512 - 152064 * 3584 + 40_370_176) + keys, rel=1e-3)
-    assert 1000 * found.seconds(GPUS["H200"]) / 256 == pytest.approx(14.76 / 3.36, rel=1e-3)  # GB over 70 % of 4.8 TB/s
+    assert found.bytes / 256 == pytest.approx(2 * (7_615_616_512 - 152064 * 3584 + 28 * adapters) + keys, rel=1e-3)
+    assert 1000 * found.seconds(GPUS["H200"]) / 256 == pytest.approx(14.80 / 3.36, rel=1e-3)  # GB over 70 % of 4.8 TB/s

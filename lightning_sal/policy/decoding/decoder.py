@@ -9,6 +9,7 @@ Legend: N rows, C hidden size, H query heads, K key heads, D their width, V voca
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +46,8 @@ class Decoder:
         else:
             self.layers = [self._joined(part, own) for part in taken_apart]
             self.norm = self._norm(backbone.last_norm)
-        self.head = Computed(self._head)
+        # Not a method: a decoder that refers to itself would keep its copies until garbage is collected.
+        self.head = Computed(partial(_head, backbone, self.norm, suppressed, dtype))
 
     @property
     def shared(self) -> int:
@@ -129,13 +131,6 @@ class Decoder:
         turning.mul_(cos).addcmul_(across, sin)
         return states
 
-    def _head(self) -> tuple[Tensor, Tensor]:
-        weight = self.backbone.head_weight.detach()
-        if isinstance(self.norm, Direction):
-            weight = weight * self.norm.factor
-        silent = torch.zeros_like(self.suppressed, dtype=self.dtype).masked_fill_(self.suppressed, float("-inf"))
-        return weight.to(self.dtype), silent
-
     def _norm(self, weight: Tensor) -> Norm:
         norm = Norm(weight, self.backbone.eps)
         return norm if weight.dtype == self.dtype else Cast(norm, self.dtype)
@@ -150,3 +145,12 @@ class Decoder:
             joined(part.gate_up, self.dtype, own=own),
             joined([part.down], self.dtype, own=own),
         )
+
+
+def _head(backbone: Backbone, norm: Norm, suppressed: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the logits; the bias is -inf at suppressed ids."""
+    weight = backbone.head_weight.detach()
+    if isinstance(norm, Direction):
+        weight = weight * norm.factor
+    silent = torch.zeros_like(suppressed, dtype=dtype).masked_fill_(suppressed, float("-inf"))
+    return weight.to(dtype), silent

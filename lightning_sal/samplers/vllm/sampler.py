@@ -95,6 +95,8 @@ class VLLMSampler:
         sources = [generator] if isinstance(generator, torch.Generator) else generator
         share = (len(prompts) // len(sources),)
         seeds = [s for g in sources for s in torch.randint(2**62, share, generator=g, device=g.device).tolist()]
+        for server in self.servers:
+            server.given_up.clear()
         try:
             if self.sleep and policy.device.type == "cuda":
                 torch.cuda.empty_cache()  # what the trainer holds and does not use, the servers take
@@ -149,6 +151,10 @@ class VLLMSampler:
         pool = ThreadPoolExecutor(min(self.connections, len(prompts)))
         try:
             return [response for found in pool.map(ask, range(len(prompts))) for response in found]
+        except BaseException:  # Ctrl-C too: Python does not end before its threads, which may wait for a server
+            for server in self.servers:
+                server.given_up.set()
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

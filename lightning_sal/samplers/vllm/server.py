@@ -51,6 +51,7 @@ class Server:
         self.url, self.timeout_s = url.rstrip("/"), timeout_s
         self._met = self._checked = False
         self._waiting = threading.Lock()  # of many requests that find it away, one waits and says so
+        self.given_up = threading.Event()  # set where nobody waits for its answers any more, as after Ctrl-C
 
     def complete(self, folder: Path, question: dict[str, Any]) -> dict[str, Any]:
         """The answer of `/v1/chat/completions` under the adapters of a folder.
@@ -163,7 +164,7 @@ class Server:
         """Until `/health` says that it is there.
 
         Raises:
-            Away: If it has not come back in `timeout_s`.
+            Away: If it has not come back in `timeout_s`, or nobody waits any more.
         """
         deadline, said = time.monotonic() + self.timeout_s, False
         with self._waiting:
@@ -172,9 +173,9 @@ class Server:
                     self._send("/health")
                     return
                 except ConnectionError:
-                    if time.monotonic() > deadline:
+                    if self.given_up.is_set() or time.monotonic() > deadline:
                         raise away from None
                 if not said:
                     log.warning(f"{away}; it is waited for, up to {self.timeout_s:g} s")
                 said = True
-                time.sleep(_POLL_S)
+                self.given_up.wait(_POLL_S)

@@ -1,0 +1,12 @@
+"""The policy whose responses are sampled."""
+
+import pytest
+
+from lightning_sal.policy.policy import Policy
+from tests.modules.parts import POLICY
+from tests.samplers.server import often_ending
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return often_ending(Policy(POLICY))
