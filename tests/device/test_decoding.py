@@ -65,8 +65,8 @@ def test_a_step_can_be_captured(policy, parts, monkeypatch):
 
 
 def test_how_many_kernels_a_token_is(policy, monkeypatch):
-    """Where there were 84 a layer: 2 norms and an attention, each one kernel on a GPU; 4 products, each with 2 for its adapters;
-    4 of the rotation; keys and values together; queries and what they saw, each put in order; 2 of the gate. And the head."""
+    """Where there were 84 a layer: 2 norms and an attention, each one kernel on a GPU; 4 products, each with 2 for its
+    adapters; 4 of the rotation; keys and values together; queries and what they saw, each put in order; 2 of the gate."""
     kernels, inner = [], sampling.State.advance
 
     def advance(state):
