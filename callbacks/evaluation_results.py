@@ -36,7 +36,7 @@ class EvaluationResults(L.Callback):
         self.folder, self.name = Path(folder), name
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        require_shared(self.folder, trainer.strategy)
+        require_shared(self.folder, trainer)
         ResultsWriter.prepare(self.folder)  # by every process, so that none is left waiting where it is refused
         trainer.strategy.barrier("results prepared")
 

@@ -45,7 +45,7 @@ class PredictionWriter(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage not in ("predict", "test"):
             return
-        require_shared(self.folder, trainer.strategy)
+        require_shared(self.folder, trainer)
         old = _lists(self.folder)
         if old and not self.overwrite:
             raise FileExistsError(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from lightning.pytorch.strategies import Strategy
+import lightning as L
 from torch import distributed
 
 
@@ -19,19 +19,19 @@ def over_ranks(own: list[Any]) -> list[Any]:
     return [item for part in parts for item in part]
 
 
-def require_shared(folder: Path, strategy: Strategy) -> None:
+def require_shared(folder: Path, trainer: L.Trainer) -> None:
     """Make a folder, and check that it is the same one for all processes; each has to ask.
 
     Raises:
         ValueError: If it is not, as on nodes with disks of their own, or for a relative path; on every process.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    mark = folder / f".{strategy.broadcast(uuid4().hex)}"  # a name that no node remembers as absent
-    if strategy.is_global_zero:
+    mark = folder / f".{trainer.strategy.broadcast(uuid4().hex)}"  # a name that no node remembers as absent
+    if trainer.is_global_zero:
         mark.touch()
-    strategy.barrier("mark made")
-    lacking = over_ranks([] if mark.exists() else [strategy.global_rank])
-    if strategy.is_global_zero:
+    trainer.strategy.barrier("mark made")
+    lacking = over_ranks([] if mark.exists() else [trainer.global_rank])
+    if trainer.is_global_zero:
         mark.unlink()
     if lacking:
         raise ValueError(

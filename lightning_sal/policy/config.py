@@ -49,6 +49,8 @@ class PolicyConfig:
         feature_cache: Folder in which features of images are kept across epochs and runs; null computes them anew in each
             step. An image takes tokens x hidden size x bytes of a number, where tokens = pixels after resizing / 784:
             at 7B size (3584) in bfloat16 9.1 MB a megapixel. Needs a frozen vision tower.
+        cuda_graphs: Capture the steps of sampling on a GPU, and keep their buffers from rollout to rollout: keys and values
+            of the two shapes that were sampled last. False starts kernel by kernel, slower, and keeps nothing.
     """
 
     model: str = "tiny"
@@ -64,6 +66,7 @@ class PolicyConfig:
     gradient_checkpointing: bool = False
     attention: str = "sdpa"
     feature_cache: str | None = None
+    cuda_graphs: bool = True
 
     def __post_init__(self) -> None:
         if self.load_in_4bit and self.lora is None:

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+_LEAST = 2**20  # Bytes of a gated product: to compute a smaller one again takes longer than it is worth
+
 
 class RMSNorm(nn.RMSNorm):
     """y = w x / sqrt(mean x^2 + eps) over the last dimension; keeps x.
@@ -82,7 +84,7 @@ class _GatedProduct(torch.autograd.Function):
 
 
 class GatedMLP(nn.Module):
-    """The MLP of a decoder layer; the gated product, as wide as both factors, is computed again for the gradient.
+    """The MLP of a decoder layer; the gated product, as large as either factor, is computed again for the gradient.
 
     Args:
         mlp: That of transformers.
@@ -99,7 +101,7 @@ class GatedMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., C)."""
         gate, up = self.gate_proj(x), self.up_proj(x)
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or gate.nbytes < _LEAST:
             return self._down(gate, up)
         # It stops computing again once it has the product: no matrix is multiplied twice.
         return checkpoint(self._down, gate, up, use_reentrant=False)  # type: ignore[return-value]

@@ -69,7 +69,7 @@ class Policy(nn.Module):
             self.backbone.checkpoint_activations()
         tokenizer = self.processor.tokenizer
         eos = model.generation_config.eos_token_id
-        self._decoding = KeptDecoder(self.backbone, own=self.owns_weights)
+        self._decoding = KeptDecoder(self.backbone, own=self.owns_weights, graphs=self.config.cuda_graphs)
         self.frame = frame_of(model.config.model_type, self.processor.image_processor, config.square)
         self.eos_ids = tuple(eos) if isinstance(eos, (list, tuple)) else (int(eos),)
         self.pad_id = int(tokenizer.pad_token_id)
@@ -386,7 +386,14 @@ class Policy(nn.Module):
         Returns:
             The response.
         """
-        steps = self._sampling(KeptDecoder(self.backbone, own=self.owns_weights), prompts, max_new_tokens, 1, 0.0, None)
+        steps = self._sampling(
+            KeptDecoder(self.backbone, own=self.owns_weights, graphs=self.config.cuda_graphs),
+            prompts,
+            max_new_tokens,
+            1,
+            0.0,
+            None,
+        )
         tokens: list[int] = []
         before = ""
         while True:

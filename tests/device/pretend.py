@@ -153,6 +153,9 @@ def _run(func: Any, *args: Any, **kwargs: Any) -> Any:
     if asked is not None and here:
         given[1]["device"] = torch.device("cpu")
     result = func(*given[0], **given[1])
+    if torch.Tag.inplace_view in func.tags:
+        with torch._C._DisableTorchDispatch():  # type: ignore[attr-defined]
+            func(*args, **kwargs)  # the wrapper's own shape
     if func._schema.is_mutable:
         for tensor in held.values():
             if (tensor.shape, tensor.stride()) != (tensor.raw.shape, tensor.raw.stride()):

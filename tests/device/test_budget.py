@@ -1,7 +1,7 @@
 """How often a step makes the host wait, copies from it, or launches kernels, held to what must be.
 
 The budgets follow from what a step consists of, and none grows with the number of responses, of their tokens, or of the
-metrics that are logged. What belongs to reading images, to a pass of the model and to decoding is budgeted by those.
+metrics that are logged. Decoding has budgets of its own.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from lightning_sal.modules import CGPO, DAPO, GRPO, SFT
 from tests.device.parts import Counting, module, scenes, trainer
 from tests.device.test_fit import SPREAD
 
-DECODING = ("policy/sampling.py", "policy/fused.py", "policy/cache.py", "policy/decoding")
-IMAGES = ("policy/vision.py", "segmenters/")
-MODEL = ("policy/",)
+DECODING = ("policy/sampling.py", "policy/decoding")
+IMAGES = ("policy/images.py", "policy/backbone.py")  # each is sent to the device, which does not wait
 
 # Reads of the loss, which stays on the device until it is known: by Lightning, for the progress bar and the loggers, and by
 # `ExactResume`, which every fit has, for checkpoints
@@ -33,12 +32,14 @@ class Step:
         parts: Micro-batches.
         updates: Passes over them.
         rounds: Of sampling.
+        reference: Whether a reference scores the responses too.
         measured: Whether a term of the reward is on the device.
     """
 
     parts: int
     updates: int = 1
     rounds: int = 1
+    reference: bool = False
     measured: bool = True
 
     @property
@@ -50,11 +51,12 @@ class Step:
             "inference/responses.py": self.rounds,  # lengths, confidence and what was cut off, together
             "rewards/total.py": self.rounds * self.measured,  # all terms together
             "modules/rollout.py": 2 * phases + 1,  # the clock at both ends; and all that is logged, together
+            "policy/log_probs.py": self.parts * (self.updates + self.reference),  # which tokens are real, once a pass
         }
 
     @property
     def queued(self) -> int:
-        """What may be sent without waiting: of a prompt its ids, mask, positions and their end; rewards; indices."""
+        """What may be sent without waiting: ids, mask, positions and their ends of prompts; rewards; indices of rows."""
         return 4 * self.rounds + 1 + 2 * self.parts + 1
 
 
@@ -63,7 +65,7 @@ def counted(kind, tmp_path, *, data, **options):
     counts = Counting()
     loop = trainer(tmp_path, max_steps=2, callbacks=[counts], logger=CSVLogger(tmp_path), gradient_clip_val=1.0)
     loop.fit(module(kind, **options), datamodule=scenes(**data))
-    return loop, counts.counts.outside(*DECODING, *IMAGES)
+    return loop, counts.counts.outside(*DECODING)
 
 
 def by_file(places):
@@ -71,20 +73,6 @@ def by_file(places):
     for place, count in places.items():
         found["elsewhere" if place.file.startswith("test_") else place.file] += count
     return found
-
-
-def waits(counts):
-    """By file, but for what others budget: features of images and scores of tokens, and their backward pass."""
-    kept = {
-        place: count
-        for place, count in counts.waits.items()
-        if not place.within(*MODEL) and place.operation != "index_put"
-    }
-    return by_file(kept)
-
-
-def copies(counts):
-    return by_file({place: n for place, n in counts.copies.items() if place.function != "features"})
 
 
 def within(found, budget):
@@ -108,7 +96,7 @@ RL = {
             "beta": 0.04,
             **SPREAD,
         },
-        Step(2, updates=2),
+        Step(2, updates=2, reference=True),
     ),
     "dynamic sampling": (
         DAPO,
@@ -130,11 +118,16 @@ def test_a_step_of_reinforcement_learning(kind, options, step, tmp_path):
     if kind is DAPO:
         assert float(loop.logged_metrics["train/dynamic_sampling/rounds"]) == step.rounds
     assert len(loop.logged_metrics) > 30
-    within(waits(counts), step.waits)
-    assert by_file(counts.queued).total() <= step.queued, str(counts)
+    within(by_file(counts.waits), step.waits)
+    within(
+        by_file(counts.copies), {"rewards/total.py": step.measured}
+    )  # of the term of this test, which makes a tensor there
+    assert counts.outside(*IMAGES).queued.total() <= step.queued, str(counts)
 
 
 def test_a_step_of_supervised_fine_tuning(tmp_path):
     _, counts = counted(SFT, tmp_path, data={"streams": ["sft"], "batch_size": 3}, micro_batch_size=1)
-    within(waits(counts), LOSS)
-    assert counts.queued.total() <= 2 + 3 * 4, str(counts)  # ids and lengths of the responses; each prompt, as above
+    within(by_file(counts.waits), {**LOSS, "policy/log_probs.py": 3})
+    assert not counts.copies
+    queued = counts.outside(*IMAGES).queued.total()
+    assert queued <= 2 + 3 * 4, str(counts)  # ids and lengths of the responses; each prompt, as above

@@ -75,6 +75,13 @@ def test_a_backward_pass_names_the_line_that_started_it(there):
     refused(loss.backward, r"test_pretend.py:\d+ \(backward pass of ForeignBackward\): aten.mul.Tensor of two devices")
 
 
+def test_a_change_of_shape_in_place_is_followed(there):
+    """As in the product of a vector and a matrix."""
+    vector, matrix = torch.arange(2.0, device=there), torch.arange(6.0, device=there).view(2, 3)
+    assert (vector @ matrix).tolist() == [3, 4, 5]
+    assert matrix[None].squeeze_(0).shape == (2, 3)
+
+
 def test_generators_belong_to_a_device(there):
     draws = [torch.rand(3, generator=torch.Generator(there).manual_seed(1), device=there).tolist() for _ in range(2)]
     assert draws[0] == draws[1]

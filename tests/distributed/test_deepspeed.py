@@ -5,6 +5,7 @@ DeepSpeed is optional. It installs without a compiler: `DS_BUILD_OPS=0 uv pip in
 
 from argparse import Namespace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -25,17 +26,18 @@ def weights(module, stage):
     own = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if stage < 3:
         return {name: p.detach().clone() for name, p in own.items()}
-    from deepspeed.zero import GatheredParameters
+    import deepspeed  # pyright: ignore[reportMissingImports]  optional
 
-    with GatheredParameters(list(own.values())):
+    with deepspeed.zero.GatheredParameters(list(own.values())):
         return {name: p.detach().clone() for name, p in own.items()}
 
 
 def work(world_size, rank, folder):
     # Lightning asks for GPUs, by their numbers; DeepSpeed itself does without.
-    lightning_deepspeed.CUDAAccelerator = CPUAccelerator
-    lightning_deepspeed._validate_device_index_selection = lambda _: None
-    lightning_deepspeed.argparse = SimpleNamespace(Namespace=lambda device_rank: Namespace(device_rank=rank))
+    asking: Any = lightning_deepspeed
+    asking.CUDAAccelerator = CPUAccelerator
+    asking._validate_device_index_selection = lambda _: None
+    asking.argparse = SimpleNamespace(Namespace=lambda device_rank: Namespace(device_rank=rank))
     ways = {"written": {}} | ({"sampled": {"reward": Reward([Letters()]), **SAMPLED}} if world_size > 1 else {})
     for stage in STAGES if world_size > 1 else (0,):
         found = {}

@@ -257,6 +257,24 @@ def test_weights_that_have_moved_are_captured_anew(captured, monkeypatch):
     assert len(captured) == 2
 
 
+@pytest.mark.parametrize("merge", [True, False], ids=["merged", "joined"])
+def test_what_validation_samples_first_does_not_hinder_training(captured, merge, monkeypatch):
+    """Lightning validates in inference mode, whose tensors no gradient may meet."""
+    if not merge:
+        monkeypatch.setattr(decoder, "can_merge", lambda *_: False)
+    policy = Policy(PolicyConfig("tiny-scratch"))  # whose own weights are trained
+    with torch.inference_mode():
+        prompts = policy.encode(GROUPS)
+        before = sample(policy, prompts)
+    prompts = policy.encode(GROUPS)
+    same(before, sample(policy, prompts))
+    policy.score(prompts, before.tokens.clone(), before.mask.clone()).sum().backward()
+    torch.optim.SGD(policy.parameters(), lr=1e-3).step()
+    changed = sample(policy, prompts)
+    scores = policy.score(prompts, changed.tokens, changed.mask, 2.0)
+    torch.testing.assert_close(changed.logp, scores.detach(), atol=1e-5, rtol=0)
+
+
 def test_a_stream_and_a_rollout_beside_it_do_not_touch_each_other(captured, policy, monkeypatch):
     monkeypatch.setattr(policy, "eos_ids", policy.eos_ids[:1])
     alone = sample(policy, policy.encode(GROUPS))

@@ -124,7 +124,7 @@ def test_its_processor_makes_of_what_is_sent_what_the_policys_makes_of_the_image
     raw = {"do_rescale": False, "do_normalize": False}  # vLLM scales pixels on the model's device
     for number, image in enumerate(images):
         wanted = processor(image.permute(2, 0, 1), return_tensors="pt", **raw)["pixel_values"]
-        assert wanted.max() > 200
+        assert wanted.max() > 10
         assert torch.from_numpy(np.load(tmp_path / f"{number}.npy")).equal(wanted.float())
 
 

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from lightning_sal.policy.backbone import Backbone, DecoderLayer
 from lightning_sal.policy.decoding.layer import Cast, Layer, Norm
-from lightning_sal.policy.decoding.linear import Computed, HeadsInOrder, Map, joined
+from lightning_sal.policy.decoding.linear import Computed, Map, joined
 from lightning_sal.policy.decoding.merging import Direction, can_merge, merged_layer, pairs
 
-# (layer, queries, keys and values (P, G, H + 2 K, D)) -> (P G, H D), what the heads saw
+# (layer, queries, keys and values (P, G, H + 2 K, D)) -> (P, K, G S, D), what the heads saw
 Attend = Callable[[int, Tensor], Tensor]
 
 
@@ -103,7 +103,7 @@ class Decoder:
             states = layer.queries_keys_values(layer.attention_norm(x)).view(rows)
             if layer.head_norms:
                 self._normed(states, *layer.head_norms)
-            x = layer.out.added(x, attend(number, self._turned(states, turn)))
+            x = layer.out.added(x, self._rows(attend(number, self._turned(states, turn))))
             gate, up = layer.gate_up(layer.mlp_norm(x)).chunk(2, dim=-1)
             x = layer.down.added(x, F.silu(gate) * up)
         return x
@@ -118,6 +118,13 @@ class Decoder:
         queries, keys, _ = states.split([self.heads, self.key_heads, self.key_heads], dim=2)
         queries.copy_(query_norm(queries))
         keys.copy_(key_norm(keys))
+
+    def _rows(self, seen: Tensor) -> Tensor:
+        """(P, K, G S, D) -> (N, H D), its heads in the order in which the map behind it takes them."""
+        if self.merged:
+            return seen.transpose(1, 2).reshape(-1, self.heads * self.depth)
+        by_response = seen.unflatten(2, (-1, self.shared)).transpose(1, 2)  # (P, G, K, S, D)
+        return by_response.reshape(-1, self.heads * self.depth)
 
     def _turned(self, states: Tensor, turn: Tensor) -> Tensor:
         """(P, G, H + 2 K, D) with queries and keys turned by (P, ...)."""
@@ -140,7 +147,7 @@ class Decoder:
             self._norm(part.attention_norm),
             joined(part.queries_keys_values, self.dtype, own=own),
             tuple(map(self._norm, part.head_norms)),
-            HeadsInOrder(joined([part.out], self.dtype, own=own), self.key_heads, self.depth),
+            joined([part.out], self.dtype, own=own),
             self._norm(part.mlp_norm),
             joined(part.gate_up, self.dtype, own=own),
             joined([part.down], self.dtype, own=own),

@@ -66,7 +66,8 @@ class Graphs:
             while len(self.states) >= _KEPT:
                 old, _ = self.states.popitem(last=False)
                 self.steps = {each: step for each, step in self.steps.items() if each[0] != old}
-            self.states[key] = make()
+            with torch.inference_mode(False), torch.no_grad():  # it outlives the mode of now
+                self.states[key] = make()
         self.states.move_to_end(key)
         self.key = key
         return self.states[key]

@@ -16,10 +16,11 @@ class KeptDecoder:
     Args:
         backbone: Whose it is.
         own: Whether weights may be laid side by side: see `Decoder`.
+        graphs: Whether steps are captured where they can be.
     """
 
-    def __init__(self, backbone: Backbone, *, own: bool) -> None:
-        self.backbone, self.own = backbone, own
+    def __init__(self, backbone: Backbone, *, own: bool, graphs: bool) -> None:
+        self.backbone, self.own, self.graphs = backbone, own, graphs
         self.kept: tuple[Decoder, Stepper, list[int]] | None = None
 
     def get(self, suppressed: Tensor) -> tuple[Decoder, Stepper]:
@@ -31,8 +32,9 @@ class KeptDecoder:
         device = suppressed.device.type
         autocast = torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if autocast else self.backbone.last_norm.dtype
-        with torch.autocast(device, enabled=False):
-            if not captures(suppressed.device):
+        # What is made here outlives an inference mode, in which weights would be of no use for training afterwards.
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
+            if not (self.graphs and captures(suppressed.device)):
                 self.kept = None
                 return Decoder(self.backbone, dtype, suppressed, own=self.own), Eager()
             if self.kept is not None and self.kept[0].dtype == dtype:

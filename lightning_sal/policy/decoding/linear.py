@@ -138,35 +138,6 @@ class Computed(Dense):
             self.bias.copy_(bias)
 
 
-class HeadsInOrder:
-    """A map of what heads saw, of which query heads that share a key head come last and not side by side.
-
-    Args:
-        inner: (N, key heads x shared x width) -> (N, out).
-        key_heads: Heads of keys.
-        width: Of a head.
-    """
-
-    def __init__(self, inner: Map, key_heads: int, width: int) -> None:
-        self.inner, self.key_heads, self.width = inner, key_heads, width
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.inner(self._ordered(x))
-
-    def added(self, rest: Tensor, x: Tensor) -> Tensor:
-        return self.inner.added(rest, self._ordered(x))
-
-    def refresh(self) -> None:
-        self.inner.refresh()
-
-    @property
-    def buffers(self) -> list[Tensor]:
-        return self.inner.buffers
-
-    def _ordered(self, x: Tensor) -> Tensor:
-        return x.unflatten(1, (-1, self.key_heads, self.width)).transpose(1, 2).flatten(1)
-
-
 class Apart:
     """Maps of the same input, their outputs side by side: packed weights, other adapters, weights that others move.
 

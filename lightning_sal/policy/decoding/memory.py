@@ -103,7 +103,7 @@ class Memory:
             states: (P, G, S K + 2 K, D) queries, keys and values; query heads that share a key head side by side.
 
         Returns:
-            (P G, S K D), query heads that share a key head apart: head s K + k has key head k.
+            (P, K, G S, D), by key head; query heads that share it side by side, those of a response together.
         """
         prompts, responses, every, depth = states.shape
         keys, shared = self.heads.key_heads, self.heads.shared
@@ -111,7 +111,7 @@ class Memory:
         self.keys_values[layer].index_copy_(3, self.at, new.permute(2, 0, 3, 1, 4))
         asking = states[:, :, : every - 2 * keys].view(prompts, responses, keys, shared, depth)
         asking = asking.transpose(1, 2).reshape(prompts, keys, responses * shared, depth)
-        return self.look(layer, asking).transpose(1, 2).reshape(prompts * responses, -1)
+        return self.look(layer, asking)
 
     def look(self, layer: int, asking: Tensor) -> Tensor:
         """(P, K, G S, D) queries -> what they see."""
