@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import statistics
 from argparse import Namespace
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from unittest import mock
 
@@ -22,6 +21,8 @@ def measure(given: Namespace) -> Values:
     """One batch of P prompts with G responses each."""
     import torch
     from meter import Meter
+
+    from lightning_sal.policy.decoding.graphs import graphs
 
     policy = random_policy(given)
     policy.decode = lambda tokens, _: ("",) * len(tokens)  # the texts are no part of what is timed
@@ -78,15 +79,6 @@ def token_bytes(policy: Any, prompts: Any, given: Namespace) -> float:
     keys = text.num_key_value_heads * (text.hidden_size // text.num_attention_heads)
     read = sum(prompts.lengths) + len(prompts) * given.responses * given.decoded / 2
     return number * (weights + 2 * text.num_hidden_layers * keys * read)
-
-
-def graphs(captured: bool) -> AbstractContextManager[Any]:
-    """Whether decoding is captured as a CUDA graph."""
-    try:
-        from lightning_sal.policy.decoding.graphs import graphs as switch
-    except ImportError:
-        return nullcontext()
-    return switch(captured)
 
 
 def _row(responses: int, images: int, *, captured: bool, cudnn: bool = False) -> Row:

@@ -96,7 +96,7 @@ def measure(given: Namespace) -> Values:
 
 def _planned(given: Namespace, policy: Any, prompt: Any) -> tuple[float | str, float]:
     """Seconds and GB of the step as `lightning-sal plan` estimates them."""
-    from lightning_sal.policy.estimate import Sizes, Step, estimate
+    from lightning_sal.policy.estimate import ON_CPU, ON_GPU, Sizes, Step, estimate
     from lightning_sal.policy.seconds import Matrices, work
 
     sizes = Sizes.of(policy.qwen, policy.config, autocast=given.device == "cuda")
@@ -113,7 +113,8 @@ def _planned(given: Namespace, policy: Any, prompt: Any) -> tuple[float | str, f
     )
     phases, gpu = work(Matrices.of(policy.qwen, policy.config), sizes, step, checkpointing=True), data_sheet(given)
     seconds = "not known" if gpu is None else sum(phase.seconds(gpu) for phase in phases.values())
-    return seconds, estimate(sizes, step, checkpointing=True).peak / 1e9
+    buffers = ON_GPU if given.device == "cuda" else ON_CPU
+    return seconds, estimate(sizes, step, checkpointing=True, buffers=buffers).peak / 1e9
 
 
 def ratios(found: Mapping[str, Values]) -> list[str]:

@@ -35,7 +35,11 @@ class Matrices:
         window: Patches of a window.
         layers: Of all decoder layers, adapters aside.
         adapters: Of the adapters.
+        keys_values: Of what makes keys and values in all decoder layers, adapters aside.
+        adapters_keys_values: Of their adapters.
         last: Of the last product of each layer, which checkpointing need not compute again.
+        down: Of the map behind the gated product, but for its last, where it has adapters: with that product it is computed
+            again.
         head: C V.
         trains_layers: Whether the language model itself is trained.
     """
@@ -48,7 +52,10 @@ class Matrices:
     window: int
     layers: int
     adapters: int
+    keys_values: int
+    adapters_keys_values: int
     last: int
+    down: int
     head: int
     trains_layers: bool
 
@@ -61,6 +68,8 @@ class Matrices:
         merged = sum(count for name, count in tower.items() if "merger" in name)
         adapters = sum(count for name, count in numbers.items() if ".lora_" in name)
         decoder = {name: count for name, count in numbers.items() if "language_model.layers." in name}
+        keys_values = {name: count for name, count in decoder.items() if ".k_proj." in name or ".v_proj." in name}
+        adapted = sum(count for name, count in keys_values.items() if ".lora_" in name)
         whole = len(getattr(vision, "fullatt_block_indexes", range(vision.depth)))
         window = (getattr(vision, "window_size", 0) // vision.patch_size) ** 2
         return cls(
@@ -72,10 +81,16 @@ class Matrices:
             window=window,
             layers=sum(decoder.values()) - adapters,
             adapters=adapters,
+            keys_values=sum(keys_values.values()) - adapted,
+            adapters_keys_values=adapted,
             last=sum(count for name, count in decoder.items() if name.endswith(_last_product(config))),
+            down=sum(count for name, count in decoder.items() if name.endswith(_BEFORE_LAST)),
             head=text.hidden_size * text.vocab_size,
             trains_layers=config.lora is None,
         )
+
+
+_BEFORE_LAST = ("mlp.down_proj.base_layer.weight", "mlp.down_proj.lora_A.default.weight")
 
 
 def _last_product(config: PolicyConfig) -> str:
@@ -150,25 +165,30 @@ def _writing(matrices: Matrices, sizes: Sizes, step: Step) -> Work:
 def _updating(matrices: Matrices, sizes: Sizes, step: Step, *, checkpointing: bool) -> dict[str, Work]:
     """Scoring all micro-batches and propagating back through them.
 
-    Back through a frozen matrix goes one product, through a trained one two, through attention five for the two of its
-    forward pass. Checkpointed layers but for their last product, and logits in chunks, are computed once more.
+    Of a prompt the last layer makes keys and values alone, but for its last token. Back through a frozen matrix goes one
+    product, through a trained one two, through attention five for the two of its forward pass. Checkpointed layers but for
+    their last product, and logits in chunks, are computed once more.
     """
     prompts, responses = step.together
     parts = math.ceil(step.prompts * step.responses / (prompts * responses))
     length, response = step.prompt_tokens, step.response_tokens
     tokens = parts * prompts * (length + responses * response)
-    if responses == 1:
-        pairs = parts * prompts * (length + response) ** 2
-    else:
-        pairs = parts * prompts * (length**2 + responses * response * (length + response))
+    skipped = parts * prompts * (length - 1) / sizes.layers  # tokens that go through no more than keys and values there
+    behind = parts * prompts * responses * response * (length + response)  # pairs of response tokens and what they see
+    alone = responses == 1
+    pairs = parts * prompts * ((length + response) ** 2 if alone else length**2) + (0 if alone else behind)
+    pairs -= (pairs - behind - parts * prompts * length) / sizes.layers
     answers = parts * prompts * responses * response
-    layers, adapters = 2 * tokens * matrices.layers, 2 * tokens * matrices.adapters
+    layers = 2 * (tokens * matrices.layers - skipped * (matrices.layers - matrices.keys_values))
+    adapters = 2 * (tokens * matrices.adapters - skipped * (matrices.adapters - matrices.adapters_keys_values))
     attention, head = _attention(sizes, pairs), 2 * answers * matrices.head
     forward = layers + adapters + attention
     trained = 2 if matrices.trains_layers else 1
     backward = trained * (layers + head) + 2 * adapters + 2.5 * attention
     chunked = answers / parts * sizes.vocabulary > MOST_LOGITS
-    again = (forward - 2 * tokens * matrices.last) * checkpointing + head * chunked
+    through = 2 * (tokens - skipped)
+    again = forward - through * matrices.last if checkpointing else through * matrices.down
+    again += head * chunked
     read = parts * _weights(matrices, sizes)
     return {
         "score": Work(forward + head, read),

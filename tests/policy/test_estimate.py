@@ -170,7 +170,6 @@ def compared(
 def test_the_estimate_is_within_15_percent_of_what_is_allocated(small, config, algorithm, checkpointing, tmp_path):
     policy = PolicyConfig("tiny-scratch", lora=LoRA(), gradient_checkpointing=checkpointing)
     found, peak = compared(small, config, algorithm, policy, tmp_path)
-    print(round(found.peak / peak, 3), found.largest, found)
     assert found.peak == pytest.approx(peak, rel=0.15), found
 
 
@@ -180,7 +179,6 @@ def test_the_estimate_is_within_15_percent_of_what_is_allocated(small, config, a
 def test_so_it_is_for_unequal_responses_several_images_and_micro_batches(small, config, algorithm, options, tmp_path):
     policy = PolicyConfig("tiny-scratch", lora=LoRA(), gradient_checkpointing=algorithm is GRPO)
     found, peak = compared(small, config, algorithm, policy, tmp_path, **options)
-    print(round(found.peak / peak, 3), found.largest, found)
     assert found.peak == pytest.approx(peak, rel=0.15), found
 
 
@@ -191,7 +189,6 @@ def test_so_it_is_where_a_layer_computed_again_is_the_peak(small, config, tmp_pa
     sizes.text_config.vocab_size = 2048
     found, peak = compared(small, sizes, SFT, policy, tmp_path, tokens=300)
     assert found.largest == "backward"
-    print(round(found.peak / peak, 3), found.largest, found)
     assert found.peak == pytest.approx(peak, rel=0.15), found
 
 
@@ -199,13 +196,11 @@ def test_so_it_is_under_autocast(small, config, tmp_path):
     """bfloat16 weights and float32 adapters, which share their inputs with the weights."""
     policy = PolicyConfig("tiny-scratch", lora=LoRA(), dtype="bfloat16")
     found, peak = compared(small, config, GRPO, policy, tmp_path, half=True)
-    print(round(found.peak / peak, 3), found.largest, found)
     assert found.peak == pytest.approx(peak, rel=0.15), found
 
 
 def test_so_it_is_where_the_language_model_itself_is_trained(small, config, tmp_path):
     found, peak = compared(small, config, SFT, PolicyConfig("tiny-scratch"), tmp_path)
-    print(round(found.peak / peak, 3), found.largest, found)
     assert found.peak == pytest.approx(peak, rel=0.15), found
 
 
@@ -217,7 +212,6 @@ def test_so_it_is_where_buffers_stay_as_on_a_gpu(small, config, tmp_path, monkey
     policy = PolicyConfig("tiny-scratch", lora=LoRA(), gradient_checkpointing=True)
     found, peak = compared(small, config, GRPO, policy, tmp_path, buffers=ON_GPU)
     assert found.held["KV cache"] > 0
-    print(round(found.peak / peak, 3), found.largest, found)
     assert found.peak == pytest.approx(peak, rel=0.15), found
 
 
