@@ -135,6 +135,11 @@ class Backbone:
         return self.language_model.norm.weight
 
     @property
+    def embedding(self) -> Tensor:
+        """(V, C) embeddings of the ids."""
+        return self.language_model.embed_tokens.weight
+
+    @property
     def head_weight(self) -> Tensor:
         """(V, C) weight of the output layer."""
         return self.model.lm_head.weight

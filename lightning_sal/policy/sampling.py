@@ -7,6 +7,7 @@ shrink while responses end; elsewhere shapes stay, and lengths are rounded up, s
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -101,14 +102,14 @@ def generate(
     stops = torch.zeros_like(decoder.suppressed).index_fill_(0, stop, True)
     parts = parts_of(shape, decoder.key_heads, min(prompts.lengths), device)
     key = (shape, parts, temperature, decoder.dtype)
-    state = stepper.state(key, lambda: State(decoder, backbone.embed, shape, stops, temperature, parts))
+    state = stepper.state(key, lambda: State(decoder, shape, stops, temperature, parts))
     hidden = read_prompts(backbone, prompts, state.memory, decoder.order)
     lengths = torch.tensor(prompts.lengths, device=device)
     real = torch.arange(shape.length, device=device) < lengths[:, None]
     draws = None if draws is None else draws.view(count, responses, -1)
-    with torch.autocast(device.type, enabled=False):
+    plainly = torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
+    with plainly:
         state.begin(hidden, real, prompts.following, draws)
-        state.choose()
     written, look, living = _Written(count, responses, state, pad), Look(device), state.alive.numel()
     for done in range(1, max_new_tokens + 1):
         yield state.tokens[:, :, done - 1]
@@ -119,7 +120,7 @@ def generate(
             break
         if pace.packs and living < before and (packed := _packing(state.alive)) is not None:
             state = written.packed(state, *packed, done)
-        with torch.autocast(device.type, enabled=False):
+        with plainly:
             stepper.advance(state, min(_rounded(done, pace.response), shape.steps))
     return written.all(state, done, stops)
 

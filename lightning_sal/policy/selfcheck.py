@@ -126,10 +126,9 @@ def differing(model: Any) -> list[str]:
 def _decoded(backbone: Backbone, decoder: Decoder, prompts: Prompts, token: Tensor) -> Tensor:
     """(P, V) logits of one more token (P,) behind prompts."""
     count, width = prompts.ids.shape
-    state = State(decoder, backbone.embed, Shape(count, 1, width, 2), decoder.suppressed, None)
+    state = State(decoder, Shape(count, 1, width, 2), decoder.suppressed, None)
     hidden = read_prompts(backbone, prompts, state.memory, decoder.order)
     real = torch.arange(width) < torch.tensor(prompts.lengths)[:, None]
     state.begin(hidden, real, prompts.following, None)
-    state.tokens[:, 0, 0] = token
-    state.advance()
-    return decoder.logits(state.hidden)
+    state.memory.open(state.step)
+    return decoder.logits(decoder.forward(decoder.embed(token), state.turns[:, 0], state.memory.attend))

@@ -46,6 +46,7 @@ class Decoder:
         else:
             self.layers = [self._joined(part, own) for part in taken_apart]
             self.norm = self._norm(backbone.last_norm)
+        self.table = backbone.embedding
         # Not a method: a decoder that refers to itself would keep its copies until garbage is collected.
         self.head = Computed(partial(_head, backbone, self.norm, suppressed, dtype))
 
@@ -67,7 +68,9 @@ class Decoder:
     def buffers(self) -> list[Tensor] | None:
         """All weights that a step reads; None where it can't be known that they stay where they are."""
         maps = self.maps
-        return [buffer for each in maps for buffer in each.buffers] if all(each.buffers for each in maps) else None
+        if not all(each.buffers for each in maps):
+            return None
+        return [self.table, *(buffer for each in maps for buffer in each.buffers)]
 
     def refresh(self) -> None:
         """Take the weights as they are now."""
@@ -107,6 +110,10 @@ class Decoder:
             gate, up = layer.gate_up(layer.mlp_norm(x)).chunk(2, dim=-1)
             x = layer.down.added(x, F.silu(gate) * up)
         return x
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """(N,) ids -> (N, C)."""
+        return F.embedding(ids, self.table)
 
     def logits(self, x: Tensor) -> Tensor:
         """(N, C) hidden states before the last norm -> (N, V) logits, -inf at suppressed ids, in float32 at least."""

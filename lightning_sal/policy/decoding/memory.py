@@ -68,10 +68,10 @@ class Memory:
         room = (2, shape.prompts, heads.key_heads, size, heads.depth)
         self.keys_values = [like.new_zeros(room) for _ in range(heads.layers)]
         self.mask = like.new_empty(shape.prompts, 1, rows, size)
-        every = torch.arange(shape.length, size, device=like.device).view(shape.steps, shape.responses)
-        self.columns = every  # (T, G)
-        self.places = every.repeat_interleave(heads.shared, dim=1)  # (T, G S): what a row of the mask sees of a step
-        self.at = every[0]  # (G,) columns of the token that is written next
+        columns = torch.arange(shape.length, size, device=like.device).view(shape.steps, shape.responses)
+        self.places = columns.repeat_interleave(heads.shared, dim=1)  # (T, G S): what a row of the mask sees of a step
+        self.at = columns[0]  # (G,) columns of the token that is written next
+        self.steps = 0
         self.look_at(shape.steps)
 
     def begin(self, real: Tensor) -> None:
@@ -86,14 +86,18 @@ class Memory:
 
     def look_at(self, steps: int) -> None:
         """See the columns of so many tokens of each response, and no more."""
+        if steps == self.steps:
+            return
+        self.steps = steps
         reach = self.shape.length + self.shape.responses * steps
         self.seen = [held[:, :, :, :reach].unbind(0) for held in self.keys_values]
         self.seen_mask = self.mask[..., :reach]
 
     def open(self, step: Tensor) -> None:
         """Let each response see its token of a (1,) step, which is written next."""
-        self.at = self.columns.index_select(0, step)[0]
-        self._open(self.places.index_select(0, step).view(1, 1, -1, 1))
+        places = self.places.index_select(0, step)
+        self.at = places[0, :: self.heads.shared]
+        self._open(places.view(1, 1, -1, 1))
 
     def attend(self, layer: int, states: Tensor) -> Tensor:
         """Take a token of each response, and give what its queries see.
@@ -123,7 +127,7 @@ class Memory:
         length = self.shape.length
         small = Memory(Shape(len(which), slots.shape[1], length, self.shape.steps), self.heads, self.mask)
         small.begin(self.mask[which, 0, 0, :length] == 0)
-        columns = (self.columns[:steps, 0, None] + slots[:, None]).flatten(1)  # (P', steps G')
+        columns = (self.places[:steps, :1] + slots[:, None]).flatten(1)  # (P', steps G')
         for new, old in zip(small.keys_values, self.keys_values, strict=True):
             chosen = old[:, which]
             index = columns[None, :, None, :, None].expand(2, -1, chosen.shape[2], -1, chosen.shape[4])

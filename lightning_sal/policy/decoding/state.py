@@ -8,8 +8,6 @@ Legend: P prompts of at most L tokens, G responses a prompt of at most T tokens,
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -22,7 +20,6 @@ class State:
 
     Args:
         decoder: The model.
-        embed: Ids -> embeddings (..., C).
         shape: Sizes.
         stops: (V,) bool, True on ids that end a response.
         temperature: > 0; None takes the likeliest token.
@@ -32,13 +29,12 @@ class State:
     def __init__(
         self,
         decoder: Decoder,
-        embed: Callable[[Tensor], Tensor],
         shape: Shape,
         stops: Tensor,
         temperature: float | None,
         parts: int = 1,
     ) -> None:
-        self.decoder, self.embed, self.shape, self.temperature = decoder, embed, shape, temperature
+        self.decoder, self.shape, self.temperature = decoder, shape, temperature
         self.goes_on = ~stops
         heads = Heads(len(decoder.layers), decoder.key_heads, decoder.shared, decoder.depth)
         on = torch.empty(0, dtype=decoder.dtype, device=stops.device)
@@ -51,11 +47,9 @@ class State:
         self.alive = torch.ones(rows, dtype=torch.bool, device=on.device)
         self.step = torch.zeros(1, dtype=torch.long, device=on.device)
         self.turns = decoder.rotations(torch.zeros(shape.prompts, shape.steps, dtype=torch.long, device=on.device))
-        example = embed(self.tokens[:1, 0, 0])
-        self.hidden = example.new_zeros(shape.prompts * shape.responses, example.shape[-1])
 
     def begin(self, hidden: Tensor, real: Tensor, following: Tensor, draws: Tensor | None) -> None:
-        """Start anew behind prompts whose keys and values are in the memory.
+        """Start anew behind prompts whose keys and values are in the memory, and choose the first tokens.
 
         Args:
             hidden: (P, C) of their last tokens, before the last norm.
@@ -64,7 +58,6 @@ class State:
             draws: (P, G, T) uniform on [0, 1), one a token; None where the likeliest is taken.
         """
         self.memory.begin(real)
-        self.hidden.copy_(hidden[:, None].expand(-1, self.shape.responses, -1).flatten(0, 1))
         at = following[:, None] + torch.arange(self.shape.steps, device=following.device)
         self.turns.copy_(self.decoder.rotations(at))
         self.alive.fill_(True)
@@ -72,10 +65,20 @@ class State:
         if draws is not None:
             # Below 1 by more than rounding, so that the last token reached has a probability above 0.
             self.draws[..., : draws.shape[-1]] = draws.clamp(max=1 - 2.0**-22)
+        self._choose(hidden.repeat_interleave(self.shape.responses, dim=0))
 
-    def choose(self) -> None:
-        """A token of each response from its hidden state."""
-        scores = self.decoder.logits(self.hidden).unflatten(0, self.alive.shape)
+    def advance(self) -> None:
+        """Read the tokens that were chosen, and choose the next."""
+        token = self.tokens.index_select(2, self.step).flatten()
+        turn = self.turns.index_select(1, self.step)[:, 0]
+        self.memory.open(self.step)
+        hidden = self.decoder.forward(self.decoder.embed(token), turn, self.memory.attend)
+        self.step.add_(1)
+        self._choose(hidden)
+
+    def _choose(self, hidden: Tensor) -> None:
+        """A token of each response from its hidden state (N, C)."""
+        scores = self.decoder.logits(hidden).view(*self.alive.shape, -1)
         if self.temperature is None:
             token, probability = chosen(scores, None)
         else:
@@ -86,15 +89,6 @@ class State:
         self.probabilities.index_copy_(2, self.step, probability[..., None].to(self.probabilities.dtype))
         self.alive.logical_and_(self.goes_on[token])
 
-    def advance(self) -> None:
-        """Read the tokens that were chosen, and choose the next."""
-        token = self.tokens.index_select(2, self.step).flatten()
-        turn = self.turns.index_select(1, self.step)[:, 0]
-        self.memory.open(self.step)
-        self.hidden.copy_(self.decoder.forward(self.embed(token), turn, self.memory.attend))
-        self.step.add_(1)
-        self.choose()
-
     def packed(self, which: Tensor, slots: Tensor, steps: int) -> State:
         """The state of (P',) prompts and of each the responses in (P', G') slots, which have said so many tokens.
 
@@ -102,12 +96,7 @@ class State:
         """
         shape = Shape(len(which), slots.shape[1], self.shape.length, self.shape.steps)
         small: State = object.__new__(State)
-        small.decoder, small.embed, small.goes_on, small.temperature = (
-            self.decoder,
-            self.embed,
-            self.goes_on,
-            self.temperature,
-        )
+        small.decoder, small.goes_on, small.temperature = self.decoder, self.goes_on, self.temperature
         small.shape, small.memory = shape, self.memory.packed(which, slots, steps)
 
         def rows(states: Tensor) -> Tensor:
@@ -116,7 +105,6 @@ class State:
 
         small.tokens, small.probabilities, small.draws = map(rows, (self.tokens, self.probabilities, self.draws))
         small.alive, small.step, small.turns = rows(self.alive), self.step, self.turns[which]
-        small.hidden = rows(self.hidden.unflatten(0, self.alive.shape)).flatten(0, 1)
         return small
 
 
