@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from unittest import mock
 
 import numpy as np
@@ -12,6 +13,9 @@ import torch
 from lightning_sal.explanations.activations import rank_gaussian, without
 from lightning_sal.explanations.methods import METHODS
 from lightning_sal.explanations.rollout import AttentionRollout
+from lightning_sal.policy.backbone import language_model, replace_norms
+from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.loading import load_model
 from lightning_sal.tasks import task_of
 from tests.explanations.parts import cases, policy
 
@@ -23,18 +27,23 @@ def case(request):
     return cases()[request.param]
 
 
+@cache
+def stock():
+    """The language model as transformers has it, but for norms, which it rounds to float32."""
+    model, _, _ = load_model(PolicyConfig("tiny"))
+    replace_norms(model)
+    text = language_model(model.double())
+    text.config._attn_implementation = "eager"
+    return text
+
+
 def eager(case):
     """(layers, heads, S, S) attention, (layers + 1, S, C) hidden states as transformers gives them with eager attention."""
-    text, config = policy().backbone.language_model, policy().backbone.text_config
-    before, config._attn_implementation = config._attn_implementation, "eager"
     with policy().reading(case.prompts, case.tokens, case.mask) as reading:
         given = {"inputs_embeds": reading["embeds"], "position_ids": reading["positions"], "attention_mask": None}
-    config._attn_implementation = "eager"
-    try:  # in float64, where transformers rounds to float32
-        with mock.patch("torch.nn.functional.softmax", lambda scores, dim, dtype=None: scores.softmax(dim)):
-            out = text(**given, use_cache=False, output_attentions=True, output_hidden_states=True)
-    finally:
-        config._attn_implementation = before
+    # in float64, where transformers rounds to float32
+    with mock.patch("torch.nn.functional.softmax", lambda scores, dim, dtype=None: scores.softmax(dim)):
+        out = stock()(**given, use_cache=False, output_attentions=True, output_hidden_states=True)
     return torch.stack(out.attentions)[:, 0], torch.stack(out.hidden_states)[:, 0]
 
 
