@@ -263,7 +263,7 @@ def _memory(title: str, columns: Sequence[_Column], *, configured: bool) -> Any:
     unit, name = (1e9, "GB") if max(each.peak for each in estimates) >= 1e9 else (1e6, "MB")
     grid = Table(
         title=f"Memory of a step, estimated: {title}, in {name}",
-        caption="of tensors, those of sampling as a GPU keeps them; what the allocator rounds up, what kernels borrow and the "
+        caption="of tensors, those of sampling as a GPU keeps them; what the allocator rounds up, kernels borrow and the "
         "segmenter come on top",
     )
     grid.add_column("gradient checkpointing", no_wrap=True)

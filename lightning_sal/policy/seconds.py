@@ -38,8 +38,6 @@ class Matrices:
         keys_values: Of what makes keys and values in all decoder layers, adapters aside.
         adapters_keys_values: Of their adapters.
         last: Of the last product of each layer, which checkpointing need not compute again.
-        down: Of the map behind the gated product, but for its last, where it has adapters: with that product it is computed
-            again.
         head: C V.
         trains_layers: Whether the language model itself is trained.
     """
@@ -55,7 +53,6 @@ class Matrices:
     keys_values: int
     adapters_keys_values: int
     last: int
-    down: int
     head: int
     trains_layers: bool
 
@@ -84,13 +81,9 @@ class Matrices:
             keys_values=sum(keys_values.values()) - adapted,
             adapters_keys_values=adapted,
             last=sum(count for name, count in decoder.items() if name.endswith(_last_product(config))),
-            down=sum(count for name, count in decoder.items() if name.endswith(_BEFORE_LAST)),
             head=text.hidden_size * text.vocab_size,
             trains_layers=config.lora is None,
         )
-
-
-_BEFORE_LAST = ("mlp.down_proj.base_layer.weight", "mlp.down_proj.lora_A.default.weight")
 
 
 def _last_product(config: PolicyConfig) -> str:
@@ -186,9 +179,7 @@ def _updating(matrices: Matrices, sizes: Sizes, step: Step, *, checkpointing: bo
     trained = 2 if matrices.trains_layers else 1
     backward = trained * (layers + head) + 2 * adapters + 2.5 * attention
     chunked = answers / parts * sizes.vocabulary > MOST_LOGITS
-    through = 2 * (tokens - skipped)
-    again = forward - through * matrices.last if checkpointing else through * matrices.down
-    again += head * chunked
+    again = (forward - 2 * (tokens - skipped) * matrices.last) * checkpointing + head * chunked
     read = parts * _weights(matrices, sizes)
     return {
         "score": Work(forward + head, read),
