@@ -429,7 +429,7 @@ class Policy(nn.Module):
             responses=responses,
             max_new_tokens=max_new_tokens,
             temperature=temperature or None,
-            stop=torch.tensor(self.eos_ids, device=self.device),
+            stop=self.eos_ids,
             pad=self.pad_id,
             draws=draws,
         )

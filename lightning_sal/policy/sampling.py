@@ -6,8 +6,8 @@ shrink while responses end; elsewhere shapes stay, and lengths are rounded up, s
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import nullcontext
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -74,7 +74,7 @@ def generate(
     responses: int,
     max_new_tokens: int,
     temperature: float | None,
-    stop: Tensor,
+    stop: Sequence[int],
     pad: int,
     draws: Tensor | None,
 ) -> Generator[Tensor, None, Sampled]:
@@ -99,17 +99,22 @@ def generate(
     (count, width), device = prompts.ids.shape, prompts.ids.device
     pace = _PACES.get(device.type, _ACCELERATOR)
     shape = Shape(count, responses, _rounded(width, pace.prompt), _rounded(max_new_tokens, pace.response))
-    stops = torch.zeros_like(decoder.suppressed).index_fill_(0, stop, True)
-    parts = parts_of(shape, decoder.key_heads, min(prompts.lengths), device)
-    key = (shape, parts, temperature, decoder.dtype)
-    state = stepper.state(key, lambda: State(decoder, shape, stops, temperature, parts))
-    hidden = read_prompts(backbone, prompts, state.memory, decoder.order)
-    lengths = torch.tensor(prompts.lengths, device=device)
-    real = torch.arange(shape.length, device=device) < lengths[:, None]
     draws = None if draws is None else draws.view(count, responses, -1)
-    plainly = torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
-    with plainly:
-        state.begin(hidden, real, prompts.following, draws)
+    autocast = torch.is_autocast_enabled(device.type)
+
+    def plainly() -> AbstractContextManager[Any]:
+        return torch.autocast(device.type, enabled=False) if autocast else nullcontext()
+
+    with stepper.mode():
+        stops = torch.zeros_like(decoder.suppressed)
+        stops[list(stop)] = True
+        parts = parts_of(shape, decoder.key_heads, min(prompts.lengths), device)
+        key = (shape, parts, temperature, tuple(stop))
+        state = stepper.state(key, lambda: State(decoder, shape, stops, temperature, parts))
+        hidden = read_prompts(backbone, prompts, state.memory, decoder.order)
+        real = torch.arange(shape.length, device=device) < torch.tensor(prompts.lengths, device=device)[:, None]
+        with plainly():
+            state.begin(hidden, real, prompts.following, draws)
     written, look, living = _Written(count, responses, state, pad), Look(device), state.alive.numel()
     for done in range(1, max_new_tokens + 1):
         yield state.tokens[:, :, done - 1]
@@ -120,7 +125,7 @@ def generate(
             break
         if pace.packs and living < before and (packed := _packing(state.alive)) is not None:
             state = written.packed(state, *packed, done)
-        with plainly:
+        with stepper.mode(), plainly():
             stepper.advance(state, min(_rounded(done, pace.response), shape.steps))
     return written.all(state, done, stops)
 

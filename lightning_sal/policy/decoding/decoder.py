@@ -18,7 +18,7 @@ from torch import Tensor
 from lightning_sal.policy.backbone import Backbone, DecoderLayer
 from lightning_sal.policy.decoding.layer import Cast, Layer, Norm
 from lightning_sal.policy.decoding.linear import Computed, Map, joined
-from lightning_sal.policy.decoding.merging import Direction, can_merge, merged_layer, pairs
+from lightning_sal.policy.decoding.merging import Direction, by_columns, can_merge, merged_layer, pairs
 
 # (layer, queries, keys and values (P, G, H + 2 K, D)) -> (P, K, G S, D), what the heads saw
 Attend = Callable[[int, Tensor], Tensor]
@@ -165,6 +165,6 @@ def _head(backbone: Backbone, norm: Norm, suppressed: Tensor, dtype: torch.dtype
     """Weight and bias of the logits; the bias is -inf at suppressed ids."""
     weight = backbone.head_weight.detach()
     if isinstance(norm, Direction):
-        weight = weight * norm.factor
+        weight = by_columns(weight * norm.factor)
     silent = torch.zeros_like(suppressed, dtype=dtype).masked_fill_(suppressed, float("-inf"))
     return weight.to(dtype), silent

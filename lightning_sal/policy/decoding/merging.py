@@ -71,15 +71,19 @@ def merged_layer(part: DecoderLayer, key_heads: int, depth: int) -> Layer:
             (_in_pairs(weight, depth), bias if bias is None else _in_pairs(bias, depth)) for weight, bias in parts[:2]
         ]
         weight, bias = _together([*turning, parts[2]])
-        return weight * attention.factor, bias
+        return by_columns(weight * attention.factor), bias
 
     def out() -> tuple[Tensor, Tensor | None]:
         weight, bias = merged(part.out)  # whose columns are what heads saw: those that share a key head side by side
-        return weight.unflatten(1, (key_heads, -1, depth)).transpose(1, 2).flatten(1), bias
+        return by_columns(weight.unflatten(1, (key_heads, -1, depth)).transpose(1, 2).flatten(1)), bias
 
     def gate_up() -> tuple[Tensor, Tensor | None]:
         weight, bias = _together([merged(linear) for linear in part.gate_up])
-        return weight * mlp.factor, bias
+        return by_columns(weight * mlp.factor), bias
+
+    def down() -> tuple[Tensor, Tensor | None]:
+        weight, bias = merged(part.down)
+        return by_columns(weight), bias
 
     return Layer(
         attention,
@@ -88,8 +92,13 @@ def merged_layer(part: DecoderLayer, key_heads: int, depth: int) -> Layer:
         Computed(out),
         mlp,
         Computed(gate_up),
-        Computed(lambda: merged(part.down)),
+        Computed(down),
     )
+
+
+def by_columns(weight: Tensor) -> Tensor:
+    """The same matrix, its columns whole in memory: a product with few rows is then up to twice as fast on a CPU."""
+    return weight.t().contiguous().t()
 
 
 def pairs(depth: int, device: torch.device) -> Tensor:
