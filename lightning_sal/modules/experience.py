@@ -141,8 +141,8 @@ class OldPolicy:
     def fill(self, rows: Tensor, scores: TokenScores, mask: Tensor) -> None:
         """Put down what a pass, with entropy, says of some rows (n,); mask (n, T)."""
         assert scores.entropy is not None
-        self.logp[rows, : mask.shape[1]] = scores.logp.detach()
-        self.confidence[rows] = token_confidence(scores.logp, mask)
+        self.logp[rows, : mask.shape[1]] = scores.logp.detach().to(self.logp.dtype)
+        self.confidence[rows] = token_confidence(scores.logp, mask).to(self.confidence.dtype)
         self.scored.index_fill_(0, rows, True)
         self.entropy[rows] = (scores.entropy.detach().sum(1) / mask.sum(1).clamp(min=1)).float()
         self.embeddings[rows] = scores.last.float()

@@ -224,7 +224,8 @@ class RolloutModule(PolicyModule):
                 old.fill(rows, scores, mask)
                 if old.reference is not None:
                     with torch.no_grad(), self.policy.reference():
-                        old.reference[rows, :length] = self.policy.score(prompts, tokens, mask, self.temperature)
+                        reference = self.policy.score(prompts, tokens, mask, self.temperature)
+                    old.reference[rows, :length] = reference.to(old.reference.dtype)
             logp_old, sampled = old.logp[rows, :length], rollout.logp[rows, :length]
             advantages = self.advantages(rewards, old.confidence)[rows]
             mask = mask & loss_mask[rows, :length]
