@@ -79,7 +79,7 @@ def _decompose(samples: Sequence[Callable[[], ImageGroup]], arguments: argparse.
         if (name or source) in policies:
             raise UsageError(f"two policies are called {name or source!r}: name them, as NAME=POLICY")
         policies[name or source] = load_policy(source, {}).requires_grad_(False).eval().to(device)
-    segmenter = embedded_segmenter() if arguments.segmenter is None else load_segmenter(arguments.segmenter)
+    segmenter: Any = embedded_segmenter() if arguments.segmenter is None else load_segmenter(arguments.segmenter)
     if isinstance(segmenter, torch.nn.Module):
         segmenter.requires_grad_(False).eval().to(device)
     size = arguments.batch_size

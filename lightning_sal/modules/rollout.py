@@ -33,13 +33,13 @@ class MicroBatch(NamedTuple):
     Args:
         prompts: Its prompts.
         rows: (n,) numbers of its responses, equally many to each prompt, on the device.
-        length: Tokens of the longest of them.
+        lengths: Tokens of each of them.
         counts: False for a pass that contributes 0, so that all ranks do equally many.
     """
 
     prompts: Prompts
     rows: Tensor
-    length: int
+    lengths: list[int]
     counts: bool
 
 
@@ -216,15 +216,18 @@ class RolloutModule(PolicyModule):
         """
         rollout, loss_mask = experience.rollout, self.loss_mask(experience.rollout)
         entropy: Entropy | None = "gradient" if self.entropy_coef else "value" if first else None
-        for prompts, rows, length, counts in parts:
+        for prompts, rows, lengths, counts in parts:
+            length = max(lengths)
             tokens, mask = rollout.tokens[rows, :length], rollout.mask[rows, :length] & counts
-            scores = self.policy.score_tokens(prompts, tokens, mask, self.temperature, entropy=entropy)
+            given = (prompts, tokens, mask, self.temperature)
+            counted = lengths if counts else [0] * len(lengths)
+            scores = self.policy.score_tokens(*given, entropy=entropy, lengths=counted)
             logp = scores.logp
             if first and counts:
                 old.fill(rows, scores, mask)
                 if old.reference is not None:
                     with torch.no_grad(), self.policy.reference():
-                        reference = self.policy.score(prompts, tokens, mask, self.temperature)
+                        reference = self.policy.score_tokens(*given, lengths=counted).logp
                     old.reference[rows, :length] = reference.to(old.reference.dtype)
             logp_old, sampled = old.logp[rows, :length], rollout.logp[rows, :length]
             advantages = self.advantages(rewards, old.confidence)[rows]
@@ -330,8 +333,8 @@ class RolloutModule(PolicyModule):
         """The micro-batches of a step, as many on every rank."""
 
         def part(prompts: Sequence[int], rows: Sequence[int], counts: bool) -> MicroBatch:
-            length = max(experience.lengths[row] for row in rows)
-            return MicroBatch(experience.prompts.select(prompts), indices(rows, self.device), length, counts)
+            lengths = [experience.lengths[row] for row in rows]
+            return MicroBatch(experience.prompts.select(prompts), indices(rows, self.device), lengths, counts)
 
         order = [row for row in experience.prompts.by_length() if row in set(trained)]
         grouped = grouped_micro_batches(order, self.responses_per_prompt, self.micro_batch_size)

@@ -63,7 +63,8 @@ def low_rank(linear: Any) -> LowRank | None:
     if type(linear) is not Linear or linear.lora_variant or any(linear.lora_bias.values()):
         return None
     on = () if linear.disable_adapters or linear.merged else linear.active_adapters
-    adapters = [(linear.lora_A[name].weight, linear.lora_B[name].weight, linear.scaling[name]) for name in on]
+    layer: Any = linear
+    adapters = [(layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]) for name in on]
     return LowRank(base.weight, base.bias, tuple(adapters))
 
 

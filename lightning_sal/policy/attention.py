@@ -63,8 +63,8 @@ class Alone:
             length = key.shape[2] - query.shape[2] + 1
             return SharedPrompt(length, 1, self.padding).attend(layer, query, key, value, scale)
         found = []
-        for start, *parts in _runs(self.padding, query, key, value):
-            seen = F.scaled_dot_product_attention(*parts, is_causal=True, scale=scale, enable_gqa=True)
+        for start, q, k, v in _runs(self.padding, query, key, value):
+            seen = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True)
             found.append(F.pad(seen, (0, 0, start, 0)) if start else seen)
         return _joined(found).transpose(1, 2)
 
@@ -91,16 +91,11 @@ class SharedPrompt:
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
         behind = attend_behind if can_merge(query) else _attend_copies
         found = []
-        for start, *parts in _runs(self.padding, query, key, value):
-            seen = behind(*parts, self.length - start, self.responses, scale)
+        for start, q, k, v in _runs(self.padding, query, key, value):
+            seen = behind(q, k, v, self.length - start, self.responses, scale)
             padding = query.shape[2] - seen.shape[1]
             found.append(F.pad(seen, (0, 0, 0, 0, padding, 0)) if padding else seen)
         return _joined(found)
-
-
-def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where attention is allowed, the least number where not: a row of padding then has no NaN."""
-    return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
 
 
 def _padding(lengths: Sequence[int], width: int) -> tuple[int, ...]:
@@ -108,17 +103,19 @@ def _padding(lengths: Sequence[int], width: int) -> tuple[int, ...]:
     return padding if any(padding) else ()
 
 
-def _runs(padding: Sequence[int], *states: Tensor) -> Iterator[tuple[int, *tuple[Tensor, ...]]]:
+def _runs(padding: Sequence[int], *states: Tensor) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
     """Neighbours of equal padding: how much it is, and of each of the states (P, heads, S, D) the part behind it."""
     if not padding:
-        yield 0, *states
+        query, key, value = states
+        yield 0, query, key, value
         return
     size = max(part.shape[2] for part in states)
     runs = [(start, len(list(run))) for start, run in groupby(padding)]
     # Split, not sliced: the gradient of each slice would be as large as the whole.
     columns = [state.split([count for _, count in runs]) for state in states]
     for (start, _), *parts in zip(runs, *columns, strict=True):
-        yield start, *(part[:, :, start - size :] for part in parts)  # there are fewer queries where the end is asked
+        query, key, value = (part[:, :, start - size :] for part in parts)  # fewer queries where the end is asked
+        yield start, query, key, value
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
@@ -150,12 +147,6 @@ def _attend_copies(
     )
     response = response.view(count, responses, heads, steps, depth).transpose(2, 3)
     return torch.cat([prompt.transpose(1, 2), response.reshape(count, size - asked, heads, depth)], dim=1)
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None) -> Tensor:
-    """(P, S, H, D); kernels that take a mask take no shared key heads."""
-    key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], dim=1) for part in (key, value))
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale).transpose(1, 2)
 
 
 def _split(states: Tensor, responses: int) -> Tensor:

@@ -172,7 +172,8 @@ class _Turned(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return _turned(grad, *ctx.saved_tensors, -1), None, None  # back, by the same angle
+        cos, sin = ctx.saved_tensors
+        return _turned(grad, cos, sin, -1), None, None  # back, by the same angle
 
 
 def _turned(states: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:

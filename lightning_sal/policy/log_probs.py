@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from lightning_sal.transfer import moved
+
 Entropy = Literal["value", "gradient"]  # whether gradients flow through it
 
 
@@ -57,7 +59,7 @@ def places(mask: Tensor, lengths: Sequence[int] | None) -> Tensor:
     if lengths is None:
         return mask.flatten().nonzero()[:, 0]
     known = torch.arange(mask.shape[1]) < torch.tensor(lengths)[:, None]
-    return known.flatten().nonzero()[:, 0].to(mask.device, non_blocking=True)
+    return moved(known.flatten().nonzero()[:, 0], mask.device)
 
 
 def log_probs_and_entropy(

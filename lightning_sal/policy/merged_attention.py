@@ -85,13 +85,13 @@ class _Behind(torch.autograd.Function):
         own = (_apart(part, responses) for part in behind)
         slopes = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
         (q, q_own), (k, k_own), (v, v_own) = map(_two, slopes, (asked, length, length))
-        first_q, first_k, first_v = _flash_backward(*prompt, first_rest, causal=asked == length, scale=scale)
-        far_q, far_k, far_v = _flash_backward(*far, far_rest, causal=False, scale=scale)
-        near = _flash_backward(*own, near_rest, causal=True, scale=scale)
+        first_q, first_k, first_v = _flash_backward(prompt, first_rest, causal=asked == length, scale=scale)
+        far_q, far_k, far_v = _flash_backward(far, far_rest, causal=False, scale=scale)
+        near = _flash_backward(tuple(own), near_rest, causal=True, scale=scale)
         near_q, near_k, near_v = (_together(part, responses) for part in near)
-        q.copy_(first_q), q_own.copy_(far_q.add_(near_q))
-        k.copy_(first_k.add_(far_k)), k_own.copy_(near_k)
-        v.copy_(first_v.add_(far_v)), v_own.copy_(near_v)
+        found = ((q, first_q), (q_own, far_q.add_(near_q)), (k, first_k.add_(far_k)), (k_own, near_k))
+        for slope, part in (*found, (v, first_v.add_(far_v)), (v_own, near_v)):
+            slope.copy_(part)
         return *slopes, None, None, None
 
 
@@ -125,20 +125,19 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, *, causal: bool, scale: fl
 
 
 def _flash_backward(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    seen: Tensor,
-    total: Tensor,
-    rest: list[Any],
-    *,
-    causal: bool,
-    scale: float | None,
+    parts: tuple[Tensor, ...], rest: list[Any], *, causal: bool, scale: float | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value, given all that the queries saw and its log-sum-exp."""
-    given = (grad, query, key, value, seen, total.contiguous())
-    if query.device.type == "cpu":
+    """Gradients of query, key and value.
+
+    Args:
+        parts: Gradient, query, key, value, all that the queries saw, and its log-sum-exp.
+        rest: What else `_flash` returned.
+        causal: As for `_flash`.
+        scale: As for `_flash`.
+    """
+    *states, total = parts
+    given = (*states, total.contiguous())
+    if total.device.type == "cpu":
         kernel = _aten._scaled_dot_product_flash_attention_for_cpu_backward
         return kernel(*given, 0.0, causal, scale=scale)
     starts, random = rest[:4], rest[4:]

@@ -32,14 +32,12 @@ class Step:
         parts: Micro-batches.
         updates: Passes over them.
         rounds: Of sampling.
-        reference: Whether a reference scores the responses too.
         measured: Whether a term of the reward is on the device.
     """
 
     parts: int
     updates: int = 1
     rounds: int = 1
-    reference: bool = False
     measured: bool = True
 
     @property
@@ -51,7 +49,6 @@ class Step:
             "inference/responses.py": self.rounds,  # lengths, confidence and what was cut off, together
             "rewards/total.py": self.rounds * self.measured,  # all terms together
             "modules/rollout.py": 2 * phases + 1,  # the clock at both ends; and all that is logged, together
-            "policy/log_probs.py": self.parts * (self.updates + self.reference),  # which tokens are real, once a pass
         }
 
     @property
@@ -96,7 +93,7 @@ RL = {
             "beta": 0.04,
             **SPREAD,
         },
-        Step(2, updates=2, reference=True),
+        Step(2, updates=2),
     ),
     "dynamic sampling": (
         DAPO,

@@ -112,7 +112,7 @@ def test_a_row_that_breaks_hangs_or_dies_costs_itself_alone(tmp_path):
 @in_checkout
 def test_what_a_bare_machine_lacks_is_named_and_nothing_is_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    from rows import needs
+    from rows import needs  # pyright: ignore[reportMissingImports]  of benchmarks
 
     project = tmp_path / "pyproject.toml"
     project.write_text('[project]\ndependencies = ["numpy>=1", "numpy>=99", "no-such-package>=3"]\n')
@@ -133,7 +133,7 @@ def test_what_a_bare_machine_lacks_is_named_and_nothing_is_measured(tmp_path, mo
 @pytest.mark.parametrize("line", ['{"row": "a", "giv', ""])
 def test_a_line_that_was_cut_off_is_measured_again(tmp_path, monkeypatch, capsys, line):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    from rows.results import Results
+    from rows.results import Results  # pyright: ignore[reportMissingImports]  of benchmarks
 
     results = Results(tmp_path)
     results.add({"row": "whole", "given": {"a": 1}, "values": {"x": 1}})

@@ -11,11 +11,11 @@ from jsonargparse import ArgumentParser
 
 from lightning_sal.modules import GRPO
 from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.images import resized
 from lightning_sal.policy.loading import load_processor
 from lightning_sal.policy.policy import Policy
 from lightning_sal.samplers import Sampler, VLLMSampler
 from lightning_sal.samplers.vllm.command import serve_command
-from lightning_sal.samplers.vllm.pictures import resized
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 from tests.modules.parts import POLICY
 from tests.modules.test_rl import G, close, made, step

@@ -20,10 +20,10 @@ import torch
 from PIL import Image
 
 from lightning_sal.policy.config import LoRA, PolicyConfig
+from lightning_sal.policy.images import resized
 from lightning_sal.policy.policy import Policy
 from lightning_sal.samplers import VLLMSampler
 from lightning_sal.samplers.vllm.command import serve_command
-from lightning_sal.samplers.vllm.pictures import resized
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 from tests.modules.parts import cgpo, scenes, trainer
 from tests.modules.test_rl import G

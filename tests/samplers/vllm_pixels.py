@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from vllm.engine.arg_utils import EngineArgs
-from vllm.multimodal import MULTIMODAL_REGISTRY
+from vllm.engine.arg_utils import EngineArgs  # pyright: ignore[reportMissingImports]
+from vllm.multimodal import MULTIMODAL_REGISTRY  # pyright: ignore[reportMissingImports]
 
 model, folder, limits = sys.argv[1:]
 arguments = EngineArgs(

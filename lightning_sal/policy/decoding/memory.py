@@ -177,7 +177,8 @@ class PartedMemory(Memory):
         mask = self.prompt_mask.flatten(0, 1)[:, None, None]
         out, sums = with_log_sum_exp(split, keys, values, mask)
         prompt = out.unflatten(0, (-1, self.parts)), sums.unflatten(0, (-1, self.parts))
-        own = with_log_sum_exp(asking, *self.seen[layer], self.seen_mask)
+        keys, values = self.seen[layer]
+        own = with_log_sum_exp(asking, keys, values, self.seen_mask)
         return merge([prompt, (own[0][:, None], own[1][:, None])])
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_sal.policy.backbone import shown_size
 from lightning_sal.policy.chat import chat
+from lightning_sal.policy.images import resized
 from lightning_sal.policy.policy import Policy
 from lightning_sal.samples import ImageGroup
 
@@ -22,7 +24,7 @@ def conversation(policy: Policy, group: ImageGroup) -> list[dict[str, Any]]:
     processor, images = policy.processor.image_processor, []
     for image in policy.shown(group):
         shown = resized(image, processor)
-        if _size(shown, processor) != [*shown.shape[:2]]:
+        if shown_size(processor, (shown.shape[0], shown.shape[1])) != tuple(shown.shape[:2]):
             here, there = (f"{pixels.shape[1]} x {pixels.shape[0]}" for pixels in (image, shown))
             raise ValueError(
                 f"{group.key}: an image of {here} pixels has {there} for the policy, which a server would resize again: "
@@ -32,32 +34,9 @@ def conversation(policy: Policy, group: ImageGroup) -> list[dict[str, Any]]:
     return chat(policy.messages(group), images)
 
 
-def resized(image: Tensor, processor: Any) -> Tensor:
-    """An image as an image processor resizes it.
-
-    Args:
-        image: (H, W, 3) uint8.
-        processor: Of the policy.
-
-    Returns:
-        (H', W', 3) uint8.
-    """
-    from torchvision.transforms.v2 import functional as vision
-    from transformers.image_utils import PILImageResampling
-
-    mode = vision.InterpolationMode[PILImageResampling(processor.resample).name]
-    return vision.resize(image.permute(2, 0, 1), _size(image, processor), mode).permute(1, 2, 0)
-
-
-def _size(image: Tensor, processor: Any) -> list[int]:
-    """Height and width to which a processor resizes an image (H, W, 3)."""
-    (grid,) = processor(image.permute(2, 0, 1), return_tensors="pt")["image_grid_thw"]
-    return (grid[1:] * processor.patch_size).tolist()
-
-
 def _png(image: Tensor) -> str:
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(image.contiguous().numpy()).save(file, "PNG", compress_level=1)
+    Image.fromarray(image.cpu().contiguous().numpy()).save(file, "PNG", compress_level=1)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
