@@ -22,9 +22,7 @@ def measure(given: Namespace) -> Values:
     import torch
     from meter import Meter
 
-    from lightning_sal.policy.decoding.graphs import graphs
-
-    policy = random_policy(given)
+    policy = random_policy(given, cuda_graphs=given.captured)
     policy.decode = lambda tokens, _: ("",) * len(tokens)  # the texts are no part of what is timed
     torch.backends.cuda.enable_cudnn_sdp(given.cudnn)
     meter, replays = Meter(given.device), 0
@@ -45,7 +43,7 @@ def measure(given: Namespace) -> Values:
         replay(graph)
 
     replay = torch.cuda.CUDAGraph.replay
-    with torch.no_grad(), mixed(given), graphs(given.captured):
+    with torch.no_grad(), mixed(given):
         prompts = policy.encode(groups(given, images=given.images)[: given.prompts])
         with mock.patch.object(torch.cuda.CUDAGraph, "replay", count):
             for _ in range(given.warmup):

@@ -35,7 +35,7 @@ def groups(given: Namespace, *, images: int, heights: Sequence[int] = ()) -> lis
     ]
 
 
-def random_policy(given: Namespace) -> Any:
+def random_policy(given: Namespace, **options: Any) -> Any:
     """A policy of random weights on the device with LoRA of rank 16, whose responses never end before their limit."""
     from workload import build
 
@@ -43,7 +43,7 @@ def random_policy(given: Namespace) -> Any:
     from lightning_sal.policy.policy import Policy
 
     with mock.patch("lightning_sal.policy.policy.load_model", return_value=build(given)):
-        policy = Policy(PolicyConfig("tiny-scratch", lora=LoRA(rank=16))).to(given.device)
+        policy = Policy(PolicyConfig("tiny-scratch", lora=LoRA(rank=16), **options)).to(given.device)
     policy.suppressed[list(policy.eos_ids)] = True
     return policy
 

@@ -8,9 +8,8 @@ used last. The first steps of a shape run one kernel at a time, which also warms
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
@@ -19,7 +18,6 @@ from lightning_sal.policy.decoding.state import State
 
 _KEPT = 2  # Shapes whose buffers and graphs stay: that of training and that of evaluation
 _WARM_UP = 2  # Steps before a capture
-_on: ContextVar[bool] = ContextVar("graphs", default=True)
 
 
 class Stepper(Protocol):
@@ -109,18 +107,3 @@ class Capture:
         with torch.cuda.graph(graph, pool=self.pool):
             step()
         return graph.replay
-
-
-@contextmanager
-def graphs(on: bool) -> Iterator[None]:
-    """Inside, decoding on a GPU is captured, which is the default, or not."""
-    token = _on.set(on)
-    try:
-        yield
-    finally:
-        _on.reset(token)
-
-
-def captures(device: torch.device) -> bool:
-    """Whether steps on a device are captured here."""
-    return device.type == "cuda" and _on.get()

@@ -7,7 +7,9 @@ from torch import Tensor
 
 from lightning_sal.policy.backbone import Backbone
 from lightning_sal.policy.decoding.decoder import Decoder
-from lightning_sal.policy.decoding.graphs import Eager, Graphs, Stepper, captures
+from lightning_sal.policy.decoding.graphs import Eager, Graphs, Stepper
+
+CAPTURES = "cuda"  # Kind of device on which steps can be captured
 
 
 class KeptDecoder:
@@ -34,7 +36,7 @@ class KeptDecoder:
         dtype = torch.get_autocast_dtype(device) if autocast else self.backbone.last_norm.dtype
         # What is made here outlives an inference mode, in which weights would be of no use for training afterwards.
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
-            if not (self.graphs and captures(suppressed.device)):
+            if not (self.graphs and device == CAPTURES):
                 self.kept = None
                 return Decoder(self.backbone, dtype, suppressed, own=self.own), Eager()
             if self.kept is not None and self.kept[0].dtype == dtype:
