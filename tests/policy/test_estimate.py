@@ -207,7 +207,7 @@ def test_so_it_is_where_the_language_model_itself_is_trained(small, config, tmp_
 def test_so_it_is_where_buffers_stay_as_on_a_gpu(small, config, tmp_path, monkeypatch):
     """Lengths rounded up as there, and buffers kept for steps that were captured; capturing a step here does it."""
     monkeypatch.setitem(sampling._PACES, "cpu", sampling._ACCELERATOR)
-    monkeypatch.setattr(kept, "captures", lambda _: True)
+    monkeypatch.setattr(kept, "CAPTURES", "cpu")
     monkeypatch.setattr(kept, "Graphs", lambda: graphs.Graphs(lambda step: step))
     policy = PolicyConfig("tiny-scratch", lora=LoRA(), gradient_checkpointing=True)
     found, peak = compared(small, config, GRPO, policy, tmp_path, buffers=ON_GPU)
