@@ -79,9 +79,10 @@ def _decompose(samples: Sequence[Callable[[], ImageGroup]], arguments: argparse.
         if (name or source) in policies:
             raise UsageError(f"two policies are called {name or source!r}: name them, as NAME=POLICY")
         policies[name or source] = load_policy(source, {}).requires_grad_(False).eval().to(device)
-    segmenter: Any = embedded_segmenter() if arguments.segmenter is None else load_segmenter(arguments.segmenter)
-    if isinstance(segmenter, torch.nn.Module):
-        segmenter.requires_grad_(False).eval().to(device)
+    segmenter = embedded_segmenter() if arguments.segmenter is None else load_segmenter(arguments.segmenter)
+    module: Any = segmenter  # where it is one
+    if isinstance(module, torch.nn.Module):
+        module.requires_grad_(False).eval().to(device)
     size = arguments.batch_size
     parts = [samples[start : start + size] for start in range(0, len(samples), size)]
     batches = ([read() for read in part] for part in track(parts, "samples", console=console, transient=True))

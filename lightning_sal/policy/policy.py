@@ -258,10 +258,11 @@ class Policy(nn.Module):
             size,
             entropy,
         )
-        logp, entropies = (
-            None if values is None else values.new_zeros(mask.numel()).index_copy(0, at, values).view(mask.shape)
-            for values in found
-        )
+
+        def spread(values: Tensor) -> Tensor:
+            return values.new_zeros(mask.numel()).index_copy(0, at, values).view(mask.shape)
+
+        logp, entropies = spread(found[0]), None if found[1] is None else spread(found[1])
         ends = rows.gather(1, mask.sum(1, keepdim=True))[:, 0]
         return TokenScores(logp, entropies, flat.detach()[ends])
 
