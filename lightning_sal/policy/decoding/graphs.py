@@ -104,6 +104,7 @@ class Capture:
 
     def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool):
+        # Of this thread alone: the one that pins batches for the data loader may allocate meanwhile.
+        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
             step()
         return graph.replay
