@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -20,15 +19,12 @@ from lightning_sal.policy.adapters import add_lora
 from lightning_sal.policy.attention import Alone, SharedPrompt, View
 from lightning_sal.policy.attribution import attribute
 from lightning_sal.policy.backbone import Backbone
-from lightning_sal.policy.chat import chat_text
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.decoding.kept import KeptDecoder
-from lightning_sal.policy.features import FeatureCache, ImageFeatures, arithmetic, vision_fingerprint
+from lightning_sal.policy.encoding import PromptEncoder
 from lightning_sal.policy.frames import frame_of, squashed
-from lightning_sal.policy.images import patches
 from lightning_sal.policy.loading import freeze, load_model
 from lightning_sal.policy.log_probs import Entropy, TokenScores, log_probs_and_entropy, places, reading_rows
-from lightning_sal.policy.positions import mrope_positions
 from lightning_sal.policy.prompts import Prompts
 from lightning_sal.policy.sampling import drain, generate
 from lightning_sal.policy.selfcheck import check
@@ -69,6 +65,7 @@ class Policy(nn.Module):
             self.backbone.checkpoint_activations()
         tokenizer = self.processor.tokenizer
         eos = model.generation_config.eos_token_id
+        self._encoder = PromptEncoder(self.backbone, self.processor, config)
         self._decoding = KeptDecoder(self.backbone, own=self.owns_weights, graphs=self.config.cuda_graphs)
         self.frame = frame_of(model.config.model_type, self.processor.image_processor, config.square)
         self.eos_ids = tuple(eos) if isinstance(eos, (list, tuple)) else (int(eos),)
@@ -137,40 +134,7 @@ class Policy(nn.Module):
             ValueError: If a prompt is longer than `max_prompt_tokens`; it is named, not cut, since cutting would
                 separate image placeholders from their features. Or if its text holds such a placeholder.
         """
-        flat = [image for shown in images for image in shown]
-        cache = self._feature_cache()
-        keys = [str(id(image)) if cache is None else cache.key(image) for image in flat]
-        seen = {} if cache is None else {key: kept for key in set(keys) if (kept := cache.read(key))}
-        new = {key: image for key, image in zip(keys, flat, strict=True) if key not in seen}
-        grids, on = {key: kept.grid for key, kept in seen.items()}, self.device
-        if new:
-            pixels, new_grids = patches(list(new.values()), self.processor.image_processor, on)
-            grids |= zip(new, new_grids, strict=True)
-        grid = torch.stack([grids[key] for key in keys]) if keys else torch.empty(0, 3, dtype=torch.long)
-        inputs = self._tokenized(chats, names, grid.split([len(shown) for shown in images]))
-        mask = inputs["attention_mask"].bool()
-        for name, length in zip(names, mask.sum(1).tolist(), strict=True):
-            if length > self.config.max_prompt_tokens:
-                raise ValueError(
-                    f"{name}: the prompt has {length} tokens, more than max_prompt_tokens "
-                    f"{self.config.max_prompt_tokens}: lower max_pixels or the group size, or raise the limit"
-                )
-        lengths = tuple(mask.sum(1).tolist())
-        positions = mrope_positions(self.backbone.is_image(inputs["input_ids"]), lengths, grid, self.backbone.merge)
-        following = positions.amax(dim=(0, 2)) + 1
-        if new:
-            with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.train_vision):
-                found = self.backbone.features(pixels, new_grids)
-            for key, features in zip(new, found, strict=True):
-                seen[key] = ImageFeatures(features, grids[key])
-                if cache is not None:
-                    cache.write(key, seen[key])
-        per_image = iter([moved(seen[key].features, on) for key in keys])
-        widths = [kept.features.shape[1] for kept in seen.values()] or [self.backbone.width]
-        no_image = torch.empty(0, widths[0], device=on)
-        visual = tuple(torch.cat([next(per_image) for _ in shown]) if shown else no_image for shown in images)
-        ids, mask, positions, following = (moved(x, on) for x in (inputs["input_ids"], mask, positions, following))
-        return Prompts(ids, mask, positions, following, visual, lengths)
+        return self._encoder.encode(images, chats, names, self.device)
 
     def annotated(self, groups: Sequence[ImageGroup]) -> list[str]:
         """The annotated responses of groups as the policy is to write them: places in the units of its frame.
@@ -440,32 +404,6 @@ class Policy(nn.Module):
     def rollout(self, texts: tuple[str, ...], tokens: Tensor, mask: Tensor, logp: Tensor, truncated: Tensor) -> Rollout:
         """Responses of this policy, whoever sampled them; arguments as of `Rollout`."""
         return Rollout(texts, tokens, mask, logp, truncated, self.frame, self.config.look)
-
-    def _tokenized(self, chats: Sequence[Sequence[Message]], names: Sequence[str], grids: Sequence[Tensor]) -> Any:
-        """Ids and mask of the prompts, each image's placeholder as often as the image has visual tokens.
-
-        The processor would do it too, but only together with resizing all images, those whose features are known as well.
-        """
-        placeholder, texts = self.processor.image_token, []
-        for messages, name, grid in zip(chats, names, grids, strict=True):
-            first, *rest = chat_text(self.processor, messages).split(placeholder)
-            if len(rest) != len(grid):
-                raise ValueError(f"{name}: the text of the prompt holds {placeholder}, which stands for an image alone")
-            counts = (grid.prod(1) // self.backbone.merge**2).tolist()
-            parts = zip(counts, rest, strict=True)
-            texts.append(first + "".join(placeholder * count + text for count, text in parts))
-        return self.processor.tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")
-
-    def _feature_cache(self) -> FeatureCache | None:
-        if self.config.feature_cache is None:
-            return None
-        now = arithmetic(next(self.backbone.vision.parameters()))
-        return FeatureCache(self.config.feature_cache, f"{self._vision_fingerprint}, {now}")
-
-    @cached_property
-    def _vision_fingerprint(self) -> str:
-        vision = self.backbone.vision
-        return vision_fingerprint(vision, vision.config, self.processor.image_processor, self.config.attention)
 
     @contextmanager
     def _sampling_mode(self) -> Iterator[None]:
