@@ -146,7 +146,7 @@ class Backbone:
 
     def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines (P, T, D) of the rotary embedding of words at (P, T) positions, each half of D alike."""
-        cos, sin = self.language_model.rotary_emb(self.last_norm, positions.expand(3, -1, -1))
+        cos, sin = self.language_model.rotary_emb(self.last_norm.detach(), positions.expand(3, -1, -1))
         # The three positions of a word are one and the same, so where each has numbers of its own they are alike.
         return cos.reshape(-1, *cos.shape[-3:])[0], sin.reshape(-1, *sin.shape[-3:])[0]
 

@@ -32,12 +32,14 @@ class Step:
         parts: Micro-batches.
         updates: Passes over them.
         rounds: Of sampling.
+        reference: Whether a reference scores the responses too.
         measured: Whether a term of the reward is on the device.
     """
 
     parts: int
     updates: int = 1
     rounds: int = 1
+    reference: bool = False
     measured: bool = True
 
     @property
@@ -53,8 +55,10 @@ class Step:
 
     @property
     def queued(self) -> int:
-        """What may be sent without waiting: ids, mask, positions and their ends of prompts; rewards; indices of rows."""
-        return 4 * self.rounds + 1 + 2 * self.parts + 1
+        """What may be sent without waiting: ids, mask, positions and their ends of prompts; rewards; which rows and prompts
+        are in a micro-batch; and in each pass over one where its tokens stand."""
+        passes = self.parts * (self.updates + self.reference)
+        return 4 * self.rounds + 1 + 2 * self.parts + 1 + passes
 
 
 def counted(kind, tmp_path, *, data, **options):
@@ -93,7 +97,7 @@ RL = {
             "beta": 0.04,
             **SPREAD,
         },
-        Step(2, updates=2),
+        Step(2, updates=2, reference=True),
     ),
     "dynamic sampling": (
         DAPO,

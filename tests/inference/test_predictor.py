@@ -73,7 +73,9 @@ def test_a_stream_grows_into_the_prediction(predictor, groups):
 
 
 def test_two_streams_and_other_work_do_not_disturb_each_other(predictor, trained, groups, monkeypatch):
-    monkeypatch.setattr("lightning_sal.policy.policy.can_fuse", lambda _: False)  # which would work on a copy
+    monkeypatch.setattr(
+        "lightning_sal.policy.decoding.decoder.can_merge", lambda *_: False
+    )  # which would work on a copy
     policy = Predictor(trained, predictor.segmenter, 24)
     alone = [collect(policy.stream(group))[0] for group in groups[:2]]
     before = log_probs(trained, groups[:1])

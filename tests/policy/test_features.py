@@ -40,7 +40,7 @@ def keeping():
 @pytest.fixture
 def cached(keeping, tmp_path):
     """The same policy with a cache that is empty."""
-    keeping.config = PolicyConfig("tiny-scratch", feature_cache=str(tmp_path / "features"))
+    keeping.config = keeping._encoder.config = PolicyConfig("tiny-scratch", feature_cache=str(tmp_path / "features"))
     keeping.runs.clear()
     return keeping
 
