@@ -119,6 +119,11 @@ def measure(given: argparse.Namespace, results: Results) -> list[dict[str, Any]]
     return shown
 
 
+def interrupt(*_: Any) -> None:
+    """End as after Ctrl-C, also where a shell in the background has Ctrl-C ignored."""
+    raise KeyboardInterrupt
+
+
 def main() -> int:
     """Check the machine, measure, print the table.
 
@@ -131,7 +136,7 @@ def main() -> int:
     parser.add_argument("--dry", action="store_true", help="every row at tiny size, on the CPU")
     given = parser.parse_args()
     given.interrupted = False
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, interrupt)
 
     missing = False
     for text, fatal in needs.packages(HERE.parent / "pyproject.toml"):
