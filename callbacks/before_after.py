@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-import re
 import sys
 import time
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,13 @@ from lightning_sal.evaluation.comparison import (
     trainable_state,
     write_arms,
 )
+from lightning_sal.evaluation.comparison_figure import figure, markdown
 from lightning_sal.files.writing import whole
 from lightning_sal.inference.responses import Prediction
 from lightning_sal.pages.drawing import gallery, panel
+from lightning_sal.pages.loggers import add_figure, boards
+
+LOGGED = ("exact", "correctness")
 
 
 class BeforeAfter(L.Callback):
@@ -35,8 +39,9 @@ class BeforeAfter(L.Callback):
     on the same batches, with an optimiser of its own; then the start's weights come back. With `equal_time`, a second
     control follows the run: SFT alone for as long as the run took. Either leaves the run as it would be without it.
 
-    `samples.jsonl` holds each held-out sample of each arm, for `lightning-sal compare`; loggers get the means of each as
-    `before_after/<arm>/...`, where the arm is `start`, `end`, or the name of a control.
+    `samples.jsonl` holds each held-out sample of each arm, for `lightning-sal compare`. Loggers get the figure and the
+    text `before_after`, of all means of all arms, and as scalars `before_after/exact` and `before_after/correctness`, at
+    the first step and at the last.
 
     What it asks of others: the module is a `lightning_sal.modules` module (or offers its `evaluate` and, for a control, its
     `sft_losses` and `configure_optimizers`), the datamodule gives annotated samples by `val_dataloader()` and, for a
@@ -69,6 +74,7 @@ class BeforeAfter(L.Callback):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self.arms["start"], self.before = evaluate(pl_module, data.val_dataloader())
+        self._log(trainer, self.arms["start"])
         self.start = trainable_state(pl_module)
         if self.control_steps is not None:
             self._control(f"SFT only, {self.control_steps} steps", trainer, pl_module, steps=self.control_steps)
@@ -85,12 +91,10 @@ class BeforeAfter(L.Callback):
         self._make_folder()
         self._draw(after)
         write_arms(self.arms, self.folder / "samples.jsonl")
-        for name, samples in self.arms.items():
-            # "end" whatever the algorithm, so that runs of several lie in one chart and one column.
-            arm = "end" if name == type(pl_module).__name__ else re.sub(r"\W+", "_", name)
-            values = {f"before_after/{arm}/{key}": value for key, value in summary(samples).items()}
-            for logger in trainer.loggers:
-                logger.log_metrics(values, step=trainer.global_step)
+        self._log(trainer, self.arms[type(pl_module).__name__])
+        add_figure(trainer, "before_after", partial(figure, self.arms), trainer.global_step)
+        for board in boards(trainer):
+            board.add_text("before_after", markdown(self.arms), trainer.global_step)
         from rich.console import Console
 
         console = Console(width=None if sys.stdout.isatty() else 120)
@@ -99,6 +103,12 @@ class BeforeAfter(L.Callback):
         for logger in trainer.loggers:
             if logger.save_dir:
                 console.print(f"TensorBoard: uv run tensorboard --logdir {logger.save_dir}", soft_wrap=True)
+
+    def _log(self, trainer: L.Trainer, samples: list[Sample]) -> None:
+        """Two numbers at the start and at the end, which make a line each and a column of the HParams tab."""
+        values = {f"before_after/{key}": value for key, value in summary(samples).items() if key in LOGGED}
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.global_step)
 
     def _control(self, name: str, trainer: L.Trainer, module: Any, **bound: Any) -> None:
         """Train SFT alone from the start, evaluate it, and put the weights of the moment back."""

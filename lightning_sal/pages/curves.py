@@ -41,14 +41,15 @@ def _matching(lines: Lines, names: Sequence[str]) -> Lines:
 
 
 def _chart(axes: Any, title: str, lines: Lines) -> None:
-    shared = commonpath([name.rpartition("/")[0] or "." for name in lines]) + "/"
+    shared = commonpath([name.rpartition("/")[0] for name in lines])
+    shared = shared and f"{shared}/"
     for number, (name, points) in enumerate(lines.items()):
         style, steps, values = "-" if number < COLOURS else "--", *zip(*points, strict=True)
         label = name.removeprefix(shared)
         axes.plot(
             steps, values, style, color=f"C{number % COLOURS}", label=label, linewidth=1.3, marker=".", markersize=4
         )
-    axes.set_title(f"{title} · {shared}", fontsize=9, loc="left")
+    axes.set_title(f"{title} · {shared}" if shared else title, fontsize=9, loc="left")
     axes.grid(alpha=0.3)
     axes.tick_params(labelsize=8, labelbottom=True)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, handlelength=1.2)
