@@ -70,9 +70,9 @@ TRAINING = (
             "Share of SFT steps": ["train/phase/sft$"],
             "Seconds a step": ["train/seconds/step$"],
             "Peak memory, GB": ["train/memory_gb$"],
-            "Learning rate": ["lr-"],
         },
     ),
+    Category("Learning rate", _by("LearningRateMonitor"), {"Learning rate": ["lr-"]}),
     Category("Loss", lambda trainer, module: not _by("RolloutMonitor")(trainer, module), {"Loss": ["train/loss$"]}),
     Category(
         "Policy update",
@@ -157,7 +157,7 @@ class Dashboard(L.Callback):
     What it asks of others, and nothing more: the names of docs/tensorboard.md for what is logged. It takes a module with
     a `record` for one that samples responses, with a `beta` above 0 for one that logs `train/kl`, with `prompts_per_step`
     for one that samples dynamically, and with `evaluate` for one that evaluates responses; what `RolloutMonitor`,
-    `ResponseTypes` and `EmbeddingSpread` log is shown where they are among the callbacks.
+    `ResponseTypes`, `EmbeddingSpread` and Lightning's `LearningRateMonitor` log is shown where they are among the callbacks.
 
     Args:
         charts: Category -> chart -> regular expressions of names, to come first, for scalars of your own.
