@@ -2,6 +2,7 @@
 
 from lightning_sal.callbacks.before_after import BeforeAfter
 from lightning_sal.callbacks.collapse_guard import CollapseGuard
+from lightning_sal.callbacks.curves import Curves
 from lightning_sal.callbacks.dashboard import Dashboard
 from lightning_sal.callbacks.embedding_spread import EmbeddingSpread
 from lightning_sal.callbacks.evaluation_results import EvaluationResults
@@ -21,6 +22,7 @@ from lightning_sal.callbacks.save_adapter import SaveAdapter
 __all__ = [
     "BeforeAfter",
     "CollapseGuard",
+    "Curves",
     "Dashboard",
     "EmbeddingSpread",
     "EvaluationResults",
