@@ -1,4 +1,4 @@
-"""SIGTERM during a fit: the step at hand is finished, a checkpoint written, and the process ends with 143. And the last step."""
+"""How a fit ends, a checkpoint is left: after the last step, after SIGTERM, and after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from lightning_sal.internals.signals import end_at_once
 
 
 class StopAtSigterm(L.Callback):
-    """Where a process is asked to end, end the fit after the step at hand, or the batch of a validation between steps, on all
-    ranks, with a checkpoint. Where it is asked again, it ends at once.
+    """Where a process is asked to end, end the fit after the step at hand, on all ranks, with a checkpoint; a validation
+    between steps ends after the batch at hand. Where it is asked again, it ends at once.
 
     The checkpoint is `last.ckpt`, or what `ModelCheckpoint` names its last one, in the folder of the trainer's
     `ModelCheckpoint`; without one of those, nothing is written. Whichever rank the signal reaches, all end at the same
@@ -50,7 +50,9 @@ class StopAtSigterm(L.Callback):
             self._end_if_asked(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        self._stepping = not is_over(trainer)
+        epochs = trainer.max_epochs or -1
+        over = 0 < trainer.max_steps <= trainer.global_step or 0 < epochs <= trainer.current_epoch + 1
+        self._stepping = not (over or trainer.should_stop)
 
     def _end_if_asked(self, trainer: L.Trainer) -> None:
         if trainer.strategy.reduce_boolean_decision(self._asked, all=False):
@@ -74,41 +76,46 @@ class StopAtSigterm(L.Callback):
 
 
 class SaveAtEnd(L.Callback):
-    """Where a trainer writes checkpoints, write one of the last step, whatever the interval between them; also where what
-    comes after it, such as an evaluation, is interrupted.
+    """Where a trainer writes checkpoints, write one of the last step, whatever the interval between them.
+
+    After Ctrl-C the last step is the last whole one: what the next had begun is left out, and the data stand where it began.
+    With several processes Ctrl-C leaves the checkpoints that were written before, since others cannot be waited for.
 
     It is named as that of `StopAtSigterm`. The modules bring it along by `configure_callbacks`; no trainer needs to name it.
     """
 
     def __init__(self) -> None:
-        self._ended = False
         self._saved = 0  # the step of the last checkpoint that anything has written
+        self._fed: tuple[int, dict[str, Any]] = (0, {})  # after a step, where its data stood
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._saved = trainer.global_step
+        self._keep_place(trainer)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        self._keep_place(trainer)
 
     def on_save_checkpoint(self, trainer: L.Trainer, *_: Any) -> None:
         self._saved = trainer.global_step
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        # Of several processes others may be elsewhere, and a checkpoint may need them.
-        if isinstance(exception, KeyboardInterrupt) and trainer.world_size == 1 and self._ended:
-            self.on_train_end(trainer, pl_module)
-
-    def on_train_epoch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        self._ended = is_over(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._saved != trainer.global_step and trainer.checkpoint_callbacks:
             save_last(trainer)
 
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        if not isinstance(exception, KeyboardInterrupt) or trainer.world_size > 1 or not trainer.checkpoint_callbacks:
+            return
+        if self._saved == trainer.global_step:
+            return
+        step, place = self._fed
+        if place and step == trainer.global_step:
+            trainer.datamodule.load_state_dict(place)  # type: ignore[attr-defined]
+        outcome = save_last(trainer)
+        print(f"lightning: stopped after step {trainer.global_step}{outcome}", file=sys.stderr, flush=True)
 
-def is_over(trainer: L.Trainer) -> bool:
-    """At the end of an epoch: whether it was the last."""
-    epochs = trainer.max_epochs or -1
-    return (
-        trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step or 0 < epochs <= trainer.current_epoch + 1
-    )
+    def _keep_place(self, trainer: L.Trainer) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        self._fed = (trainer.global_step, {} if data is None else data.state_dict())
 
 
 def save_last(trainer: L.Trainer) -> str:
