@@ -74,7 +74,11 @@ class EvaluationResults(L.Callback):
                 results.settings[name] = own
         results.measures.update(measures_of(results.tasks, self.terms))
         self.writer.finish(results)
-        print(f"Results: {self.folder}, failures: {self.folder / 'failures.html'}")
+        self._written = True
+
+    def outputs(self) -> dict[str, Path]:
+        """What was written in this run."""
+        return {"Results": self.folder, "Failures": self.folder / "failures.html"} if self._written else {}
 
 
 def _picture(row: Row) -> Any:
