@@ -36,6 +36,7 @@ class EvaluationResults(L.Callback):
 
     def __init__(self, folder: Path, name: str, numbered: bool = False) -> None:
         self.folder, self.name, self.numbered = Path(folder), name, numbered
+        self._written = False
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.numbered:
