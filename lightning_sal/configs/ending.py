@@ -13,10 +13,12 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_sal.internals.activity import output
 from lightning_sal.internals.shell import typed
-from lightning_sal.tiny.weights import EMBEDDED_POLICIES
+from lightning_sal.tasks import get_task
+
+EXAMPLES = Path(__file__).parents[1] / "tiny" / "examples"  # a folder a task
 
 
-def show_ending(trainer: L.Trainer, module: Any, options: Sequence[str]) -> None:
+def show_ending(trainer: L.Trainer, module: Any, options: Sequence[str], segmenter: str | None = None) -> None:
     """Print where the files of a run are and which commands come next, a line each, as they work from the current folder.
 
     Callbacks name theirs by a method `outputs() -> dict[str, Path]`, label -> path, asked once the run has ended.
@@ -25,6 +27,7 @@ def show_ending(trainer: L.Trainer, module: Any, options: Sequence[str]) -> None
         trainer: After its run.
         module: What it ran.
         options: Those of the command line, after the command.
+        segmenter: Where that of the run was loaded from; None for the embedded ones, or for one that has no such place.
     """
     if not trainer.is_global_zero:
         return
@@ -36,9 +39,6 @@ def show_ending(trainer: L.Trainer, module: Any, options: Sequence[str]) -> None
     checkpoint = _checkpoint(trainer) if command == "fit" else None
     if checkpoint is not None:
         outputs = {"Checkpoint": checkpoint, **outputs}
-        adapter = checkpoint.with_suffix(".adapter")
-        if adapter.is_dir():
-            outputs.setdefault("Adapter", adapter)
     elif command == "fit":
         _say("Checkpoint", "none was kept: add lightning.pytorch.callbacks.ModelCheckpoint to trainer.callbacks")
     for label, path in outputs.items():
@@ -46,12 +46,12 @@ def show_ending(trainer: L.Trainer, module: Any, options: Sequence[str]) -> None
     if command == "fit":
         for folder in dict.fromkeys(log.save_dir for log in trainer.loggers if isinstance(log, TensorBoardLogger)):
             _say("TensorBoard", typed("tensorboard", "--logdir", _near(Path(folder))))
-    for what, words in _next(trainer, module, options, outputs):
+    for what, words in _next(trainer, module, options, outputs, segmenter):
         _say(what, typed(*words))
 
 
 def _next(
-    trainer: L.Trainer, module: Any, options: Sequence[str], outputs: dict[str, Path]
+    trainer: L.Trainer, module: Any, options: Sequence[str], outputs: dict[str, Path], segmenter: str | None
 ) -> Iterator[tuple[str, tuple[object, ...]]]:
     """What each next command does, and the command."""
     if results := outputs.get("Results"):
@@ -59,13 +59,28 @@ def _next(
     if (checkpoint := outputs.get("Checkpoint")) is None:
         return
     if _can_test(trainer.datamodule):  # type: ignore[attr-defined]
-        yield "Evaluate", ("lightning", "test", *_without_checkpoint(options), "--ckpt_path", _near(checkpoint))
-    if (policy := getattr(module, "policy_config", None)) is None:
+        yield "Evaluate", ("lightning-sal", "test", *_without_checkpoint(options), "--ckpt_path", _near(checkpoint))
+    if not hasattr(module, "policy_config"):  # no policy
         return
     model = _near(outputs.get("Adapter", checkpoint))
-    images = () if policy.model in EMBEDDED_POLICIES else ("FOLDER",)  # without, it answers the scenes that it knows
-    yield "Answer images", ("lightning-sal", "segment", *images, "--model", model)
+    if (images := _images(trainer.datamodule)) is not None:  # type: ignore[attr-defined]
+        with_ = () if segmenter is None else ("--segmenter", segmenter)
+        yield "Answer images", ("lightning-sal", "segment", *images, "--model", model, *with_)
     yield "Export", ("lightning-sal", "export", model, "--out", _near(checkpoint.parents[1] / "model"))
+
+
+def _images(data: Any) -> tuple[str, ...] | None:
+    """What `segment` is told of images and task; None after drawn scenes of a task of which the package has none."""
+    tasks = [get_task(name) for name in getattr(data, "known_tasks", ())]
+    if getattr(data, "drawn", False):
+        shipped = {path.name for path in EXAMPLES.iterdir()}
+        return () if not tasks or any(task.name in shipped for task in tasks) else None
+    task = tasks[0] if tasks else get_task("sod")
+    return (
+        "FOLDER",
+        *(() if task.name == "sod" else ("--task", task.name)),
+        *(("--question", "QUESTION") if task.has_question else ()),
+    )
 
 
 def _can_test(data: Any) -> bool:
