@@ -25,7 +25,9 @@ class Hub(BaseHTTPRequestHandler):
             asked = json.loads(body)
             name = f"{asked.get('organization') or 'me'}/{asked['name']}"
             there = name in state.repositories
-            state.repositories.setdefault(name, {"private": asked.get("private"), "files": {}})
+            state.repositories.setdefault(
+                name, {"private": asked.get("visibility") == "private" or bool(asked.get("private")), "files": {}}
+            )
             return self.reply({"url": f"{state.url}/{name}", "name": name}, 409 if there else 200)
         if path.endswith("/preupload/main"):
             files = [
