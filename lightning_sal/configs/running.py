@@ -7,7 +7,7 @@ import os
 import warnings
 
 from lightning_sal.configs.places import read_configs
-from lightning_sal.internals.activity import doing
+from lightning_sal.internals.activity import doing, end_all
 
 
 def run(argv: list[str]) -> int:
@@ -26,10 +26,13 @@ def run(argv: list[str]) -> int:
     """
     words, places = read_configs(argv)
     _silence()
-    with doing("Loading the libraries"):
-        from lightning_sal.configs.trainer_cli import run_cli
+    try:
+        with doing("Loading the libraries"):
+            from lightning_sal.configs.trainer_cli import run_cli
 
-    return run_cli(words, places, argv[1:])
+        return run_cli(words, places, argv[1:])
+    finally:
+        end_all()
 
 
 def _silence() -> None:
