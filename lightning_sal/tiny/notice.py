@@ -9,6 +9,8 @@ from lightning_sal.files.reading import read_object
 from lightning_sal.paths import Paths
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 
+EXAMPLES = Path(__file__).parent / "examples"
+"""Drawn scenes that the package ships, a folder a task."""
 _SCRATCH = "-scratch"
 
 
@@ -58,6 +60,11 @@ def is_embedded(model: str) -> bool:
         return (path / "config.json").is_file() and _vocabulary(path) in map(_vocabulary, EMBEDDED_POLICIES.values())
     except (OSError, ValueError):
         return False
+
+
+def is_drawn(file: str | Path) -> bool:
+    """Whether an image is one of the drawn scenes that the package ships, which need no notice."""
+    return Path(file).absolute().is_relative_to(EXAMPLES)
 
 
 def _vocabulary(folder: Path) -> tuple[Any, Any]:

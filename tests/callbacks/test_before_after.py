@@ -1,11 +1,13 @@
 """Before and after a run, and the control beside it."""
 
+import lightning as L
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_sal.callbacks import BeforeAfter, InterleavedSFT
+from lightning_sal.callbacks.before_after import sft_steps
 from lightning_sal.evaluation.comparison import paired_difference, read_arms, summary
 from tests.modules.parts import cgpo, scenes, trained, trainer
 
@@ -19,16 +21,17 @@ def run(folder, callback=None):
 
 
 def test_controls_leave_the_run_as_it_would_be_without_them(tmp_path, capsys):
-    compared = run(tmp_path, BeforeAfter(tmp_path / "out", panels=2, control_steps=2, equal_time=True))
+    callback = BeforeAfter(tmp_path / "out", panels=2, control=True, equal_time=True)
+    compared = run(tmp_path, callback)
     plain = run(tmp_path)
     assert all(torch.equal(compared[name], weight) for name, weight in plain.items())
     arms = read_arms(tmp_path / "out" / "samples.jsonl")
     assert list(arms) == ["start", "SFT only, 2 steps", "CGPO", "SFT only, equal time"]
     assert {len(samples) for samples in arms.values()} == {7}
-    assert (tmp_path / "out" / "gallery.png").is_file()
+    assert callback.outputs()["Gallery"].is_file()
     printed = capsys.readouterr().out
-    assert "SFT only, 2 steps" in printed
-    assert str(tmp_path / "out" / "gallery.png") in printed
+    assert "CGPO - SFT only, 2 steps" in printed
+    assert "±" in printed
 
 
 def test_an_earlier_gallery_is_not_overwritten(tmp_path):
@@ -37,9 +40,30 @@ def test_an_earlier_gallery_is_not_overwritten(tmp_path):
     assert (tmp_path / "out_2" / "samples.jsonl").is_file()
 
 
+def schedule(steps, *callbacks):
+    return L.Trainer(
+        max_steps=steps, accelerator="cpu", logger=False, callbacks=list(callbacks), enable_checkpointing=False
+    )
+
+
+@pytest.mark.parametrize(("steps", "updates", "sft"), [(300, 1, 120), (10, 1, 4), (3, 1, 0), (16, 2, 4)])
+def test_the_control_has_the_sft_steps_of_the_run(steps, updates, sft):
+    """3 RL batches and 2 SFT batches in turn; two updates a rollout make 8 steps of a turn."""
+    module = L.LightningModule()
+    module.updates_per_rollout = updates
+    assert sft_steps(schedule(steps, InterleavedSFT(rl_steps=3, sft_steps=2)), module) == sft
+
+
+def test_a_control_without_sft_steps_to_repeat_is_refused():
+    with pytest.raises(ValueError, match="add it, or leave control out"):
+        sft_steps(schedule(10), L.LightningModule())
+    with pytest.raises(ValueError, match=r"set trainer\.max_steps"):
+        sft_steps(schedule(-1, InterleavedSFT(period=2)), L.LightningModule())
+
+
 def test_loggers_get_two_scalars_a_figure_and_a_table(tmp_path):
     logger = TensorBoardLogger(tmp_path / "log", name=None, version="")
-    callbacks = [InterleavedSFT(rl_steps=1, sft_steps=1), BeforeAfter(tmp_path / "out", panels=1, control_steps=1)]
+    callbacks = [InterleavedSFT(rl_steps=1, sft_steps=1), BeforeAfter(tmp_path / "out", panels=1, control=True)]
     trainer(tmp_path, max_steps=2, callbacks=callbacks, logger=logger).fit(cgpo(), datamodule=scenes())
     events = EventAccumulator(str(tmp_path / "log"), size_guidance={"images": 0, "tensors": 0})
     events.Reload()

@@ -64,7 +64,7 @@ def cgpo_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cgpo")
     callbacks = [
         InterleavedSFT(rl_steps=3, sft_steps=1),
-        BeforeAfter(folder / "gallery", panels=1, control_steps=1),
+        BeforeAfter(folder / "gallery", panels=1, control=True),
         RolloutMonitor(histogram_every_n_steps=2),
         RolloutPanels(every_n_steps=2),
         ResponseTypes(every_n_steps=2),
