@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import re
 import time
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,14 @@ from lightning_sal.evaluation.comparison import (
     trainable_state,
     write_arms,
 )
+from lightning_sal.evaluation.comparison_figure import figure, markdown
 from lightning_sal.files.writing import whole
 from lightning_sal.inference.responses import Prediction
 from lightning_sal.internals.activity import doing, followed, output
 from lightning_sal.pages.drawing import gallery, panel
+from lightning_sal.pages.loggers import add_figure, boards
+
+LOGGED = ("exact", "correctness")
 
 
 class BeforeAfter(L.Callback):
@@ -38,8 +42,9 @@ class BeforeAfter(L.Callback):
     `equal_time`, a second control follows the run: SFT alone for as long as the run took. Either leaves the run as it would
     be without it.
 
-    `samples.jsonl` holds each held-out sample of each arm, for `lightning-sal compare`; loggers get the means of each as
-    `before_after/<arm>/...`, where the arm is `start`, `end`, or the name of a control.
+    `samples.jsonl` holds each held-out sample of each arm, for `lightning-sal compare`. Loggers get the figure and the
+    text `before_after`, of all means of all arms, and as scalars `before_after/exact` and `before_after/correctness`, at
+    the first step and at the last.
 
     What it asks of others: the module is a `lightning_sal.modules` module (or offers its `evaluate` and, for a control, its
     `sft_losses` and `configure_optimizers`), the datamodule gives annotated samples by `val_dataloader()` and, for a
@@ -74,6 +79,7 @@ class BeforeAfter(L.Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         batches = followed(data.val_dataloader(), "Before training", "batch")
         self.arms["start"], self.before = evaluate(pl_module, batches)
+        self._log(trainer, self.arms["start"])
         self.start = trainable_state(pl_module)
         if self.control and (steps := sft_steps(trainer, pl_module)):
             self._control(f"SFT only, {steps} steps", trainer, pl_module, steps=steps)
@@ -93,12 +99,10 @@ class BeforeAfter(L.Callback):
             self._draw(after)
         write_arms(self.arms, self.folder / "samples.jsonl")
         self.written = True
-        for name, samples in self.arms.items():
-            # "end" whatever the algorithm, so that runs of several lie in one chart and one column.
-            arm = "end" if name == type(pl_module).__name__ else re.sub(r"\W+", "_", name)
-            values = {f"before_after/{arm}/{key}": value for key, value in summary(samples).items()}
-            for logger in trainer.loggers:
-                logger.log_metrics(values, step=trainer.global_step)
+        self._log(trainer, self.arms[type(pl_module).__name__])
+        add_figure(trainer, "before_after", partial(figure, self.arms), trainer.global_step)
+        for board in boards(trainer):
+            board.add_text("before_after", markdown(self.arms), trainer.global_step)
         console = output()
         console.print(table(self.arms, f"{len(after)} held-out samples, greedy responses"))
         console.print(differences(self.arms, type(pl_module).__name__))
@@ -107,6 +111,12 @@ class BeforeAfter(L.Callback):
         """What was written in this run."""
         files = {"Gallery": self.folder / "gallery.png", "Held-out samples": self.folder / "samples.jsonl"}
         return files if self.written else {}
+
+    def _log(self, trainer: L.Trainer, samples: list[Sample]) -> None:
+        """Two numbers at the start and at the end, which make a line each and a column of the HParams tab."""
+        values = {f"before_after/{key}": value for key, value in summary(samples).items() if key in LOGGED}
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.global_step)
 
     def _control(self, name: str, trainer: L.Trainer, module: Any, **bound: Any) -> None:
         """Train SFT alone from the start, evaluate it, and put the weights of the moment back."""

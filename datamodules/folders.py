@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class UnifiedDataModule(ImageGroupsDataModule):
         held_out: Share of the samples to train on, in [0, 1), that is held out to validate and test on where `val` or `test`
             is null; 0 for none. At least one of each task, and whole groups of CoSOD, drawn by the seed and the names of
             photographs, so that files that are added move none of the others. Of a folder with splits its own are taken.
-        val_size: Most samples to validate on, of all tasks together, drawn by the seed; null for all.
+        val_size: Most samples to validate on, drawn by the seed from the tasks in turn; null for all.
         **kwargs: See `ImageGroupsDataModule`.
     """
 
@@ -96,9 +97,11 @@ class UnifiedDataModule(ImageGroupsDataModule):
         return list(dict.fromkeys(task for folders in self.folders.values() for task in folders))
 
     def evaluation_dataset(self, split: str) -> ImageGroups | None:
-        records = [record for of_task in self._records(split).values() for record in of_task]
+        found = self._records(split).values()
+        records = [record for of_task in found for record in of_task]
         if split == "val" and self.val_size is not None:
-            records = [records[i] for i in sorted(permutation(self.seed, 0, len(records))[: self.val_size])]
+            drawn = [[of_task[i] for i in permutation(self.seed, 0, len(of_task))] for of_task in found]
+            records = [record for turn in zip_longest(*drawn) for record in turn if record][: self.val_size]
         return ImageGroups(records) if records else None
 
     def _records(self, split: str) -> dict[str, list[Record]]:

@@ -15,6 +15,7 @@ from lightning_sal.commands import available
 from lightning_sal.configs.running import run
 from lightning_sal.errors import INTERRUPTED, TERMINATED, Terminated, UsageError, one_line, printable
 from lightning_sal.internals.parser import did_you_mean
+from lightning_sal.internals.shell import installing, lacking
 from lightning_sal.internals.signals import ended_by_signals
 
 TRAINER_COMMANDS = {
@@ -69,6 +70,10 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("lightning: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except ModuleNotFoundError as error:
+        if not lacking("train"):
+            raise
+        return _complain(f"{error.name} is not installed, which this command needs: {installing('train')}", 2)
     except (UsageError, ValueError, OSError, MemoryError, RecursionError) as error:
         if os.environ.get("LIGHTNING_SAL_TRACEBACK") == "1":
             raise
@@ -83,6 +88,8 @@ def _dispatch(argv: list[str]) -> int:
         print(f"lightning-sal {lightning_sal.__version__}")
         return 0
     if word in TRAINER_COMMANDS:
+        if absent := lacking("train"):
+            raise UsageError(f"lightning {word} needs {', '.join(absent)}, not installed here: {installing('train')}")
         return run(argv)
     commands = available()
     if word in ("-h", "--help"):

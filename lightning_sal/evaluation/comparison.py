@@ -158,20 +158,20 @@ def heading_of(samples: Iterable[Sample], task: str) -> str:
     return stated or (measures[primary(measures)].heading if measures else "correctness")
 
 
-def summary(samples: Sequence[Sample]) -> dict[str, float]:
-    """Means over all samples (`correctness`, `reward`, `confidence`), over those that have them `exact`, `exact/<task>` and
+def values_of(samples: Sequence[Sample]) -> dict[str, list[float]]:
+    """`correctness`, `reward`, `confidence` of all samples; of those that have them `exact`, `exact/<task>` and
     `reward/<term>`."""
-    means = {
-        name: sum(float(getattr(s, name)) for s in samples) / len(samples)
-        for name in ("correctness", "reward", "confidence")
-    }
+    values = {name: [float(getattr(s, name)) for s in samples] for name in ("correctness", "reward", "confidence")}
     for name, tasks in {"exact": tasks_of(samples), **{f"exact/{task}": [task] for task in tasks_of(samples)}}.items():
-        if own := [s.exact for s in samples if s.task in tasks and s.exact is not None]:
-            means[name] = sum(own) / len(own)
+        values[name] = [float(s.exact) for s in samples if s.task in tasks and s.exact is not None]
     for term in dict.fromkeys(term for s in samples for term in s.terms):
-        known = [s.terms[term] for s in samples if term in s.terms]
-        means[f"reward/{term}"] = sum(known) / len(known)
-    return means
+        values[f"reward/{term}"] = [s.terms[term] for s in samples if term in s.terms]
+    return {name: found for name, found in values.items() if found}
+
+
+def summary(samples: Sequence[Sample]) -> dict[str, float]:
+    """The means of `values_of`."""
+    return {name: sum(found) / len(found) for name, found in values_of(samples).items()}
 
 
 def write_arms(arms: Mapping[str, Sequence[Sample]], path: Path) -> None:

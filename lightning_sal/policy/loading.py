@@ -12,6 +12,7 @@ import torch
 
 from lightning_sal.files.loading import built_from, refuse_non_finite
 from lightning_sal.files.reading import read_object
+from lightning_sal.internals.shell import installing
 from lightning_sal.policy.backbone import MODEL_TYPES, VISION_LAYERS, vision_tower
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.tiny.scratch import SCRATCH_POLICIES
@@ -130,7 +131,7 @@ def read_instructions(folder: Path) -> dict[str, str]:
 def _four_bits(dtype: torch.dtype) -> Any:
     """NF4 for the linear layers of the language model; the vision tower and the head keep `dtype`."""
     if find_spec("bitsandbytes") is None:
-        raise ValueError("policy.load_in_4bit needs bitsandbytes: pip install 'lightning-sal[quantization]'")
+        raise ValueError(f"policy.load_in_4bit needs bitsandbytes: {installing('quantization')}")
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(

@@ -3,10 +3,12 @@
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_sal.callbacks import BeforeAfter, InterleavedSFT
 from lightning_sal.callbacks.before_after import sft_steps
-from lightning_sal.evaluation.comparison import read_arms
+from lightning_sal.evaluation.comparison import paired_difference, read_arms, summary
 from tests.modules.parts import cgpo, scenes, trained, trainer
 
 
@@ -57,3 +59,27 @@ def test_a_control_without_sft_steps_to_repeat_is_refused():
         sft_steps(schedule(10), L.LightningModule())
     with pytest.raises(ValueError, match=r"set trainer\.max_steps"):
         sft_steps(schedule(-1, InterleavedSFT(period=2)), L.LightningModule())
+
+
+def test_loggers_get_two_scalars_a_figure_and_a_table(tmp_path):
+    logger = TensorBoardLogger(tmp_path / "log", name=None, version="")
+    callbacks = [InterleavedSFT(rl_steps=1, sft_steps=1), BeforeAfter(tmp_path / "out", panels=1, control=True)]
+    trainer(tmp_path, max_steps=2, callbacks=callbacks, logger=logger).fit(cgpo(), datamodule=scenes())
+    events = EventAccumulator(str(tmp_path / "log"), size_guidance={"images": 0, "tensors": 0})
+    events.Reload()
+    names = [name for name in events.Tags()["scalars"] if name.startswith("before_after")]
+    assert sorted(names) == ["before_after/correctness", "before_after/exact"]
+    arms = read_arms(tmp_path / "out" / "samples.jsonl")
+    for name in names:
+        key = name.rpartition("/")[2]
+        expected = [(0, summary(arms["start"])[key]), (2, summary(arms["CGPO"])[key])]
+        assert [(each.step, each.value) for each in events.Scalars(name)] == [
+            (step, pytest.approx(value)) for step, value in expected
+        ]
+    assert [image.step for image in events.Images("before_after")] == [2]
+    (text,) = events.Tensors("before_after/text_summary")
+    lines = text.tensor_proto.string_val[0].decode().split("\n")
+    assert lines[0] == "|  | start | SFT only, 1 steps | CGPO |"
+    difference, error = paired_difference([s.reward for s in arms["CGPO"]], [s.reward for s in arms["start"]])
+    (reward,) = (line for line in lines if line.startswith("| reward |"))
+    assert reward.endswith(f"({difference:+.3f} ± {error:.3f}) |")

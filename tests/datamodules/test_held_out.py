@@ -51,6 +51,13 @@ def test_what_is_held_out_is_never_trained_on_and_all_of_it_is_tested(tmp_path):
     assert keys(SODDataModule(folder, held_out=0.2, seed=1), "test") != test
 
 
+def test_few_samples_to_validate_on_are_of_every_task(tmp_path):
+    """The first batches alone hold all of them too, so that a limit of batches leaves none out."""
+    few, many = pairs(tmp_path / "few", *numbered(0, 8)), pairs(tmp_path / "many", *numbered(10, 99))
+    data = UnifiedDataModule(val={"sis": many, "sod": few}, val_size=6)
+    assert [key.partition("/")[0] for key in keys(data, "val")] == ["sis", "sod"] * 3
+
+
 def test_a_sample_keeps_its_side_when_others_are_added(tmp_path):
     before = keys(SODDataModule(pairs(tmp_path, *numbered(0, 30)), held_out=0.2), "test")
     after = keys(SODDataModule(pairs(tmp_path, *numbered(30, 60)), held_out=0.2), "test")
