@@ -36,6 +36,7 @@ class EvaluationResults(L.Callback):
 
     def __init__(self, folder: Path, name: str, numbered: bool = False) -> None:
         self.folder, self.name, self.numbered = Path(folder), name, numbered
+        self.written = False
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.numbered:
@@ -74,7 +75,11 @@ class EvaluationResults(L.Callback):
                 results.settings[name] = own
         results.measures.update(measures_of(results.tasks, self.terms))
         self.writer.finish(results)
-        print(f"Results: {self.folder}, failures: {self.folder / 'failures.html'}")
+        self.written = True
+
+    def outputs(self) -> dict[str, Path]:
+        """What was written in this run."""
+        return {"Results": self.folder, "Failures": self.folder / "failures.html"} if self.written else {}
 
 
 def _picture(row: Row) -> Any:
