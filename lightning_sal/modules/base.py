@@ -29,6 +29,7 @@ from lightning_sal.segmenters.base import Segmenter, require_fit
 from lightning_sal.segmenters.by_prompt import SegmenterByPrompt
 from lightning_sal.segmenters.tiny import embedded_segmenter
 from lightning_sal.tasks import get_task
+from lightning_sal.tiny.notice import notice
 
 _NOTHING = ImageGroup("nothing", "sod", (torch.zeros(112, 112, 3, dtype=torch.uint8),), response="")
 
@@ -93,8 +94,18 @@ class PolicyModule(AccumulatingModule):
         segments = stage != "fit" or MASKS in self.reward.needs or trainer.enable_validation
         for task in getattr(trainer.datamodule, "known_tasks", ()) if segments else ():
             require_fit(segmenter, get_task(task).prompt_type, task)
+        if trainer.is_global_zero and (line := self._notice(trainer.datamodule)):
+            print(line, flush=True)
         self.strategy.check(self.policy_config)
         self.strategy.before_setup(self, ("segmenter", "reward", "evaluation"))
+
+    def _notice(self, data: Any) -> str | None:
+        """What to know of the embedded models where the samples are no drawn scenes."""
+        if getattr(data, "drawn", True):  # of other people's nothing is known
+            return None
+        tasks: Sequence[str] = getattr(data, "known_tasks", ())
+        embedded = not hasattr(self, "segmenter") and any(get_task(task).prompt_type for task in tasks)
+        return notice(self.policy_config.model, None if embedded else "its own")
 
     def configure_model(self) -> None:
         if not hasattr(self, "policy"):
