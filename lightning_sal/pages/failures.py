@@ -21,9 +21,8 @@ h2 { margin: 2.4rem 0 .2rem; overflow-wrap: anywhere }
   background: var(--card); border: 1px solid var(--rule); max-width: 100% }
 .failures { display: grid; gap: 1rem; margin-top: 1rem }
 .failure { margin: 0; display: grid; gap: .8rem 1.2rem; align-content: start }
-.failure .pictures { display: grid; gap: .5rem; align-items: start; grid-template-columns: repeat(3, minmax(0, 1fr)) }
-.failure .pictures img { display: block; max-width: 100%; max-height: 22rem; border-radius: .3rem;
-  outline: 1px solid var(--rule) }
+.failure .pictures { grid-template-columns: repeat(3, minmax(0, 1fr)) }
+.failure .pictures img { width: auto; max-height: 22rem }
 .failure .pictures small { opacity: .75 }
 .failure h3 { margin: 0; font-size: 1rem; overflow-wrap: anywhere }
 .failure h3 small { font-weight: 400; opacity: .7 }
