@@ -10,7 +10,8 @@ import lightning as L
 
 from lightning_sal.callbacks.ranks import require_shared
 from lightning_sal.evaluation.metrics import Row
-from lightning_sal.evaluation.results import Results, ResultsWriter, measures_of
+from lightning_sal.evaluation.results import Results, ResultsWriter, holds_results, measures_of
+from lightning_sal.files.writing import numbered
 from lightning_sal.pages.map_pictures import Pictures
 from lightning_sal.pages.pictures import of_masks
 from lightning_sal.samples import VisualPrompt
@@ -22,7 +23,7 @@ class EvaluationResults(L.Callback):
 
     `<benchmark>.csv` has a row an image, `summary.json` the metrics over all images of all ranks, and `failures.html` the
     worst images of each benchmark with truth, prediction and words. A folder that holds results is refused before any
-    work.
+    work, or, with `numbered`, gets a number appended.
 
     What it asks of others, and nothing more: the first thing that `test_step` returns is a list of
     `lightning_sal.evaluation.metrics.Row`; the module has `evaluation.tasks`, name -> task, and logs `test/<name>/<metric>`
@@ -32,12 +33,17 @@ class EvaluationResults(L.Callback):
     Args:
         folder: Where to write. Several nodes must share it.
         name: Of the method, in tables.
+        numbered: Whether a folder that holds results is left as it is, and `<folder>-2`, `<folder>-3`, ... is written.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self.folder, self.name = Path(folder), name
+    def __init__(self, folder: Path, name: str, numbered: bool = False) -> None:
+        self.folder, self.name, self.numbered = Path(folder), name, numbered
+        self.written = False
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.numbered:
+            free = (name for name in numbered(self.folder.name) if not holds_results(self.folder.with_name(name)))
+            self.folder = self.folder.with_name(trainer.strategy.broadcast(next(free)))
         require_shared(self.folder, trainer)
         ResultsWriter.prepare(self.folder)  # by every process, so that none is left waiting where it is refused
         trainer.strategy.barrier("results prepared")
@@ -71,7 +77,11 @@ class EvaluationResults(L.Callback):
                 results.settings[name] = own
         results.measures.update(measures_of(results.tasks, self.terms))
         self.writer.finish(results)
-        print(f"Results: {self.folder}, failures: {self.folder / 'failures.html'}")
+        self.written = True
+
+    def outputs(self) -> dict[str, Path]:
+        """What was written in this run."""
+        return {"Results": self.folder, "Failures": self.folder / "failures.html"} if self.written else {}
 
 
 def _pictures(row: Row) -> Pictures:

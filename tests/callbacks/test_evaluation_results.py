@@ -117,3 +117,11 @@ def test_a_missing_benchmark_is_named(tmp_path: Path) -> None:
         data.setup("test")
     with pytest.raises(ValueError, match="unknown task 'sad'"):
         BenchmarksDataModule({"ECSSD": "sad"})
+
+
+def test_a_numbered_folder_leaves_the_results_of_before(tmp_path, module):
+    for name in ("out", "out-2", "out-3"):
+        callback = EvaluationResults(tmp_path / "out", "stripes", numbered=True)
+        trainer(tmp_path, callbacks=[callback]).test(module, benchmarks(tmp_path / "data"), verbose=False)
+        assert callback.outputs()["Results"] == tmp_path / name
+        assert (tmp_path / name / "summary.json").is_file()
