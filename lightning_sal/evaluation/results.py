@@ -116,6 +116,11 @@ def _are_values(metrics: Any) -> bool:
     return isinstance(metrics, dict) and all(isinstance(value, int | float) for value in metrics.values())
 
 
+def holds_results(folder: Path) -> bool:
+    """Whether an evaluation, whole or not, was written to a folder."""
+    return (folder / "summary.json").exists() or any(not path.name.startswith(".") for path in folder.glob("*.csv"))
+
+
 def joined(results: Sequence[Results]) -> list[Results]:
     """One for each method: results of one name on different benchmarks become one.
 
@@ -161,7 +166,7 @@ class ResultsWriter:
     @staticmethod
     def refuse_results(folder: Path) -> None:
         """Refuse a folder that holds results."""
-        if (folder / "summary.json").exists() or any(not path.name.startswith(".") for path in folder.glob("*.csv")):
+        if holds_results(folder):
             raise FileExistsError(f"{folder}: results are there already; name another folder")
 
     @classmethod

@@ -13,7 +13,6 @@ from zlib import error as CompressionError
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from hydra.errors import HydraException
 from jinja2 import TemplateError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -24,7 +23,6 @@ ODD_VALUES = (
     ArithmeticError,
     AssertionError,
     AttributeError,
-    HydraException,
     ImportError,
     LookupError,
     RuntimeError,

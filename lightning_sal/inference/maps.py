@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from lightning_sal.policy.policy import Policy
-from lightning_sal.policy.prompts import Prompts
 from lightning_sal.policy.spans import token_spans
-from lightning_sal.policy.tracing import Span
 from lightning_sal.samples import ImageGroup, Rollout
 from lightning_sal.tasks import Answer, task_of
 from lightning_sal.transfer import read
+
+if TYPE_CHECKING:  # scoring reads no policy, and loads none
+    from lightning_sal.policy.policy import Policy
+    from lightning_sal.policy.prompts import Prompts
+    from lightning_sal.policy.tracing import Span
 
 LabelMaps = tuple[tuple[Tensor, ...], ...]  # for each label the maps of the K images
 

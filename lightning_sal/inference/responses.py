@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,12 +17,14 @@ from lightning_sal.frames import ORIGINAL, Frame
 from lightning_sal.inference.maps import find_maps
 from lightning_sal.inference.words import Explanation
 from lightning_sal.objectives import token_confidence
-from lightning_sal.policy.policy import Policy
-from lightning_sal.policy.prompts import Prompts
 from lightning_sal.samples import ImageGroup, Rollout
 from lightning_sal.segmenters.base import Segmenter, require_fit
 from lightning_sal.tasks import Answer, get_task, task_of
 from lightning_sal.transfer import read
+
+if TYPE_CHECKING:
+    from lightning_sal.policy.policy import Policy
+    from lightning_sal.policy.prompts import Prompts
 
 # What a reward term or an evaluation may need beside the answer
 MASKS = "masks"

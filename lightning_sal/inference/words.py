@@ -13,15 +13,18 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from lightning_sal.inference.maps import LabelMaps, find_maps, on_host, parts_of, response_spans
-from lightning_sal.policy.policy import Policy
-from lightning_sal.policy.prompts import Prompts
 from lightning_sal.samples import ImageGroup, Rollout
 from lightning_sal.tasks import Answer
 from lightning_sal.tasks.blocks import stripped
+
+if TYPE_CHECKING:
+    from lightning_sal.policy.policy import Policy
+    from lightning_sal.policy.prompts import Prompts
 
 Place = tuple[int, int]  # first character and the one behind the last
 

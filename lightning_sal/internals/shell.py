@@ -24,7 +24,23 @@ def installing(extra: str) -> str:
     Args:
         extra: One of `[project.optional-dependencies]`.
     """
-    found = [re.split(r";\s*extra\s*==\s*", line) for line in metadata.requires("lightning-sal") or ()]
-    needed = [line[0].strip() for line in found if len(line) == 2 and line[1].strip("'\" ") == extra]
     start = ("uv",) if "UV_RUN_RECURSION_DEPTH" in os.environ else ()
-    return shlex.join([*start, "pip", "install", *needed])
+    return shlex.join([*start, "pip", "install", *_needed(extra)])
+
+
+def lacking(extra: str) -> list[str]:
+    """The packages of an extra that are not installed; nothing is imported to find out."""
+    return [name for line in _needed(extra) if not _installed(name := re.split(r"[^\w.-]", line)[0])]
+
+
+def _needed(extra: str) -> list[str]:
+    found = [re.split(r";\s*extra\s*==\s*", line) for line in metadata.requires("lightning-sal") or ()]
+    return [line[0].strip() for line in found if len(line) == 2 and line[1].strip("'\" ") == extra]
+
+
+def _installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

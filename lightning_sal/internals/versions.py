@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 @cache
 def _ranges() -> dict[str, Requirement]:
     requirements = [Requirement(line) for line in metadata.requires("lightning-sal") or ()]
-    return {each.name: each for each in requirements if each.marker is None}
+    return {each.name: each for each in requirements}
 
 
 def tested_range(library: str) -> str:

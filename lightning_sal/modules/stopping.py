@@ -1,4 +1,4 @@
-"""SIGTERM during a fit: the step at hand is finished, a checkpoint written, and the process ends with 143."""
+"""How a fit ends, a checkpoint is left: after the last step, after SIGTERM, and after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -65,14 +65,22 @@ class StopAtSigterm(L.Callback):
 class SaveAtEnd(L.Callback):
     """Where a trainer writes checkpoints, write one of the last step, whatever the interval between them.
 
+    After Ctrl-C the last step is the last whole one: what the next had begun is left out, and the data stand where it began.
+    With several processes Ctrl-C leaves the checkpoints that were written before, since others cannot be waited for.
+
     It is named as that of `StopAtSigterm`. The modules bring it along by `configure_callbacks`; no trainer needs to name it.
     """
 
     def __init__(self) -> None:
         self._saved = 0  # the step of the last checkpoint that anything has written
+        self._fed: tuple[int, dict[str, Any]] = (0, {})  # after a step, where its data stood
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._saved = trainer.global_step
+        self._keep_place(trainer)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        self._keep_place(trainer)
 
     def on_save_checkpoint(self, trainer: L.Trainer, *_: Any) -> None:
         self._saved = trainer.global_step
@@ -80,6 +88,21 @@ class SaveAtEnd(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._saved != trainer.global_step and trainer.checkpoint_callbacks:
             save_last(trainer)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        if not isinstance(exception, KeyboardInterrupt) or trainer.world_size > 1 or not trainer.checkpoint_callbacks:
+            return
+        if self._saved == trainer.global_step:
+            return
+        step, place = self._fed
+        if place and step == trainer.global_step:
+            trainer.datamodule.load_state_dict(place)  # type: ignore[attr-defined]
+        outcome = save_last(trainer)
+        print(f"lightning: stopped after step {trainer.global_step}{outcome}", file=sys.stderr, flush=True)
+
+    def _keep_place(self, trainer: L.Trainer) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        self._fed = (trainer.global_step, {} if data is None else data.state_dict())
 
 
 def save_last(trainer: L.Trainer) -> str:

@@ -53,9 +53,10 @@ def build_sam2(config: str, overrides: Mapping[str, Any], image_size: int) -> An
         A `SAM2Base` without its memory: image encoder, prompt encoder and mask decoder.
 
     Raises:
-        ValueError: If the package has no such YAML.
+        ValueError: If the package has no such YAML, or nothing can be built with these values.
     """
     from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
@@ -82,7 +83,10 @@ def build_sam2(config: str, overrides: Mapping[str, Any], image_size: int) -> An
         no_obj_embed_spatial=False,
     )
     OmegaConf.update(yaml, "model.image_encoder.neck.position_encoding.warmup_cache", False, force_add=True)
-    model = instantiate(yaml.model, _convert_="all")
+    try:
+        model = instantiate(yaml.model, _convert_="all")
+    except HydraException as error:
+        raise ValueError(str(error)) from error
     del model.maskmem_tpos_enc, model.no_mem_pos_enc
     model.image_encoder.neck.position_encoding = _NoPositions()
     return model

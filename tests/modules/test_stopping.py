@@ -48,6 +48,18 @@ def test_the_step_is_finished_and_the_run_goes_on_to_the_same_weights(tmp_path, 
     assert [path.name for path in sorted((tmp_path / "stopped").glob("*.ckpt"))] == ["last.ckpt", "step=4.ckpt"]
 
 
+def test_ctrl_c_leaves_the_last_whole_step_and_the_run_goes_on_to_the_same_weights(tmp_path, capsys):
+    expected = fit(tmp_path / "whole")
+    with pytest.raises(SystemExit):
+        fit(tmp_path / "stopped", Signal(2, signal.SIGINT))
+    last = tmp_path / "stopped" / "last.ckpt"
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lightning: ")]
+    assert lines == [f"lightning: stopped after step 2: the same command with --ckpt_path {last} goes on from there"]
+    assert torch.load(last, weights_only=True)["global_step"] == 2
+    went_on = fit(tmp_path / "stopped", checkpoint=last)
+    assert all(torch.equal(weight, went_on[name]) for name, weight in expected.items())
+
+
 def test_without_checkpoints_the_line_says_so(tmp_path, capsys):
     run = trainer(tmp_path, max_steps=3, callbacks=[Signal(1)])
     with pytest.raises(SystemExit) as stop:
