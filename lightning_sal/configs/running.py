@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 
+from lightning_sal.configs.early import asks_alone, require_inputs, require_known
 from lightning_sal.configs.places import read_configs
 
 
@@ -23,6 +24,9 @@ def run(argv: list[str]) -> int:
         SystemExit: After `--help` and `--print_config`, and where Lightning ends the process.
     """
     argv, places = read_configs(argv)
+    require_known(places)
+    if not asks_alone(argv):
+        require_inputs(argv[0], places)
     _silence()
     from lightning_sal.configs.trainer_cli import run_cli
 
