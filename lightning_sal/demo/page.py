@@ -27,7 +27,9 @@ INTRODUCTION = "Drop photographs: the model reasons about what catches the eye, 
 LONGEST_QUESTION = 500  # characters
 EXAMPLES = Path(__file__).parents[1] / "tiny" / "examples"
 CARDS = '<div class="cards">${value}</div>'
-FORGET = "() => ['', '', {__type__: 'update', interactive: false}]"  # in the browser, at once: what is shown is of others
+FORGET = (
+    "() => ['', '', {__type__: 'update', interactive: false}]"  # in the browser, at once: what is shown is of others
+)
 CSS, JS = (Path(__file__).with_name(name) for name in ("page.css", "page.js"))
 
 
