@@ -48,9 +48,8 @@ def _silence() -> None:
     warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
     # Of the results of a part of the data that a metric has not seen.
     warnings.filterwarnings("ignore", message=r"The ``compute`` method of metric \w+ was called before the ``update``")
-    os.environ.setdefault(
-        "TRANSFORMERS_VERBOSITY", "error"
-    )  # which kernels there are; what is wrong, we refuse ourselves
+    # It tells which kernels there are, and the like; what is wrong with a model, `policy.loading` refuses.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     for name in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.seed"):
         logging.getLogger(f"lightning.{name}").addFilter(_is_news)
 
