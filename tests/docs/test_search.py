@@ -8,6 +8,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote
 
 import pytest
+import yaml
 
 from tests.docs.pages import ROOT, in_checkout
 
@@ -20,6 +21,7 @@ pytestmark = [in_checkout, pytest.mark.skipif(CHROMIUM is None, reason="chromium
 QUESTIONS = {
     "how do I resume": "resuming",
     "use W&B": "loggers",
+    "weights and biases": "loggers",
     "wandb": "loggers",
     "train with my COCO json": "photographs",
     "evaluate another method": "evaluation",
@@ -32,6 +34,7 @@ QUESTIONS = {
     "change the learning rate": "configs",
     "out of memory": "troubleshooting",
     "num_generations": "coming_from",
+    "--ckpt_path": "resuming",
     "docker": "docker",
     "license": "models",
 }
@@ -59,9 +62,9 @@ def site(tmp_path_factory):
     from mkdocs.commands.build import build
 
     folder = tmp_path_factory.mktemp("site")
-    config = mkdocs_config.load_config(
-        str(ROOT / "mkdocs.yml"), site_dir=str(folder), strict=False, hooks=[], plugins=["search"]
-    )
+    file = ROOT / "mkdocs.yml"
+    search = [each for each in yaml.safe_load(file.read_text())["plugins"] if "search" in each]
+    config = mkdocs_config.load_config(str(file), site_dir=str(folder), strict=False, hooks=[], plugins=search)
     build(config)
     with served(folder) as address:
         yield address
