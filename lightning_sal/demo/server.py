@@ -32,7 +32,9 @@ def server_of(
         allowed: Other names by which browsers find it.
     """
     theme = Base(primary_hue="indigo", neutral_hue="slate", radius_size=radius_lg, font=SANS, font_mono=MONO)
-    theme.set(checkbox_border_color="*neutral_400", checkbox_border_color_dark="*neutral_400")  # seen on dark ground too
+    theme.set(
+        checkbox_border_color="*neutral_400", checkbox_border_color_dark="*neutral_400"
+    )  # seen on dark ground too
     app = gr.mount_gradio_app(
         FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
         page,
