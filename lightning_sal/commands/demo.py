@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from lightning_sal.demo.bounds import Bounds
 
+from lightning_sal.internals.gpus import device
+from lightning_sal.internals.hub import weights
+
 
 def main(argv: list[str]) -> int:
     """Serve the page until it is interrupted."""
@@ -25,12 +28,13 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument(
         "--model",
+        type=weights,
         default="tiny",
         help="the policy: tiny (which knows procedural scenes alone), a folder, a hub name, a checkpoint file, or a folder "
         "of adapters",
     )
     parser.add_argument(
-        "--compare", metavar="MODEL", help="a second one, whose answers stand beside those of the first"
+        "--compare", type=weights, metavar="MODEL", help="a second one, whose answers stand beside those of the first"
     )
     parser.add_argument(
         "--task",
@@ -41,13 +45,14 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument(
         "--segmenter",
+        type=weights,
         help="an EVF-SAM2, folder or hub name; a .pt or .safetensors file of SAM2, for boxes and points; or your own as "
         "FILE.py:NAME; by default the embedded small ones",
     )
     parser.add_argument("--max-new-tokens", type=int, default=512, help="limit of a response; %(default)s")
     parser.add_argument("--max-pixels", type=int, help="most pixels of an image that the policy sees")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the policy's frozen weights")
-    parser.add_argument("--device", help="as torch names it, by default cuda where there is one")
+    parser.add_argument("--device", type=device, help="as torch names it, by default cuda where there is one")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; %(default)s, this machine alone")
     parser.add_argument("--port", type=int, default=7860, help="%(default)s; 0 takes any that is free")
     parser.add_argument(
