@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from lightning_sal.internals.gpus import device
 from lightning_sal.internals.hub import weights
+from lightning_sal.internals.importing import importing
 
 if TYPE_CHECKING:
     from lightning_sal.inference.predictor import Predictor
@@ -31,7 +32,8 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     sources = _sources(arguments.paths, arguments.task, arguments.question)
 
-    from lightning_sal.pages.answer_folder import AnswerFolder
+    with importing():
+        from lightning_sal.pages.answer_folder import AnswerFolder
 
     settings = {
         "task": ", ".join(dict.fromkeys(task for task, _ in sources)),
@@ -127,9 +129,11 @@ def _answer(
 
 
 def _load(arguments: argparse.Namespace) -> Predictor:
-    from transformers.utils.logging import disable_progress_bar
+    with importing():
+        from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: F401 (which the policy loads)
+        from transformers.utils.logging import disable_progress_bar
 
-    from lightning_sal.inference.predictor import Predictor
+        from lightning_sal.inference.predictor import Predictor
 
     disable_progress_bar()  # there is one of ours
     return Predictor.load(

@@ -7,6 +7,7 @@ import warnings
 
 from lightning_sal.configs.early import asks_alone, require_inputs, require_known
 from lightning_sal.configs.places import read_configs
+from lightning_sal.internals.importing import importing
 
 
 def run(argv: list[str]) -> int:
@@ -28,7 +29,8 @@ def run(argv: list[str]) -> int:
     if not asks_alone(argv):
         require_inputs(argv[0], places)
     _silence()
-    from lightning_sal.configs.trainer_cli import run_cli
+    with importing():
+        from lightning_sal.configs.trainer_cli import run_cli
 
     return run_cli(argv, places)
 
