@@ -1,5 +1,6 @@
 from .before_after import BeforeAfter
 from .collapse_guard import CollapseGuard
+from .curves import Curves
 from .dashboard import Dashboard
 from .embedding_spread import EmbeddingSpread
 from .evaluation_results import EvaluationResults
@@ -19,6 +20,7 @@ from .save_adapter import SaveAdapter
 __all__ = [
     "BeforeAfter",
     "CollapseGuard",
+    "Curves",
     "Dashboard",
     "EmbeddingSpread",
     "EvaluationResults",

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import copy
-import re
-import sys
 import time
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 
+from lightning_sal.callbacks.interleaved_sft import InterleavedSFT
 from lightning_sal.evaluation.comparison import (
     Sample,
+    differences,
     evaluate,
     restore,
     summary,
@@ -23,20 +24,27 @@ from lightning_sal.evaluation.comparison import (
     trainable_state,
     write_arms,
 )
+from lightning_sal.evaluation.comparison_figure import figure, markdown
 from lightning_sal.files.writing import whole
 from lightning_sal.inference.responses import Prediction
+from lightning_sal.internals.activity import doing, followed, output
 from lightning_sal.pages.drawing import gallery, panel
+from lightning_sal.pages.loggers import add_figure, boards
+
+LOGGED = ("exact", "correctness")
 
 
 class BeforeAfter(L.Callback):
     """Evaluate greedy responses before and after a fit, print them side by side, and draw a gallery.
 
-    With `control_steps`, a control is trained first from the same start: SFT alone, for as many SFT steps as the run has,
-    on the same batches, with an optimiser of its own; then the start's weights come back. With `equal_time`, a second
-    control follows the run: SFT alone for as long as the run took. Either leaves the run as it would be without it.
+    With `control`, a control is trained first from the same start: SFT alone, for as many SFT steps as `InterleavedSFT` will
+    make in the run, on the same batches, with an optimiser of its own; then the start's weights come back. With
+    `equal_time`, a second control follows the run: SFT alone for as long as the run took. Either leaves the run as it would
+    be without it.
 
-    `samples.jsonl` holds each held-out sample of each arm, for `lightning-sal compare`; loggers get the means of each as
-    `before_after/<arm>/...`, where the arm is `start`, `end`, or the name of a control.
+    `samples.jsonl` holds each held-out sample of each arm, for `lightning-sal compare`. Loggers get the figure and the
+    text `before_after`, of all means of all arms, and as scalars `before_after/exact` and `before_after/correctness`, at
+    the first step and at the last.
 
     What it asks of others: the module is a `lightning_sal.modules` module (or offers its `evaluate` and, for a control, its
     `sft_losses` and `configure_optimizers`), the datamodule gives annotated samples by `val_dataloader()` and, for a
@@ -46,7 +54,7 @@ class BeforeAfter(L.Callback):
         folder: Folder for `gallery.png` and `samples.jsonl`; a number is appended where it exists, so nothing is
             overwritten.
         panels: Samples in the gallery, taken in turn from the tasks, those whose answer changed first.
-        control_steps: SFT steps of the control; null for no control.
+        control: Whether SFT alone is trained first, for the SFT steps of the run.
         equal_time: Whether SFT alone is also trained for the wall time of the run.
     """
 
@@ -54,13 +62,14 @@ class BeforeAfter(L.Callback):
         self,
         folder: Path = Path("runs/before_after"),
         panels: int = 6,
-        control_steps: int | None = None,
+        control: bool = False,
         equal_time: bool = False,
     ) -> None:
         self.folder, self.panels = folder, panels
-        self.control_steps, self.equal_time = control_steps, equal_time
+        self.control, self.equal_time = control, equal_time
         self.arms: dict[str, list[Sample]] = {}
         self.before: list[Prediction] = []
+        self.written = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.world_size > 1:
@@ -68,10 +77,12 @@ class BeforeAfter(L.Callback):
         if trainer.global_step:  # a run that goes on: its start is gone
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        self.arms["start"], self.before = evaluate(pl_module, data.val_dataloader())
+        batches = followed(data.val_dataloader(), "Before training", "batch")
+        self.arms["start"], self.before = evaluate(pl_module, batches)
+        self._log(trainer, self.arms["start"])
         self.start = trainable_state(pl_module)
-        if self.control_steps is not None:
-            self._control(f"SFT only, {self.control_steps} steps", trainer, pl_module, steps=self.control_steps)
+        if self.control and (steps := sft_steps(trainer, pl_module)):
+            self._control(f"SFT only, {steps} steps", trainer, pl_module, steps=steps)
         self.started = time.perf_counter()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -79,26 +90,33 @@ class BeforeAfter(L.Callback):
             return
         seconds = time.perf_counter() - self.started
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        self.arms[type(pl_module).__name__], after = evaluate(pl_module, data.val_dataloader())
+        batches = followed(data.val_dataloader(), "After training", "batch")
+        self.arms[type(pl_module).__name__], after = evaluate(pl_module, batches)
         if self.equal_time:
             self._control("SFT only, equal time", trainer, pl_module, seconds=seconds)
         self._make_folder()
-        self._draw(after)
+        with doing("Drawing the gallery"):
+            self._draw(after)
         write_arms(self.arms, self.folder / "samples.jsonl")
-        for name, samples in self.arms.items():
-            # "end" whatever the algorithm, so that runs of several lie in one chart and one column.
-            arm = "end" if name == type(pl_module).__name__ else re.sub(r"\W+", "_", name)
-            values = {f"before_after/{arm}/{key}": value for key, value in summary(samples).items()}
-            for logger in trainer.loggers:
-                logger.log_metrics(values, step=trainer.global_step)
-        from rich.console import Console
-
-        console = Console(width=None if sys.stdout.isatty() else 120)
+        self.written = True
+        self._log(trainer, self.arms[type(pl_module).__name__])
+        add_figure(trainer, "before_after", partial(figure, self.arms), trainer.global_step)
+        for board in boards(trainer):
+            board.add_text("before_after", markdown(self.arms), trainer.global_step)
+        console = output()
         console.print(table(self.arms, f"{len(after)} held-out samples, greedy responses"))
-        console.print(f"Gallery: {self.folder / 'gallery.png'}", soft_wrap=True)
+        console.print(differences(self.arms, type(pl_module).__name__))
+
+    def outputs(self) -> dict[str, Path]:
+        """What was written in this run."""
+        files = {"Gallery": self.folder / "gallery.png", "Held-out samples": self.folder / "samples.jsonl"}
+        return files if self.written else {}
+
+    def _log(self, trainer: L.Trainer, samples: list[Sample]) -> None:
+        """Two numbers at the start and at the end, which make a line each and a column of the HParams tab."""
+        values = {f"before_after/{key}": value for key, value in summary(samples).items() if key in LOGGED}
         for logger in trainer.loggers:
-            if logger.save_dir:
-                console.print(f"TensorBoard: uv run tensorboard --logdir {logger.save_dir}", soft_wrap=True)
+            logger.log_metrics(values, step=trainer.global_step)
 
     def _control(self, name: str, trainer: L.Trainer, module: Any, **bound: Any) -> None:
         """Train SFT alone from the start, evaluate it, and put the weights of the moment back."""
@@ -107,8 +125,8 @@ class BeforeAfter(L.Callback):
         restore(module, self.start)
         stream = copy.copy(data.streams["sft"])  # the run's own keeps its place
         stream.load_state_dict({"position": 0})
-        train_supervised(module, stream, clip=trainer.gradient_clip_val, **bound)
-        self.arms[name], _ = evaluate(module, data.val_dataloader())
+        train_supervised(module, stream, clip=trainer.gradient_clip_val, what=name, **bound)
+        self.arms[name], _ = evaluate(module, followed(data.val_dataloader(), "After SFT only", "batch"))
         restore(module, current)
         module.zero_grad()
 
@@ -134,3 +152,23 @@ class BeforeAfter(L.Callback):
         ]
         with whole(self.folder / "gallery.png") as part:
             gallery(rows, "Held-out scenes before and after").save(part, "PNG")
+
+
+def sft_steps(trainer: L.Trainer, module: Any) -> int:
+    """The SFT steps that `InterleavedSFT` makes in a run from its first step to its last.
+
+    Raises:
+        ValueError: If there is no such schedule, or the run has no end.
+    """
+    schedules = [callback for callback in trainer.callbacks if isinstance(callback, InterleavedSFT)]  # type: ignore[attr-defined]
+    if not schedules:
+        raise ValueError("BeforeAfter: control repeats the SFT steps of InterleavedSFT: add it, or leave control out")
+    total = trainer.estimated_stepping_batches
+    if total in (-1, float("inf")):
+        raise ValueError("BeforeAfter: control needs to know how long the run is: set trainer.max_steps")
+    batch = step = found = 0
+    while step < total:
+        is_sft = schedules[0].phase(batch) == "sft"
+        step += 1 if is_sft else getattr(module, "updates_per_rollout", 1)
+        found, batch = found + is_sft, batch + 1
+    return found

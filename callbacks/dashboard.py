@@ -23,8 +23,8 @@ class Category(NamedTuple):
     Args:
         title: Heading on the tab.
         shown: Whether a run logs it: called with the trainer and the module.
-        charts: Title -> regular expressions of names, each matched from its beginning. All lines of a run have one
-            colour, so that few in a chart are read best.
+        charts: Title -> regular expressions of names, each matched from its beginning. TensorBoard gives all lines of a
+            run one colour: see `Curves` for a picture in which they differ.
         margins: Title -> names of a mean, a lower and an upper end.
     """
 
@@ -48,21 +48,19 @@ def _any(wanted: Callable[[Measure], bool]) -> str:
     return rf"val/(\w+/)?({'|'.join(dict.fromkeys(names))})$"
 
 
-# What there is to show whatever the tasks, in the order in which it is looked at.
+ROLLOUTS: Charts = {
+    "Reward and its terms": [r"train/reward/(?!std$)\w+$"],
+    "Confidence against reward": ["train/confidence$", "train/reward/mean$"],
+    "Confidence minus reward, calibration error": ["train/confidence_minus_reward$", "train/ece$"],
+    "Malformed and truncated": [r"train/response/(malformed|truncated)$"],
+    "Response length": ["train/response/length$"],
+    "Entropy, nats a token": ["train/entropy$"],
+    "Reward by task": [r"train/\w+/reward/mean$"],
+}
+
+# What there is to show of training whatever the tasks, in the order in which it is looked at.
 TRAINING = (
-    Category(
-        "Rollouts",
-        _samples,
-        {
-            "Reward and its terms": [r"train/reward/(?!std$)\w+$"],
-            "Confidence against reward": ["train/confidence$", "train/reward/mean$"],
-            "Confidence minus reward, calibration error": ["train/confidence_minus_reward$", "train/ece$"],
-            "Malformed and truncated": [r"train/response/(malformed|truncated)$"],
-            "Response length": ["train/response/length$"],
-            "Entropy, nats a token": ["train/entropy$"],
-            "Reward by task": [r"train/\w+/reward/mean$"],
-        },
-    ),
+    Category("Rollouts", _samples, ROLLOUTS),
     Category(
         "Training",
         _by("RolloutMonitor"),
@@ -74,6 +72,7 @@ TRAINING = (
             "Peak memory, GB": ["train/memory_gb$"],
         },
     ),
+    Category("Learning rate", _by("LearningRateMonitor"), {"Learning rate": ["lr-"]}),
     Category("Loss", lambda trainer, module: not _by("RolloutMonitor")(trainer, module), {"Loss": ["train/loss$"]}),
     Category(
         "Policy update",
@@ -119,41 +118,46 @@ TRAINING = (
 )
 
 
+RESPONSES: Charts = {  # of validation
+    "Reward and confidence": [r"val/\w+/(reward|confidence)$"],
+    "Exact and malformed": [r"val/\w+/(exact|malformed)$"],
+    "Calibration error": [r"val/\w+/ece$"],
+}
+
+
+def validation() -> Charts:
+    """Charts of how good the masks and answers to held-out samples are, by the measures of the tasks that are known."""
+    return {
+        "Correctness": [_any(lambda measure: measure.primary)],
+        "Overlap": [_any(lambda measure: measure.overlap)],
+    }
+
+
 def categories() -> tuple[Category, ...]:
-    """All that there is to show, in that order; validation has the measures of the tasks that are known."""
+    """All that there is to show, held-out samples first."""
     return (
-        *TRAINING,
-        Category(
-            "Validation",
-            lambda trainer, module: trainer.enable_validation,
-            {
-                "Correctness": [_any(lambda measure: measure.primary)],
-                "Overlap": [_any(lambda measure: measure.overlap)],
-            },
-        ),
+        Category("Validation", lambda trainer, module: trainer.enable_validation, validation()),
         Category(
             "Validation, responses",
             lambda trainer, module: trainer.enable_validation and hasattr(module, "evaluate"),
-            {
-                "Reward and confidence": [r"val/\w+/(reward|confidence)$"],
-                "Exact and malformed": [r"val/\w+/(exact|malformed)$"],
-                "Calibration error": [r"val/\w+/ece$"],
-            },
+            RESPONSES,
         ),
+        *TRAINING,
     )
 
 
 class Dashboard(L.Callback):
     """Lay out TensorBoard's Custom Scalars tab: the charts that fit the run, in the order in which they are looked at.
 
-    Reward terms, confidence against reward, malformed responses, lengths, clipping, times and memory for a module that
-    samples responses; loss, gradient norm, times, memory and validation for any other. Each TensorBoard logger gets the
-    layout once, at the start of a fit. Only the layout is written: scalars are logged by those who know them.
+    Held-out samples come first, where there is validation. Then reward terms, confidence against reward, malformed
+    responses, lengths, clipping, times and memory for a module that samples responses; loss, gradient norm, times and
+    memory for any other. Each TensorBoard logger gets the layout once, at the start of a fit. Only the layout is written:
+    scalars are logged by those who know them.
 
     What it asks of others, and nothing more: the names of docs/tensorboard.md for what is logged. It takes a module with
     a `record` for one that samples responses, with a `beta` above 0 for one that logs `train/kl`, with `prompts_per_step`
     for one that samples dynamically, and with `evaluate` for one that evaluates responses; what `RolloutMonitor`,
-    `ResponseTypes` and `EmbeddingSpread` log is shown where they are among the callbacks.
+    `ResponseTypes`, `EmbeddingSpread` and Lightning's `LearningRateMonitor` log is shown where they are among the callbacks.
 
     Args:
         charts: Category -> chart -> regular expressions of names, to come first, for scalars of your own.

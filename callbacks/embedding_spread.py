@@ -1,4 +1,4 @@
-"""How far apart the responses of a policy lie, in TensorBoard and as files that two runs are compared by."""
+"""How far apart the responses of a policy lie, as numbers, a figure, and files that two runs are compared by."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lightning_sal.evaluation.embeddings import (
     text_hash,
     write_embeddings,
 )
-from lightning_sal.pages.figures import add_figure
+from lightning_sal.pages.loggers import add_figure
 
 
 class EmbeddingSpread(L.Callback):
@@ -32,12 +32,13 @@ class EmbeddingSpread(L.Callback):
     |---|---|
     | `train/embedding/spread` | mean squared distance to the centroid, 1/N sum_i (x_i - mean)^2 = sum_k l_k |
     | `train/embedding/participation_ratio` | directions that the spread fills, (sum_k l_k)^2 / sum_k l_k^2 |
-    | `rollouts/embeddings` | the responses by two principal components, coloured by reward (TensorBoard only) |
+    | `rollouts/embeddings` | a figure of the responses by two principal components, coloured by reward |
 
-    The embeddings of `step` go to `embeddings-<step>.npz`, with reward, task, key and a hash of the text of each response,
-    for `lightning_sal.evaluation.embeddings.compare_embeddings`. A step that sampled nothing (an SFT step), or fewer than
-    two responses, is passed over, and the next one that did is taken in its place. Our modules fill `record.embeddings`
-    from the pass that scores responses, so that this costs no further pass; responses that were not scored are left out.
+    The figure goes to loggers of TensorBoard, W&B and MLflow. The embeddings of `step` go to `embeddings-<step>.npz`, with
+    reward, task, key and a hash of the text of each response, for
+    `lightning_sal.evaluation.embeddings.compare_embeddings`. A step that sampled nothing (an SFT step), or fewer than two
+    responses, is passed over, and the next one that did is taken in its place. Our modules fill `record.embeddings` from
+    the pass that scores responses, so that this costs no further pass; responses that were not scored are left out.
 
     What it asks of others, and nothing more: after a step the module's `record`, where it has one, is None or has
     `groups` (B objects with `key` and `task`), `rollout.texts`, `rewards.total` (B,), `embeddings` (B, C) and, where rows

@@ -10,8 +10,11 @@ import lightning as L
 
 from lightning_sal.callbacks.ranks import require_shared
 from lightning_sal.evaluation.metrics import Row
-from lightning_sal.evaluation.results import Results, ResultsWriter, measures_of
-from lightning_sal.pages.drawing import panel
+from lightning_sal.evaluation.results import Results, ResultsWriter, holds_results, measures_of
+from lightning_sal.files.writing import numbered
+from lightning_sal.pages.map_pictures import Pictures
+from lightning_sal.pages.pictures import of_masks
+from lightning_sal.samples import VisualPrompt
 from lightning_sal.tasks import get_task
 
 
@@ -20,7 +23,7 @@ class EvaluationResults(L.Callback):
 
     `<benchmark>.csv` has a row an image, `summary.json` the metrics over all images of all ranks, and `failures.html` the
     worst images of each benchmark with truth, prediction and words. A folder that holds results is refused before any
-    work.
+    work, or, with `numbered`, gets a number appended.
 
     What it asks of others, and nothing more: the first thing that `test_step` returns is a list of
     `lightning_sal.evaluation.metrics.Row`; the module has `evaluation.tasks`, name -> task, and logs `test/<name>/<metric>`
@@ -30,12 +33,17 @@ class EvaluationResults(L.Callback):
     Args:
         folder: Where to write. Several nodes must share it.
         name: Of the method, in tables.
+        numbered: Whether a folder that holds results is left as it is, and `<folder>-2`, `<folder>-3`, ... is written.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self.folder, self.name = Path(folder), name
+    def __init__(self, folder: Path, name: str, numbered: bool = False) -> None:
+        self.folder, self.name, self.numbered = Path(folder), name, numbered
+        self.written = False
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.numbered:
+            free = (name for name in numbered(self.folder.name) if not holds_results(self.folder.with_name(name)))
+            self.folder = self.folder.with_name(trainer.strategy.broadcast(next(free)))
         require_shared(self.folder, trainer)
         ResultsWriter.prepare(self.folder)  # by every process, so that none is left waiting where it is refused
         trainer.strategy.barrier("results prepared")
@@ -50,7 +58,7 @@ class EvaluationResults(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         for row in outputs[0]:
-            self.writer.add(row.fields, partial(_picture, row))
+            self.writer.add(row.fields, partial(_pictures, row))
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.writer.close()
@@ -69,11 +77,16 @@ class EvaluationResults(L.Callback):
                 results.settings[name] = own
         results.measures.update(measures_of(results.tasks, self.terms))
         self.writer.finish(results)
-        print(f"Results: {self.folder}, failures: {self.folder / 'failures.html'}")
+        self.written = True
+
+    def outputs(self) -> dict[str, Path]:
+        """What was written in this run."""
+        return {"Results": self.folder, "Failures": self.folder / "failures.html"} if self.written else {}
 
 
-def _picture(row: Row) -> Any:
+def _pictures(row: Row) -> Pictures:
     prediction, group = row.prediction, row.prediction.group
-    images = slice(None) if row.image is None else slice(row.image, row.image + 1)
-    target = None if group.masks is None else group.masks[images]
-    return panel(group.images[images], target, prediction.masks[images], prediction.text)
+    asked = (get_task(group.task).prompts(prediction.answer, image.shape[:2]) for image in group.images)
+    places = [[prompt for prompt in prompts if isinstance(prompt, VisualPrompt)] for prompts in asked]
+    at = slice(None) if row.image is None else slice(row.image, row.image + 1)
+    return of_masks(group, prediction.masks or None, places, at)

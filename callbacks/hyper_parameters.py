@@ -47,11 +47,10 @@ WORDS = {
 FIRST = ("algorithm", "lr", "responses_per_prompt", "batch_size", "seed")
 METRICS = (
     "train/reward/mean",
-    "before_after/end/exact",
-    "before_after/end/correctness",
+    "before_after/exact",
+    "before_after/correctness",
     "train/response/malformed",
     "train/confidence_minus_reward",
-    "before_after/start/exact",
     *(f"val/{name}/{primary(task.measures())}" for name, task in TASKS.items()),
     f"val/{primary(SOD.measures())}",  # of a segmenter's fine-tuning
     "train/seconds/step",

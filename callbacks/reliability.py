@@ -1,4 +1,4 @@
-"""Whether the policy is as confident of its responses as they are good, as a figure in TensorBoard."""
+"""Whether the policy is as confident of its responses as they are good, as a figure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import lightning as L
 
 from lightning_sal.metrics import ConfidenceCalibration
 from lightning_sal.metrics.functional.calibration import expected_calibration_error
-from lightning_sal.pages.figures import add_figure
+from lightning_sal.pages.loggers import add_figure
 
 
 class Reliability(L.Callback):
@@ -17,11 +17,12 @@ class Reliability(L.Callback):
 
     | name | what |
     |---|---|
-    | `rollouts/reliability` | of the responses since the last figure (TensorBoard only) |
+    | `rollouts/reliability` | of the responses since the last figure |
     | `train/ece` | their expected calibration error |
-    | `val/<name>/reliability` | of the greedy responses of a validation (TensorBoard only) |
+    | `val/<name>/reliability` | of the greedy responses of a validation |
 
-    All numbers are those of `ConfidenceCalibration`, over the responses of all processes; rewards must lie in [0, 1].
+    Figures go to loggers of TensorBoard, W&B and MLflow. All numbers are those of `ConfidenceCalibration`, over the
+    responses of all processes; rewards must lie in [0, 1].
     A figure of rollouts is due every `every_n_steps`; one that no response came before is left out. What is counted since
     the last one is saved in checkpoints.
 

@@ -1,4 +1,4 @@
-"""Which types of responses a training samples, and what it makes of them, in TensorBoard."""
+"""Which types of responses a training samples, and what it makes of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from lightning_sal.callbacks.ranks import over_ranks
@@ -19,7 +18,7 @@ from lightning_sal.evaluation.response_types import (
     shares,
     threshold,
 )
-from lightning_sal.pages.figures import add_figure
+from lightning_sal.pages.loggers import add_figure, boards
 
 
 class ResponseTypes(L.Callback):
@@ -28,12 +27,12 @@ class ResponseTypes(L.Callback):
     | name | what |
     |---|---|
     | `train/type/HrLc`, ... | share of the responses since the last figure, by reward (r) and confidence (c) |
-    | `rollouts/response_types` | reward against confidence, and mean advantage by type (TensorBoard only) |
+    | `rollouts/response_types` | a figure of reward against confidence, and of the mean advantage by type |
 
-    The advantages are those of the training, and those that CGPO and, where a prompt has several responses at a step,
-    GRPO, Dr.GRPO and RLOO would give the same responses. Values are over the responses of all processes. A figure is due
-    every `every_n_steps`; one that no response came before is left out. The responses since the last figure are saved in
-    checkpoints.
+    The figure goes to loggers of TensorBoard, W&B and MLflow. The advantages are those of the training, and those that
+    CGPO and, where a prompt has several responses at a step, GRPO, Dr.GRPO and RLOO would give the same responses. Values
+    are over the responses of all processes. A figure is due every `every_n_steps`; one that no response came before is
+    left out. The responses since the last figure are saved in checkpoints.
 
     What it asks of others, and nothing more: after a step the module's `record`, where it has one, is None or has
     `groups` (B objects with `key` and `task`), `rewards.total`, `confidence` and `advantages`, all (B,).
@@ -58,7 +57,7 @@ class ResponseTypes(L.Callback):
         self._collected: list[dict[str, Tensor]] = []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
+        if boards(trainer):
             require_matplotlib()  # now rather than at the first figure
         self._figures = trainer.global_step // self.every_n_steps
         if not trainer.is_global_zero:  # a checkpoint has those of all ranks, which count once

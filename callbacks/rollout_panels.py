@@ -1,4 +1,4 @@
-"""Pictures of what the policy says during training, in TensorBoard."""
+"""Pictures of what the policy says during training, in the loggers that show them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from textwrap import indent, wrap
 from typing import Any
 
 import lightning as L
-import numpy as np
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_sal.pages.drawing import gallery, panel
+from lightning_sal.pages.loggers import boards
 from lightning_sal.pages.map_panel import map_panel
 from lightning_sal.tasks.blocks import answer_on_a_line
 
@@ -21,9 +20,10 @@ class RolloutPanels(L.Callback):
 
     Where a project has no images, the words alone are drawn.
 
-    Adds an image `rollouts/<task>` and a text of the same name to each TensorBoard logger. Where attribution maps were
-    computed for a reward, an image `maps/<task>` shows each label of the answer over each image, on one scale a response. A
-    step that sampled nothing (an SFT step) is passed over, and the next one that did is drawn in its place.
+    Adds an image `rollouts/<task>` and a text of the same name to each logger of TensorBoard, W&B or MLflow. Where
+    attribution maps were computed for a reward, an image `maps/<task>` shows each label of the answer over each image, on
+    one scale a response. A step that sampled nothing (an SFT step) is passed over, and the next one that did is drawn in
+    its place.
 
     What it asks of others, and nothing more: after a step the module's `record`, where it has one, is None or has
 
@@ -54,17 +54,17 @@ class RolloutPanels(L.Callback):
         if record is None or step // self.every_n_steps == self._drawn or not trainer.is_global_zero:
             return
         self._drawn = step // self.every_n_steps
-        boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        for task in dict.fromkeys(group.task for group in record.groups) if boards else ():
+        shown = boards(trainer)
+        for task in dict.fromkeys(group.task for group in record.groups) if shown else ():
             rows = _in_turn(record.groups, task)[: self.max_groups]
             pictures = {"rollouts": [self._panel(record, row) for row in rows]}
             if any(_maps(record, row) is not None for row in rows):
                 pictures["maps"] = [_map_panel(record, row) for row in rows]
             text = "\n\n".join(self._markdown(record, row) for row in rows)
-            for board in boards:
-                for name, panels in pictures.items():
-                    pixels = np.asarray(gallery(panels))
-                    board.add_image(f"{name}/{task}", pixels, step, dataformats="HWC")
+            drawn = {name: gallery(panels) for name, panels in pictures.items()}
+            for board in shown:
+                for name, picture in drawn.items():
+                    board.add_image(f"{name}/{task}", picture, step)
                 board.add_text(f"rollouts/{task}", text, step)
 
     def state_dict(self) -> dict[str, Any]:

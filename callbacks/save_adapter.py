@@ -37,6 +37,7 @@ class SaveAdapter(L.Callback):
 
     def __init__(self, attribute: str | None = None) -> None:
         self.attribute = attribute
+        self._beside: _BesideCheckpoints | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if sum(isinstance(callback, SaveAdapter) for callback in trainer.callbacks) > 1:  # type: ignore[attr-defined]
@@ -45,7 +46,12 @@ class SaveAdapter(L.Callback):
         refuse_shards(trainer.strategy, model)
         inner = trainer.strategy.checkpoint_io
         inner = inner.inner if isinstance(inner, _BesideCheckpoints) else inner  # of an earlier fit of this trainer
-        trainer.strategy.checkpoint_io = _BesideCheckpoints(inner, model)
+        trainer.strategy.checkpoint_io = self._beside = _BesideCheckpoints(inner, model)
+
+    def outputs(self) -> dict[str, Path]:
+        """The adapters of the last checkpoint, once there is one."""
+        folder = self._beside.last if self._beside else None
+        return {"Adapter": folder} if folder is not None and folder.is_dir() else {}
 
 
 class _BesideCheckpoints(CheckpointIO):
@@ -58,12 +64,14 @@ class _BesideCheckpoints(CheckpointIO):
 
     def __init__(self, inner: CheckpointIO, model: Any) -> None:
         self.inner, self.model = inner, model
+        self.last: Path | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         folder = adapter_folder(path)
         self.inner.save_checkpoint(checkpoint, path, storage_options)
         with whole(folder) as part:  # in place of that of the checkpoint that was just replaced
             self.model.save_pretrained(part)
+        self.last = folder
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return self.inner.load_checkpoint(path, *args, **kwargs)

@@ -33,6 +33,8 @@ class ImageGroupsDataModule(L.LightningDataModule):
             format reward know of the answer block alone.
     """
 
+    drawn = False  # whether its samples are the scenes that the embedded models know
+
     def __init__(
         self,
         batch_size: int = 1,

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from lightning_sal.datamodules.base import ImageGroupsDataModule
-from lightning_sal.datasets import ImageGroups, Record, Source, jsonl_records, task_records
+from lightning_sal.datasets import (
+    ImageGroups,
+    Record,
+    Source,
+    evaluation_split,
+    hold_out,
+    jsonl_records,
+    task_records,
+)
 from lightning_sal.datasets.cosod import GroupDraws, chunks
-from lightning_sal.datasets.endless import Mixture
+from lightning_sal.datasets.endless import Mixture, permutation
 from lightning_sal.tasks import get_task, load_task
 
 Place = str | Source
@@ -33,6 +43,10 @@ class UnifiedDataModule(ImageGroupsDataModule):
         sft: JSONL of annotated responses, a second stream for `lightning_sal.callbacks.InterleavedSFT`:
             `train_dataloader` then gives {"rl": ..., "sft": ...}.
         limit: Take only the first so many samples of each folder (for CoSOD in training: groups); null for all.
+        held_out: Share of the samples to train on, in [0, 1), that is held out to validate and test on where `val` or `test`
+            is null; 0 for none. At least one of each task, and whole groups of CoSOD, drawn by the seed and the names of
+            photographs, so that files that are added move none of the others. Of a folder with splits its own are taken.
+        val_size: Most samples to validate on, drawn by the seed from the tasks in turn; null for all.
         **kwargs: See `ImageGroupsDataModule`.
     """
 
@@ -45,9 +59,15 @@ class UnifiedDataModule(ImageGroupsDataModule):
         group_size: int = 8,
         sft: str | None = None,
         limit: int | None = None,
+        held_out: float = 0.0,
+        val_size: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if not 0 <= held_out < 1:
+            raise ValueError(f"held_out is a share of the samples, in [0, 1), not {held_out}")
+        if val_size is not None and val_size < 1:
+            raise ValueError(f"val_size is at least 1, or null for all, not {val_size}")
         given = {"train": train or {}, "val": val or {}, "test": test or {}}
         self.folders = {
             split: {load_task(task).name: places for task, places in named.items()} for split, named in given.items()
@@ -56,12 +76,13 @@ class UnifiedDataModule(ImageGroupsDataModule):
             raise ValueError(f"group_size is the number of images of a CoSOD sample, at least 2, not {group_size}")
         self.weights = weights and {load_task(task).name: weight for task, weight in weights.items()}
         self.group_size, self.sft, self.limit = group_size, sft, limit
+        self.held_out, self.val_size = held_out, val_size
 
     def training_datasets(self) -> dict[str, Any]:
         datasets: dict[str, Any] = {}
-        if tasks := self.folders["train"]:
-            draws = {task: GroupDraws(self._records(task, "train"), self.group_size, self.seed) for task in tasks}
-            datasets["rl"] = Mixture(draws, self.weights or dict.fromkeys(tasks, 1.0), self.seed)
+        if found := self._records("train"):
+            draws = {task: GroupDraws(records, self.group_size, self.seed) for task, records in found.items()}
+            datasets["rl"] = Mixture(draws, self.weights or dict.fromkeys(draws, 1.0), self.seed)
         if self.sft is not None:
             datasets["sft"] = ImageGroups(jsonl_records(self.sft))
         return datasets
@@ -76,20 +97,50 @@ class UnifiedDataModule(ImageGroupsDataModule):
         return list(dict.fromkeys(task for folders in self.folders.values() for task in folders))
 
     def evaluation_dataset(self, split: str) -> ImageGroups | None:
-        found = [self._records(task, split, chunked=True) for task in self.folders[split]]
-        return ImageGroups([record for records in found for record in records]) if found else None
+        found = self._records(split).values()
+        records = [record for of_task in found for record in of_task]
+        if split == "val" and self.val_size is not None:
+            drawn = [[of_task[i] for i in permutation(self.seed, 0, len(of_task))] for of_task in found]
+            records = [record for turn in zip_longest(*drawn) for record in turn if record][: self.val_size]
+        return ImageGroups(records) if records else None
 
-    def _records(self, task: str, split: str, chunked: bool = False) -> list[Record]:
-        named = self.folders[split][task]
-        places = named if isinstance(named, list) else [named]
-        found: list[Record] = []
-        for number, place in enumerate(places, 1):
-            records = task_records(get_task(task), place, split)
-            records = (chunks(records, self.group_size) if chunked else records)[: self.limit]
+    def _records(self, split: str) -> dict[str, list[Record]]:
+        """Task -> its samples of a split."""
+        shared = self.held_out and not (self.folders["val"] and self.folders["test"])
+        folders = self.folders[split] or (self.folders["train"] if shared else {})
+        parts = self._shared_out(split) if shared and folders is self.folders["train"] else self._read(split)
+        records: dict[str, list[Record]] = {task: [] for task in folders}
+        for task, name, found in parts:
+            found = found if split == "train" else chunks(found, self.group_size)
             # A key is unique within its folder alone.
-            within = [task] * (len(self.folders[split]) > 1) + [_name(place, number)] * (len(places) > 1)
-            found += [replace(record, key="/".join([*within, record.key])) for record in records]
-        return found
+            within = [task] * (len(folders) > 1) + [name] * bool(name)
+            records[task] += [replace(record, key="/".join([*within, record.key])) for record in found[: self.limit]]
+        return records
+
+    def _read(self, split: str) -> Iterator[tuple[str, str, list[Record]]]:
+        """Task, name and samples of each folder that is given for a split."""
+        for task, name, place in _places(self.folders[split]):
+            yield task, name, task_records(get_task(task), place, split)
+
+    def _shared_out(self, split: str) -> Iterator[tuple[str, str, list[Record]]]:
+        """The same for each folder to train on: the samples of a split are its own, or held out, or what is left."""
+        places = list(_places(self.folders["train"]))
+        own = [evaluation_split(get_task(task), place, split) for task, _, place in places]
+        read = ["train" if split == "train" else each or "train" for each in own]
+        found = [task_records(get_task(place[0]), place[2], each) for place, each in zip(places, read, strict=True)]
+        common = [record for each, records in zip(own, found, strict=True) if each is None for record in records]
+        flags = iter(hold_out(common, self.held_out, self.seed))
+        for (task, name, _), each, records in zip(places, own, found, strict=True):
+            kept = records if each else [record for record in records if next(flags) == (split != "train")]
+            yield task, name, kept
+
+
+def _places(folders: Folders) -> Iterator[tuple[str, str, Place]]:
+    """Task, name (empty where the task has no other) and place of each."""
+    for task, named in folders.items():
+        places = named if isinstance(named, list) else [named]
+        for number, place in enumerate(places, 1):
+            yield task, _name(place, number) if len(places) > 1 else "", place
 
 
 class SODDataModule(UnifiedDataModule):

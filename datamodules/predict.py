@@ -10,6 +10,7 @@ import lightning as L
 from lightning_sal.datasets.photographs import check_formats, check_group, find_groups, read_group
 from lightning_sal.samples import Batch
 from lightning_sal.tasks import load_task
+from lightning_sal.tiny.notice import is_drawn
 
 
 class PredictDataModule(L.LightningDataModule):
@@ -31,6 +32,11 @@ class PredictDataModule(L.LightningDataModule):
         for files in self.groups:
             check_group(files, task)
         check_formats(self.groups)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether all are scenes that the package ships."""
+        return all(is_drawn(file) for files in self.groups for file in files)
 
     @property
     def known_tasks(self) -> list[str]:

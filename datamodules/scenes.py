@@ -36,6 +36,8 @@ class ScenesDataModule(ImageGroupsDataModule):
         **kwargs: See `ImageGroupsDataModule`.
     """
 
+    drawn = True
+
     def __init__(
         self,
         streams: list[str] = ["rl", "sft"],  # noqa: B006  jsonargparse shows the value in --help

@@ -6,23 +6,18 @@ Nothing heavy is imported before it must be, and what the user got wrong is answ
 from __future__ import annotations
 
 import io
-import multiprocessing
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import metadata
-from typing import Any
 
 import lightning_sal
 from lightning_sal.commands import available
 from lightning_sal.completion import complete, install
 from lightning_sal.configs.running import run
-from lightning_sal.errors import TERMINATED, Terminated, UsageError, one_line, printable
+from lightning_sal.errors import INTERRUPTED, TERMINATED, Terminated, UsageError, one_line, printable
 from lightning_sal.internals.parser import did_you_mean
 from lightning_sal.internals.shell import installing, lacking
+from lightning_sal.internals.signals import ended_by_signals
 
 TRAINER_COMMANDS = {
     "fit": "train what the config describes",
@@ -67,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name of a file may be in any encoding
     try:
-        with _sigterm_as_ctrl_c() as heard:
+        with ended_by_signals() as heard:
             code = _dispatch(argv)
         if heard:  # by a server that ends in peace
             raise Terminated
@@ -77,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
         return TERMINATED
     except KeyboardInterrupt:
         print("lightning: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except ModuleNotFoundError as error:
         if not lacking("train"):
             raise
@@ -88,27 +83,6 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(error, UsageError):
             return _complain(str(error), 2)
         return _complain(f"{one_line(error)} (LIGHTNING_SAL_TRACEBACK=1 shows the traceback)", 1)
-
-
-@contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[list[int]]:
-    """Inside, SIGTERM raises `Terminated`, and reaches the processes that this one has started; gives those heard so far."""
-    heard: list[int] = []
-
-    def end(number: int, _: Any) -> None:
-        heard.append(number)
-        for child in multiprocessing.active_children():
-            child.terminate()
-        raise Terminated
-
-    if threading.current_thread() is not threading.main_thread():  # where no signal can be handled
-        yield heard
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield heard
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _dispatch(argv: list[str]) -> int:

@@ -11,7 +11,7 @@ class UsageError(Exception):
     """What was typed or configured cannot be run; the message is the one line that the user sees."""
 
 
-TERMINATED = 128 + 15  # what a shell reports of a process that SIGTERM has ended
+INTERRUPTED, TERMINATED = 128 + 2, 128 + 15  # what a shell reports of a process that Ctrl-C, SIGTERM has ended
 
 
 class Terminated(KeyboardInterrupt):

@@ -3,6 +3,8 @@
 The runs of an (H, W) mask are lengths of background and object by turns, down the columns, from the background on. As a
 string each is little-endian 5-bit groups from chr(48), bit 6 for "more follows"; from the fourth on it is the difference to
 the run before the last.
+
+pycocotools reads a string that is cut off as a mask of whatever the memory holds (2.0.11), which here is an error.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 from lightning_sal.annotation.samples import Sample
 from lightning_sal.annotation.wording import Wording
 from lightning_sal.clients.requests import Request
-from lightning_sal.pages.drawing import overlay
+from lightning_sal.pages.outlines import overlay
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import Task, get_task
 

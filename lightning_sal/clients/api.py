@@ -26,6 +26,7 @@ from lightning_sal.clients.completions import no_json, read_reply, said_in
 from lightning_sal.clients.replies import Failure, Reply
 from lightning_sal.clients.requests import Request
 from lightning_sal.errors import UsageError
+from lightning_sal.internals.shell import installing
 
 log = logging.getLogger(__name__)
 
@@ -291,7 +292,7 @@ def _require(module: str, package: str) -> None:
     except ModuleNotFoundError:
         found = None
     if found is None:
-        raise UsageError(f"this model needs the package {package}: pip install 'lightning-sal[annotate]'")
+        raise UsageError(f"this model needs the package {package}: {installing('annotate')}")
 
 
 def _data_url(image: bytes) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_sal.clients import LOCAL
 from lightning_sal.errors import UsageError
+from lightning_sal.internals.shell import installing
 
 if TYPE_CHECKING:
     from lightning_sal.annotation.output import Output
@@ -34,7 +35,7 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     _check(arguments)
     if find_spec("tenacity") is None:
-        raise UsageError("annotate needs its libraries: pip install 'lightning-sal[annotate]'")
+        raise UsageError(f"annotate needs its libraries: {installing('annotate')}")
 
     import asyncio
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib.util import find_spec
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from lightning_sal.demo.bounds import Bounds
 
 from lightning_sal.internals.gpus import device
 from lightning_sal.internals.hub import weights
@@ -64,72 +68,68 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--max-waiting", type=int, default=8, help="runs that wait, more are refused; %(default)s")
     arguments = parser.parse_args(argv)
 
+    from lightning_sal.demo.bounds import Bounds
+    from lightning_sal.demo.listening import address, is_loopback, listen, saying
     from lightning_sal.errors import UsageError
+    from lightning_sal.internals.shell import installing
     from lightning_sal.tasks import load_task
 
     own = [load_task(task).name for task in arguments.task]
     if find_spec("gradio") is None:
-        raise UsageError("the page needs gradio: pip install 'lightning-sal[demo]'")
+        raise UsageError(f"the page needs gradio: {installing('demo')}")
     if arguments.compare == arguments.model:
         raise UsageError(f"--compare {arguments.compare} is the model itself: name another")
-    with _exit_on_sigterm(), TemporaryDirectory(prefix="lightning-sal-demo-") as uploads:
-        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": uploads}
-        _serve(arguments, own)
-    return 0
-
-
-@contextmanager
-def _exit_on_sigterm() -> Iterator[None]:
-    """Makes an exit of the signal, so that what is uploaded goes as it does after Ctrl-C; the server ends before it."""
-
-    def end(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_IGN)  # the exit is under way
-        sys.exit(128 + number)
-
-    former = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, former)
-
-
-def _serve(arguments: argparse.Namespace, own: list[str]) -> None:
-    """Load the models, which can answer the user's own tasks, and serve the page."""
-    from transformers.utils.logging import disable_progress_bar
-
-    from lightning_sal.demo.page import KNOWS_SCENES, build
-    from lightning_sal.demo.server import address, is_loopback, listen, server_of
-    from lightning_sal.demo.uploads import Bounds
-    from lightning_sal.demo.visitors import Visitors
-    from lightning_sal.inference.predictor import Predictor
-    from lightning_sal.tiny.weights import EMBEDDED_POLICIES
-
-    disable_progress_bar()
     bounds = Bounds(arguments.max_megabytes, arguments.max_images, arguments.max_megapixels, arguments.max_waiting)
-    with listen(arguments.host, arguments.port) as listener:
+    models = [model for model in (arguments.model, arguments.compare) if model is not None]
+    loading = f"Loading {' and '.join(models)} with the segmenter {arguments.segmenter or 'tiny'}"
+    with (
+        TemporaryDirectory(prefix="lightning-sal-demo-") as uploads,
+        listen(arguments.host, arguments.port) as listener,
+    ):
         if not is_loopback(listener):
             print(
                 f"warning: anyone who reaches {address(listener)} can use the GPU and the models of this machine",
                 file=sys.stderr,
             )
-        predictors = {
-            model: Predictor.load(
-                model,
-                arguments.segmenter,
-                device=arguments.device,
-                dtype=arguments.dtype,
-                max_new_tokens=arguments.max_new_tokens,
-                max_pixels=arguments.max_pixels,
-            )
-            for model in (arguments.model, arguments.compare)
-            if model is not None
-        }
-        for predictor in predictors.values():
-            predictor.require_fit(own)
-        note = KNOWS_SCENES if predictors.keys() & EMBEDDED_POLICIES.keys() else ""
-        visitors = Visitors()
-        page = build(predictors, bounds, visitors, note)
-        server = server_of(page, bounds, visitors, arguments.host, arguments.allow_host)
+        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": uploads}
+        print(f"{loading} ...", flush=True)
+        with saying(listener, f"{loading}. This page comes by itself when they are there."):
+            server = _load(models, arguments, own, bounds)
         print(f"The page is at {address(listener)} (Ctrl-C ends it)", flush=True)
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
+    return 0
+
+
+def _load(models: list[str], arguments: argparse.Namespace, own: list[str], bounds: Bounds) -> uvicorn.Server:
+    """Load the models, which can answer the user's own tasks, and make the server of their page."""
+    from lightning_sal.inference.predictor import Predictor, find_device
+
+    if arguments.device is not None:
+        find_device(arguments.device)
+
+    from transformers.utils.logging import disable_progress_bar
+
+    from lightning_sal.demo.page import build
+    from lightning_sal.demo.server import server_of
+    from lightning_sal.demo.visitors import Visitors
+    from lightning_sal.tiny.notice import notice
+
+    disable_progress_bar()
+    predictors = {
+        model: Predictor.load(
+            model,
+            arguments.segmenter,
+            device=arguments.device,
+            dtype=arguments.dtype,
+            max_new_tokens=arguments.max_new_tokens,
+            max_pixels=arguments.max_pixels,
+        )
+        for model in models
+    }
+    for predictor in predictors.values():
+        predictor.require_fit(own)
+    notices = dict.fromkeys(notice(model, arguments.segmenter) for model in models)
+    visitors = Visitors()
+    page = build(predictors, bounds, visitors, " ".join(filter(None, notices)))
+    return server_of(page, bounds, visitors, arguments.host, arguments.allow_host)

@@ -45,6 +45,21 @@ def in_layout(task: Task, where: str | Path) -> bool:
     return bool(task.layout) and Path(where).is_file() and bool(layout_of(task).match(Path(where)))
 
 
+def evaluation_split(task: Task, where: str | Path | Source, wanted: str) -> str | None:
+    """The split of a folder to evaluate on, beside its own training split; None where it has none such.
+
+    Args:
+        task: The task.
+        where: As for `task_records`.
+        wanted: "val" or "test", which is taken where there is one, and otherwise the other.
+    """
+    if not isinstance(where, (str, Path)) or (Path(where).suffix == ".jsonl" and not in_layout(task, where)):
+        return None
+    found = {candidate.split for candidate in layout_of(task).candidates(where)}
+    order = ("val", "test") if wanted == "val" else ("test", "val")
+    return next((split for split in order if {"train", split} <= found), None)
+
+
 def task_records(task: Task, where: str | Path | Source, split: str | None = None) -> list[Record]:
     """The samples of a task.
 

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_sal.datasets.decoding import UnreadableSample
 from lightning_sal.datasets.files import visible
+from lightning_sal.internals.shell import installing
 
 if TYPE_CHECKING:
     from pyarrow import Table
 
 SUFFIXES = (".parquet", ".arrow")
 SHARD = re.compile(r"-\d{5}-of-\d{5}(-\w+)?$")  # train-00003-of-00012-a1b2
-MISSING = "tables are read by pyarrow: pip install 'lightning-sal[datasets]'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def columns(path: Path) -> frozenset[str]:
     try:
         from pyarrow import ArrowInvalid, ipc, memory_map, parquet
     except ImportError as error:
-        raise ValueError(f"{path}: {MISSING}") from error
+        raise ValueError(f"{path}: tables are read by pyarrow: {installing('datasets')}") from error
     try:
         if path.suffix == ".parquet":
             return frozenset(parquet.read_schema(path).names)

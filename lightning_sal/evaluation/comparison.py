@@ -15,13 +15,13 @@ import torch
 from lightning_sal.files.reading import parse_object, read_text
 from lightning_sal.files.writing import whole
 from lightning_sal.inference.responses import Prediction, prediction_of
+from lightning_sal.internals.activity import doing
 from lightning_sal.rewards import Correctness
 from lightning_sal.samples import Batch
 from lightning_sal.tasks import TASKS, get_task
 from lightning_sal.tasks.measures import primary
 
 NUMBER = (int, float)
-_MOST_COLUMNS = 11  # that a terminal of 120 characters has room for
 KINDS: dict[str, Any] = {
     "key": str, "task": str, "exact": (bool, type(None)), "correctness": NUMBER, "reward": NUMBER, "confidence": NUMBER,
     "measure": str, "terms": dict,
@@ -79,7 +79,13 @@ def evaluate(module: Any, batches: Iterable[Batch]) -> tuple[list[Sample], list[
 
 
 def train_supervised(
-    module: Any, batches: Iterable[Batch], *, steps: int | None = None, seconds: float | None = None, clip: float | None
+    module: Any,
+    batches: Iterable[Batch],
+    *,
+    steps: int | None = None,
+    seconds: float | None = None,
+    clip: float | None,
+    what: str = "SFT only",
 ) -> int:
     """SFT alone, with a fresh optimiser of the module's own making, for a number of steps or a time.
 
@@ -89,6 +95,7 @@ def train_supervised(
         steps: Optimisation steps, or None for no bound.
         seconds: Wall time after which no step starts, or None for no bound.
         clip: Largest gradient norm, or None.
+        what: What it is called while it is going on.
 
     Returns:
         The number of steps done.
@@ -99,18 +106,20 @@ def train_supervised(
     optimizer, scheduler = (
         (made["optimizer"], made["lr_scheduler"]["scheduler"]) if isinstance(made, dict) else (made, None)
     )
-    start, done = time.perf_counter(), 0
+    start, passed, done = time.perf_counter(), 0.0, 0
     stream = iter(batches)
-    while done != steps and (seconds is None or time.perf_counter() - start < seconds):
-        optimizer.zero_grad()
-        for loss in module.sft_losses(next(stream)):
-            loss.backward()
-        if clip:
-            torch.nn.utils.clip_grad_norm_([p for p in module.parameters() if p.requires_grad], clip)
-        optimizer.step()
-        if scheduler is not None:
-            scheduler.step()
-        done += 1
+    with doing(what, steps or seconds, "step" if steps else "second", kept=True) as activity:
+        while done != steps and (seconds is None or passed < seconds):
+            optimizer.zero_grad()
+            for loss in module.sft_losses(next(stream)):
+                loss.backward()
+            if clip:
+                torch.nn.utils.clip_grad_norm_([p for p in module.parameters() if p.requires_grad], clip)
+            optimizer.step()
+            if scheduler is not None:
+                scheduler.step()
+            done, passed = done + 1, time.perf_counter() - start
+            activity.to(done if steps else round(passed))
     return done
 
 
@@ -149,20 +158,20 @@ def heading_of(samples: Iterable[Sample], task: str) -> str:
     return stated or (measures[primary(measures)].heading if measures else "correctness")
 
 
-def summary(samples: Sequence[Sample]) -> dict[str, float]:
-    """Means over all samples (`correctness`, `reward`, `confidence`), over those that have them `exact`, `exact/<task>` and
+def values_of(samples: Sequence[Sample]) -> dict[str, list[float]]:
+    """`correctness`, `reward`, `confidence` of all samples; of those that have them `exact`, `exact/<task>` and
     `reward/<term>`."""
-    means = {
-        name: sum(float(getattr(s, name)) for s in samples) / len(samples)
-        for name in ("correctness", "reward", "confidence")
-    }
+    values = {name: [float(getattr(s, name)) for s in samples] for name in ("correctness", "reward", "confidence")}
     for name, tasks in {"exact": tasks_of(samples), **{f"exact/{task}": [task] for task in tasks_of(samples)}}.items():
-        if own := [s.exact for s in samples if s.task in tasks and s.exact is not None]:
-            means[name] = sum(own) / len(own)
+        values[name] = [float(s.exact) for s in samples if s.task in tasks and s.exact is not None]
     for term in dict.fromkeys(term for s in samples for term in s.terms):
-        known = [s.terms[term] for s in samples if term in s.terms]
-        means[f"reward/{term}"] = sum(known) / len(known)
-    return means
+        values[f"reward/{term}"] = [s.terms[term] for s in samples if term in s.terms]
+    return {name: found for name, found in values.items() if found}
+
+
+def summary(samples: Sequence[Sample]) -> dict[str, float]:
+    """The means of `values_of`."""
+    return {name: sum(found) / len(found) for name, found in values_of(samples).items()}
 
 
 def write_arms(arms: Mapping[str, Sequence[Sample]], path: Path) -> None:
@@ -196,30 +205,60 @@ def read_arms(path: Path) -> dict[str, list[Sample]]:
 
 
 def table(arms: Mapping[str, Sequence[Sample]], title: str) -> Any:
-    """A Rich table, one row an arm, or one column where a line has no room for all that is measured.
+    """A Rich table of means, one row a measure and one column an arm.
 
     Every arm has the same samples in the same order.
     """
-    from rich.table import Table
+    columns = {name: summary(samples) for name, samples in arms.items()}
+    cells = {key: [f"{means[key]:.3f}" if key in means else "" for means in columns.values()] for key in _rows(arms)}
+    return _grid(title, list(columns), _rows(arms), cells)
 
-    summaries = {name: summary(samples) for name, samples in arms.items()}
+
+def differences(arms: Mapping[str, Sequence[Sample]], ours: str) -> Any:
+    """A Rich table of an arm less each of the others, with the standard error of the paired difference."""
+    others = [name for name in arms if name != ours]
+    cells = {}
+    for key in _rows(arms):
+        cells[key] = []
+        for other in others:
+            values = ((_value(a, key), _value(b, key)) for a, b in zip(arms[ours], arms[other], strict=True))
+            pairs = [(a, b) for a, b in values if a is not None and b is not None]
+            mean, error = paired_difference(*zip(*pairs, strict=True)) if pairs else (0.0, 0.0)
+            cells[key].append(f"{mean:+.3f} ± {error:.3f}" if pairs else "")
+    title = "Differences on the same samples, ± standard error"
+    return _grid(title, [f"{ours} - {other}" for other in others], _rows(arms), cells)
+
+
+def _rows(arms: Mapping[str, Sequence[Sample]]) -> dict[str, str]:
+    """What a table of arms shows, as `summary` names it -> its heading."""
     everything = [sample for samples in arms.values() for sample in samples]
     tasks = tasks_of(everything)
     correctness = " / ".join(dict.fromkeys(heading_of(everything, task) for task in tasks)) or "correctness"
-    shared = ["exact", *(f"exact/{task}" for task in tasks if len(tasks) > 1)]  # one task alone is all samples
-    shared = [name for name in shared if all(name in s for s in summaries.values())]
-    terms = [term for term in next(iter(arms.values()))[0].terms if term != Correctness.name]  # which has a column
-    heads = ["", *(" ".join(reversed(name.split("/"))) for name in shared), correctness, "reward", *terms, "confidence"]
-    lines = [heads]
-    for name, s in summaries.items():
-        columns = ("correctness", "reward", *(f"reward/{term}" for term in terms), "confidence")
-        cells = [f"{100 * s[key]:.1f} %" for key in shared]
-        lines.append([name, *cells, *(f"{s[key]:.3f}" if key in s else "" for key in columns)])
-    if len(heads) > _MOST_COLUMNS:
-        lines = [list(column) for column in zip(*lines, strict=True)]
-    grid = Table(title=title)
-    for at, head in enumerate(lines[0]):
-        grid.add_column(head, justify="right" if at else "left", no_wrap=True)
-    for line in lines[1:]:
-        grid.add_row(*line)
+    exact = ["exact", *(f"exact/{task}" for task in tasks if len(tasks) > 1)]  # one task alone is all samples
+    means = [summary(samples) for samples in arms.values()]
+    heads = {key: " ".join(reversed(key.split("/"))) for key in exact if all(key in each for each in means)}
+    terms = dict.fromkeys(term for sample in everything for term in sample.terms if term != Correctness.name)
+    return heads | {"correctness": correctness, "reward": "reward"} | {f"reward/{t}": t for t in terms} | {
+        "confidence": "confidence"
+    }  # fmt: skip
+
+
+def _value(sample: Sample, key: str) -> float | None:
+    """What a sample has of a row; None where it has none."""
+    kind, _, name = key.partition("/")
+    if kind == "exact":
+        return None if sample.exact is None or name not in ("", sample.task) else float(sample.exact)
+    return sample.terms.get(name) if name else getattr(sample, key)
+
+
+def _grid(title: str, columns: Sequence[str], rows: Mapping[str, str], cells: Mapping[str, Sequence[str]]) -> Any:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    grid = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    grid.add_column("", no_wrap=True)
+    for column in columns:
+        grid.add_column(column, justify="right")
+    for key, head in rows.items():
+        grid.add_row(head, *cells[key])
     return grid

@@ -21,7 +21,7 @@ from lightning_sal.modules.memory import memory_advice, update_setting
 from lightning_sal.objectives import sft_loss
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.policy import Policy
-from lightning_sal.rewards import Reward, RewardBatch
+from lightning_sal.rewards import Reward, RewardBatch, RewardFunction
 from lightning_sal.rewards.total import ROUNDING
 from lightning_sal.samplers import PolicySampler, Sampler
 from lightning_sal.samples import Batch, ImageGroup
@@ -29,6 +29,7 @@ from lightning_sal.segmenters.base import Segmenter, require_fit
 from lightning_sal.segmenters.by_prompt import SegmenterByPrompt
 from lightning_sal.segmenters.tiny import embedded_segmenter
 from lightning_sal.tasks import get_task
+from lightning_sal.tiny.notice import notice
 
 _NOTHING = ImageGroup("nothing", "sod", (torch.zeros(112, 112, 3, dtype=torch.uint8),), response="")
 
@@ -40,7 +41,8 @@ class PolicyModule(AccumulatingModule):
         policy: The multimodal LLM to train.
         segmenter: Makes masks of expressions, or of boxes and points, for rewards, validation and prediction; null takes
             the embedded small ones. It is frozen.
-        reward: What a response is worth; null takes 0.5 correctness + 0.5 format.
+        reward: What a response is worth; null takes 0.5 correctness + 0.5 format. A function of a response, by its name as
+            `mypkg.rewards.brevity`, is the whole reward; beside others it stands among a reward's terms.
         optimizer: Called with the trainable parameters.
         lr_scheduler: Called with the optimizer, stepped once an optimisation step; null keeps the rate constant.
         max_new_tokens: Limit of response tokens, > 0; a response that reaches it is truncated.
@@ -59,7 +61,7 @@ class PolicyModule(AccumulatingModule):
         self,
         policy: PolicyConfig,
         segmenter: Segmenter | None = None,
-        reward: Reward | None = None,
+        reward: Reward | RewardFunction | None = None,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
         max_new_tokens: int = 512,
@@ -73,7 +75,7 @@ class PolicyModule(AccumulatingModule):
         self.segmenter: Segmenter
         if segmenter is not None:
             self.segmenter = segmenter
-        self.reward = Reward() if reward is None else reward
+        self.reward = reward if isinstance(reward, Reward) else Reward(None if reward is None else [reward])
         self.max_new_tokens = max_new_tokens
         self.seed = seed
         self.evaluation_temperature = evaluation_temperature
@@ -92,8 +94,18 @@ class PolicyModule(AccumulatingModule):
         segments = stage != "fit" or MASKS in self.reward.needs or trainer.enable_validation
         for task in getattr(trainer.datamodule, "known_tasks", ()) if segments else ():
             require_fit(segmenter, get_task(task).prompt_type, task)
+        if trainer.is_global_zero and (line := self._notice(trainer.datamodule)):
+            print(line, flush=True)
         self.strategy.check(self.policy_config)
         self.strategy.before_setup(self, ("segmenter", "reward", "evaluation"))
+
+    def _notice(self, data: Any) -> str | None:
+        """What to know of the embedded models where the samples are no drawn scenes."""
+        if getattr(data, "drawn", True):  # of other people's nothing is known
+            return None
+        tasks: Sequence[str] = getattr(data, "known_tasks", ())
+        embedded = not hasattr(self, "segmenter") and any(get_task(task).prompt_type for task in tasks)
+        return notice(self.policy_config.model, None if embedded else "its own")
 
     def configure_model(self) -> None:
         if not hasattr(self, "policy"):

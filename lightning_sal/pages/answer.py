@@ -1,7 +1,7 @@
-"""An answer as a web page shows it: images, a layer a mask, the reasoning, and expressions in the colour of their masks.
+"""An answer as a web page shows it: images, outlines of the masks, the reasoning, and expressions in the outlines' colours.
 
-Pointing at an expression, or reaching it by the tab key, lights its mask and dims the others. CSS alone does that, so that a
-page needs no script, no network and nothing beside it.
+The photograph is dimmed outside all masks. Pointing at an expression, or reaching it by the tab key, dims all but its mask.
+CSS alone does that, so that a page needs no script, no network and nothing beside it.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate, max_pool2d
+from torch.nn.functional import interpolate
 
 from lightning_sal.inference.responses import Prediction
-from lightning_sal.pages.drawing import colour
 from lightning_sal.pages.explanation import STYLE as EXPLANATION_STYLE
 from lightning_sal.pages.explanation import explanation_html
 from lightning_sal.pages.html import data_uri, escaped
+from lightning_sal.pages.outlines import DARK, DIM, LIGHT, NO_MASK, colour, outline
 from lightning_sal.tasks import SEMANTIC
 
 LONGEST_SIDE = 480  # pixels of an image on the page
-FILL, OUTLINE = 64, 255  # opacity of a mask and of its border
 # The title of a step of the reasoning: a few capitalised words and a colon, at the start of a sentence
 STEP = re.compile(r"(?:^|(?<=[.!?\n])\s)\s*((?:[A-Z]\w*)(?: \w+){0,6}):")
 
@@ -33,15 +32,19 @@ STYLE = """
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 9rem), 1fr)) }
 .answer .image { position: relative; width: 100%; max-width: calc(24rem * var(--aspect)); margin: 0; border-radius: .5rem;
   overflow: hidden; align-self: start; justify-self: center }
-.answer .image img { display: block; width: 100%; height: auto; margin: 0; transition: opacity .15s, filter .15s }
-.answer .image .mask { position: absolute; inset: 0; height: 100% }
+.answer .image img { display: block; width: 100%; height: auto; margin: 0; transition: opacity .15s }
+.answer .image :is(.mask, .shade) { position: absolute; inset: 0; height: 100%; pointer-events: none }
+.answer .image .shade:not(.all) { opacity: 0 }
+.answer .image figcaption { position: absolute; inset: auto 0 0; padding: .15rem .5rem; font-size: .8em; color: #fff;
+  background: rgb(0 0 0 / .65) }
 .answer .expressions { display: flex; flex-wrap: wrap; gap: .4rem }
 .answer .expression { cursor: default; border-radius: .3rem; color: inherit; outline-offset: 1px;
   background: color-mix(in srgb, var(--colour) 26%, transparent); print-color-adjust: exact;
   -webkit-print-color-adjust: exact }
 .answer .expression:is(:hover, :focus) { outline: 2px solid var(--colour) }
 .answer .expressions .expression { padding: .1rem .6rem; border-left: .3rem solid var(--colour); font-weight: 600 }
-.answer .expression small { font-weight: 400; opacity: .65 }
+.answer :is(.expression, .missing) small { font-weight: 400; opacity: .75 }
+.answer .missing { padding: .1rem .6rem; border-left: .3rem dotted currentColor; border-radius: .3rem; font-weight: 600 }
 .answer .think { white-space: pre-line }
 .answer .think b { display: block; margin-top: .35rem; font-size: .8em; letter-spacing: .04em; opacity: .6 }
 .answer .think .expression { padding: 0 .2em; box-decoration-break: clone; -webkit-box-decoration-break: clone }
@@ -52,8 +55,7 @@ STYLE = """
 .answer .malformed { border-left: .3rem solid #d33; padding-left: .6rem }
 .answer pre { margin: 0; max-height: 16rem; overflow: auto; white-space: pre-wrap; font: .9em/1.45 ui-monospace, monospace }
 @media print { .answer pre { max-height: none } }
-.answer:has(.expression:is(:hover, :focus)) .mask { opacity: .06 }
-.answer:has(.expression:is(:hover, :focus)) .photograph { filter: grayscale(.7) brightness(.65) }
+.answer:has(.expression:is(:hover, :focus)) .image :is(.mask, .shade) { opacity: 0 }
 """
 
 
@@ -70,17 +72,23 @@ def answer_html(prediction: Prediction, *, style: bool = True, longest_side: int
     """
     answer = prediction.answer
     drawn = prediction.drawn or tuple(torch.zeros(0, *image.shape[:2]) for image in prediction.group.images)
-    images = zip(prediction.group.images, drawn, strict=True)
-    last = max(0, len(drawn[0]) - 1)  # where only the union of the masks was kept, all expressions light it
-    numbered = [(min(number, last), words) for number, words in enumerate(prediction.expressions) if prediction.drawn]
+    found = [bool(sum(int(masks[number].any()) for masks in drawn)) for number in range(len(drawn[0]))]
+    numbered: list[tuple[int, str]] = []
+    expressions = []
+    for number, words in enumerate(prediction.expressions):
+        mask = min(number, len(found) - 1)  # where only the union of the masks was kept, all expressions light it
+        if found and found[mask]:
+            numbered.append((mask, words))
+            expressions.append(_expression(mask, words))
+        else:
+            expressions.append(_without_mask(words, sought=bool(prediction.drawn)))
     parts = [
         '<div class="images">',
-        *(_figure(image, masks, longest_side) for image, masks in images),
-        "</div>",
-        '<p class="expressions">',
-        *(_expression(number, words) for number, words in numbered),
-        *(f"<b>{escaped(words)}</b>" for words in prediction.expressions if not prediction.drawn),
-        "</p>",
+        *(
+            _figure(image, masks, longest_side, noted=len(drawn) > 1 and any(found))
+            for image, masks in zip(prediction.group.images, drawn, strict=True)
+        ),
+        f'</div><p class="expressions">{"".join(expressions)}</p>',
     ]
     if prediction.reason is not None:
         parts.append(f'<p class="malformed">Malformed: {escaped(prediction.reason)}</p>')
@@ -99,41 +107,75 @@ def answer_html(prediction: Prediction, *, style: bool = True, longest_side: int
 def answer_style(expressions: int) -> str:
     """The style sheet of answers with at most so many expressions, on one line."""
     lit = (
-        f'.answer:has(.expression[data-mask="{i}"]:is(:hover, :focus)) .mask[data-mask="{i}"] {{ opacity: 1 }}'
+        f'.answer:has(.expression[data-mask="{i}"]:is(:hover, :focus)) .image [data-mask="{i}"]:is(.mask, .shade) '
+        "{ opacity: 1 }"
         for i in range(expressions)
     )
     return " ".join((STYLE + EXPLANATION_STYLE + "".join(lit)).split())
 
 
-def _figure(image: Tensor, masks: Tensor, longest_side: int) -> str:
+def _figure(image: Tensor, masks: Tensor, longest_side: int, *, noted: bool) -> str:
+    """A photograph with its layers; `noted` says whether it says so where it has no mask."""
     height, width = image.shape[:2]
     photograph = Image.fromarray(image.cpu().numpy())
     photograph.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
-    layers = [f'<img class="photograph" alt="" src="{data_uri(photograph, quality=88)}">']
     scale = longest_side / max(height, width)  # up too: the page enlarges small images, and outlines are to stay thin
     size = (max(1, round(scale * height)), max(1, round(scale * width)))
-    for number, mask in enumerate(masks.cpu()):
-        drawn = interpolate(mask[None, None].float(), size, mode="bilinear", antialias=scale < 1)[0, 0] >= 0.5
-        layers.append(f'<img class="mask" data-mask="{number}" alt="" src="{data_uri(_layer(drawn, number), "PNG")}">')
+    drawn = [
+        interpolate(mask[None, None].float(), size, mode="bilinear", antialias=scale < 1)[0, 0] >= 0.5
+        for mask in masks.cpu()
+    ]
+    layers = [f'<img class="photograph" alt="" src="{data_uri(photograph, quality=88)}">']
+    if any(mask.any() for mask in drawn):
+        layers.append(_layer("shade all", None if len(drawn) > 1 else 0, _shade(torch.stack(drawn).any(0))))
+    if len(drawn) > 1:
+        layers += [_layer("shade", number, _shade(mask)) for number, mask in enumerate(drawn)]
+    layers += [_layer("mask", number, _outline(mask, number)) for number, mask in enumerate(drawn) if mask.any()]
+    if noted and not masks.any():
+        layers.append(f"<figcaption>{NO_MASK}</figcaption>")
     return f'<figure class="image" style="--aspect: {width / height:.3f}">{"".join(layers)}</figure>'
 
 
-def _layer(mask: Tensor, number: int) -> Image.Image:
-    """A mask as a transparent picture: palette entry 0 outside, 1 inside, 2 along its border."""
-    radius = max(1, round(max(mask.shape) / 160))
-    outside = max_pool2d((~mask)[None].float(), 2 * radius + 1, stride=1, padding=radius)[0] > 0
-    layer = Image.fromarray((mask.to(torch.uint8) + (mask & outside).to(torch.uint8)).numpy())
-    layer.putpalette([0, 0, 0, *colour(number), *colour(number)])
-    layer.info["transparency"] = bytes((0, FILL, OUTLINE))
+def _layer(kind: str, number: int | None, picture: Image.Image) -> str:
+    of_mask = "" if number is None else f' data-mask="{number}"'
+    return f'<img class="{kind}"{of_mask} alt="" src="{data_uri(picture, "PNG", optimize=True)}">'
+
+
+def _outline(mask: Tensor, number: int) -> Image.Image:
+    """The outline of a mask as a transparent picture, whose palette is what `outline` gives."""
+    layer = Image.fromarray(outline(mask).numpy())
+    layer.putpalette([0, 0, 0, *DARK, *colour(number), *LIGHT])
+    layer.info["transparency"] = bytes((0, 255, 255, 255))
+    return layer
+
+
+def _shade(mask: Tensor) -> Image.Image:
+    """What darkens a photograph outside a mask."""
+    layer = Image.fromarray(mask.to(torch.uint8).numpy())
+    layer.putpalette([0] * 6)
+    layer.info["transparency"] = bytes((round(255 * (1 - DIM)), 0))
     return layer
 
 
 def _expression(number: int, words: str) -> str:
     r, g, b = colour(number)
-    shown = escaped(words).replace(SEMANTIC, f"<small>{SEMANTIC}</small>", 1)
     return (
-        f'<span class="expression" tabindex="0" data-mask="{number}" style="--colour: rgb({r} {g} {b})">{shown}</span>'
+        f'<span class="expression" tabindex="0" data-mask="{number}" style="--colour: rgb({r} {g} {b})">'
+        f"{_shown(words)}</span>"
     )
+
+
+def _without_mask(words: str, *, sought: bool) -> str:
+    """An expression that lights nothing; `sought` says whether a segmenter was asked for it."""
+    return (
+        f'<span class="missing">{_shown(words)} <small>{NO_MASK}</small></span>'
+        if sought
+        else f"<b>{escaped(words)}</b>"
+    )
+
+
+def _shown(words: str) -> str:
+    return escaped(words).replace(SEMANTIC, f"<small>{SEMANTIC}</small>", 1)
 
 
 def _reasoning(text: str, numbered: Sequence[tuple[int, str]]) -> str:

@@ -1,13 +1,12 @@
-"""Pictures for people: masks over images, and panels of image, truth, prediction and words.
+"""Panels for people: image, truth, prediction and words, and galleries of panels.
 
 Legend: K images of a group, N masks of an image, H x W pixels. Images are uint8 RGB with channels last, masks boolean
-and True inside the object. Mask number i has one colour everywhere: on its image, and behind the i-th expression of a
-response.
+and True inside the object. Mask number i has one colour everywhere: around the object, and behind the i-th expression of
+a response.
 """
 
 from __future__ import annotations
 
-import colorsys
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,12 +14,11 @@ from dataclasses import dataclass
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torch.nn.functional import interpolate, max_pool2d
+from torch.nn.functional import interpolate
 
+from lightning_sal.pages.outlines import NO_MASK, Colour, colour, overlay
 from lightning_sal.tasks import answer_tags
 from lightning_sal.tasks.blocks import answer_on_a_line, tags_of
-
-Colour = tuple[int, int, int]
 
 PAPER, INK, MUTED, RULE = (255, 255, 255), (32, 36, 44), (112, 120, 134), (222, 225, 231)
 TAG = (46, 92, 170)
@@ -29,35 +27,6 @@ TEXT_SIZE, LINE = 13, 19
 TEXT_WIDTH, MAX_LINES = 320, 26
 # Tags, line ends, white space, words; long words in parts, each of which fits on a line.
 TOKEN = re.compile(r"</?\w{1,20}>|\n|[^\S\n]+|[^\s<]{1,24}|<")
-
-
-def colour(index: int) -> Colour:
-    """The colour of mask `index`: hues a golden section apart, so that any few of them differ."""
-    r, g, b = colorsys.hsv_to_rgb((0.86 + 0.618034 * index) % 1, 0.85, 1)
-    return round(255 * r), round(255 * g), round(255 * b)
-
-
-def overlay(image: Tensor, masks: Tensor, alpha: float = 0.5) -> Tensor:
-    """An image with each mask tinted in its colour and outlined; the first mask lies in front.
-
-    Args:
-        image: (H, W, 3) uint8.
-        masks: (N, H, W) bool, N >= 0, on any device.
-        alpha: Weight of the tint in [0, 1].
-
-    Returns:
-        (H, W, 3) uint8, on the CPU.
-    """
-    result = image.cpu().float()
-    masks = masks.cpu()
-    radius = max(1, round(min(image.shape[:2]) / 110))
-    for index in reversed(range(len(masks))):
-        paint, mask = torch.tensor(colour(index), dtype=torch.float32), masks[index]
-        result[mask] = (1 - alpha) * result[mask] + alpha * paint
-        # The border of the image is no contour: the padding of the pooling does not count as outside of the object.
-        outside = max_pool2d((~mask)[None].float(), 2 * radius + 1, stride=1, padding=radius)[0] > 0
-        result[mask & outside] = paint
-    return result.round().to(torch.uint8)
 
 
 def panel(
@@ -84,12 +53,14 @@ def panel(
     columns = [(name, masks) for name, masks in named if masks and images]
     rows = []
     for row, image in enumerate(images):
-        drawn = (_scaled(image, masks[row], size) for _, masks in columns)
+        drawn = (scaled(image, masks[row], size) for _, masks in columns)
         rows.append([Image.fromarray(part.numpy()) for part in drawn])
     image_width = len(columns) * (size + GAP)
     heading = _wrapped(title, image_width + TEXT_WIDTH) if title else []
     top = MARGIN + len(heading) * LINE + (GAP if heading else 0)
     words = _wrapped(answer_on_a_line(text), TEXT_WIDTH)
+    if absent := _absent(text, predicted or ()):
+        words += [[], *_wrapped(f"{NO_MASK}: {', '.join(absent)}", TEXT_WIDTH)]
     height = max(sum(row[0].height + GAP for row in rows), len(words) * LINE)
     page = Image.new("RGB", (2 * MARGIN + image_width + GAP + TEXT_WIDTH, top + LINE + height + MARGIN - GAP), PAPER)
     draw = ImageDraw.Draw(page)
@@ -123,8 +94,26 @@ def gallery(panels: Sequence[Image.Image], title: str = "") -> Image.Image:
     return page
 
 
-def _scaled(image: Tensor, masks: Tensor | None, size: int) -> Tensor:
-    """An image at its size on the panel with the masks over it; scaled first, so that outlines stay crisp."""
+def _absent(text: str, predicted: Sequence[Tensor]) -> list[str]:
+    """The expressions of a response that have no mask on any of the images; none where there are no predicted masks."""
+    names: dict[int, str] = {}
+    for token, _, number in _tokens(text):
+        if number is not None:
+            names[number] = names.get(number, "") + token
+    # Where only the union of the masks was kept, it is that of every expression
+    found = [any(masks[min(number, len(masks) - 1)].any() for masks in predicted if len(masks)) for number in names]
+    return [" ".join(name.split()) for name, lit in zip(names.values(), found, strict=True) if predicted and not lit]
+
+
+def scaled(image: Tensor, masks: Tensor | None, size: int) -> Tensor:
+    """An image at its size on a page with the masks over it; scaled first, so that outlines stay crisp.
+
+    Args:
+        image: (H, W, 3) uint8.
+        masks: (N, H, W) bool; None leaves the image as it is.
+        size: Longest side in pixels. Larger images are scaled down to it, smaller ones up by the largest whole factor that
+            keeps within it.
+    """
     longest = max(image.shape[:2])
     if longest > size:
         height, width = (max(1, round(side * size / longest)) for side in image.shape[:2])

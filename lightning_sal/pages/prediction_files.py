@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lightning_sal.files.writing import appending, whole
 from lightning_sal.inference.responses import Prediction
-from lightning_sal.pages.drawing import overlay
+from lightning_sal.pages.outlines import overlay
 from lightning_sal.predictions.readers import parse_prediction
 from lightning_sal.tasks import get_task
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 from lightning_sal.files.loading import built_from, refuse_non_finite
 from lightning_sal.files.reading import read_object
 from lightning_sal.internals.hub import is_hub_name, require_hub
+from lightning_sal.internals.shell import installing
 from lightning_sal.policy.backbone import MODEL_TYPES, VISION_LAYERS, vision_tower
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.tiny.scratch import SCRATCH_POLICIES
@@ -64,7 +67,7 @@ def load_model(config: PolicyConfig, *, as_stored: bool = False) -> tuple[Any, A
     processor = load_processor(name, config)
     bits = _four_bits(DTYPES[config.dtype]) if config.load_in_4bit else None
     loader: Any = AutoModelForImageTextToText
-    with built_from(label):
+    with built_from(label), without_weight_bar():
         settings = AutoConfig.from_pretrained(name)
         # Not in float32: where a file has several dtypes, "auto" takes the first, which may be narrower than others.
         if kept := as_stored and bits is None and config.dtype != "float32":
@@ -89,6 +92,18 @@ def load_model(config: PolicyConfig, *, as_stored: bool = False) -> tuple[Any, A
         if hasattr(part, "support_avx512bf16_for_cpu"):
             part.support_avx512bf16_for_cpu = False
     return model.eval(), processor, read_instructions(source)
+
+
+@contextmanager
+def without_weight_bar() -> Iterator[None]:
+    """Inside, transformers draws no bar of the weights that it loads; those of downloads stay."""
+    from transformers.utils.logging import EmptyTqdm, set_tqdm_hook
+
+    before = set_tqdm_hook(lambda _, args, kwargs: EmptyTqdm(*args, **kwargs))
+    try:
+        yield
+    finally:
+        set_tqdm_hook(before)
 
 
 def load_processor(name: str, config: PolicyConfig) -> Any:
@@ -121,7 +136,7 @@ def read_instructions(folder: Path) -> dict[str, str]:
 def _four_bits(dtype: torch.dtype) -> Any:
     """NF4 for the linear layers of the language model; the vision tower and the head keep `dtype`."""
     if find_spec("bitsandbytes") is None:
-        raise ValueError("policy.load_in_4bit needs bitsandbytes: pip install 'lightning-sal[quantization]'")
+        raise ValueError(f"policy.load_in_4bit needs bitsandbytes: {installing('quantization')}")
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(

@@ -4,6 +4,7 @@ from lightning_sal.inference.responses import Response
 from lightning_sal.rewards.alignment import Alignment, MapTerm, Pointing
 from lightning_sal.rewards.answers import AnswerMatch
 from lightning_sal.rewards.controls import Brevity, Chance, Noise
+from lightning_sal.rewards.functions import FunctionTerm, RewardFunction
 from lightning_sal.rewards.judge import LLMJudge
 from lightning_sal.rewards.objects import (
     BoxIoU,
@@ -39,6 +40,7 @@ __all__ = [
     "Format",
     "FormatJSON",
     "FormatTags",
+    "FunctionTerm",
     "LLMJudge",
     "Look",
     "MapTerm",
@@ -54,6 +56,7 @@ __all__ = [
     "Response",
     "Reward",
     "RewardBatch",
+    "RewardFunction",
     "RewardTerm",
     "Scores",
     "perception_terms",

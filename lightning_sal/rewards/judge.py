@@ -17,6 +17,7 @@ from lightning_sal.clients import LOCAL
 from lightning_sal.clients.cache import ReplyCache, content_key
 from lightning_sal.errors import UsageError
 from lightning_sal.inference.responses import Response
+from lightning_sal.internals.shell import installing
 from lightning_sal.rewards.answers import said_and_right
 from lightning_sal.rewards.terms import RewardTerm, Scores, malformed
 from lightning_sal.tasks.blocks import quoted
@@ -214,7 +215,7 @@ class LLMJudge(RewardTerm):
         """The client, which is made when it is first needed."""
         if self._opened is None:
             if find_spec("tenacity") is None:
-                raise UsageError("the judge needs its libraries: pip install 'lightning-sal[annotate]'")
+                raise UsageError(f"the judge needs its libraries: {installing('annotate')}")
             from lightning_sal.clients.api import make_client
             from lightning_sal.clients.asking import Asker
             from lightning_sal.clients.background import Background

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from lightning_sal.rewards.functions import RewardFunction
 from lightning_sal.rewards.ranks import RankQueue
 from lightning_sal.rewards.terms import RewardTerm, Scores
 from lightning_sal.rewards.total import Reward
@@ -33,7 +34,7 @@ class RankedReward(Reward):
     zeros, to one decimal: the defaults.
 
     Args:
-        terms: The criteria; null takes correctness and format.
+        terms: As for `Reward`.
         weights: Name of a term -> its weight, for every term, as it enters the total: by rank or by value; null gives all
             the same weight, 1 in sum.
         ranked: Names of the terms that enter by rank; null takes all.
@@ -48,7 +49,7 @@ class RankedReward(Reward):
 
     def __init__(
         self,
-        terms: list[RewardTerm] | None = None,
+        terms: list[RewardTerm | RewardFunction] | None = None,
         weights: dict[str, float] | None = None,
         ranked: list[str] | None = None,
         capacity: int = 2048,

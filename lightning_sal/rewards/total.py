@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sal.inference.responses import Response
+from lightning_sal.rewards.functions import RewardFunction, as_term
 from lightning_sal.rewards.terms import Correctness, Format, RewardTerm, Scores
 from lightning_sal.transfer import read
 
@@ -94,13 +95,15 @@ class Reward(nn.Module):
     of these, the other terms get its weight.
 
     Args:
-        terms: The criteria; null takes correctness and format.
+        terms: The criteria; a function of a response is one too (`FunctionTerm`). Null takes correctness and format.
         weights: Name of a term -> its weight, for every term; null gives all the same weight, 1 in sum.
     """
 
-    def __init__(self, terms: list[RewardTerm] | None = None, weights: dict[str, float] | None = None) -> None:
+    def __init__(
+        self, terms: list[RewardTerm | RewardFunction] | None = None, weights: dict[str, float] | None = None
+    ) -> None:
         super().__init__()
-        terms = [Correctness(), Format()] if terms is None else terms
+        terms = [Correctness(), Format()] if terms is None else [as_term(term) for term in terms]
         names = [term.name for term in terms]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"reward terms must be one or more, each with a name of its own, not {names}")

@@ -9,7 +9,7 @@ from PIL import Image
 from lightning_sal.annotation.requests import build, picture, shown_images, text_of
 from lightning_sal.annotation.samples import list_samples
 from lightning_sal.annotation.wording import Wording
-from lightning_sal.pages.drawing import colour
+from lightning_sal.pages.outlines import DIM, colour
 from lightning_sal.tasks import TASKS, TagRegions, register
 from tests.annotation.parts import write_cosod, write_sis, write_sod
 from tests.annotation.server import LEVELS, image_number
@@ -26,24 +26,23 @@ def pixels(jpeg: bytes) -> np.ndarray:
     return np.asarray(image).astype(int)
 
 
-def test_a_photograph_is_followed_by_itself_with_the_region_tinted(tmp_path):
+def test_a_photograph_is_followed_by_itself_with_all_but_the_region_darker(tmp_path):
     shown = request("sod", write_sod(tmp_path, 3), at=2)
-    plain, tinted = map(pixels, shown.images)
+    plain, hinted = map(pixels, shown.images)
     assert abs(plain[5, 5] - 2 * LEVELS).max() < 4
     assert abs(plain[30, 40] - (250, 200, 30)).max() < 12
-    assert abs(tinted[5, 5] - 2 * LEVELS).max() < 4
-    assert abs(tinted[30, 40] - (np.array([250, 200, 30]) + colour(0)) / 2).max() < 16
+    assert abs(hinted[5, 5] - DIM * 2 * LEVELS).max() < 4
+    assert abs(hinted[30, 40] - (250, 200, 30)).max() < 12
     assert len(shown.turns) == 1
     assert "twice" in shown.turns[0]
     assert "$" not in shown.turns[0]
 
 
-def test_instances_are_tinted_in_colours_of_their_own(tmp_path):
+def test_instances_are_outlined_in_colours_of_their_own(tmp_path):
     shown = request("sis", write_sis(tmp_path, [3]))
-    tinted = pixels(shown.images[1])
-    centres = [tinted[30, 12 + 8 * i] for i in range(3)]
-    for i, centre in enumerate(centres):
-        assert min(range(3), key=lambda j: abs(centre - colour(j)).sum()) == i
+    hinted = pixels(shown.images[1]).reshape(-1, 3)
+    for i in range(3):
+        assert abs(hinted - colour(i)).max(-1).min() < 60
     assert "with 3 objects" in shown.turns[0]
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -16,6 +16,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 from lightning_sal.callbacks import (
     BeforeAfter,
     CollapseGuard,
+    Curves,
     Dashboard,
     EmbeddingSpread,
     HyperParameters,
@@ -63,13 +64,15 @@ def cgpo_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cgpo")
     callbacks = [
         InterleavedSFT(rl_steps=3, sft_steps=1),
-        BeforeAfter(folder / "gallery", panels=1, control_steps=1),
+        BeforeAfter(folder / "gallery", panels=1, control=True),
         RolloutMonitor(histogram_every_n_steps=2),
         RolloutPanels(every_n_steps=2),
         ResponseTypes(every_n_steps=2),
         Reliability(every_n_steps=2),
         EmbeddingSpread(every_n_steps=2),
         CollapseGuard({"train/loss": (-1e9, 1e9)}, action="rollback"),
+        Curves(every_n_steps=2),
+        LearningRateMonitor(),
         Dashboard(),
         HyperParameters(),
         ModelCheckpoint(folder, every_n_train_steps=2, save_top_k=-1),
@@ -130,7 +133,7 @@ def cgpo_options():
 
 @pytest.mark.parametrize(
     ("make", "validate", "categories"),
-    [(sft, 0, ["Training"]), (SegmenterFineTuning, 1, ["Training", "Validation"])],
+    [(sft, 0, ["Training"]), (SegmenterFineTuning, 1, ["Validation", "Training"])],
 )
 def test_a_run_without_rollouts_has_no_charts_of_them(tmp_path, make, validate, categories):
     options = {"logger": board(tmp_path), "log_every_n_steps": 1, "callbacks": [RolloutMonitor(), Dashboard()]}

@@ -10,7 +10,8 @@ from PIL import Image
 from lightning_sal.commands.check_data import main as check_data
 from lightning_sal.commands.convert import main as convert
 from lightning_sal.datasets import ImageGroups, UnreadableSample, jsonl_records, task_records
-from lightning_sal.datasets.tables import MISSING, Cell, columns
+from lightning_sal.datasets.tables import Cell, columns
+from lightning_sal.internals.shell import installing
 from lightning_sal.tasks import get_task
 
 PERCEPTION = get_task("perception")
@@ -181,6 +182,6 @@ def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
         return whole(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ValueError, match=r"val\.parquet: tables are read by pyarrow: pip install") as error:
+    with pytest.raises(ValueError, match=r"val\.parquet: tables are read by pyarrow: (uv )?pip install") as error:
         task_records(PERCEPTION, path)
-    assert MISSING in str(error.value)
+    assert str(error.value).endswith(installing("datasets"))

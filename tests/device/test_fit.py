@@ -144,7 +144,7 @@ def quickstart(_accelerator, tmp_path_factory):
     options = {
         callback["class_path"].rpartition(".")[2]: callback.setdefault("init_args", {}) for callback in callbacks
     }
-    options["BeforeAfter"] |= {"control_steps": 1, "panels": 1}
+    options["BeforeAfter"] |= {"panels": 1}
     options["InterleavedSFT"] |= {"rl_steps": 1, "sft_steps": 1}
     options["ModelCheckpoint"] |= {"every_n_train_steps": 2}
     for name in ("RolloutPanels", "ResponseTypes", "Reliability"):

@@ -4,10 +4,10 @@ import lightning as L
 import pytest
 import torch
 
-from lightning_sal.callbacks import EvaluationResults
+from lightning_sal.callbacks import EvaluationResults, InterleavedSFT
 from lightning_sal.evaluation.results import read_images, read_summary
 from tests.distributed.processes import in_processes
-from tests.modules.parts import SGD, scenes, sft, trained, trainer
+from tests.modules.parts import SGD, cgpo, scenes, sft, trained, trainer
 
 
 class Keep(L.Callback):
@@ -38,6 +38,11 @@ def work(world_size, rank, folder):
             trainer(folder, **options).test(module, datamodule=data, verbose=False)
         else:
             trainer(folder, limit_val_batches=1.0, **options).validate(module, datamodule=data, verbose=False)
+    for name, validation in (("plain", {}), ("validated", {"limit_val_batches": 1.0, "val_check_interval": 1})):
+        options["callbacks"] = [InterleavedSFT(rl_steps=1, sft_steps=1), Keep(folder / f"{name}-{world_size}")]
+        run = trainer(folder, max_steps=3, **validation, **options)
+        # Drawn responses in validation too: what it draws must not move what training draws.
+        run.fit(cgpo(evaluation_temperature=1.0), datamodule=scenes(batch_size=6 // world_size, val_size=7))
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +71,9 @@ def test_two_processes_equal_one(stage, folder):
     assert set(one) == set(two)
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, atol=1e-5, rtol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_validation_changes_nothing_of_a_training(count, folder):
+    plain, validated = (torch.load(folder / f"{name}-{count}", weights_only=True) for name in ("plain", "validated"))
+    assert {name for name, weight in plain.items() if not torch.equal(weight, validated[name])} == set()

@@ -16,7 +16,6 @@ AT_MOST = {
     "log_every_n_steps": 1,
     "every_n_train_steps": 2,
     "every_n_steps": 1,
-    "control_steps": 1,
     "batch_size": 2,
     "responses_per_prompt": 2,
     "prompts_per_step": 2,

@@ -1,11 +1,13 @@
 """Comparing trainings on the same samples."""
 
+import io
 import math
 
 import pytest
+from rich.console import Console
 
 from lightning_sal.commands.compare import main
-from lightning_sal.evaluation.comparison import Sample, paired_difference, read_arms, summary, write_arms
+from lightning_sal.evaluation.comparison import Sample, differences, paired_difference, read_arms, summary, write_arms
 
 
 def sample(key, exact, correctness=0.5):
@@ -24,6 +26,19 @@ def test_summary_means():
     values = summary([sample("a", True, 0.4), sample("b", False, 0.8)])
     assert values["exact"] == values["exact/sod"] == 0.5
     assert values["correctness"] == pytest.approx(0.6)
+
+
+def test_the_table_of_differences_has_their_standard_errors():
+    """Exact: differences 1, 0; mean 0.5, error sqrt(0.5 / 2). Correctness: 0.2, 0.4; mean 0.3, error sqrt(0.02 / 2)."""
+    arms = {
+        "start": [sample("a", False, 0.1), sample("b", True, 0.2)],
+        "CGPO": [sample("a", True, 0.3), sample("b", True, 0.6)],
+    }
+    console = Console(width=80, file=io.StringIO())
+    console.print(differences(arms, "CGPO"))
+    lines = {line.split()[0]: line for line in console.file.getvalue().splitlines() if "±" in line}
+    assert "+0.500 ± 0.500" in lines["exact"]
+    assert "+0.300 ± 0.100" in lines["S"]
 
 
 def test_arms_round_trip_and_are_never_overwritten(tmp_path):

@@ -39,6 +39,19 @@ def test_new_reward_in_a_training(lightning):
     assert logged["train/reward/mean"] == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_function_as_a_reward_in_a_training(lightning):
+    logged = lightning("fit", QUICKSTART, FOLDER / "function_reward.yaml")
+    terms = zip(*(logged[f"train/reward/{name}"] for name in ("correctness", "format", "brief")), strict=True)
+    expected = [0.4 * correctness + 0.4 * form + 0.2 * brief for correctness, form, brief in terms]
+    assert logged["train/reward/mean"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_function_as_the_whole_reward(lightning):
+    logged = lightning("fit", QUICKSTART, options=["--model.init_args.reward=function_reward.brief"])
+    assert logged["train/reward/mean"] == pytest.approx(logged["train/reward/brief"])
+    assert min(logged["train/reward/brief"]) > 0
+
+
 def test_new_segmenter_by_hand():
     image = torch.full((4, 6, 3), 245, dtype=torch.uint8)
     image[:2, :2], image[2:, 3:] = torch.tensor([210, 40, 45]).byte(), torch.tensor([50, 70, 225]).byte()

@@ -14,8 +14,8 @@ from PIL import Image
 
 from lightning_sal.inference.responses import Prediction
 from lightning_sal.pages.answer import answer_html
-from lightning_sal.pages.drawing import colour
 from lightning_sal.pages.gallery import Gallery
+from lightning_sal.pages.outlines import colour
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import TASKS, Expressions
 
@@ -69,14 +69,35 @@ def test_expressions_have_the_colours_of_their_masks():
         assert span["style"] == "--colour: rgb({} {} {})".format(*colour(int(span["data-mask"])))
         assert span["tabindex"] == "0"
     assert "".join(page.texts).startswith("red catdogScenered cat, and dog.")
-    layers = [attrs for _, attrs in page.tags if attrs.get("class") == "mask"]
-    for i, layer in enumerate(layers):
-        pixels = np.array(picture(layer["src"]).convert("RGBA"))
-        assert pixels.shape == (40, 60, 4)
+    for i in range(2):
         inside = np.zeros((40, 60), bool)
         inside[:, 10 * i : 10 * i + 5] = True
-        assert ((pixels[..., 3] > 0) == inside).all()
-        assert (pixels[inside][:, :3] == colour(i)).all()
+        lines, shade = (
+            np.array(picture(attrs["src"]).convert("RGBA"))
+            for kind in ("mask", "shade")
+            for _, attrs in page.tags
+            if (attrs.get("class"), attrs.get("data-mask")) == (kind, str(i))
+        )
+        assert lines.shape == shade.shape == (40, 60, 4)
+        assert not lines[inside][:, 3].any()  # the object is seen as it is
+        assert not shade[inside][:, 3].any()
+        assert (shade[~inside] == (0, 0, 0, 128)).all()
+        assert tuple(lines[20, 10 * i + 6 + 0]) == (*colour(i), 255)
+
+
+def test_an_expression_without_a_mask_says_so():
+    found = answer("Scene: red cat, and dog.", ["red cat", "dog"])
+    nothing = replace(found, prompt_masks=(found.masks[0] & torch.tensor([True, False])[:, None, None],))
+    page = Read(answer_html(nothing))
+    assert "dog no mask found" in "".join(page.texts)
+    assert [attrs["data-mask"] for tag, attrs in page.tags if attrs.get("class") == "expression"] == ["0", "0"]
+    assert [attrs["data-mask"] for _, attrs in page.tags if attrs.get("class") == "mask"] == ["0"]
+
+
+def test_an_image_of_a_group_without_a_mask_says_so():
+    found = answer("t", ["cat"], task="sis", images=3)
+    without = replace(found, prompt_masks=(found.masks[0], found.masks[1] & False, found.masks[2]))
+    assert "".join(Read(answer_html(without)).texts).count("no mask found") == 1
 
 
 def test_where_only_the_union_was_kept_all_expressions_light_it():
@@ -116,10 +137,10 @@ def test_what_a_model_or_a_file_name_says_is_text():
 
 def test_large_images_are_scaled_down_and_masks_to_the_size_of_the_page():
     page = Read(answer_html(answer("t", ["a"], size=(300, 1200)), longest_side=400))
-    photograph, layer = [picture(attrs["src"]) for tag, attrs in page.tags if tag == "img"]
+    photograph, layer, _ = [picture(attrs["src"]) for tag, attrs in page.tags if tag == "img"]
     assert photograph.size == layer.size == (400, 100)
     page = Read(answer_html(answer("t", ["a"]), longest_side=400))
-    photograph, layer = [picture(attrs["src"]) for tag, attrs in page.tags if tag == "img"]
+    photograph, layer, _ = [picture(attrs["src"]) for tag, attrs in page.tags if tag == "img"]
     assert (photograph.size, layer.size) == ((60, 40), (400, 267))
 
 
@@ -177,10 +198,18 @@ def test_a_browser_lights_the_mask_of_an_expression(tmp_path):
         page.add_style_tag(content="* { transition: none !important }")
         masks = page.locator(".mask")
         assert masks.evaluate_all(opacity) == [1, 1, 1]
+        shades = page.locator(".shade")
+        assert shades.evaluate_all(opacity) == [
+            1,
+            0,
+            0,
+            1,
+        ]  # outside both masks, outside each; outside the one of the other
         page.locator(".think .expression", has_text="dog").hover()
         dimmed, lit, other = masks.evaluate_all(opacity)
         assert (lit, other) == (1, 1)
         assert dimmed < 0.2
+        assert shades.evaluate_all(opacity) == [0, 0, 1, 1]
         page.mouse.move(0, 0)
         page.keyboard.press("Tab")
         lit, dimmed, other = masks.evaluate_all(opacity)

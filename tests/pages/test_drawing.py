@@ -1,10 +1,11 @@
-"""Drawing: what is tinted, what stays, and what a panel holds."""
+"""Drawing: what a panel and a gallery hold."""
 
 import numpy as np
 import pytest
 import torch
 
-from lightning_sal.pages.drawing import PAPER, colour, gallery, overlay, panel
+from lightning_sal.pages.drawing import PAPER, gallery, panel
+from lightning_sal.pages.outlines import colour
 
 GREY = torch.full((40, 60, 3), 100, dtype=torch.uint8)
 
@@ -13,33 +14,6 @@ def square(top=10, left=20, side=20, shape=(40, 60)):
     mask = torch.zeros(1, *shape, dtype=torch.bool)
     mask[0, top : top + side, left : left + side] = True
     return mask
-
-
-def test_overlay_tints_inside_outlines_the_edge_and_leaves_the_rest():
-    drawn = overlay(GREY, square(), alpha=0.25)
-    inside = [round(0.75 * 100 + 0.25 * channel) for channel in colour(0)]
-    assert drawn.dtype == torch.uint8
-    assert drawn[20, 30].tolist() == inside
-    assert drawn[10, 20].tolist() == list(colour(0))
-    assert torch.equal(drawn[~square()[0]], GREY[~square()[0]])
-
-
-def test_overlay_draws_no_contour_along_the_border_of_the_image():
-    everywhere = torch.ones(1, 40, 60, dtype=torch.bool)
-    assert len(overlay(GREY, everywhere, alpha=0.5).view(-1, 3).unique(dim=0)) == 1
-
-
-def test_overlay_does_not_change_its_input_and_takes_no_masks():
-    image = GREY.clone()
-    assert torch.equal(overlay(image, square()[:0]), GREY)
-    overlay(image, square())
-    assert torch.equal(image, GREY)
-
-
-def test_colours_of_a_dozen_masks_differ():
-    colours = np.array([colour(i) for i in range(12)], float)
-    apart = np.abs(colours[:, None] - colours[None]).sum(-1) + 1000 * np.eye(12)
-    assert apart.min() > 50
 
 
 @pytest.mark.parametrize(("side", "factor"), [(112, 2), (64, 3), (200, 1)])
@@ -82,6 +56,13 @@ def test_expressions_lie_on_the_colour_of_their_mask():
     assert shades[0] in pixels
     assert shades[1] in pixels
     assert shades[2] not in pixels
+
+
+def test_an_expression_without_a_mask_is_told():
+    masks = torch.cat([square(), square()[:1] & False])
+    text = "<think></think><answer><ins>a</ins><ins>b</ins></answer>"
+    told, silent = (np.array(panel([GREY], None, [found], text)) for found in (masks, torch.cat([square(), square()])))
+    assert (told != PAPER).any(-1)[:, 500:].sum() > (silent != PAPER).any(-1)[:, 500:].sum()
 
 
 def test_a_gallery_holds_all_panels():

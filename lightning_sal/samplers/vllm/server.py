@@ -6,11 +6,10 @@ import json
 import logging
 import threading
 import time
-import urllib.request
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
+
+import httpx2
 
 from lightning_sal.policy.chat import chat
 from lightning_sal.samplers.vllm.answers import read_responses, settings
@@ -18,8 +17,6 @@ from lightning_sal.samples import Message
 
 log = logging.getLogger(__name__)
 
-# The server stands beside the trainer: never ask a proxy for it.
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _POLL_S = 1.0
 
 
@@ -49,6 +46,9 @@ class Server:
 
     def __init__(self, url: str, timeout_s: float) -> None:
         self.url, self.timeout_s = url.rstrip("/"), timeout_s
+        # The server stands beside the trainer: no proxy is asked for it. As many connections as there are requests.
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
+        self._http = httpx2.Client(base_url=self.url, timeout=timeout_s, trust_env=False, limits=limits)
         self._met = self._checked = False
         self._waiting = threading.Lock()  # of many requests that find it away, one waits and says so
         self.given_up = threading.Event()  # set where nobody waits for its answers any more, as after Ctrl-C
@@ -136,29 +136,27 @@ class Server:
 
     def _post(self, path: str, question: dict[str, Any]) -> bytes:
         """What it answers to a JSON body, at the second try if it was away at the first and was there before."""
-        met, body = self._met, json.dumps(question).encode()
+        met = self._met
         try:
-            return self._send(path, body)
+            return self._send("POST", path, question)
         except Away as away:
             if not met:
                 raise
             self._wait(away)
-            return self._send(path, body)
+            return self._send("POST", path, question)
 
-    def _send(self, path: str, body: bytes | None = None) -> bytes:
-        request = urllib.request.Request(self.url + path, body, {"Content-Type": "application/json"})
+    def _send(self, method: str, path: str, question: dict[str, Any] | None = None) -> bytes:
         try:
-            with _OPENER.open(request, timeout=self.timeout_s) as answer:
-                self._met = True
-                return answer.read()
-        except HTTPError as error:
-            text = " ".join(error.read().decode(errors="replace").split())[:300]
-            line = f"vLLM at {self.url}: {path} answered {error.code} {text}"
-            raise (Refused(line, error.code) if error.code < 500 else Away(line)) from error
-        except TimeoutError as error:
+            answer = self._http.request(method, path, json=question)
+        except httpx2.ReadTimeout as error:
             raise self.error(f"{path} gave no answer in {self.timeout_s:g} s, raise timeout_s if it is busy") from error
-        except (OSError, HTTPException) as error:
-            raise Away(f"vLLM at {self.url}: {path} failed: {getattr(error, 'reason', error)}") from error
+        except httpx2.HTTPError as error:
+            raise Away(f"vLLM at {self.url}: {path} failed: {error}") from error
+        if not answer.is_success:
+            line = f"vLLM at {self.url}: {path} answered {answer.status_code} {' '.join(answer.text.split())[:300]}"
+            raise Refused(line, answer.status_code) if answer.status_code < 500 else Away(line)
+        self._met = True
+        return answer.content
 
     def _wait(self, away: Away) -> None:
         """Until `/health` says that it is there.
@@ -170,7 +168,7 @@ class Server:
         with self._waiting:
             while True:
                 try:
-                    self._send("/health")
+                    self._send("GET", "/health")
                     return
                 except ConnectionError:
                     if self.given_up.is_set() or time.monotonic() > deadline:

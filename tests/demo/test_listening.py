@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lightning_sal.demo.server import address, is_loopback, listen
+from lightning_sal.demo.listening import address, is_loopback, listen
 
 
 def test_a_free_port_is_found_and_named():

@@ -1,0 +1,73 @@
+"""Ctrl-C and SIGTERM: the first ends a command in order, the second at once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lightning_sal.errors import INTERRUPTED, TERMINATED, Terminated
+
+_SHOW_CURSOR = "\x1b[?25h"
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[list[int]]:
+    """Inside, SIGTERM raises `Terminated`, and reaches the processes that this one has started, and Ctrl-C raises
+    KeyboardInterrupt; after either, another one ends the process at once. Gives the SIGTERMs heard so far.
+
+    Where Ctrl-C is ignored, as in the background of a shell, it stays so.
+    """
+    heard: list[int] = []
+    asked: list[int] = []
+
+    def terminate(number: int, _: Any) -> None:
+        heard.append(number)
+        for child in multiprocessing.active_children():
+            child.terminate()
+        _once(asked, TERMINATED)
+        raise Terminated
+
+    def interrupt(*_: Any) -> None:
+        _once(asked, INTERRUPTED)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # where no signal can be handled
+        yield heard
+        return
+    handlers = {signal.SIGTERM: terminate}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        handlers[signal.SIGINT] = interrupt
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield heard
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def next_ends_at_once() -> None:
+    """Let a Ctrl-C from now on end the process at once, after a library has set it to be ignored while it tidies up."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda *_: end_at_once(INTERRUPTED))
+
+
+def end_at_once(code: int) -> None:
+    """End the process without tidying up; its children too."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    if sys.stdout.isatty():
+        os.write(sys.stdout.fileno(), _SHOW_CURSOR.encode())  # which a progress bar has hidden
+    os.write(2, f"\nlightning: {'terminated' if code == TERMINATED else 'interrupted'}, at once\n".encode())
+    os._exit(code)
+
+
+def _once(asked: list[int], code: int) -> None:
+    if asked:
+        end_at_once(code)
+    asked.append(code)
