@@ -9,6 +9,7 @@ import warnings
 from lightning_sal.configs.early import asks_alone, require_inputs, require_known
 from lightning_sal.configs.places import read_configs
 from lightning_sal.internals.activity import doing, end_all
+from lightning_sal.internals.importing import importing
 
 
 def run(argv: list[str]) -> int:
@@ -31,7 +32,7 @@ def run(argv: list[str]) -> int:
         require_inputs(words[0], places)
     _silence()
     try:
-        with doing("Loading the libraries"):
+        with doing("Loading the libraries"), importing():
             from lightning_sal.configs.trainer_cli import run_cli
 
         return run_cli(words, places, argv[1:])
