@@ -58,41 +58,55 @@ def _next(
         yield "Table", ("lightning-sal", "table", _near(results))
     if (checkpoint := outputs.get("Checkpoint")) is None:
         return
-    if _can_test(trainer.datamodule):  # type: ignore[attr-defined]
+    tested = _tested(trainer.datamodule)  # type: ignore[attr-defined]
+    if tested is not None:
         yield "Evaluate", ("lightning-sal", "test", *_without_checkpoint(options), "--ckpt_path", _near(checkpoint))
     if not hasattr(module, "policy_config"):  # no policy
         return
     model = _near(outputs.get("Adapter", checkpoint))
-    if (images := _images(trainer.datamodule)) is not None:  # type: ignore[attr-defined]
-        with_ = () if segmenter is None else ("--segmenter", segmenter)
-        yield "Answer images", ("lightning-sal", "segment", *images, "--model", model, *with_)
-    yield "Export", ("lightning-sal", "export", model, "--out", _near(checkpoint.parents[1] / "model"))
+    images = _photographs(getattr(tested, "records", ())) or _others(trainer.datamodule)  # type: ignore[attr-defined]
+    run = checkpoint.parents[1]
+    if images is not None:
+        words = (*images, "--model", model, *(("--segmenter", segmenter) if segmenter else ()), "--out")
+        yield "Answer images", ("lightning-sal", "segment", *words, _near(run / "answers"))
+    yield "Export", ("lightning-sal", "export", model, "--out", _near(run / "model"))
 
 
-def _images(data: Any) -> tuple[str, ...] | None:
-    """What `segment` is told of images and task; None after drawn scenes of a task of which the package has none."""
+def _photographs(records: Sequence[Any]) -> tuple[str, ...]:
+    """Photographs of some samples, and what is asked of them, as `segment` takes it: their folder, or those of one sample
+    where it holds other images too; nothing where they are in no files."""
+    if not records or any(photo.content for photo in records[0].photographs):
+        return ()
+    first, task = records[0], get_task(records[0].task)
+    asked = ("--task", task.name, *(("--question", first.question) if task.has_question else ()))
+    files = [photo.path for photo in first.photographs]
+    folder = files[0].parent
+    if task.has_question or len({path.stem for path in folder.iterdir()}) < len(list(folder.iterdir())):
+        return *map(_near, files), *asked  # as where masks lie between photographs
+    return _near(folder), *asked
+
+
+def _others(data: Any) -> tuple[str, ...] | None:
+    """What `segment` is told where no photographs are known: nothing after drawn scenes, of which the package has some, or
+    None where it has none of the tasks; else a folder to fill in."""
     tasks = [get_task(name) for name in getattr(data, "known_tasks", ())]
     if getattr(data, "drawn", False):
         shipped = {path.name for path in EXAMPLES.iterdir()}
         return () if not tasks or any(task.name in shipped for task in tasks) else None
-    task = tasks[0] if tasks else get_task("sod")
-    return (
-        "FOLDER",
-        *(() if task.name == "sod" else ("--task", task.name)),
-        *(("--question", "QUESTION") if task.has_question else ()),
-    )
+    asked = [word for task in tasks[:1] for word in ("--task", task.name)]
+    return "FOLDER", *asked, *(("--question", "QUESTION") if tasks and tasks[0].has_question else ())
 
 
-def _can_test(data: Any) -> bool:
-    """Whether a datamodule has something to test on."""
+def _tested(data: Any) -> Any:
+    """What a datamodule tests on: its dataset or, of those of others, anything; None where there is nothing."""
     if data is None:
-        return False
+        return None
     if not hasattr(data, "evaluation_dataset"):  # of others
-        return is_overridden("test_dataloader", data)
+        return data if is_overridden("test_dataloader", data) else None
     try:
-        return data.evaluation_dataset("test") is not None
+        return data.evaluation_dataset("test")
     except (ValueError, OSError):
-        return False
+        return None
 
 
 def _outputs(trainer: L.Trainer) -> dict[str, Path]:

@@ -6,8 +6,10 @@ import logging
 import os
 import warnings
 
+from lightning_sal.configs.early import asks_alone, require_inputs, require_known
 from lightning_sal.configs.places import read_configs
 from lightning_sal.internals.activity import doing, end_all
+from lightning_sal.internals.importing import importing
 
 
 def run(argv: list[str]) -> int:
@@ -25,9 +27,12 @@ def run(argv: list[str]) -> int:
         SystemExit: After `--help` and `--print_config`, and where Lightning ends the process.
     """
     words, places = read_configs(argv)
+    require_known(places)
+    if not asks_alone(words):
+        require_inputs(words[0], places)
     _silence()
     try:
-        with doing("Loading the libraries"):
+        with doing("Loading the libraries"), importing():
             from lightning_sal.configs.trainer_cli import run_cli
 
         return run_cli(words, places, argv[1:])
