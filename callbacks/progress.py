@@ -86,7 +86,7 @@ class RolloutProgressBar(ProgressBar):
         training.to(trainer.global_step, note)
         if self._enabled and self.log_every and not on_terminal():
             number = trainer.global_step // self.log_every
-            if number != self._lines:
+            if number != self._lines or trainer.global_step == training.total:
                 print(" | ".join(filter(None, (training.count(), note, training.times()))), flush=True)
             self._lines = number
         if training.total is not None and trainer.global_step >= training.total:

@@ -255,12 +255,13 @@ def _value(sample: Sample, key: str) -> float | None:
 
 def _grid(title: str, columns: Sequence[str], rows: Mapping[str, str], cells: Mapping[str, Sequence[str]]) -> Any:
     from rich.box import SIMPLE_HEAD
+    from rich.console import Group
     from rich.table import Table
 
-    grid = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    grid = Table(box=SIMPLE_HEAD)
     grid.add_column("", no_wrap=True)
     for column in columns:
         grid.add_column(column, justify="right")
     for key, head in rows.items():
         grid.add_row(head, *cells[key])
-    return grid
+    return Group(title, grid)

@@ -53,6 +53,7 @@ def test_without_a_terminal_a_line_every_few_steps(capsys):
         "step 1/5 | rl | reward 0.000 | loss 0.500 | other 3.000",
         "step 2/5 | rl | reward 0.100 | loss 0.500 | other 3.000",
         "step 4/5 | sft | reward 0.200 | loss 0.500 | other 3.000",
+        "step 5/5 | sft | reward 0.200 | loss 0.500 | other 3.000",
     ]
 
 
