@@ -5,8 +5,8 @@ import os
 import re
 import traceback
 from contextlib import redirect_stderr, redirect_stdout
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 import yaml
@@ -97,8 +97,10 @@ def test_yaml_is_yaml_and_its_classes_exist(page):
     for block in blocks(page.read_text()):
         if block.language == "yaml" and not block.included:
             for path in class_paths(yaml.safe_load(block.text)):
-                module, _, member = path.rpartition(".")
-                assert hasattr(import_module(module), member), f"{name(page)}:{block.line}: no {path}"
+                try:
+                    resolve_name(path)
+                except (ImportError, AttributeError) as error:
+                    pytest.fail(f"{name(page)}:{block.line}: {path}: {error}")
 
 
 def class_paths(node):
