@@ -11,8 +11,9 @@ from lightning_sal.evaluation.results import Results
 from lightning_sal.evaluation.tables import markdown
 
 PAPERS = {
-    "unified saliency, CGPO, interleaved SFT (ISR)": "arXiv 2511.00396",
+    "unified saliency, confidence-guided policy optimisation": "arXiv 2511.00396",
     "saliency-map alignment": "arXiv 2604.04500",
+    "perception by boxes and points, rewards by rank": "arXiv 2603.00152",
 }
 SHOWN = {  # What a run's config says of the training -> where
     "module": "model.class_path",

@@ -23,7 +23,8 @@ def papers() -> set[str]:
 @pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/results.md"])
 def test_the_pages_that_people_meet_first_name_every_paper(page, papers):
     text = (ROOT / page).read_text()
-    assert papers and {paper for paper in papers if f"https://arxiv.org/abs/{paper}" not in text} == set()
+    assert papers
+    assert {paper for paper in papers if f"https://arxiv.org/abs/{paper}" not in text} == set()
 
 
 @in_checkout
@@ -40,4 +41,5 @@ def test_a_page_writes_out_the_abbreviations_that_it_uses(page):
     meanings = ABBREVIATION.findall((ROOT / "docs/abbreviations.md").read_text())
     used = {short: meaning for short, meaning in meanings if re.search(rf"(?<![\w.-]){short}(?!\w)", text)}
     missing = {short: meaning for short, meaning in used.items() if meaning.lower() not in text.lower()}
-    assert meanings and not missing, f"{name(page)}: write out at first use: {missing}"
+    assert meanings
+    assert not missing, f"{name(page)}: write out at first use: {missing}"
