@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-pytest.importorskip("gradio", reason="the page needs the extra: pip install 'lightning-sal[demo]'")
+pytest.importorskip("gradio", reason="the page needs the extra demo")
 sync_api = pytest.importorskip("playwright.sync_api", reason="the page is tested in a browser, by playwright")
 CHROMIUM = shutil.which("chromium")
 if CHROMIUM is None:

@@ -6,14 +6,13 @@ import re
 import traceback
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from pkgutil import resolve_name
 
 import pytest
 import yaml
 
 from lightning_sal.cli import main
 from tests.docs.elsewhere import ELSEWHERE, elsewhere
-from tests.docs.pages import PAGES, ROOT, Block, blocks, commands, in_checkout, name, prose
+from tests.docs.pages import PAGES, ROOT, Block, blocks, commands, in_checkout, name, place_exists, prose
 
 LANGUAGES = {"bash", "console", "python", "yaml", "json", "text", ""}  # "" and text are shown, and never commands
 VARIABLE = re.compile(r"([A-Z_]+)=(.*)")
@@ -97,10 +96,7 @@ def test_yaml_is_yaml_and_its_classes_exist(page):
     for block in blocks(page.read_text()):
         if block.language == "yaml" and not block.included:
             for path in class_paths(yaml.safe_load(block.text)):
-                try:
-                    resolve_name(path)
-                except (ImportError, AttributeError) as error:
-                    pytest.fail(f"{name(page)}:{block.line}: {path}: {error}")
+                assert place_exists(path), f"{name(page)}:{block.line}: no {path}"
 
 
 def class_paths(node):
