@@ -55,7 +55,7 @@ class Curves(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, *_: Any) -> None:
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
-            self._keep(trainer, trainer.global_step, held_out=True)
+            self._keep(trainer, trainer.global_step - 1, held_out=True)  # as loggers get them
 
     def on_train_end(self, trainer: L.Trainer, *_: Any) -> None:
         self._draw(trainer)

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_sal.files.writing import numbered
+from lightning_sal.internals.gpus import device
+from lightning_sal.internals.hub import weights
+from lightning_sal.internals.importing import importing
 from lightning_sal.internals.shell import typed
 from lightning_sal.paths import Paths
 from lightning_sal.tiny.notice import EXAMPLES, is_drawn, notice
@@ -32,7 +35,8 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     sources = _sources(arguments.paths, arguments.task, arguments.question)
 
-    from lightning_sal.pages.answer_folder import AnswerFolder
+    with importing():
+        from lightning_sal.pages.answer_folder import AnswerFolder
 
     settings = {
         "task": ", ".join(dict.fromkeys(task for task, _ in sources)),
@@ -113,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--model",
+        type=weights,
         default="tiny",
         help="the policy: tiny (which knows the procedural scenes alone), a folder, a hub name, a checkpoint file, or a "
         "folder of adapters",
@@ -120,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--question", help="what is asked of every photograph beside the task's instruction")
     parser.add_argument(
         "--segmenter",
+        type=weights,
         help="an EVF-SAM2, folder or hub name; a .pt or .safetensors file of SAM2, for boxes and points; or your own as "
         "FILE.py:NAME; by default the embedded small ones",
     )
@@ -135,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-new-tokens", type=_positive, default=512, help="limit of a response; %(default)s")
     parser.add_argument("--max-pixels", type=_positive, help="most pixels of an image that the policy sees")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the policy's frozen weights")
-    parser.add_argument("--device", help="as torch names it, by default cuda where there is one")
+    parser.add_argument("--device", type=device, help="as torch names it, by default cuda where there is one")
     return parser
 
 
@@ -174,9 +180,11 @@ def _without_mask(prediction: Prediction) -> list[str]:
 
 
 def _load(arguments: argparse.Namespace) -> Predictor:
-    from transformers.utils.logging import disable_progress_bar
+    with importing():
+        from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: F401 (which the policy loads)
+        from transformers.utils.logging import disable_progress_bar
 
-    from lightning_sal.inference.predictor import Predictor
+        from lightning_sal.inference.predictor import Predictor
 
     disable_progress_bar()  # there is one of ours
     return Predictor.load(
