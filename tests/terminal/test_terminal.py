@@ -40,7 +40,7 @@ def last_lines(ran):
     _, columns, lines = ran
     start = next(at for at, line in enumerate(lines) if line.startswith("Checkpoint:"))
     text = "".join(line if len(line) == columns else line + "\n" for line in lines[start:])
-    return dict(re.fullmatch(r"([A-Z][\w ]+): +(.+)", line).groups() for line in text.splitlines())
+    return dict(re.fullmatch(r"([A-Z][\w -]+): +(.+)", line).groups() for line in text.splitlines())
 
 
 def test_nothing_on_the_screen_is_of_others(ran):
