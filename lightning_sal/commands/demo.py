@@ -81,7 +81,8 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"--compare {arguments.compare} is the model itself: name another")
     bounds = Bounds(arguments.max_megabytes, arguments.max_images, arguments.max_megapixels, arguments.max_waiting)
     models = [model for model in (arguments.model, arguments.compare) if model is not None]
-    loading = f"Loading {' and '.join(models)} with the segmenter {arguments.segmenter or 'tiny'}"
+    segmenter = f"the segmenter {arguments.segmenter}" if arguments.segmenter else "the embedded segmenter"
+    loading = f"Loading {', '.join(models)} and {segmenter}"
     with (
         TemporaryDirectory(prefix="lightning-sal-demo-") as uploads,
         listen(arguments.host, arguments.port) as listener,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from lightning_sal.files.writing import numbered
 from lightning_sal.internals.gpus import device
 from lightning_sal.internals.hub import weights
+from lightning_sal.internals.importing import importing
 from lightning_sal.internals.shell import typed
 from lightning_sal.paths import Paths
 from lightning_sal.tiny.notice import EXAMPLES, is_drawn, notice
@@ -34,7 +35,8 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     sources = _sources(arguments.paths, arguments.task, arguments.question)
 
-    from lightning_sal.pages.answer_folder import AnswerFolder
+    with importing():
+        from lightning_sal.pages.answer_folder import AnswerFolder
 
     settings = {
         "task": ", ".join(dict.fromkeys(task for task, _ in sources)),
@@ -178,9 +180,11 @@ def _without_mask(prediction: Prediction) -> list[str]:
 
 
 def _load(arguments: argparse.Namespace) -> Predictor:
-    from transformers.utils.logging import disable_progress_bar
+    with importing():
+        from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: F401 (which the policy loads)
+        from transformers.utils.logging import disable_progress_bar
 
-    from lightning_sal.inference.predictor import Predictor
+        from lightning_sal.inference.predictor import Predictor
 
     disable_progress_bar()  # there is one of ours
     return Predictor.load(

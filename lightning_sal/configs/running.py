@@ -9,6 +9,7 @@ import warnings
 from lightning_sal.configs.early import asks_alone, require_inputs, require_known
 from lightning_sal.configs.places import read_configs
 from lightning_sal.internals.activity import doing, end_all
+from lightning_sal.internals.importing import importing
 
 
 def run(argv: list[str]) -> int:
@@ -31,7 +32,7 @@ def run(argv: list[str]) -> int:
         require_inputs(words[0], places)
     _silence()
     try:
-        with doing("Loading the libraries"):
+        with doing("Loading the libraries"), importing():
             from lightning_sal.configs.trainer_cli import run_cli
 
         return run_cli(words, places, argv[1:])
@@ -48,9 +49,8 @@ def _silence() -> None:
     warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
     # Of the results of a part of the data that a metric has not seen.
     warnings.filterwarnings("ignore", message=r"The ``compute`` method of metric \w+ was called before the ``update``")
-    os.environ.setdefault(
-        "TRANSFORMERS_VERBOSITY", "error"
-    )  # which kernels there are; what is wrong, we refuse ourselves
+    # It tells which kernels there are, and the like; what is wrong with a model, `policy.loading` refuses.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     for name in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.seed"):
         logging.getLogger(f"lightning.{name}").addFilter(_is_news)
 

@@ -18,6 +18,7 @@ from lightning_sal.demo.uploads import check_uploads
 from lightning_sal.demo.visitors import Visitors
 from lightning_sal.segmenters.base import fits
 from lightning_sal.tasks import TASKS, Task
+from lightning_sal.tiny.notice import EXAMPLES
 
 if TYPE_CHECKING:
     from lightning_sal.inference.predictor import Predictor
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 TITLE = "What stands out?"
 INTRODUCTION = "Drop photographs: the model reasons about what catches the eye, names it, and draws its mask."
 LONGEST_QUESTION = 500  # characters
-EXAMPLES = Path(__file__).parents[1] / "tiny" / "examples"
 CARDS = '<div class="cards">${value}</div>'
 FORGET = (
     "() => ['', '', {__type__: 'update', interactive: false}]"  # in the browser, at once: what is shown is of others
@@ -84,7 +84,8 @@ def build(predictors: Mapping[str, Predictor], bounds: Bounds, visitors: Visitor
             concurrency_limit=1,
             api_visibility="private",
         )
-        ran.then(None, None, current, js="() => ''", api_visibility="private")  # after errors too
+        for ended in (ran.then, ran.failure):  # what is half written goes where a run is cancelled, and where it fails
+            ended(None, None, current, js="() => ''", show_progress_on=current, api_visibility="private")
         gr.on(
             [photographs.upload, photographs.delete, photographs.clear, example.click],
             outputs=[answers, current, download],

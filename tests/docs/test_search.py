@@ -8,6 +8,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote
 
 import pytest
+import yaml
 
 from tests.docs.pages import ROOT, in_checkout
 
@@ -18,20 +19,22 @@ pytestmark = [in_checkout, pytest.mark.skipif(CHROMIUM is None, reason="chromium
 
 # What is typed -> the page that answers, which must be the first or the second that is found.
 QUESTIONS = {
-    "resume training": "resuming",
-    "weights & biases": "loggers",
+    "how do I resume": "resuming",
+    "use W&B": "loggers",
+    "weights and biases": "loggers",
     "wandb": "loggers",
-    "train coco json": "photographs",
+    "train with my COCO json": "photographs",
     "evaluate another method": "evaluation",
-    "IASM": "faq",
-    "reproduce table 1": "results",
+    "what is IASM": "faq",
+    "reproduce Table 1": "results",
     "add a reward": "extending",
-    "two GPUs": "distributed",
-    "offline": "models",
-    "own model": "models",
-    "learning rate": "configs",
+    "use two GPUs": "distributed",
+    "run offline": "models",
+    "use my own model": "models",
+    "change the learning rate": "configs",
     "out of memory": "troubleshooting",
     "num_generations": "coming_from",
+    "--ckpt_path": "resuming",
     "docker": "docker",
     "license": "models",
 }
@@ -59,9 +62,9 @@ def site(tmp_path_factory):
     from mkdocs.commands.build import build
 
     folder = tmp_path_factory.mktemp("site")
-    config = mkdocs_config.load_config(
-        str(ROOT / "mkdocs.yml"), site_dir=str(folder), strict=False, hooks=[], plugins=["search"]
-    )
+    file = ROOT / "mkdocs.yml"
+    search = [each for each in yaml.safe_load(file.read_text())["plugins"] if "search" in each]
+    config = mkdocs_config.load_config(str(file), site_dir=str(folder), strict=False, hooks=[], plugins=search)
     build(config)
     with served(folder) as address:
         yield address

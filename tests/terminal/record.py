@@ -106,6 +106,7 @@ def _lightning(terminal, folder, argv):
     for name in ("COLUMNS", "LINES", "NO_COLOR"):
         os.environ.pop(name, None)
     os.chdir(folder)
+    sys.path.insert(0, folder)
     from lightning_sal.cli import main
 
     sys.exit(main(argv))

@@ -39,8 +39,14 @@ def last_lines(ran):
     """Label -> text of the lines at the end, of which a terminal breaks those that are longer than it is wide."""
     _, columns, lines = ran
     start = next(at for at, line in enumerate(lines) if line.startswith("Checkpoint:"))
-    text = "".join(line if len(line) == columns else line + "\n" for line in lines[start:])
-    return dict(re.fullmatch(r"([A-Z][\w -]+): +(.+)", line).groups() for line in text.splitlines())
+    whole = []
+    for line in lines[start:]:
+        if re.match(r"[A-Z][\w -]+: ", line):
+            whole.append(line)
+        else:
+            rest = len(whole[-1]) % columns
+            whole[-1] += " " * (columns - rest if rest else 0) + line
+    return dict(re.fullmatch(r"([A-Z][\w -]+): +(.+)", line).groups() for line in whole)
 
 
 def test_nothing_on_the_screen_is_of_others(ran):
