@@ -109,7 +109,7 @@ class BeforeAfter(L.Callback):
 
     def outputs(self) -> dict[str, Path]:
         """What was written in this run."""
-        files = {"Gallery": self.folder / "gallery.png", "Held-out samples": self.folder / "samples.jsonl"}
+        files = {"Gallery": self.folder / "gallery.png", "Samples": self.folder / "samples.jsonl"}
         return files if self.written else {}
 
     def _log(self, trainer: L.Trainer, samples: list[Sample]) -> None:

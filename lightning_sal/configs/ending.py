@@ -14,10 +14,11 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_sal.internals.activity import output
 from lightning_sal.internals.shell import typed
 from lightning_sal.tasks import get_task
-from lightning_sal.tiny.weights import EMBEDDED_POLICIES
+
+EXAMPLES = Path(__file__).parents[1] / "tiny" / "examples"  # a folder a task
 
 
-def show_ending(trainer: L.Trainer, module: Any, options: Sequence[str]) -> None:
+def show_ending(trainer: L.Trainer, module: Any, options: Sequence[str], segmenter: str | None = None) -> None:
     """Print where the files of a run are and which commands come next, a line each, as they work from the current folder.
 
     Callbacks name theirs by a method `outputs() -> dict[str, Path]`, label -> path, asked once the run has ended.
@@ -26,6 +27,7 @@ def show_ending(trainer: L.Trainer, module: Any, options: Sequence[str]) -> None
         trainer: After its run.
         module: What it ran.
         options: Those of the command line, after the command.
+        segmenter: Where that of the run was loaded from; None for the embedded ones, or for one that has no such place.
     """
     if not trainer.is_global_zero:
         return
@@ -37,9 +39,6 @@ def show_ending(trainer: L.Trainer, module: Any, options: Sequence[str]) -> None
     checkpoint = _checkpoint(trainer) if command == "fit" else None
     if checkpoint is not None:
         outputs = {"Checkpoint": checkpoint, **outputs}
-        adapter = checkpoint.with_suffix(".adapter")
-        if adapter.is_dir():
-            outputs.setdefault("Adapter", adapter)
     elif command == "fit":
         _say("Checkpoint", "none was kept: add lightning.pytorch.callbacks.ModelCheckpoint to trainer.callbacks")
     for label, path in outputs.items():
@@ -47,12 +46,12 @@ def show_ending(trainer: L.Trainer, module: Any, options: Sequence[str]) -> None
     if command == "fit":
         for folder in dict.fromkeys(log.save_dir for log in trainer.loggers if isinstance(log, TensorBoardLogger)):
             _say("TensorBoard", typed("tensorboard", "--logdir", _near(Path(folder))))
-    for what, words in _next(trainer, module, options, outputs):
+    for what, words in _next(trainer, module, options, outputs, segmenter):
         _say(what, typed(*words))
 
 
 def _next(
-    trainer: L.Trainer, module: Any, options: Sequence[str], outputs: dict[str, Path]
+    trainer: L.Trainer, module: Any, options: Sequence[str], outputs: dict[str, Path], segmenter: str | None
 ) -> Iterator[tuple[str, tuple[object, ...]]]:
     """What each next command does, and the command."""
     if results := outputs.get("Results"):
@@ -61,15 +60,15 @@ def _next(
         return
     tested = _tested(trainer.datamodule)  # type: ignore[attr-defined]
     if tested is not None:
-        yield "Evaluate", ("lightning", "test", *_without_checkpoint(options), "--ckpt_path", _near(checkpoint))
-    if (policy := getattr(module, "policy_config", None)) is None:
+        yield "Evaluate", ("lightning-sal", "test", *_without_checkpoint(options), "--ckpt_path", _near(checkpoint))
+    if not hasattr(module, "policy_config"):  # no policy
         return
     model = _near(outputs.get("Adapter", checkpoint))
-    images = _photographs(getattr(tested, "records", ()))
-    if not images and policy.model not in EMBEDDED_POLICIES:  # without, it answers the scenes that these know
-        images = ("FOLDER",)
+    images = _photographs(getattr(tested, "records", ())) or _others(trainer.datamodule)  # type: ignore[attr-defined]
     run = checkpoint.parents[1]
-    yield "Answer images", ("lightning-sal", "segment", *images, "--model", model, "--out", _near(run / "answers"))
+    if images is not None:
+        words = (*images, "--model", model, *(("--segmenter", segmenter) if segmenter else ()), "--out")
+        yield "Answer images", ("lightning-sal", "segment", *words, _near(run / "answers"))
     yield "Export", ("lightning-sal", "export", model, "--out", _near(run / "model"))
 
 
@@ -85,6 +84,17 @@ def _photographs(records: Sequence[Any]) -> tuple[str, ...]:
     if task.has_question or len({path.stem for path in folder.iterdir()}) < len(list(folder.iterdir())):
         return *map(_near, files), *asked  # as where masks lie between photographs
     return _near(folder), *asked
+
+
+def _others(data: Any) -> tuple[str, ...] | None:
+    """What `segment` is told where no photographs are known: nothing after drawn scenes, of which the package has some, or
+    None where it has none of the tasks; else a folder to fill in."""
+    tasks = [get_task(name) for name in getattr(data, "known_tasks", ())]
+    if getattr(data, "drawn", False):
+        shipped = {path.name for path in EXAMPLES.iterdir()}
+        return () if not tasks or any(task.name in shipped for task in tasks) else None
+    asked = [word for task in tasks[:1] for word in ("--task", task.name)]
+    return "FOLDER", *asked, *(("--question", "QUESTION") if tasks and tasks[0].has_question else ())
 
 
 def _tested(data: Any) -> Any:
