@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 
 from lightning_sal.callbacks.interleaved_sft import InterleavedSFT
+from lightning_sal.callbacks.ranks import over_ranks
 from lightning_sal.evaluation.comparison import (
     Sample,
     differences,
@@ -48,7 +49,8 @@ class BeforeAfter(L.Callback):
 
     What it asks of others: the module is a `lightning_sal.modules` module (or offers its `evaluate` and, for a control, its
     `sft_losses` and `configure_optimizers`), the datamodule gives annotated samples by `val_dataloader()` and, for a
-    control, has its SFT batches in `streams["sft"]`. One process only.
+    control, has its SFT batches in `streams["sft"]`. Several processes share the samples, and the first draws the gallery of
+    its own; a control needs one process.
 
     Args:
         folder: Folder for `gallery.png` and `samples.jsonl`; a number is appended where it exists, so nothing is
@@ -72,13 +74,11 @@ class BeforeAfter(L.Callback):
         self.written = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.world_size > 1:
-            raise ValueError("BeforeAfter compares within one process: use trainer.devices=1, or leave it out")
+        if trainer.world_size > 1 and (self.control or self.equal_time):
+            raise ValueError("BeforeAfter trains its controls in one process: use trainer.devices=1, or leave them out")
         if trainer.global_step:  # a run that goes on: its start is gone
             return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        batches = followed(data.val_dataloader(), "Before training", "batch")
-        self.arms["start"], self.before = evaluate(pl_module, batches)
+        self.arms["start"], self.before = _evaluated(trainer, pl_module, "Before training")
         self._log(trainer, self.arms["start"])
         self.start = trainable_state(pl_module)
         if self.control and (steps := sft_steps(trainer, pl_module)):
@@ -89,11 +89,11 @@ class BeforeAfter(L.Callback):
         if not self.arms:
             return
         seconds = time.perf_counter() - self.started
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        batches = followed(data.val_dataloader(), "After training", "batch")
-        self.arms[type(pl_module).__name__], after = evaluate(pl_module, batches)
+        self.arms[type(pl_module).__name__], after = _evaluated(trainer, pl_module, "After training")
         if self.equal_time:
             self._control("SFT only, equal time", trainer, pl_module, seconds=seconds)
+        if not trainer.is_global_zero:
+            return
         self._make_folder()
         with doing("Drawing the gallery"):
             self._draw(after)
@@ -104,7 +104,7 @@ class BeforeAfter(L.Callback):
         for board in boards(trainer):
             board.add_text("before_after", markdown(self.arms), trainer.global_step)
         console = output()
-        console.print(table(self.arms, f"{len(after)} held-out samples, greedy responses"))
+        console.print(table(self.arms, f"{len(self.arms['start'])} held-out samples, greedy responses"))
         console.print(differences(self.arms, type(pl_module).__name__))
 
     def outputs(self) -> dict[str, Path]:
@@ -125,10 +125,12 @@ class BeforeAfter(L.Callback):
         restore(module, self.start)
         stream = copy.copy(data.streams["sft"])  # the run's own keeps its place
         stream.load_state_dict({"position": 0})
-        train_supervised(module, stream, clip=trainer.gradient_clip_val, what=name, **bound)
-        self.arms[name], _ = evaluate(module, followed(data.val_dataloader(), "After SFT only", "batch"))
-        restore(module, current)
-        module.zero_grad()
+        try:
+            train_supervised(module, stream, clip=trainer.gradient_clip_val, what=name, **bound)
+            self.arms[name], _ = _evaluated(trainer, module, "After SFT only")
+        finally:  # after Ctrl-C too, which saves the weights of the run
+            restore(module, current)
+            module.zero_grad()
 
     def _make_folder(self) -> None:
         number, base = 1, self.folder
@@ -152,6 +154,17 @@ class BeforeAfter(L.Callback):
         ]
         with whole(self.folder / "gallery.png") as part:
             gallery(rows, "Held-out scenes before and after").save(part, "PNG")
+
+
+def _evaluated(trainer: L.Trainer, module: Any, what: str) -> tuple[list[Sample], list[Prediction]]:
+    """The held-out samples of all processes, and the predictions of this one."""
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    samples, predictions = evaluate(module, followed(data.val_dataloader(), what, "batch"))
+    if not (found := over_ranks(samples)):
+        raise ValueError(
+            "BeforeAfter: there is no held-out sample to compare: give the data a `val`, or `held_out`, or take it out"
+        )
+    return found, predictions
 
 
 def sft_steps(trainer: L.Trainer, module: Any) -> int:

@@ -12,7 +12,9 @@ from lightning_sal.callbacks.ranks import require_shared
 from lightning_sal.evaluation.metrics import Row
 from lightning_sal.evaluation.results import Results, ResultsWriter, holds_results, measures_of
 from lightning_sal.files.writing import numbered
-from lightning_sal.pages.drawing import panel
+from lightning_sal.pages.map_pictures import Pictures
+from lightning_sal.pages.pictures import of_masks
+from lightning_sal.samples import VisualPrompt
 from lightning_sal.tasks import get_task
 
 
@@ -36,6 +38,7 @@ class EvaluationResults(L.Callback):
 
     def __init__(self, folder: Path, name: str, numbered: bool = False) -> None:
         self.folder, self.name, self.numbered = Path(folder), name, numbered
+        self.written = False
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.numbered:
@@ -55,7 +58,7 @@ class EvaluationResults(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         for row in outputs[0]:
-            self.writer.add(row.fields, partial(_picture, row))
+            self.writer.add(row.fields, partial(_pictures, row))
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.writer.close()
@@ -74,11 +77,16 @@ class EvaluationResults(L.Callback):
                 results.settings[name] = own
         results.measures.update(measures_of(results.tasks, self.terms))
         self.writer.finish(results)
-        print(f"Results: {self.folder}, failures: {self.folder / 'failures.html'}")
+        self.written = True
+
+    def outputs(self) -> dict[str, Path]:
+        """What was written in this run."""
+        return {"Results": self.folder, "Failures": self.folder / "failures.html"} if self.written else {}
 
 
-def _picture(row: Row) -> Any:
+def _pictures(row: Row) -> Pictures:
     prediction, group = row.prediction, row.prediction.group
-    images = slice(None) if row.image is None else slice(row.image, row.image + 1)
-    target = None if group.masks is None else group.masks[images]
-    return panel(group.images[images], target, prediction.masks[images], prediction.text)
+    asked = (get_task(group.task).prompts(prediction.answer, image.shape[:2]) for image in group.images)
+    places = [[prompt for prompt in prompts if isinstance(prompt, VisualPrompt)] for prompts in asked]
+    at = slice(None) if row.image is None else slice(row.image, row.image + 1)
+    return of_masks(group, prediction.masks or None, places, at)

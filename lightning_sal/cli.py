@@ -12,6 +12,7 @@ from importlib import metadata
 
 import lightning_sal
 from lightning_sal.commands import available
+from lightning_sal.completion import complete, install
 from lightning_sal.configs.running import run
 from lightning_sal.errors import INTERRUPTED, TERMINATED, Terminated, UsageError, one_line, printable
 from lightning_sal.internals.parser import did_you_mean
@@ -41,6 +42,7 @@ Others (`lightning COMMAND --help`):
   lightning fit --config conf/quickstart.yaml --print_config               every key and its value
   lightning fit --model.help lightning_sal.modules.CGPO                    what a class takes
   lightning --version
+  lightning --install-completion                                           Tab completes commands and options
 
 LIGHTNING_SAL_TRACEBACK=1 in the environment shows where an error came from.\
 """
@@ -55,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 where a run failed, 2 where what was asked cannot be run, 130 after Ctrl-C, 143 after SIGTERM.
     """
+    complete(TRAINER_COMMANDS)
     argv = sys.argv[1:] if argv is None else argv
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name of a file may be in any encoding
@@ -86,6 +89,9 @@ def _dispatch(argv: list[str]) -> int:
     word = argv[0] if argv else "--help"
     if word == "--version":
         print(f"lightning-sal {lightning_sal.__version__}")
+        return 0
+    if word == "--install-completion":
+        print(install())
         return 0
     if word in TRAINER_COMMANDS:
         if absent := lacking("train"):

@@ -58,17 +58,21 @@ def main(argv: list[str]) -> int:
     records = [record for record in records if not all(photo.stray for photo in record.photographs)]
     faults, bare = len(strays), 0
     counts: Counter[str] = Counter()
+    kinds: Counter[str] = Counter()
     seen: dict[Samples, str] = {}
     for number, record in enumerate(records, 1):
         unmasked = all(photo.annotation is None for photo in record.photographs)
         bare += unmasked and (record.response is not None or _has_boxes_alone(record))
         group = _group(record)
         counts += _counts(record, group)
+        kinds += _kinds(record, group)
         for fault in _faults(record, group, seen):
             faults += 1
             print(printable(fault))
         if sys.stderr.isatty():
             print(f"\r{number} of {len(records)}", end="\n" if number == len(records) else "", file=sys.stderr)
+    for warning in _warnings(kinds):
+        print(f"{arguments.path}: warning: {warning}")
     tasks = ", ".join(sorted({record.task for record in records if record.task})) or "no task"
     images = sum(len(record.photographs) for record in records)
     samples = f"{len(records)} samples ({tasks})" + (f", {bare} without masks" if bare else "")
@@ -192,6 +196,35 @@ def _counts(record: Record, group: ImageGroup | None) -> Counter[str]:
         counts["questions without a target"] += nothing
         counts["points outside of their boxes"] += _points_outside(group)
     return counts
+
+
+def _kinds(record: Record, group: ImageGroup | None) -> Counter[str]:
+    """How the mask files of a sample look, and how many there are, by the kind of ground truth that they are read as."""
+    from lightning_sal.datasets.images import shows_colour
+    from lightning_sal.datasets.sis import ColouredFile
+    from lightning_sal.datasets.sod import MaskFile
+
+    kinds: Counter[str] = Counter()
+    for photograph, masks in zip(record.photographs, (group and group.masks) or (), strict=False):
+        if isinstance(file := photograph.annotation, MaskFile):
+            kinds.update({"regions": 1, "coloured regions": shows_colour(file.path)})
+        elif isinstance(file, ColouredFile):
+            kinds.update({"instances": 1, "plain instances": len(masks) < 2 and not shows_colour(file.path)})
+    return kinds
+
+
+def _warnings(kinds: Counter[str]) -> Iterator[str]:
+    """A line where masks are hardly what the task needs."""
+    if count := kinds["coloured regions"]:
+        yield (
+            f"{count} of {kinds['regions']} masks are in colour, as those of instances are, and all colours of a mask are "
+            "taken for one region: --task sis tells them apart"
+        )
+    if (count := kinds["plain instances"]) and count == kinds["instances"]:
+        yield (
+            f"all {count} masks are plain black and white, one instance each: instances are told apart by their colours; "
+            "--task sod takes regions"
+        )
 
 
 def _targets(group: ImageGroup) -> int | None:

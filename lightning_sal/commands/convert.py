@@ -1,20 +1,22 @@
-"""annotated responses to and from the ShareGPT-style JSON of LLaMA-Factory and ms-swift; other data sets to our JSONL"""
+"""annotated responses to and from the JSON of LLaMA-Factory and ms-swift; data sets to our JSONL; answers to FiftyOne"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from lightning_sal.errors import printable
+from lightning_sal.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from lightning_sal.datasets.jsonl import Converted
 
+FIFTYONE = "fiftyone"
 SUFFIXES = {"sharegpt": (".json", ".jsonl"), "jsonl": (".jsonl",)}
 DESCRIPTION = """\
 Convert a JSONL of annotated responses to conversations that LLaMA-Factory and ms-swift read, or such conversations to
@@ -23,7 +25,8 @@ and back nothing is lost. Where a line cannot be converted, it is named with the
 Records of visual question answering (image, question, answer, boxes) become the JSONL too, with boxes in pixels; so do
 COCO json, with --task detection, tables of counts, such as PixMo-Count, and the perception data that check-data knows:
 records with `problem` and `solution`, ReasonSeg, references of RefCOCO and gRefCOCO. Images that a parquet table holds are
-written into a folder NAME_images beside the target.
+written into a folder NAME_images beside the target. What segment, predict or test
+has predicted becomes a dataset of FiftyOne.
 """
 
 
@@ -34,11 +37,22 @@ def main(argv: list[str]) -> int:
         0 where the target was written, 1 where lines stood against it.
     """
     parser = argparse.ArgumentParser(prog="lightning-sal convert", description=DESCRIPTION)
-    parser.add_argument("source", type=Path, help="the file to read")
     parser.add_argument(
-        "target", type=Path, help="the new file; conversations are an array in a .json and one a line in a .jsonl"
+        "source", type=Path, help="the file to read; for fiftyone a folder that segment or PredictionWriter has written"
     )
-    parser.add_argument("--to", required=True, choices=tuple(SUFFIXES), help="what the target shall be")
+    parser.add_argument(
+        "target",
+        type=Path,
+        help="the new file; conversations are an array in a .json and one a line in a .jsonl; for fiftyone the name of the "
+        "new dataset",
+    )
+    parser.add_argument("--to", required=True, choices=(*SUFFIXES, FIFTYONE), help="what the target shall be")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        metavar="FOLDER",
+        help="for fiftyone: what test or score has written of the same images, whose values stand beside each",
+    )
     parser.add_argument(
         "--task",
         help="of conversations from elsewhere: sod, sis, cosod, or your own as FILE.py:NAME; by default told from each "
@@ -58,6 +72,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--skip", action="store_true", help="write the other lines where some cannot be converted")
     arguments = parser.parse_args(argv)
     target = arguments.target
+    if arguments.to == FIFTYONE:
+        return _to_fiftyone(arguments.source, str(target), arguments.results)
+    if arguments.results:
+        raise UsageError("--results belongs to --to fiftyone")
     if target.suffix not in SUFFIXES[arguments.to]:
         raise ValueError(f"{target}: name a file that ends in {' or '.join(SUFFIXES[arguments.to])}")
     if target.exists():
@@ -66,6 +84,14 @@ def main(argv: list[str]) -> int:
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".convert-", dir=target.parent) as held:
         return _convert(arguments, Path(held))
+
+
+def _to_fiftyone(source: Path, name: str, results: Path | None) -> int:
+    from lightning_sal.evaluation.fiftyone import to_fiftyone
+
+    dataset = to_fiftyone(source, name, results)
+    print(f"FiftyOne has the dataset {name}, {len(dataset)} images: {shlex.join(['fiftyone', 'app', 'launch', name])}")
+    return 0
 
 
 def _convert(arguments: argparse.Namespace, held: Path) -> int:

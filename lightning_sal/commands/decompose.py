@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_sal.errors import UsageError
+from lightning_sal.internals.gpus import device
 
 if TYPE_CHECKING:
     from lightning_sal.evaluation.decomposition import Decomposition
@@ -39,7 +40,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--segmenter", help="as --segmenter of `segment`; asked for instances alone")
     parser.add_argument("--max-new-tokens", type=_positive, default=512, help="limit of a response; %(default)s")
     parser.add_argument("--batch-size", type=_positive, default=16, help="samples answered at once; %(default)s")
-    parser.add_argument("--device", help="as torch names it, by default cuda where there is one")
+    parser.add_argument("--device", type=device, help="as torch names it, by default cuda where there is one")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write all values there too, as JSON; a new file")
     arguments = parser.parse_args(argv)
     if len(arguments.policy) < 2:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib.util import find_spec
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from lightning_sal.demo.bounds import Bounds
+
+from lightning_sal.internals.gpus import device
+from lightning_sal.internals.hub import weights
 
 
 def main(argv: list[str]) -> int:
@@ -21,12 +28,13 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument(
         "--model",
+        type=weights,
         default="tiny",
         help="the policy: tiny (which knows procedural scenes alone), a folder, a hub name, a checkpoint file, or a folder "
         "of adapters",
     )
     parser.add_argument(
-        "--compare", metavar="MODEL", help="a second one, whose answers stand beside those of the first"
+        "--compare", type=weights, metavar="MODEL", help="a second one, whose answers stand beside those of the first"
     )
     parser.add_argument(
         "--task",
@@ -37,13 +45,14 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument(
         "--segmenter",
+        type=weights,
         help="an EVF-SAM2, folder or hub name; a .pt or .safetensors file of SAM2, for boxes and points; or your own as "
         "FILE.py:NAME; by default the embedded small ones",
     )
     parser.add_argument("--max-new-tokens", type=int, default=512, help="limit of a response; %(default)s")
     parser.add_argument("--max-pixels", type=int, help="most pixels of an image that the policy sees")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the policy's frozen weights")
-    parser.add_argument("--device", help="as torch names it, by default cuda where there is one")
+    parser.add_argument("--device", type=device, help="as torch names it, by default cuda where there is one")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; %(default)s, this machine alone")
     parser.add_argument("--port", type=int, default=7860, help="%(default)s; 0 takes any that is free")
     parser.add_argument(
@@ -59,72 +68,69 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--max-waiting", type=int, default=8, help="runs that wait, more are refused; %(default)s")
     arguments = parser.parse_args(argv)
 
+    from lightning_sal.demo.bounds import Bounds
+    from lightning_sal.demo.listening import address, is_loopback, listen, saying
     from lightning_sal.errors import UsageError
+    from lightning_sal.internals.shell import installing
     from lightning_sal.tasks import load_task
 
     own = [load_task(task).name for task in arguments.task]
     if find_spec("gradio") is None:
-        raise UsageError("the page needs gradio: pip install 'lightning-sal[demo]'")
+        raise UsageError(f"the page needs gradio: {installing('demo')}")
     if arguments.compare == arguments.model:
         raise UsageError(f"--compare {arguments.compare} is the model itself: name another")
-    with _exit_on_sigterm(), TemporaryDirectory(prefix="lightning-sal-demo-") as uploads:
-        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": uploads}
-        _serve(arguments, own)
-    return 0
-
-
-@contextmanager
-def _exit_on_sigterm() -> Iterator[None]:
-    """Makes an exit of the signal, so that what is uploaded goes as it does after Ctrl-C; the server ends before it."""
-
-    def end(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_IGN)  # the exit is under way
-        sys.exit(128 + number)
-
-    former = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, former)
-
-
-def _serve(arguments: argparse.Namespace, own: list[str]) -> None:
-    """Load the models, which can answer the user's own tasks, and serve the page."""
-    from transformers.utils.logging import disable_progress_bar
-
-    from lightning_sal.demo.page import KNOWS_SCENES, build
-    from lightning_sal.demo.server import address, is_loopback, listen, server_of
-    from lightning_sal.demo.uploads import Bounds
-    from lightning_sal.demo.visitors import Visitors
-    from lightning_sal.inference.predictor import Predictor
-    from lightning_sal.tiny.weights import EMBEDDED_POLICIES
-
-    disable_progress_bar()
     bounds = Bounds(arguments.max_megabytes, arguments.max_images, arguments.max_megapixels, arguments.max_waiting)
-    with listen(arguments.host, arguments.port) as listener:
+    models = [model for model in (arguments.model, arguments.compare) if model is not None]
+    segmenter = f"the segmenter {arguments.segmenter}" if arguments.segmenter else "the embedded segmenter"
+    loading = f"Loading {', '.join(models)} and {segmenter}"
+    with (
+        TemporaryDirectory(prefix="lightning-sal-demo-") as uploads,
+        listen(arguments.host, arguments.port) as listener,
+    ):
         if not is_loopback(listener):
             print(
                 f"warning: anyone who reaches {address(listener)} can use the GPU and the models of this machine",
                 file=sys.stderr,
             )
-        predictors = {
-            model: Predictor.load(
-                model,
-                arguments.segmenter,
-                device=arguments.device,
-                dtype=arguments.dtype,
-                max_new_tokens=arguments.max_new_tokens,
-                max_pixels=arguments.max_pixels,
-            )
-            for model in (arguments.model, arguments.compare)
-            if model is not None
-        }
-        for predictor in predictors.values():
-            predictor.require_fit(own)
-        note = KNOWS_SCENES if predictors.keys() & EMBEDDED_POLICIES.keys() else ""
-        visitors = Visitors()
-        page = build(predictors, bounds, visitors, note)
-        server = server_of(page, bounds, visitors, arguments.host, arguments.allow_host)
+        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": uploads}
+        print(f"{loading} ...", flush=True)
+        with saying(listener, f"{loading}. This page comes by itself when they are there."):
+            server = _load(models, arguments, own, bounds)
         print(f"The page is at {address(listener)} (Ctrl-C ends it)", flush=True)
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
+    return 0
+
+
+def _load(models: list[str], arguments: argparse.Namespace, own: list[str], bounds: Bounds) -> uvicorn.Server:
+    """Load the models, which can answer the user's own tasks, and make the server of their page."""
+    from lightning_sal.inference.predictor import Predictor, find_device
+
+    if arguments.device is not None:
+        find_device(arguments.device)
+
+    from transformers.utils.logging import disable_progress_bar
+
+    from lightning_sal.demo.page import build
+    from lightning_sal.demo.server import server_of
+    from lightning_sal.demo.visitors import Visitors
+    from lightning_sal.tiny.notice import notice
+
+    disable_progress_bar()
+    predictors = {
+        model: Predictor.load(
+            model,
+            arguments.segmenter,
+            device=arguments.device,
+            dtype=arguments.dtype,
+            max_new_tokens=arguments.max_new_tokens,
+            max_pixels=arguments.max_pixels,
+        )
+        for model in models
+    }
+    for predictor in predictors.values():
+        predictor.require_fit(own)
+    notices = dict.fromkeys(notice(model, arguments.segmenter) for model in models)
+    visitors = Visitors()
+    page = build(predictors, bounds, visitors, " ".join(filter(None, notices)))
+    return server_of(page, bounds, visitors, arguments.host, arguments.allow_host)

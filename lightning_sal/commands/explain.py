@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_sal.errors import UsageError, printable
+from lightning_sal.internals.gpus import device
+from lightning_sal.internals.hub import weights
 
 if TYPE_CHECKING:
     from lightning_sal.explanations.cases import Case
@@ -80,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--question", help="what is asked of every image beside the task's instruction")
     parser.add_argument(
         "--model",
+        type=weights,
         default="tiny",
         help="the policy: %(default)s, a folder, a hub name, a checkpoint, a folder of adapters",
     )
@@ -98,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-new-tokens", type=_positive, default=512, help="limit of a response; %(default)s")
     parser.add_argument("--max-pixels", type=_positive, help="most pixels of an image that the policy sees")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the policy's frozen weights")
-    parser.add_argument("--device", help="as torch names it, by default cuda where there is one")
+    parser.add_argument("--device", type=device, help="as torch names it, by default cuda where there is one")
     return parser
 
 

@@ -9,13 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightning_sal.files.writing import numbered
+from lightning_sal.internals.gpus import device
+from lightning_sal.internals.hub import weights
+from lightning_sal.internals.importing import importing
+from lightning_sal.internals.shell import typed
+from lightning_sal.paths import Paths
+from lightning_sal.tiny.notice import EXAMPLES, is_drawn, notice
+
 if TYPE_CHECKING:
     from lightning_sal.inference.predictor import Predictor
     from lightning_sal.inference.responses import Prediction
     from lightning_sal.pages.answer_folder import AnswerFolder
     from lightning_sal.samples import ImageGroup
 
-EXAMPLES = Path(__file__).parents[1] / "tiny" / "examples"
 Source = tuple[str, tuple[str, ...]]  # task, and the files of one group
 
 
@@ -28,7 +35,8 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     sources = _sources(arguments.paths, arguments.task, arguments.question)
 
-    from lightning_sal.pages.answer_folder import AnswerFolder
+    with importing():
+        from lightning_sal.pages.answer_folder import AnswerFolder
 
     settings = {
         "task": ", ".join(dict.fromkeys(task for task, _ in sources)),
@@ -40,18 +48,53 @@ def main(argv: list[str]) -> int:
         "dtype": arguments.dtype,
         "maps": arguments.maps or None,
     }
-    folder = AnswerFolder(arguments.out, settings, arguments.overwrite)
+    folder = AnswerFolder(arguments.out, settings, arguments.overwrite, _notice(sources, arguments) or "")
     waiting = [source for source in sources if not folder.holds(*source)]
     if len(waiting) < len(sources):
         print(f"{len(sources) - len(waiting)} of {len(sources)} are answered there already: {arguments.out}")
     unanswered: list[str] = []
+    missing: list[str] = []
     if waiting:
-        _answer(waiting, folder, arguments, unanswered)
+        _answer(waiting, folder, arguments, unanswered, missing)
     page = folder.finish(unanswered)
     for line in unanswered:
         print(f"not answered: {line}", file=sys.stderr)
+    if missing:
+        some = ", ".join(missing[:3]) + ", ..." * (len(missing) > 3)
+        print(f"no mask found for {len(missing)} expression{'s' * (len(missing) > 1)}: {some}")
     print(f"{len(sources) - len(unanswered)} of {len(sources)} answered: open {page}")
+    for line in _about_the_model(sources, arguments):
+        print(line)
     return int(bool(unanswered))
+
+
+def _about_the_model(sources: Sequence[Source], arguments: argparse.Namespace) -> Iterator[str]:
+    """What to know of the embedded models, and the same call with others; nothing where none of them answered."""
+    if notice(arguments.model, arguments.segmenter if _segments(sources) else "none") is None:
+        return
+    line = _notice(sources, arguments)
+    if line:
+        yield line
+    out = next(path for name in numbered(arguments.out.name) if not (path := arguments.out.with_name(name)).exists())
+    task = ("--task", arguments.task) if arguments.task else ()
+    question = ("--question", arguments.question) if arguments.question else ()
+    real = ("--model", Paths().policy, *(("--segmenter", Paths().segmenter) if _segments(sources) else ()))
+    command = typed("lightning-sal", "segment", *(arguments.paths or ["FOLDER"]), *task, *question, *real, "--out", out)
+    yield f"With another model{' on your photographs' * (line is None)}: {command}"
+
+
+def _notice(sources: Sequence[Source], arguments: argparse.Namespace) -> str | None:
+    """What to know of the embedded models where one answers a photograph; None where none does."""
+    if all(is_drawn(file) for _, files in sources for file in files):
+        return None
+    return notice(arguments.model, arguments.segmenter if _segments(sources) else "none")
+
+
+def _segments(sources: Sequence[Source]) -> bool:
+    """Whether a segmenter is asked for anything."""
+    from lightning_sal.tasks import get_task
+
+    return any(get_task(task).prompt_type for task, _ in sources)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--model",
+        type=weights,
         default="tiny",
         help="the policy: tiny (which knows the procedural scenes alone), a folder, a hub name, a checkpoint file, or a "
         "folder of adapters",
@@ -81,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--question", help="what is asked of every photograph beside the task's instruction")
     parser.add_argument(
         "--segmenter",
+        type=weights,
         help="an EVF-SAM2, folder or hub name; a .pt or .safetensors file of SAM2, for boxes and points; or your own as "
         "FILE.py:NAME; by default the embedded small ones",
     )
@@ -96,14 +141,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-new-tokens", type=_positive, default=512, help="limit of a response; %(default)s")
     parser.add_argument("--max-pixels", type=_positive, help="most pixels of an image that the policy sees")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the policy's frozen weights")
-    parser.add_argument("--device", help="as torch names it, by default cuda where there is one")
+    parser.add_argument("--device", type=device, help="as torch names it, by default cuda where there is one")
     return parser
 
 
 def _answer(
-    waiting: Sequence[Source], folder: AnswerFolder, arguments: argparse.Namespace, unanswered: list[str]
+    waiting: Sequence[Source],
+    folder: AnswerFolder,
+    arguments: argparse.Namespace,
+    unanswered: list[str],
+    missing: list[str],
 ) -> None:
-    """Answer some groups into a folder, a batch at a time; each that cannot be adds its line."""
+    """Answer some groups into a folder, a batch at a time; each that cannot be, and each expression without a mask, adds its
+    line."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -118,13 +168,23 @@ def _answer(
             groups = list(_read(part, arguments.question, unanswered))
             for prediction in answered(predictor, groups, unanswered, explained=arguments.maps):
                 folder.add(prediction)
+                missing += _without_mask(prediction)
             progress.advance(bar, len(part))
 
 
-def _load(arguments: argparse.Namespace) -> Predictor:
-    from transformers.utils.logging import disable_progress_bar
+def _without_mask(prediction: Prediction) -> list[str]:
+    """The expressions of an answer for which the segmenter found no pixel in any of its images, with the first file."""
+    found = [[bool(mask.any()) for mask in masks] for masks in prediction.prompt_masks or ()]
+    pairs = zip(prediction.expressions, zip(*found, strict=True), strict=True) if found else ()
+    return [f'"{words}" in {prediction.group.paths[0]}' for words, of_images in pairs if not any(of_images)]
 
-    from lightning_sal.inference.predictor import Predictor
+
+def _load(arguments: argparse.Namespace) -> Predictor:
+    with importing():
+        from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: F401 (which the policy loads)
+        from transformers.utils.logging import disable_progress_bar
+
+        from lightning_sal.inference.predictor import Predictor
 
     disable_progress_bar()  # there is one of ours
     return Predictor.load(

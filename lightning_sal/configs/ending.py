@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_sal.internals.activity import output
 from lightning_sal.internals.shell import typed
+from lightning_sal.tasks import get_task
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 
 
@@ -58,26 +59,44 @@ def _next(
         yield "Table", ("lightning-sal", "table", _near(results))
     if (checkpoint := outputs.get("Checkpoint")) is None:
         return
-    if _can_test(trainer.datamodule):  # type: ignore[attr-defined]
+    tested = _tested(trainer.datamodule)  # type: ignore[attr-defined]
+    if tested is not None:
         yield "Evaluate", ("lightning", "test", *_without_checkpoint(options), "--ckpt_path", _near(checkpoint))
     if (policy := getattr(module, "policy_config", None)) is None:
         return
     model = _near(outputs.get("Adapter", checkpoint))
-    images = () if policy.model in EMBEDDED_POLICIES else ("FOLDER",)  # without, it answers the scenes that it knows
-    yield "Answer images", ("lightning-sal", "segment", *images, "--model", model)
-    yield "Export", ("lightning-sal", "export", model, "--out", _near(checkpoint.parents[1] / "model"))
+    images = _photographs(getattr(tested, "records", ()))
+    if not images and policy.model not in EMBEDDED_POLICIES:  # without, it answers the scenes that these know
+        images = ("FOLDER",)
+    run = checkpoint.parents[1]
+    yield "Answer images", ("lightning-sal", "segment", *images, "--model", model, "--out", _near(run / "answers"))
+    yield "Export", ("lightning-sal", "export", model, "--out", _near(run / "model"))
 
 
-def _can_test(data: Any) -> bool:
-    """Whether a datamodule has something to test on."""
+def _photographs(records: Sequence[Any]) -> tuple[str, ...]:
+    """Photographs of some samples, and what is asked of them, as `segment` takes it: their folder, or those of one sample
+    where it holds other images too; nothing where they are in no files."""
+    if not records or any(photo.content for photo in records[0].photographs):
+        return ()
+    first, task = records[0], get_task(records[0].task)
+    asked = ("--task", task.name, *(("--question", first.question) if task.has_question else ()))
+    files = [photo.path for photo in first.photographs]
+    folder = files[0].parent
+    if task.has_question or len({path.stem for path in folder.iterdir()}) < len(list(folder.iterdir())):
+        return *map(_near, files), *asked  # as where masks lie between photographs
+    return _near(folder), *asked
+
+
+def _tested(data: Any) -> Any:
+    """What a datamodule tests on: its dataset or, of those of others, anything; None where there is nothing."""
     if data is None:
-        return False
+        return None
     if not hasattr(data, "evaluation_dataset"):  # of others
-        return is_overridden("test_dataloader", data)
+        return data if is_overridden("test_dataloader", data) else None
     try:
-        return data.evaluation_dataset("test") is not None
+        return data.evaluation_dataset("test")
     except (ValueError, OSError):
-        return False
+        return None
 
 
 def _outputs(trainer: L.Trainer) -> dict[str, Path]:

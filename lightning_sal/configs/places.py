@@ -24,7 +24,7 @@ def read_configs(argv: list[str]) -> tuple[list[str], dict[str, str]]:
 
     Returns:
         The arguments with the paths of the files; and where each key is set last, as `plain_key` key, and key=value, ->
-        "file:line: ".
+        "file:line: ", what is set last behind all others.
     """
     words: list[str] = []
     for word in argv:
@@ -35,11 +35,13 @@ def read_configs(argv: list[str]) -> tuple[list[str], dict[str, str]]:
         if word in CONFIG_OPTIONS:
             path = find_config(words[at + 1] if at + 1 < len(words) else "")
             words[at + 1] = str(path)
-            places.update(_key_places(path))
+            _put(places, _key_places(path))
             continue
         option, _, value = word.partition("=") if word.startswith("--") else ("", "", word)
         if option:
-            places[plain_key(option[2:])] = "command line: "
+            key = plain_key(option[2:])
+            value = value if "=" in word or at + 1 == len(words) else words[at + 1]
+            _put(places, {key: "command line: ", f"{key}={value}": "command line: "})
         if value.endswith(YAML) and at and words[at - 1] not in CONFIG_OPTIONS and Path(value).is_file():
             _compose(Path(value))  # a part of a config, as in --trainer FILE
     return words, places
@@ -74,9 +76,10 @@ def _key_places(path: Path, prefix: str = "", within: tuple[Path, ...] = ()) -> 
                 seen.add(key.value)
                 name = plain_key(f"{prefix}.{key.value}")
                 if name != prefix:
-                    places[name] = f"{path}: " if name in places else place  # several in a list: which one is unclear
+                    # Of several in a list it is unclear which one is meant.
+                    _put(places, {name: f"{path}: " if name in places else place})
                 if isinstance(value, yaml.ScalarNode):
-                    places[f"{name}={value.value}"] = place
+                    _put(places, {f"{name}={value.value}": place})
                 walk(value, name)
         elif isinstance(node, yaml.SequenceNode):
             for child in node.value:
@@ -84,13 +87,19 @@ def _key_places(path: Path, prefix: str = "", within: tuple[Path, ...] = ()) -> 
         elif isinstance(node, yaml.ScalarNode):
             file = path.parent / node.value
             if file.suffix in YAML and file not in (path, *within) and file.is_file():
-                places.update(_key_places(file, prefix, (path, *within)))
+                _put(places, _key_places(file, prefix, (path, *within)))
 
     root = _compose(path)
     if not prefix and not isinstance(root, yaml.MappingNode):
         raise UsageError(f"{path}: a config file holds `key: value` lines, and this one holds none")
     walk(root, prefix)
     return places
+
+
+def _put(places: dict[str, str], new: dict[str, str]) -> None:
+    for key, place in new.items():
+        places.pop(key, None)  # so that it comes last
+        places[key] = place
 
 
 def _compose(path: Path) -> yaml.Node | None:

@@ -6,8 +6,10 @@ import logging
 import os
 import warnings
 
+from lightning_sal.configs.early import asks_alone, require_inputs, require_known
 from lightning_sal.configs.places import read_configs
-from lightning_sal.internals.activity import doing
+from lightning_sal.internals.activity import doing, end_all
+from lightning_sal.internals.importing import importing
 
 
 def run(argv: list[str]) -> int:
@@ -25,11 +27,17 @@ def run(argv: list[str]) -> int:
         SystemExit: After `--help` and `--print_config`, and where Lightning ends the process.
     """
     words, places = read_configs(argv)
+    require_known(places)
+    if not asks_alone(words):
+        require_inputs(words[0], places)
     _silence()
-    with doing("Loading the libraries"):
-        from lightning_sal.configs.trainer_cli import run_cli
+    try:
+        with doing("Loading the libraries"), importing():
+            from lightning_sal.configs.trainer_cli import run_cli
 
-    return run_cli(words, places, argv[1:])
+        return run_cli(words, places, argv[1:])
+    finally:
+        end_all()
 
 
 def _silence() -> None:
@@ -41,9 +49,8 @@ def _silence() -> None:
     warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
     # Of the results of a part of the data that a metric has not seen.
     warnings.filterwarnings("ignore", message=r"The ``compute`` method of metric \w+ was called before the ``update``")
-    os.environ.setdefault(
-        "TRANSFORMERS_VERBOSITY", "error"
-    )  # which kernels there are; what is wrong, we refuse ourselves
+    # It tells which kernels there are, and the like; what is wrong with a model, `policy.loading` refuses.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     for name in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.seed"):
         logging.getLogger(f"lightning.{name}").addFilter(_is_news)
 

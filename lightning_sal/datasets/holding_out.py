@@ -37,7 +37,7 @@ def hold_out(records: Sequence[Record], share: float, seed: int) -> list[bool]:
         if len(own) < 2:
             raise ValueError(
                 f"{task}: {len(own)} sample with photographs of its own is too few to hold one out: give 2 or more, or name "
-                "a folder to test on: data.init_args.test"
+                "folders to validate and test on: data.init_args.val, data.init_args.test"
             )
         held[min(own, key=drawn.__getitem__)] = True
         held[max(own, key=drawn.__getitem__)] = False

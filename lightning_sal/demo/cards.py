@@ -45,5 +45,6 @@ def _cards(group: ImageGroup, contents: Mapping[str, str]) -> str:
     """A card a model, under the name of the photograph; behind its own where there are several."""
     photograph = group.key if len(group.paths) == 1 else f"{len(group.paths)} photographs"
     heads = {name: html.escape(photograph if len(contents) == 1 else f"{name} · {photograph}") for name in contents}
-    cards = (f'<section class="card"><h2>{heads[name]}</h2>{content}</section>' for name, content in contents.items())
+    kind = "card group" if len(group.paths) > 1 else "card"
+    cards = (f'<section class="{kind}"><h2>{heads[name]}</h2>{content}</section>' for name, content in contents.items())
     return "".join(cards)

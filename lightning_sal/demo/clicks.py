@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
+from lightning_sal.demo.bounds import Bounds
 from lightning_sal.demo.cards import finished, strip, unfinished
 from lightning_sal.demo.side_by_side import Archive, stream
-from lightning_sal.demo.uploads import Bounds, check_uploads, read_groups
+from lightning_sal.demo.uploads import check_uploads, read_groups
 from lightning_sal.demo.visitors import Visitors, visitor_of
+from lightning_sal.errors import one_line
 
 if TYPE_CHECKING:
     from lightning_sal.inference.predictor import Predictor
@@ -53,6 +55,8 @@ class Clicks:
                 yield from self._answers(groups, archive, visitor, explained)
         except ValueError as error:
             raise gr.Error(html.escape(str(error)), print_exception=False) from error
+        except RuntimeError as error:  # a GPU without memory, say
+            raise gr.Error(html.escape(f"The model failed: {one_line(error)}")) from error
 
     def _answers(
         self, groups: Iterator[ImageGroup], archive: Archive, visitor: str | None, explained: bool

@@ -22,10 +22,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lightning_sal.demo.visitors import COOKIE, Visitors, visitor_of
 
 API = "/gradio_api"
-READ = re.compile(rf"/(config|theme\.css|favicon\.ico|(assets|static)/.+|)|{API}/(queue/data|upload_progress)")
+READ = re.compile(rf"/(config|theme\.css|favicon\.ico|(assets|static)/.+|)|{API}/(queue/data|upload_progress|app_id)")
 FILE = f"{API}/file="
 UPLOAD = f"{API}/upload"
-ASK = (f"{API}/queue/join", f"{API}/run/predict")
+ASK = (f"{API}/queue/join", f"{API}/run/predict", f"{API}/cancel")
 LONGEST = 2**20  # bytes of a question, whose photographs are uploaded before
 
 

@@ -11,26 +11,26 @@ import gradio as gr
 
 from lightning_sal.datasets.decoding import SUFFIXES
 from lightning_sal.datasets.photographs import find_groups
+from lightning_sal.demo.bounds import Bounds
 from lightning_sal.demo.cards import strip
 from lightning_sal.demo.clicks import Clicks
-from lightning_sal.demo.uploads import Bounds, check_uploads
+from lightning_sal.demo.uploads import check_uploads
 from lightning_sal.demo.visitors import Visitors
 from lightning_sal.segmenters.base import fits
 from lightning_sal.tasks import TASKS, Task
+from lightning_sal.tiny.notice import EXAMPLES
 
 if TYPE_CHECKING:
     from lightning_sal.inference.predictor import Predictor
 
 TITLE = "What stands out?"
 INTRODUCTION = "Drop photographs: the model reasons about what catches the eye, names it, and draws its mask."
-KNOWS_SCENES = (
-    "The embedded model knows scenes of coloured shapes alone and is wrong on photographs: take an example, or start the "
-    "page with a model of your own."
-)
 LONGEST_QUESTION = 500  # characters
-EXAMPLES = Path(__file__).parents[1] / "tiny" / "examples"
 CARDS = '<div class="cards">${value}</div>'
-CSS = Path(__file__).with_name("page.css")
+FORGET = (
+    "() => ['', '', {__type__: 'update', interactive: false}]"  # in the browser, at once: what is shown is of others
+)
+CSS, JS = (Path(__file__).with_name(name) for name in ("page.css", "page.js"))
 
 
 def build(predictors: Mapping[str, Predictor], bounds: Bounds, visitors: Visitors, note: str = "") -> gr.Blocks:
@@ -53,8 +53,10 @@ def build(predictors: Mapping[str, Predictor], bounds: Bounds, visitors: Visitor
         with gr.Row():
             photographs, pictures, example = _photographs(cards)
             task, question, explained, go, download = _controls(tasks)
-        answers = gr.HTML(elem_id="answers", html_template=CARDS, apply_default_css=False)
-        current = gr.HTML(elem_id="current", html_template=CARDS, apply_default_css=False)
+        with gr.Column(elem_id="results"):
+            answers = gr.HTML(elem_id="answers", html_template=CARDS, apply_default_css=False)
+            current = gr.HTML(elem_id="current", html_template=CARDS, apply_default_css=False)
+        page.load(js=JS.read_text(encoding="utf-8"), api_visibility="private")
         example.click(
             lambda number: examples[number],
             example,
@@ -74,12 +76,23 @@ def build(predictors: Mapping[str, Predictor], bounds: Bounds, visitors: Visitor
             show_progress="hidden",
             api_visibility="private",
         )
-        go.click(
+        ran = go.click(
             clicks.run,
             [photographs, task, question, explained],
             [answers, current, download],
             show_progress_on=current,
             concurrency_limit=1,
+            api_visibility="private",
+        )
+        for ended in (ran.then, ran.failure):  # what is half written goes where a run is cancelled, and where it fails
+            ended(None, None, current, js="() => ''", show_progress_on=current, api_visibility="private")
+        gr.on(
+            [photographs.upload, photographs.delete, photographs.clear, example.click],
+            outputs=[answers, current, download],
+            js=FORGET,
+            cancels=ran,
+            queue=False,
+            show_progress="hidden",
             api_visibility="private",
         )
     return page.queue(max_size=bounds.waiting)
@@ -108,6 +121,7 @@ def _controls(tasks: Mapping[str, Task]) -> tuple[gr.Radio, gr.Textbox, gr.Check
             [(f"{of.title[:1].upper()}{of.title[1:]}", name) for name, of in tasks.items()],
             value=first,
             label="Task",
+            elem_id="task",
             info=_info(tasks.values()),
         )
         question = gr.Textbox(label="Question", max_length=LONGEST_QUESTION, visible=tasks[first].has_question)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import ipaddress
-import socket
 from collections.abc import Collection
 
 import gradio as gr
@@ -13,41 +10,13 @@ from fastapi import FastAPI
 from gradio.themes import Base
 from gradio.themes.utils.sizes import radius_lg
 
+from lightning_sal.demo.bounds import Bounds
 from lightning_sal.demo.gate import Gate
 from lightning_sal.demo.page import CSS
-from lightning_sal.demo.uploads import MEBIBYTE, Bounds
+from lightning_sal.demo.uploads import MEBIBYTE
 from lightning_sal.demo.visitors import Visitors
 
 SANS, MONO = ("ui-sans-serif", "system-ui", "sans-serif"), ("ui-monospace", "monospace")  # the system's: none is loaded
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there; port 0 takes any that is free.
-
-    Raises:
-        OSError: The port is taken, or the host no address of this machine.
-        ValueError: There is no such port.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except OverflowError:
-        raise ValueError(f"--port {port}: ports go from 0 to 65535") from None
-    except OSError as error:
-        taken = error.errno == errno.EADDRINUSE
-        reason = "taken; stop what listens there, or name another" if taken else error.strerror
-        raise OSError(f"--port {port} of --host {host}: {reason}") from error
-
-
-def address(listener: socket.socket) -> str:
-    """Where a browser finds the page."""
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def is_loopback(listener: socket.socket) -> bool:
-    """Whether this machine alone reaches a socket."""
-    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
 def server_of(
@@ -63,6 +32,9 @@ def server_of(
         allowed: Other names by which browsers find it.
     """
     theme = Base(primary_hue="indigo", neutral_hue="slate", radius_size=radius_lg, font=SANS, font_mono=MONO)
+    theme.set(
+        checkbox_border_color="*neutral_400", checkbox_border_color_dark="*neutral_400"
+    )  # seen on dark ground too
     app = gr.mount_gradio_app(
         FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
         page,
@@ -70,6 +42,7 @@ def server_of(
         theme=theme,
         css=CSS.read_text(encoding="utf-8"),
         max_file_size=bounds.megabytes * MEBIBYTE,
+        show_error=False,  # what visitors are told, `Clicks` tells
         footer_links=[],
         run_history=False,
         ssr_mode=False,

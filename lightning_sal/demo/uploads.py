@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -11,33 +10,12 @@ from torch import Tensor
 
 from lightning_sal.datasets.decoding import FORMATS, TooManyPixels, UnreadableSample
 from lightning_sal.datasets.images import read_image, read_size
+from lightning_sal.demo.bounds import Bounds
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import get_task
 
 MEBIBYTE = 2**20
 THUMBNAIL = 176  # pixels of its longer side
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What the page takes at most.
-
-    Args:
-        megabytes: Size of a file, in 2^20 bytes.
-        images: Photographs of a run.
-        megapixels: Size of a photograph, in 10^6 pixels.
-        waiting: Runs that wait for their turn.
-    """
-
-    megabytes: int = 20
-    images: int = 12
-    megapixels: int = 25
-    waiting: int = 8
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if value < 1:
-                raise ValueError(f"--max-{name} is {value}: give 1 or more")
 
 
 def read_upload(path: str, bounds: Bounds) -> Tensor:

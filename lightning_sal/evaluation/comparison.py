@@ -58,6 +58,8 @@ def evaluate(module: Any, batches: Iterable[Batch]) -> tuple[list[Sample], list[
     samples, predictions = [], []
     for batch in batches:
         rewards, responses = module.evaluate(batch.groups)
+        if not responses:  # of a process that has no sample left
+            continue
         correct = Correctness()(responses).values  # the primary measure, whatever is rewarded: arms stay comparable
         for row, (response, value, reward) in enumerate(zip(responses, correct, rewards.total, strict=True)):
             task, prediction = get_task(response.group.task), prediction_of(response)

@@ -21,8 +21,9 @@ from lightning_sal.metrics.functional import instance_aligned_structure_measure,
 from lightning_sal.metrics.functional.average_precision import average_precisions, match_ranked, rank, with_coco
 from lightning_sal.metrics.functional.mask_iou import instance_iou
 from lightning_sal.metrics.functional.panoptic import f1_of, panoptic_counts, qualities
-from lightning_sal.pages.drawing import panel
+from lightning_sal.pages.pictures import of_masks
 from lightning_sal.predictions.pairing import Pairing, pair_up
+from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import InstanceTask, Task
 from lightning_sal.tasks.masks import MaskTask
 
@@ -36,11 +37,11 @@ def prepare(preds: Path, truth: Path, task: Task, benchmark: str, options: Optio
         return import_module(MaskTask.scoring).prepare(preds, truth, task, benchmark, options)
     options.refuse_those_of_maps(task)
     found = pair_up(preds, truth, task, benchmark, skip_missing=options.skip_missing)
-    run = partial(_run, found, benchmark, options.metrics == "all")
+    run = partial(_run, found, task.name, benchmark, options.metrics == "all")
     return Job(len(found.truths), "images", run, tuple(found.notes))
 
 
-def _run(found: Pairing, benchmark: str, everything: bool, writer: ResultsWriter, show: Show) -> Outcome:
+def _run(found: Pairing, task: str, benchmark: str, everything: bool, writer: ResultsWriter, show: Show) -> Outcome:
     rows: list[dict[str, float]] = []
     precision, panoptic = _Precision(), torch.zeros(3, dtype=torch.float64)
     with one_thread():
@@ -59,7 +60,8 @@ def _run(found: Pairing, benchmark: str, everything: bool, writer: ResultsWriter
                 panoptic += panoptic_counts(iou)
             row: dict[str, Any] = {"benchmark": benchmark, "key": name, "image": str(photograph.path)} | values
             row |= {each: value if math.isfinite(value) else "" for each, value in precision.add(iou, scores).items()}
-            writer.add(row, partial(panel, [image], [truth], [masks > 0.5], ""))
+            group = ImageGroup(name, task, (image,), (truth,))
+            writer.add(row, partial(of_masks, group, [masks > 0.5]))
             rows.append(values)
         means = {name: math.fsum(row[name] for row in rows) / len(rows) for name in rows[0]}
         whole = {name: value.item() for name, value in qualities(*panoptic)._asdict().items()} if everything else {}

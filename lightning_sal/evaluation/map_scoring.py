@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from lightning_sal.datasets.layouts import listed
 from lightning_sal.evaluation.jobs import Job, Options, Outcome, Show, one_thread
@@ -22,7 +21,7 @@ from lightning_sal.evaluation.results import ResultsWriter
 from lightning_sal.maps.conventions import Convention, convention_of, normalized
 from lightning_sal.maps.counting import count_levels, is_object
 from lightning_sal.maps.measures import Averages, ImageMeasures, measure
-from lightning_sal.pages.map_row import map_row
+from lightning_sal.pages.map_pictures import Pictures, of_maps
 from lightning_sal.predictions.pairing import MapPair, MapPairs, pair_maps
 from lightning_sal.tasks import RegionTask, Task
 from lightning_sal.tasks.masks import MaskTask
@@ -146,10 +145,10 @@ def _slow_values(read: _Read, convention: Convention, everything: bool) -> dict[
     return {"weighted_f": weighted} | (extra_values(values, mask) if everything else {})
 
 
-def _drawn(pair: MapPair) -> Image.Image:
+def _drawn(pair: MapPair) -> Pictures:
     read = _read(pair)
     shown = (np.clip(values / top, 0, 1) for values, top in ((read.truth, read.truth_top), (read.levels, read.top)))
-    return map_row(pair.photograph, *shown)
+    return of_maps(pair.photograph, *shown)
 
 
 def _warn_of_dark(peaks: Mapping[str, float]) -> None:

@@ -98,6 +98,7 @@ class Evaluation(nn.Module):
                 image = number if response.masks else None
                 path = group.paths[number] if group.paths else ""
                 fields = {"benchmark": name, "key": group.key, "image": path}
+                fields |= {"question": group.question} if get_task(group.task).has_question else {}
                 rows.append(Row(fields | row_values(group.task, values) | about, prediction, image))
             own: Any = self.terms[name]
             for term, value in rewards.of(row).items():

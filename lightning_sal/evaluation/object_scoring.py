@@ -13,7 +13,7 @@ from lightning_sal.datasets.records import Record
 from lightning_sal.evaluation.jobs import Job, Options, Outcome, Show, one_thread
 from lightning_sal.evaluation.metrics import compute_all, row_values
 from lightning_sal.evaluation.results import ResultsWriter
-from lightning_sal.pages.drawing import panel
+from lightning_sal.pages.pictures import of_masks
 from lightning_sal.predictions.objects import ObjectPrediction, object_predictions
 from lightning_sal.tasks import ObjectTask
 
@@ -98,6 +98,7 @@ def score(pairs: Iterable[ScoredSample], task: ObjectTask, writer: ResultsWriter
         except ValueError as error:
             raise ValueError(f"{group.key}: {error}") from None
         row = {"benchmark": benchmark, "key": group.key, "image": str(pair.record.photographs[0].path)}
-        words = "" if found.answer is None else "; ".join(found.answer.labels)
-        writer.add(row | row_values(task.name, values), partial(panel, group.images, group.masks, masks, words))
+        prompts = () if found.answer is None else task.prompts(found.answer, (image.shape[0], image.shape[1]))
+        drawn = partial(of_masks, group, masks or None, [prompts])
+        writer.add({**row, "question": group.question, **row_values(task.name, values)}, drawn)
     return {name: value.item() for name, value in compute_all(metrics).items()}

@@ -55,7 +55,8 @@ table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; font-siz
 caption {{ text-align: left; padding-bottom: .4rem }}
 th, td {{ padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--rule) }}
 tbody th, td.words, thead th.words {{ text-align: left; font-weight: 400 }}
-td.words {{ overflow-wrap: anywhere; min-width: 9rem }}
+td.words {{ overflow-wrap: anywhere; min-width: 9rem; vertical-align: top }}
+td.words:nth-child(5) {{ min-width: 24rem }}
 thead th {{ vertical-align: bottom }}
 thead button {{ all: unset; cursor: pointer; text-decoration: underline dotted }}
 thead button:focus-visible {{ outline: 2px solid }}

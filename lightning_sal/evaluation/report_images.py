@@ -17,12 +17,11 @@ from lightning_sal.tasks import Measure
 
 EXTREMES = 6  # best and worst images that are shown of a method
 SIDE = 240  # pixels of the longer side of a thumbnail
-STYLE = f"""
-.shots {{ display: grid; gap: .8rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)) }}
-.shots .card {{ padding: .6rem; border-radius: .5rem }}
-.shots .row {{ display: flex; gap: .3rem; align-items: flex-start }}
-.shots img {{ flex: 1 1 0; min-width: 0; max-width: {SIDE}px; height: auto }}
-.shots figcaption {{ margin-top: .4rem; font-size: .85rem; overflow-wrap: anywhere }}
+STYLE = """
+.shots { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)) }
+.shots .card { padding: .6rem; border-radius: .5rem }
+.shots .pictures { grid-template-columns: repeat(auto-fit, minmax(min(100%, 8rem), 1fr)) }
+.shots figcaption { margin-top: .4rem; font-size: .85rem; overflow-wrap: anywhere }
 """
 
 
@@ -106,7 +105,7 @@ class Shots:
             if (own := each.images.get(image, {})).get(self.metric)
         )
         return (
-            f'<figure class="card"><div class="row">{"".join(tags)}</div>'
+            f'<figure class="card"><div class="pictures">{"".join(tags)}</div>'
             f"<figcaption>{escape(name)}<br>{escape(self.measure.heading)}{values}</figcaption></figure>"
         )
 

@@ -4,15 +4,15 @@ summary.json          {"name", "tasks": {benchmark: task}, "metrics": {benchmark
                       "measures": {metric: its heading, direction, ...}, "settings": {benchmark: {name: value}}}
 <benchmark>.csv       one row an image, in the order of the data
 curves.json           of maps, {benchmark: {name: [a number at each threshold]}}; names as `lightning_sal.maps` has them
-failures.html         the worst images of each benchmark with thumbnails; needs nothing beside it
+failures.html         the worst images of each benchmark with pictures; needs nothing beside it
 """
 
 from __future__ import annotations
 
 import csv
 import heapq
-import html
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -23,20 +23,15 @@ from PIL import Image
 
 from lightning_sal.files.reading import parse_object, read_text
 from lightning_sal.files.writing import appending, whole
-from lightning_sal.pages.html import data_uri, page_head
+from lightning_sal.pages.failures import Failure, failures_page
+from lightning_sal.pages.html import data_uri
 from lightning_sal.tasks import TASKS, Measure, get_task
 from lightning_sal.tasks.measures import RESPONSES, primary, term_measure
 from lightning_sal.tasks.measures import joined as joined_measures
 
 ESCAPED = "backslashreplace"  # what a name of a file holds that is not UTF-8
 WORST = 24  # images of a benchmark on the page of failures
-THUMBNAIL = 640  # pixels of its longer side
-STYLE = """
-figure { display: inline-block; margin: .6rem; padding: 1rem; max-width: 100%; vertical-align: top; break-inside: avoid;
-  background: var(--card); border: 1px solid var(--rule); border-radius: .8rem }
-figcaption { margin-top: .5rem; font-size: .9rem }
-img { display: block; max-width: 100% }
-"""
+NAMES = ("sample", "benchmark", "key", "image", "truth", "prediction")  # fields of a row that say what and where it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +155,8 @@ class ResultsWriter:
 
     def __init__(self, folder: Path, tasks: Mapping[str, str], part: int = 0, parts: int = 1) -> None:
         self.folder, self.tasks, self.part, self.parts = folder, tasks, part, parts
-        self.worst: dict[str, list[tuple[float, int, Callable[[], str]]]] = {}
+        self.worst: dict[str, list[tuple[float, int, Callable[[], Failure]]]] = {}
+        self.counts: Counter[str] = Counter()
         self.images, self.samples, self.key = 0, -1, ""
 
     @staticmethod
@@ -175,8 +171,13 @@ class ResultsWriter:
         cls.refuse_results(folder)
         folder.mkdir(parents=True, exist_ok=True)
 
-    def add(self, row: Mapping[str, Any], picture: Callable[[], Image.Image]) -> None:
-        """Add an image: its row (`benchmark` among its fields), and how to draw it if it is among the worst in the end."""
+    def add(self, row: Mapping[str, Any], pictures: Callable[[], Mapping[str, Image.Image]]) -> None:
+        """Add an image.
+
+        Args:
+            row: Its fields, `benchmark` among them.
+            pictures: Draws it, what a picture shows -> it; called if it is among the worst in the end.
+        """
         benchmark = row["benchmark"]
         if row["key"] != self.key:  # the images of a group come one after the other
             self.samples, self.key = self.samples + 1, row["key"]
@@ -196,13 +197,17 @@ class ResultsWriter:
         score = float(row[name])
         badness = score if measures[name].lower_is_better else -score
         heap, self.images = self.worst.setdefault(benchmark, []), self.images + 1
+        self.counts[benchmark] += 1
         if len(heap) < WORST or badness > heap[0][0]:
-            entry = (badness, -self.images, partial(_figure, row, score, picture))  # drawn once it is known to stay
+            entry = (badness, -self.images, partial(_failure, row, name, pictures))  # drawn once it is known to stay
             (heapq.heappush if len(heap) < WORST else heapq.heapreplace)(heap, entry)
 
     def close(self) -> None:
         """Write down the worst images of this process."""
-        drawn = {name: [(*order, figure()) for *order, figure in heap] for name, heap in self.worst.items()}
+        drawn = {
+            name: [self.counts[name], [(*order, asdict(failure())) for *order, failure in heap]]
+            for name, heap in self.worst.items()
+        }
         with whole(self._worst_file(self.part)) as part:
             part.write_text(json.dumps(drawn, allow_nan=False), encoding="utf-8")
 
@@ -213,15 +218,21 @@ class ResultsWriter:
             results: Of all benchmarks.
             curves: Name of a benchmark -> name of a curve -> its points; nothing is written where there are none.
         """
-        worst: dict[str, list[tuple[float, int, str]]] = {}
+        worst: dict[str, list[tuple[float, int, dict[str, Any]]]] = {}
+        counts: Counter[str] = Counter()
         for part in range(self.parts):
             path = self._worst_file(part)
-            for benchmark, entries in json.loads(path.read_text(encoding="utf-8")).items():
+            for benchmark, (count, entries) in json.loads(path.read_text(encoding="utf-8")).items():
                 worst.setdefault(benchmark, []).extend(map(tuple, entries))
+                counts[benchmark] += count
             path.unlink()
         for benchmark in worst:
             self._join(benchmark)
-        page = _page(results.name, {name: sorted(entries, reverse=True)[:WORST] for name, entries in worst.items()})
+        shown = {
+            name: [Failure(**fields) for *_, fields in sorted(entries, key=lambda each: each[:2], reverse=True)[:WORST]]
+            for name, entries in worst.items()
+        }
+        page = failures_page(results.name, shown, counts, {**measures_of(self.tasks), **results.measures})
         with whole(self.folder / "failures.html") as part:
             part.write_text(page, encoding="utf-8", errors=ESCAPED)
         if curves:
@@ -250,22 +261,13 @@ class ResultsWriter:
         return self.folder / f".worst-{part}.json"
 
 
-def _figure(row: Mapping[str, Any], score: float, draw: Callable[[], Image.Image]) -> str:
-    picture = draw()
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    name = html.escape(str(row["image"] or row["key"]))
-    texts = [row[key] for key in list(row)[list(row).index("confidence") + 1 :]] if "confidence" in row else []
-    words = html.escape(" | ".join(str(text) for text in texts if text))  # what was answered, and its fault
-    return (
-        f'<figure><img src="{data_uri(picture.convert("RGB"), quality=80)}" alt="{name}">'
-        f"<figcaption>{score:.3f} {name}<br>{words}</figcaption></figure>"
-    )
-
-
-def _page(name: str, worst: Mapping[str, Iterable[tuple[float, int, str]]]) -> str:
-    title = f"{name}: worst first"
-    sections = [
-        f"<h2>{html.escape(benchmark)}</h2>" + "".join(figure for *_, figure in entries)
-        for benchmark, entries in worst.items()
-    ]
-    return "".join([page_head(title, STYLE), f"<h1>{html.escape(title)}</h1>", *sections])
+def _failure(row: Mapping[str, Any], ranked: str, draw: Callable[[], Mapping[str, Image.Image]]) -> Failure:
+    """A row with its pictures; `ranked` names the measure by which it is among the worst."""
+    numbers = {ranked: float(row[ranked])}
+    numbers |= {key: float(value) for key, value in row.items() if isinstance(value, int | float) and key not in NAMES}
+    words = {key: str(value) for key, value in row.items() if isinstance(value, str) and value and key not in NAMES}
+    pictures = {
+        shown: data_uri(picture if picture.mode == "L" else picture.convert("RGB"), quality=85)
+        for shown, picture in draw().items()
+    }
+    return Failure(str(row["key"]), str(row["image"]), numbers, words, pictures)

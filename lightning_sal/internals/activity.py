@@ -103,6 +103,11 @@ def followed(items: Iterable[_T], what: str, unit: str) -> Iterator[_T]:
             activity.advance()
 
 
+def end_all() -> None:
+    """End what is shown, of a command that was stopped in the midst of it."""
+    _screen().clear()
+
+
 def on_terminal() -> bool:
     """Whether there is a terminal, or a notebook, that can show a bar."""
     console = get_console()
@@ -137,7 +142,9 @@ class _Screen:
         progress = self._progress
         if progress is None:
             return
-        task = next(task for task in progress.tasks if task.id == row)
+        task = next((task for task in progress.tasks if task.id == row), None)
+        if task is None:  # cleared already
+            return
         last = [*progress.rows([task])] if task.fields["activity"].kept else []
         progress.remove_task(row)
         if not progress.tasks:
@@ -145,6 +152,10 @@ class _Screen:
             self._progress = None
         for part in last:
             progress.console.print(part)
+
+    def clear(self) -> None:
+        for task in [] if self._progress is None else self._progress.tasks:
+            self.drop(task.id)
 
 
 @cache

@@ -159,8 +159,12 @@ class PolicyModule(AccumulatingModule):
 
     def evaluate(self, groups: Sequence[ImageGroup]) -> tuple[RewardBatch, list[Response]]:
         """Responses to B groups, as evaluation samples them: their rewards, and the responses with their masks."""
-        responses = self.respond(groups)
+        responses = self._respond(groups)
         return self.reward(responses), responses
+
+    def _respond(self, groups: Sequence[ImageGroup]) -> list[Response]:
+        """Responses to B >= 0 groups: a rank that has no sample left samples all the same, while others gather weights."""
+        return self.respond(groups) if groups else self.respond([_NOTHING])[:0]
 
     @property
     def evaluation_settings(self) -> dict[str, Any]:
@@ -180,8 +184,8 @@ class PolicyModule(AccumulatingModule):
         return torch.Generator(self.policy.device).manual_seed(seed)
 
     def _evaluate_batch(self, batch: Batch) -> tuple[list[Row], list[Prediction]]:
-        if not len(batch):  # of a rank that has no sample left, while others still gather weights for theirs
-            self.respond([_NOTHING])
+        if not len(batch):
+            self._respond([])
             return [], []
         responses = self.evaluation.measure(self.respond(batch.groups))
         return self.evaluation.update(responses, self.reward(responses)), list(map(prediction_of, responses))

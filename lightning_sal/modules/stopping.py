@@ -12,10 +12,12 @@ import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_sal.errors import TERMINATED, Terminated
+from lightning_sal.internals.signals import end_at_once
 
 
 class StopAtSigterm(L.Callback):
-    """Where a process is asked to end, end the fit after the step at hand, on all ranks, with a checkpoint.
+    """Where a process is asked to end, end the fit after the step at hand, on all ranks, with a checkpoint; a validation
+    between steps ends after the batch at hand. Where it is asked again, it ends at once.
 
     The checkpoint is `last.ckpt`, or what `ModelCheckpoint` names its last one, in the folder of the trainer's
     `ModelCheckpoint`; without one of those, nothing is written. Whichever rank the signal reaches, all end at the same
@@ -41,15 +43,24 @@ class StopAtSigterm(L.Callback):
         self._stepping = True
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        self._end_if_asked(trainer)
+
+    def on_validation_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if self._stepping:
+            self._end_if_asked(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        epochs = trainer.max_epochs or -1
+        over = 0 < trainer.max_steps <= trainer.global_step or 0 < epochs <= trainer.current_epoch + 1
+        self._stepping = not (over or trainer.should_stop)
+
+    def _end_if_asked(self, trainer: L.Trainer) -> None:
         if trainer.strategy.reduce_boolean_decision(self._asked, all=False):
             outcome = save_last(trainer)
             if trainer.is_global_zero:
                 print(f"lightning: terminated after step {trainer.global_step}{outcome}", file=sys.stderr, flush=True)
             # Where Lightning started the other ranks, it kills the first one as soon as another has failed.
             raise SystemExit(0 if trainer.local_rank else TERMINATED)
-
-    def on_train_end(self, *_: Any) -> None:
-        self._stepping = False
 
     def _listen(self) -> None:
         """Take the signal over; Lightning puts back at the end what was there before the fit."""
@@ -59,6 +70,8 @@ class StopAtSigterm(L.Callback):
     def _heard(self, *_: Any) -> None:
         if not self._stepping:
             raise Terminated
+        if self._asked:
+            end_at_once(TERMINATED)
         self._asked = True
 
 

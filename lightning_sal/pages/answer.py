@@ -44,7 +44,7 @@ STYLE = """
 .answer .expression:is(:hover, :focus) { outline: 2px solid var(--colour) }
 .answer .expressions .expression { padding: .1rem .6rem; border-left: .3rem solid var(--colour); font-weight: 600 }
 .answer :is(.expression, .missing) small { font-weight: 400; opacity: .75 }
-.answer .missing { padding: .1rem .6rem; border-left: .3rem dotted currentColor; border-radius: .3rem; font-weight: 600 }
+.answer .missing { padding: .1rem .6rem; border-left: .3rem dashed; font-weight: 600 }
 .answer .think { white-space: pre-line }
 .answer .think b { display: block; margin-top: .35rem; font-size: .8em; letter-spacing: .04em; opacity: .6 }
 .answer .think .expression { padding: 0 .2em; box-decoration-break: clone; -webkit-box-decoration-break: clone }

@@ -41,6 +41,7 @@ class AnswerFolder:
         folder: New, empty, or written by this class.
         settings: What the answers depend on, as plain values; under `maps` whether they come with explanations.
         overwrite: Whether answers that are there are deleted first; files of others never are.
+        notice: What the gallery says before all answers; nothing where it is empty.
 
     Raises:
         FileExistsError: The folder holds something else, or answers under other settings.
@@ -48,7 +49,7 @@ class AnswerFolder:
         ValueError: What is in the folder does not fit together.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any], overwrite: bool = False, notice: str = "") -> None:
         self.folder, self.list = folder, folder / "predictions.jsonl"
         self._open(settings, overwrite)
         self._done: set[tuple[str, tuple[str, ...]]] = set()
@@ -60,7 +61,7 @@ class AnswerFolder:
             f"{name.replace('_', ' ')} {value}" for name, value in settings.items() if value is not None
         )
         explained = bool(settings.get("maps"))
-        self.gallery = Gallery(folder, "What stands out", subtitle, len(self._done), explained=explained)
+        self.gallery = Gallery(folder, "What stands out", subtitle, len(self._done), explained=explained, notice=notice)
 
     def _open(self, settings: Mapping[str, Any], overwrite: bool) -> None:
         folder, stated = self.folder, self.folder / ANSWERS

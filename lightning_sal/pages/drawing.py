@@ -53,7 +53,7 @@ def panel(
     columns = [(name, masks) for name, masks in named if masks and images]
     rows = []
     for row, image in enumerate(images):
-        drawn = (_scaled(image, masks[row], size) for _, masks in columns)
+        drawn = (scaled(image, masks[row], size) for _, masks in columns)
         rows.append([Image.fromarray(part.numpy()) for part in drawn])
     image_width = len(columns) * (size + GAP)
     heading = _wrapped(title, image_width + TEXT_WIDTH) if title else []
@@ -105,8 +105,15 @@ def _absent(text: str, predicted: Sequence[Tensor]) -> list[str]:
     return [" ".join(name.split()) for name, lit in zip(names.values(), found, strict=True) if predicted and not lit]
 
 
-def _scaled(image: Tensor, masks: Tensor | None, size: int) -> Tensor:
-    """An image at its size on the panel with the masks over it; scaled first, so that outlines stay crisp."""
+def scaled(image: Tensor, masks: Tensor | None, size: int) -> Tensor:
+    """An image at its size on a page with the masks over it; scaled first, so that outlines stay crisp.
+
+    Args:
+        image: (H, W, 3) uint8.
+        masks: (N, H, W) bool; None leaves the image as it is.
+        size: Longest side in pixels. Larger images are scaled down to it, smaller ones up by the largest whole factor that
+            keeps within it.
+    """
     longest = max(image.shape[:2])
     if longest > size:
         height, width = (max(1, round(side * size / longest)) for side in image.shape[:2])

@@ -18,7 +18,9 @@ MOST_EXPRESSIONS = 128  # whose masks light up
 
 STYLE = """
 header { margin-bottom: 1.8rem }
-header p { margin: .2rem 0 0; opacity: .7 }
+header p:not(.notice) { margin: .2rem 0 0; opacity: .7 }
+.notice { margin: .6rem 0; padding: .5rem .8rem; border-left: .3rem solid #d98a00; background: var(--card);
+  overflow-wrap: anywhere }
 main { display: grid; gap: 1.2rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)) }
 .card h2 { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 1rem; margin: 0 0 .7rem;
   font-size: .95rem; font-weight: 600; overflow-wrap: anywhere }
@@ -46,13 +48,16 @@ class Gallery:
         subtitle: Below it.
         answers: How many of the answers in the pages are to be kept; what comes after them goes.
         explained: Whether answers come with maps, a picture a word: a page then holds fewer of them.
+        notice: What is to be known before the answers are believed; none where it is empty.
 
     Raises:
         ValueError: The pages do not hold so many answers.
     """
 
-    def __init__(self, folder: Path, title: str, subtitle: str, answers: int = 0, *, explained: bool = False) -> None:
-        self.folder, self.title, self.subtitle, self.answers = folder, title, subtitle, answers
+    def __init__(
+        self, folder: Path, title: str, subtitle: str, answers: int = 0, *, explained: bool = False, notice: str = ""
+    ) -> None:
+        self.folder, self.title, self.subtitle, self.answers, self.notice = folder, title, subtitle, answers, notice
         self._a_page = EXPLAINED_A_PAGE if explained else A_PAGE
         if answers:
             page, kept = self._page((answers - 1) // self._a_page), (answers - 1) % self._a_page + 2
@@ -85,10 +90,12 @@ class Gallery:
         return self.folder / ("index.html" if not number else f"index-{number + 1}.html")
 
     def _head(self, number: int) -> str:
+        notice = f'<p class="notice">{html.escape(self.notice)}.</p>' if self.notice else ""
         back = _link(self._page(number - 1), "previous page") if number else ""
         return (
             f"{page_head(self.title, STYLE + answer_style(MOST_EXPRESSIONS))}"
             f"<header><h1>{html.escape(self.title)}</h1><p>{html.escape(self.subtitle)}</p>"
+            f"{notice}"
             '<p class="hint">Point at an expression, or reach it by the tab key, to see its mask alone.</p></header>'
             f"<main>{back}\n"
         )

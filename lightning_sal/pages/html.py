@@ -17,6 +17,8 @@ body { margin: 0 auto; max-width: 90rem; padding: 2.5rem clamp(1rem, 4vw, 3rem);
 h1 { margin: 0; font-size: 1.7rem; letter-spacing: -.015em }
 a { color: inherit }
 .card { background: var(--card); border: 1px solid var(--rule); border-radius: .8rem; padding: 1rem; break-inside: avoid }
+.pictures { display: grid; gap: .5rem; align-items: start }
+.pictures img { display: block; max-width: 100%; height: auto; border-radius: .3rem; outline: 1px solid var(--rule) }
 @media print { body { padding: 0 } .card { border-color: #999 } }
 """
 

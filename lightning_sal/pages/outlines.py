@@ -17,7 +17,7 @@ from torch.nn.functional import max_pool2d
 Colour = tuple[int, int, int]
 
 NO_MASK = "no mask found"  # beside an expression for which the segmenter finds nothing
-DIM = 0.4  # what is left of the brightness of the surroundings
+DIM = 0.5  # what is left of the brightness of the surroundings
 THIN = 110  # an outline is one part in so many of the longer side of a picture, at least 2 pixels
 DARK, LIGHT = (16, 18, 22), (245, 246, 248)
 NOTHING, INNER, LINE, OUTER = range(4)  # of what `outline` gives

@@ -26,7 +26,7 @@ ADAPTED = "base_model.model."  # What peft puts before the names of the model it
 
 def export(
     source: Path, folder: Path, model: str | None = None, lora: LoRA | None = None, dtype: str = "bfloat16"
-) -> None:
+) -> str:
     """Merge what was trained into its base model and write a folder that stands alone.
 
     The base model is loaded in float32, an update (alpha / rank) B A of adapters is computed and added in float32, and
@@ -39,6 +39,9 @@ def export(
         model: The base model, as in `PolicyConfig`; None takes the one that adapters in peft's format and checkpoints name.
         lora: How the adapters of a checkpoint were made; None takes what it says itself.
         dtype: Of the weights that are written: bfloat16, float16 or float32.
+
+    Returns:
+        The name of the base model.
 
     Raises:
         FileNotFoundError: If there is no such source.
@@ -68,6 +71,7 @@ def export(
     else:
         merged = with_trained(str(source), base, lora, weights)
     write(folder, merged.to(getattr(torch, dtype)), processor, instructions)
+    return model
 
 
 def read_adapter(folder: Path) -> tuple[Any, dict[str, Tensor]]:

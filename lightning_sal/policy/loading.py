@@ -12,6 +12,7 @@ import torch
 
 from lightning_sal.files.loading import built_from, refuse_non_finite
 from lightning_sal.files.reading import read_object
+from lightning_sal.internals.hub import is_hub_name, require_hub
 from lightning_sal.internals.shell import installing
 from lightning_sal.policy.backbone import MODEL_TYPES, VISION_LAYERS, vision_tower
 from lightning_sal.policy.config import PolicyConfig
@@ -50,9 +51,13 @@ def load_model(config: PolicyConfig, *, as_stored: bool = False) -> tuple[Any, A
 
     source = EMBEDDED_POLICIES.get(config.model, Path(config.model))
     local = source.is_dir()
-    # A hub name is owner/name; what cannot be one, or lies in a folder that is here, is a path that was mistyped.
-    if not local and (len(source.parts) != 2 or source.parent.is_dir() or config.model.startswith(".")):
-        raise FileNotFoundError(f"policy model '{config.model}': there is no folder {source}, and it is no hub name")
+    if not local:
+        # What cannot be a hub name, or lies in a folder that is here, is a path that was mistyped.
+        if not is_hub_name(config.model):
+            raise FileNotFoundError(
+                f"policy model '{config.model}': there is no folder {source}, and it is no hub name"
+            )
+        require_hub(config.model)
     name, label = str(source) if local else config.model, f"policy model '{config.model}'"
     stated = read_object(source / "config.json") if local else {}
     with built_from(label):

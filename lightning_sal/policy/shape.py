@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from lightning_sal.files.loading import built_from
+from lightning_sal.internals.hub import is_hub_name, require_hub
 from lightning_sal.policy.adapters import add_lora
 from lightning_sal.policy.chat import chat_text
 from lightning_sal.policy.config import PolicyConfig
@@ -34,6 +35,8 @@ def load_shape(config: PolicyConfig) -> tuple[Any, Any, dict[str, str]]:
     from transformers import AutoConfig
 
     source = str(EMBEDDED_POLICIES.get(config.model, config.model))
+    if is_hub_name(source):
+        require_hub(source)
     with built_from(f"policy model '{source}'"):
         model = on_meta(AutoConfig.from_pretrained(source), config)
     return model, load_processor(source, config), read_instructions(Path(source))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_sal.files.loading import read_safetensors, read_tensors, refuse_non_finite
 from lightning_sal.files.reading import read_object
+from lightning_sal.internals.hub import is_hub_name, require_hub
 
 
 def find_folder(source: str | Path, patterns: Sequence[str]) -> Path:
@@ -21,13 +22,14 @@ def find_folder(source: str | Path, patterns: Sequence[str]) -> Path:
     folder, name = Path(source), str(source)
     if folder.is_dir():
         return folder
-    # A hub name is owner/name; what cannot be one, or lies in a folder that is here, is a path that was mistyped.
-    if len(folder.parts) != 2 or folder.parent.is_dir() or name.startswith((".", "~")):
+    # What cannot be a hub name, or lies in a folder that is here, is a path that was mistyped.
+    if not is_hub_name(name):
         raise FileNotFoundError(f"segmenter '{name}': there is no such folder, and it is no hub name")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
     try:
+        require_hub(name)
         return Path(snapshot_download(name, allow_patterns=list(patterns)))
     except (OSError, HFValidationError) as error:
         reason = str(error).strip().splitlines()[0]

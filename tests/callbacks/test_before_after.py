@@ -1,5 +1,7 @@
 """Before and after a run, and the control beside it."""
 
+from types import SimpleNamespace
+
 import lightning as L
 import pytest
 import torch
@@ -9,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lightning_sal.callbacks import BeforeAfter, InterleavedSFT
 from lightning_sal.callbacks.before_after import sft_steps
 from lightning_sal.evaluation.comparison import paired_difference, read_arms, summary
+from tests.distributed.processes import in_processes
 from tests.modules.parts import cgpo, scenes, trained, trainer
 
 
@@ -32,6 +35,33 @@ def test_controls_leave_the_run_as_it_would_be_without_them(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "CGPO - SFT only, 2 steps" in printed
     assert "±" in printed
+
+
+def two_ranks(world_size, rank, folder):
+    """Five samples in batches of two: of the last ones the second process has none."""
+    callback = BeforeAfter(folder / f"of-{world_size}", panels=1)
+    data = scenes(streams=["rl"], batch_size=2, val_size=5)
+    options = {"devices": world_size, "strategy": "ddp"} if world_size > 1 else {}
+    trainer(folder, max_steps=1, callbacks=[callback], **options).fit(cgpo(), datamodule=data)
+    if world_size > 1:
+        try:
+            BeforeAfter(equal_time=True).on_train_start(SimpleNamespace(world_size=world_size), None)
+        except ValueError as error:
+            (folder / f"error-{rank}").write_text(str(error))
+
+
+def test_two_processes_share_the_samples_and_controls_need_one(tmp_path):
+    in_processes(two_ranks, [1, 2], tmp_path)
+    alone, shared = (read_arms(tmp_path / f"of-{number}" / "samples.jsonl")["start"] for number in (1, 2))
+    shared.sort(key=lambda sample: sample.key)
+    assert [sample.key for sample in shared] == sorted(sample.key for sample in alone)
+    for one, other in zip(shared, sorted(alone, key=lambda sample: sample.key), strict=True):
+        assert one.confidence == pytest.approx(other.confidence, abs=1e-4)  # in other batches it rounds differently
+        assert one.correctness == pytest.approx(other.correctness, abs=1e-4)
+    assert (tmp_path / "of-2" / "gallery.png").is_file()
+    assert [(tmp_path / f"error-{rank}").read_text().partition(":")[0] for rank in (0, 1)] == [
+        "BeforeAfter trains its controls in one process"
+    ] * 2
 
 
 def test_an_earlier_gallery_is_not_overwritten(tmp_path):

@@ -82,7 +82,7 @@ def test_each_benchmark_has_its_own_numbers(tmp_path: Path, module) -> None:
         for metric, value in metrics.items():
             assert value == pytest.approx(values[f"test/{name}/{metric}"]), (name, metric)
     assert [row["expressions"] for row in read_images(out, "ILSO")] == ["a; bb"] * 2
-    assert (out / "failures.html").read_text().count("<figure>") == 10
+    assert (out / "failures.html").read_text().count("<figure ") == 10
 
 
 def test_kept_predictions_score_the_same_again(tmp_path: Path, module) -> None:
@@ -117,3 +117,11 @@ def test_a_missing_benchmark_is_named(tmp_path: Path) -> None:
         data.setup("test")
     with pytest.raises(ValueError, match="unknown task 'sad'"):
         BenchmarksDataModule({"ECSSD": "sad"})
+
+
+def test_a_numbered_folder_leaves_the_results_of_before(tmp_path, module):
+    for name in ("out", "out-2", "out-3"):
+        callback = EvaluationResults(tmp_path / "out", "stripes", numbered=True)
+        trainer(tmp_path, callbacks=[callback]).test(module, benchmarks(tmp_path / "data"), verbose=False)
+        assert callback.outputs()["Results"] == tmp_path / name
+        assert (tmp_path / name / "summary.json").is_file()

@@ -196,3 +196,25 @@ def test_help_needs_no_torch():
 def test_the_real_folders_are_sound(folder, capsys):
     assert main([str(REAL / folder)]) == 0
     assert f"({folder.split('/')[0]})" in capsys.readouterr().out
+
+
+def test_plain_masks_are_no_instances_and_a_warning_says_so(tmp_path, capsys):
+    pairs(tmp_path)
+    assert main([str(tmp_path), "--task", "sis"]) == 0
+    warning, summary = capsys.readouterr().out.splitlines()
+    assert warning.startswith(f"{tmp_path}: warning: all 4 masks are plain black and white")
+    assert "--task sod" in warning
+    assert summary.endswith("no faults")
+
+
+def test_one_coloured_mask_makes_the_plain_ones_instances(tmp_path, capsys):
+    pairs(tmp_path)
+    coloured = np.zeros((9, 12, 3), np.uint8)
+    coloured[:4, :, 0] = coloured[6:, :, 1] = 255
+    save(tmp_path / "masks/0.png", coloured)
+    assert main([str(tmp_path), "--task", "sis"]) == 0
+    assert "warning" not in capsys.readouterr().out
+    assert main([str(tmp_path), "--task", "sod"]) == 0
+    warning, _ = capsys.readouterr().out.splitlines()
+    assert warning.startswith(f"{tmp_path}: warning: 1 of 4 masks are in colour")
+    assert "--task sis" in warning

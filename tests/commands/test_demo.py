@@ -1,6 +1,7 @@
 """`lightning-sal demo`: what it refuses, and that it serves until it is interrupted."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -8,6 +9,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import torch
 
 from lightning_sal.cli import main
 from lightning_sal.commands import demo
@@ -30,7 +32,9 @@ def refused(*words):
 def test_without_gradio_the_extra_is_named(monkeypatch, capsys):
     monkeypatch.setattr(demo, "find_spec", lambda name: None)
     assert refused() == 2
-    assert capsys.readouterr().err == "lightning: error: the page needs gradio: pip install 'lightning-sal[demo]'\n"
+    assert re.fullmatch(
+        r"lightning: error: the page needs gradio: (uv )?pip install 'gradio\S*'\n", capsys.readouterr().err
+    )
 
 
 def test_a_model_is_not_compared_with_itself(capsys):
@@ -54,18 +58,26 @@ def test_values_that_cannot_be_are_one_line(words, message, capsys):
 
 def test_a_taken_port_and_an_open_host_are_told_before_any_model_loads(monkeypatch, capsys):
     pytest.importorskip("gradio", reason="the page needs the extra: pip install 'lightning-sal[demo]'")
-    from lightning_sal.demo import server
+    from lightning_sal.demo import listening
 
-    with server.listen("127.0.0.1", 0) as listener:
+    with listening.listen("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
         assert refused("--port", str(port)) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert f"--port {port} of --host 127.0.0.1: taken" in line
-    monkeypatch.setattr(server, "is_loopback", lambda _: False)
+    monkeypatch.setattr(listening, "is_loopback", lambda _: False)
     assert refused("--port", "0") == 1
     warning, error = capsys.readouterr().err.splitlines()
     assert warning.startswith("warning: anyone who reaches http://127.0.0.1:")
     assert "there is no such model" in error
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_one_line_before_the_page_is_made(monkeypatch, capsys):
+    pytest.importorskip("gradio", reason="the page needs the extra: pip install 'lightning-sal[demo]'")
+    assert refused("--port", "0", "--device", "cuda") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "device 'cuda' cannot be used on this machine" in line
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
@@ -94,12 +106,10 @@ def test_the_page_is_served_until_a_signal_and_leaves_nothing_behind(monkeypatch
     serve = uvicorn.Server.run
     monkeypatch.setattr(uvicorn.Server, "run", run)
     former = signal.getsignal(number)
-    try:
-        ended = main(["demo", "--port", "0", "--device", "cpu"])
-    except SystemExit as left:
-        ended = left.code
-    assert ended == code
+    assert main(["demo", "--port", "0", "--device", "cpu"]) == code
     assert signal.getsignal(number) is former
     assert "What stands out?" in seen["page"]
     assert not seen["uploads"].exists()
-    assert "The page is at http://127.0.0.1:" in capsys.readouterr().out
+    loading, page = capsys.readouterr().out.splitlines()
+    assert loading == "Loading tiny and the embedded segmenter ..."
+    assert page.startswith("The page is at http://127.0.0.1:")

@@ -34,6 +34,7 @@ def initialised(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def parsed(monkeypatch):
     """Runs a trainer command as far as the parsed config, which it returns."""
+    monkeypatch.setattr("lightning_sal.configs.running.require_inputs", lambda *_: None)  # parsed alone
     monkeypatch.setattr(LightningCLI, "instantiate_classes", lambda _: None)
     monkeypatch.setattr(LightningCLI, "_run_subcommand", lambda self, name: configs.append(self.config[name]))
     configs = []

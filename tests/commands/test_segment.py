@@ -2,19 +2,24 @@
 
 import json
 import re
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from lightning_sal.cli import main
 from lightning_sal.commands.segment import EXAMPLES
 from lightning_sal.datasets.photographs import find_groups
 from lightning_sal.inference.predictor import Predictor
+from lightning_sal.paths import Paths
 from lightning_sal.tasks import TASKS
 from lightning_sal.tiny.scenes import scene_group
 
+REAL = ["--model", Paths().policy, "--segmenter", Paths().segmenter]
 SHIPPED = [task for task in TASKS if (EXAMPLES / task).is_dir()]
 
 
@@ -48,7 +53,18 @@ def lines(folder="runs/segment"):
 def test_the_scenes_that_the_package_ships_are_answered_rightly(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["segment"]) == 0
-    assert capsys.readouterr().out == "8 of 8 answered: open runs/segment/index.html\n"
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "8 of 8 answered: open runs/segment/index.html"
+    assert "drawn" not in second  # they are the scenes that the model knows
+    words = shlex.split(second.partition(": ")[2])
+    assert words[words.index("lightning-sal") :] == [
+        "lightning-sal",
+        "segment",
+        "FOLDER",
+        *REAL,
+        "--out",
+        "runs/segment-2",
+    ]
     assert (EXAMPLES / "sod").is_dir()
     found = lines()
     assert [line["task"] for line in found] == ["sod"] * 3 + ["sis"] * 3 + ["cosod"] * 2
@@ -95,10 +111,35 @@ def test_a_second_call_goes_on_and_a_third_loads_nothing(photos, loaded, capsys)
     assert Path("runs/segment/index.html").read_text().count("<article") == 3
 
 
+def test_the_end_says_what_the_embedded_models_do_not_know_and_how_others_are_taken(photos, loaded, capsys):
+    assert main(["segment", "photos/trip", "--task", "sis"]) == 0
+    line, command = capsys.readouterr().out.splitlines()[1:]
+    assert "drawn scenes alone" in line
+    assert shlex.split(command)[-8:] == ["--task", "sis", *REAL, "--out", "runs/segment-2"]
+    assert main(["segment", "photos", *REAL, "--out", "runs/real"]) == 0
+    assert "drawn" not in capsys.readouterr().out
+
+
+def test_an_expression_without_a_mask_is_named(photos, predictor, capsys, monkeypatch):
+    class Blind:
+        def segment(self, images, prompts):
+            return [
+                torch.zeros(len(p), *image.shape[:2], dtype=torch.bool)
+                for image, p in zip(images, prompts, strict=True)
+            ]
+
+    monkeypatch.setattr(Predictor, "load", lambda *_, **options: replace(predictor, segmenter=Blind()))
+    assert main(["segment", "photos/a.png"]) == 0
+    words = lines()[0]["expressions"]
+    out = capsys.readouterr().out
+    assert f"no mask found for {len(words)} expression" in out
+    assert all(f'"{each}" in photos/a.png' in out for each in words[:3])
+
+
 def test_answers_are_no_photographs(photos, loaded, capsys):
     assert main(["segment", "."]) == 0
     assert main(["segment", "."]) == 0
-    assert capsys.readouterr().out.endswith("3 of 3 answered: open runs/segment/index.html\n")
+    assert "\n3 of 3 answered: open runs/segment/index.html\n" in capsys.readouterr().out
 
 
 def test_bad_files_are_named_at_the_end_and_the_rest_is_done(photos, loaded, capsys):

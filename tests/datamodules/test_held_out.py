@@ -135,7 +135,7 @@ def test_too_few_and_wrong_shares_are_one_line(tmp_path):
     for place in (pairs(tmp_path, "a"), str(tmp_path / "two.jsonl")):
         for stage in ("fit", "test"):
             with pytest.raises(
-                ValueError, match=r"^sod: 1 sample .* give 2 or more, or name a folder.*init_args\.test$"
+                ValueError, match=r"^sod: 1 sample .* give 2 or more, or name folders.*init_args\.test$"
             ):
                 UnifiedDataModule({"sod": place}, held_out=0.2).setup(stage)
     with pytest.raises(ValueError, match="held_out is a share"):

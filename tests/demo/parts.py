@@ -26,11 +26,11 @@ class Says:
     """A model that says these texts one after the other, then finds the left half of every image.
 
     Between the first and the second it waits for `go`. `asked` is the question of the last group, and whether it was to
-    explain.
+    explain. While it `fails` it raises what torch raises after the first text.
     """
 
     def __init__(self, *texts: str) -> None:
-        self.texts, self.go, self.asked = texts, threading.Event(), None
+        self.texts, self.go, self.asked, self.fails = texts, threading.Event(), None, False
         self.go.set()
 
     def stream(self, group, *, explained=False):
@@ -39,6 +39,8 @@ class Says:
             if number == 1:
                 assert self.go.wait(60)
             yield text
+            if self.fails:
+                raise RuntimeError("out of <b>memory</b>")
         answer = Expressions(("left half",), reasoning=get_task(group.task).parse(self.texts[-1]).reasoning)
         masks = tuple(torch.zeros(1, *image.shape[:2], dtype=torch.bool) for image in group.images)
         for mask in masks:

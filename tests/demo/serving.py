@@ -3,9 +3,10 @@
 import threading
 from contextlib import contextmanager
 
+from lightning_sal.demo.bounds import Bounds
+from lightning_sal.demo.listening import address, listen
 from lightning_sal.demo.page import build
-from lightning_sal.demo.server import address, listen, server_of
-from lightning_sal.demo.uploads import Bounds
+from lightning_sal.demo.server import server_of
 from lightning_sal.demo.visitors import Visitors
 
 BOUNDS = Bounds(megabytes=1, images=4, megapixels=2, waiting=1)

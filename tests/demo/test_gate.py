@@ -262,11 +262,16 @@ def test_what_the_page_does_not_ask_is_not_there(path, visitor):
 @pytest.mark.parametrize(
     "path",
     ["/api/predict", "/call/check", "/call/v2/check", "/run/check", "/component_server", "/process_recording",
-     "/vibe-edit", "/stream/1", "/cancel", "/queue/data"],
+     "/vibe-edit", "/stream/1", "/queue/data"],
 )  # fmt: skip
 def test_what_the_page_does_not_post_is_not_there(path, visitor):
     assert visitor.client.post(API + path, json={"data": []}).status_code == 404
     assert visitor.client.put(API + path, json={"data": []}).status_code == 405
+
+
+def test_a_page_that_lost_the_server_finds_it_again(visitor):
+    """The library asks for this until it is answered, under a message that stays."""
+    assert visitor.client.get(f"{API}/app_id").json().keys() == {"app_id"}
 
 
 def test_who_has_not_opened_the_page_is_no_visitor(url):

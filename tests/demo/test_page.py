@@ -19,8 +19,8 @@ CHROMIUM = shutil.which("chromium")
 if CHROMIUM is None:
     pytest.skip("the page is tested in a browser, and there is no chromium on PATH", allow_module_level=True)
 
-from lightning_sal.demo.page import EXAMPLES, KNOWS_SCENES  # noqa: E402
 from lightning_sal.inference.predictor import Predictor  # noqa: E402
+from lightning_sal.tiny.notice import EXAMPLES  # noqa: E402
 from tests.demo.parts import Says, png  # noqa: E402
 from tests.demo.serving import served  # noqa: E402
 
@@ -31,6 +31,7 @@ QUIET = (
 )  # fmt: skip
 SOD = sorted(map(str, (EXAMPLES / "sod").iterdir()))[:2]
 SIS = sorted(map(str, (EXAMPLES / "sis").iterdir()))[:2]
+NOTICE = "Wrong on photographs."
 HOSTILE = "<img src=x onerror='window.ran=1'>${window.ran=2}{{7*7}}"
 
 
@@ -74,8 +75,8 @@ def pages(uploads, connections, tiny, says):
     """Name -> address: one model, two side by side, and one that waits until it is told to go on."""
     early = Predictor(Predictor.load("tiny-early", device="cpu").policy, tiny.segmenter)
     with (
-        served({"tiny": tiny}, KNOWS_SCENES) as one,
-        served({"tiny": tiny, "tiny-early": early}, KNOWS_SCENES) as two,
+        served({"tiny": tiny}, NOTICE) as one,
+        served({"tiny": tiny, "tiny-early": early}, NOTICE) as two,
         served({"<b>says</b>": says}) as slow,
     ):
         yield {"one": one, "two": two, "slow": slow}
@@ -155,7 +156,7 @@ def opacities(page):
 
 def test_photographs_are_answered_and_an_expression_lights_its_mask(open_page, tiny, tmp_path):
     page = open_page("one")
-    assert KNOWS_SCENES in page.inner_text("#head")
+    assert NOTICE in page.inner_text("#head")
     upload(page, *SIS)
     page.get_by_label("Salient instance segmentation").check()
     run(page, 2)
@@ -210,6 +211,55 @@ def test_a_question_is_asked_of_a_task_that_has_one(open_page, says):
     assert says.asked == ("What stands out?", False)
     page.get_by_label("Salient object detection", exact=True).check()
     field.wait_for(state="hidden")
+
+
+def test_new_photographs_end_what_is_shown_and_what_is_being_written(open_page, says):
+    """The answers of others go at once, and none comes later."""
+    page = open_page("slow")
+    upload(page, SOD[0])
+    run(page, 1)
+    upload(page, SOD[1])
+    page.locator("#answers .answer").wait_for(state="detached")
+    assert page.get_by_role("button", name="Download the masks").is_disabled()
+    page.locator("#pictures img").nth(1).wait_for()
+    says.go.clear()
+    try:
+        page.get_by_role("button", name="Show what stands out").click()
+        page.locator("#current .so-far").wait_for()
+        page.locator("#examples .strip").first.click()
+        page.locator("#current .so-far").wait_for(state="detached")
+    finally:
+        says.go.set()
+    page.locator("#pictures img").nth(1).wait_for(state="detached")
+    run(page, 1)
+    assert page.locator(".so-far").count() == 0
+
+
+def test_a_model_that_fails_says_why_and_leaves_no_half_of_an_answer(open_page, says):
+    page = open_page("slow")
+    upload(page, SOD[0])
+    page.locator("#pictures img").wait_for()
+    says.fails = True
+    try:
+        page.get_by_role("button", name="Show what stands out").click()
+        page.get_by_text("The model failed: out of <b>memory</b>").wait_for()
+    finally:
+        says.fails = False
+    page.locator("#current .so-far").wait_for(state="detached")
+    run(page, 1)
+
+
+def test_a_group_has_the_width_of_the_page_and_a_phone_no_sideways_scrolling(open_page):
+    page = open_page("one")
+    page.locator("#examples .strip").last.click()
+    page.locator("#pictures img").nth(1).wait_for()
+    run(page, 1)
+    for width, columns in ((1280, 3), (390, 2)):
+        page.set_viewport_size({"width": width, "height": 844})
+        boxes = [image.bounding_box() for image in page.locator("#answers .image").all()]
+        assert len({box["y"] for box in boxes[:columns]}) == 1
+        assert page.locator("#answers .card").bounding_box()["width"] > 0.8 * width
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_two_models_answer_side_by_side(open_page, tiny, tmp_path):

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image, PngImagePlugin
 
-from lightning_sal.demo.uploads import Bounds, check_uploads, read_groups, read_upload
+from lightning_sal.demo.bounds import Bounds
+from lightning_sal.demo.uploads import check_uploads, read_groups, read_upload
 from tests.demo.parts import png
 
 BOUNDS = Bounds(megabytes=1, images=3, megapixels=2)

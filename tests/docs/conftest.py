@@ -57,6 +57,9 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_workspace(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LightningCLI, "before_instantiate_classes", shorten)
+        patch.setattr(
+            "lightning_sal.configs.running.require_inputs", lambda *_: None
+        )  # `shorten` changes what is asked for
         patch.chdir(folder)
         make_run()
     return folder
@@ -66,6 +69,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def workspace(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, as the current folder, in which runs are short."""
     monkeypatch.setattr(LightningCLI, "before_instantiate_classes", shorten)
+    monkeypatch.setattr("lightning_sal.configs.running.require_inputs", lambda *_: None)
     folder = tmp_path / "workspace"
     shutil.copytree(filled, folder)
     monkeypatch.chdir(folder)

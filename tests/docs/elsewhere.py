@@ -46,6 +46,8 @@ ELSEWHERE = [
         "CONFIGS",
     ),
     (r"(uv run )?lightning export runs/alignment-.*", "tests/commands/test_export.py", "export"),
+    (r"hf auth login", "tests/commands/test_export_push.py", "hf auth login"),
+    (r"lightning-sal export .* --push .*", "tests/commands/test_export_push.py", "--push"),
     # Another project's, which loads what is exported as transformers do.
     (r"python -m lmms_eval .*", "tests/commands/test_export.py", "from_pretrained"),
     # Needs several GPUs or machines: the same strategies run there, on processes of a CPU that find each other as under

@@ -57,5 +57,5 @@ def test_photographs_go_through_fit_test_and_table(monkeypatch, tmp_path, capsys
     assert list(found.tasks) == list(tasks)
     assert f"{found.metrics['perception']['giou']:.3f}" in table
     for task in tasks:
-        assert len(Path(f"a/{task}.csv").read_text().splitlines()) == 1 + 3
+        assert 1 <= len(Path(f"a/{task}.csv").read_text().splitlines()) - 1 <= 3  # those that were held out
         assert {"count_accuracy", "ap50", "target_accuracy", "unreadable", "reward_box"} <= found.metrics[task].keys()

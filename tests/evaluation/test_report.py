@@ -166,7 +166,7 @@ def test_what_a_writer_has_written_is_read(tmp_path):
                 "s_measure": value,
                 "mae": 0.5,
             }
-            writer.add(fields, lambda: Image.new("RGB", (4, 4)))
+            writer.add(fields, lambda: {"photograph": Image.new("RGB", (4, 4))})
         writer.close()
         written = Results(
             name, {"ECSSD": "sod"}, {"ECSSD": {"s_measure": sum(values) / 4}}, measures_of({"ECSSD": "sod"})

@@ -46,7 +46,7 @@ def written(folder: Path, scores: list[float], name: str = "A", parts: int = 1) 
     for part in range(parts):
         writer = ResultsWriter(folder, {"ECSSD": "sod"}, part, parts)
         for number in range(part, len(scores), parts):
-            writer.add(row(number, scores[number]), lambda number=number: picture(number))
+            writer.add(row(number, scores[number]), lambda number=number: {"photograph": picture(number)})
         writer.close()
     results = Results(name, {"ECSSD": "sod"}, {"ECSSD": {"s_measure": float(np.mean(scores))}})
     ResultsWriter(folder, {"ECSSD": "sod"}, parts=parts).finish(results)
@@ -67,9 +67,11 @@ def test_what_is_written_is_read_in_the_order_of_the_data(tmp_path: Path, parts:
 def test_failures_are_the_worst_first_and_bounded(tmp_path: Path) -> None:
     scores = list(np.random.default_rng(0).permutation(100) / 100)
     page = (written(tmp_path / "r", scores) / "failures.html").read_text()
-    shown = [page.index(f">{s:.3f} {scores.index(s)}.jpg") for s in sorted(scores)[:WORST]]
+    shown = [page.index(f"<h3>{scores.index(s)}.jpg") for s in sorted(scores)[:WORST]]
     assert shown == sorted(shown)
-    assert page.count("<figure>") == WORST
+    assert page.count("<figure") == WORST
+    assert f"The {WORST} worst of 100, by S." in page
+    assert f"<dt>S</dt><dd>{min(scores):.3f}</dd>" in page
     assert "http" not in page
 
 
@@ -77,11 +79,11 @@ def test_names_cannot_break_the_page(tmp_path: Path) -> None:
     folder = tmp_path / "r"
     ResultsWriter.prepare(folder)
     writer = ResultsWriter(folder, {"ECSSD": "sod"})
-    writer.add(row(1, 0.5) | {"image": "<script>.jpg", "expressions": "<b>"}, lambda: picture(1))
+    writer.add(row(1, 0.5) | {"image": "<script>.jpg", "expressions": "<b>"}, lambda: {"photograph": picture(1)})
     writer.close()
     writer.finish(Results("<x>", {"ECSSD": "sod"}))
     page = (folder / "failures.html").read_text()
-    assert "<script>" not in page
+    assert page.count("<script>") == 1  # ours
     assert "<b>" not in page
     assert "<x>" not in page
 
@@ -147,7 +149,9 @@ def test_a_single_image_has_no_interval() -> None:
 def test_what_an_unfinished_run_left_is_written_over(tmp_path: Path) -> None:
     folder = tmp_path / "r"
     ResultsWriter.prepare(folder)
-    ResultsWriter(folder, {"ECSSD": "sod"}).add(row(7, 0.1), lambda: picture(7))  # and then it is killed
+    ResultsWriter(folder, {"ECSSD": "sod"}).add(
+        row(7, 0.1), lambda: {"photograph": picture(7)}
+    )  # and then it is killed
     assert [r["image"] for r in read_images(written(folder, [0.5, 0.6]), "ECSSD")] == ["0.jpg", "1.jpg"]
 
 

@@ -25,6 +25,13 @@ class Signal(L.Callback):
             os.kill(os.getpid(), self.number)
 
 
+class InValidation(Signal):
+    """Sends it in the validation after that number of steps."""
+
+    def on_validation_batch_start(self, trainer, *_):
+        self.on_before_optimizer_step(trainer)
+
+
 def fit(folder, *callbacks, checkpoint=None, steps=5, **options):
     module, save = sft(), ModelCheckpoint(folder, every_n_train_steps=4, filename="{step}", save_last=True)
     run = trainer(folder, max_steps=steps, callbacks=[*callbacks, save], enable_checkpointing=True, **options)
@@ -46,6 +53,31 @@ def test_the_step_is_finished_and_the_run_goes_on_to_the_same_weights(tmp_path, 
     went_on = fit(tmp_path / "stopped", checkpoint=last)
     assert all(torch.equal(weight, went_on[name]) for name, weight in expected.items())
     assert [path.name for path in sorted((tmp_path / "stopped").glob("*.ckpt"))] == ["last.ckpt", "step=4.ckpt"]
+
+
+def test_a_validation_is_left_at_once_and_the_run_goes_on_to_the_same_weights(tmp_path):
+    options = {"limit_val_batches": None, "val_check_interval": 2, "check_val_every_n_epoch": None}
+    expected = fit(tmp_path / "whole", **options)
+    with pytest.raises(SystemExit) as stop:
+        fit(tmp_path / "stopped", InValidation(2), **options)
+    assert stop.value.code == 143
+    last = tmp_path / "stopped" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 2
+    went_on = fit(tmp_path / "stopped", checkpoint=last, **options)
+    assert all(torch.equal(weight, went_on[name]) for name, weight in expected.items())
+
+
+class AfterTraining(Signal):
+    def on_train_end(self, *_):
+        os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_comes_after_the_last_step_is_left_at_once_with_a_checkpoint(tmp_path, number):
+    """Lightning makes a SystemExit of either, and the command line the right exit code of that."""
+    with pytest.raises(SystemExit):
+        fit(tmp_path, AfterTraining(None, number), steps=2)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2
 
 
 def test_ctrl_c_leaves_the_last_whole_step_and_the_run_goes_on_to_the_same_weights(tmp_path, capsys):

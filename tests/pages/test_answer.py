@@ -81,7 +81,7 @@ def test_expressions_have_the_colours_of_their_masks():
         assert lines.shape == shade.shape == (40, 60, 4)
         assert not lines[inside][:, 3].any()  # the object is seen as it is
         assert not shade[inside][:, 3].any()
-        assert (shade[~inside] == (0, 0, 0, 153)).all()
+        assert (shade[~inside] == (0, 0, 0, 128)).all()
         assert tuple(lines[20, 10 * i + 6 + 0]) == (*colour(i), 255)
 
 

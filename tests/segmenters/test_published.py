@@ -248,6 +248,7 @@ def test_a_hub_name_fetches_only_what_is_read(small_scale, tmp_path, monkeypatch
         return str(tmp_path)
 
     write_published(tmp_path, semantic=False)
+    monkeypatch.setattr("lightning_sal.segmenters.weights.require_hub", lambda _: None)
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     EVFSAM2.from_pretrained("YxZhang/evf-sam2")
     assert asked == [("YxZhang/evf-sam2", {"*.json", "sentencepiece.bpe.model", "*.safetensors"})]
@@ -265,6 +266,7 @@ def test_what_the_hub_does_not_give_is_an_error_of_one_line(monkeypatch):
     def snapshot_download(name: str, allow_patterns: list[str]) -> str:
         raise ConnectionError("404 Client Error\n\nRepository Not Found")
 
+    monkeypatch.setattr("lightning_sal.segmenters.weights.require_hub", lambda _: None)
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     with pytest.raises(FileNotFoundError, match=r"'owner/name'.*the hub gives none: 404 Client Error$"):
         EVFSAM2.from_pretrained("owner/name")

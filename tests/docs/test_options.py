@@ -1,4 +1,4 @@
-"""The tables of options for those who come from elsewhere: what they name exists, on our side and in what is installed."""
+"""Options that pages name exist: ours on every page, and both sides of the tables for those who come from elsewhere."""
 
 import inspect
 import re
@@ -11,10 +11,11 @@ import torch
 from lightning_sal import datamodules, modules, rewards, samplers
 from lightning_sal.cli import main
 from lightning_sal.policy.config import LoRA, PolicyConfig
-from tests.docs.pages import ROOT, in_checkout, prose
+from tests.docs.pages import PAGES, ROOT, in_checkout, name, prose
 
 PAGE = ROOT / "docs/coming_from.md"
 SPAN = re.compile(r"`([^`]+)`")
+KEY = re.compile(r"`((?:trainer|(?:model|data)\.init_args)\.[a-z_.]+)(?:: [^`]*)?`")
 
 
 def classes(module):
@@ -54,21 +55,29 @@ def headings():
 @in_checkout
 @pytest.mark.parametrize("heading", headings())
 def test_every_option_of_ours_exists(heading, capsys):
-    missing = [name for _, ours in rows(heading) for name in ours if not exists(name, capsys)]
+    missing = [option for _, ours in rows(heading) for option in ours if not exists(option, capsys)]
     assert not missing, f"{PAGE.name}, {heading}: there is no {', '.join(missing)}"
 
 
-def exists(name, capsys):
-    if name.startswith("conf/"):
-        return (ROOT / name).is_file()
-    if name.startswith(("lightning-sal ", "lightning ")):
-        return command_exists(*name.split()[1:], capsys=capsys)
-    if name.startswith("-"):
-        return name in ("--ckpt_path",)  # of Lightning's `fit`, whose own help takes seconds
-    if name.startswith("lightning"):
-        return place_exists(name)
-    place, _, key = name.rpartition(".")
-    return any(key in parameters(each) for each in HOLDERS[place])
+@in_checkout
+@pytest.mark.parametrize("page", [page for page in PAGES if page != PAGE], ids=name)  # which names keys of others too
+def test_every_key_that_a_page_names_exists(page, capsys):
+    named = {match[1] for match in KEY.finditer(prose(page.read_text()))}
+    missing = sorted(key for key in named if not exists(key, capsys))
+    assert not missing, f"{name(page)}: there is no {', '.join(missing)}"
+
+
+def exists(option, capsys):
+    if option.startswith("conf/"):
+        return (ROOT / option).is_file()
+    if option.startswith(("lightning-sal ", "lightning ")):
+        return command_exists(*option.split()[1:], capsys=capsys)
+    if option.startswith("-"):
+        return option in ("--ckpt_path",)  # of Lightning's `fit`, whose own help takes seconds
+    if option.startswith("lightning"):
+        return place_exists(option)
+    place, _, key = option.rpartition(".")
+    return place not in HOLDERS or any(key in parameters(each) for each in HOLDERS[place])
 
 
 def command_exists(command, *options, capsys):
@@ -80,8 +89,8 @@ def command_exists(command, *options, capsys):
     return all(option in helped for option in options)
 
 
-def place_exists(name):
-    parts = name.split(".")
+def place_exists(place):
+    parts = place.split(".")
     for count in range(len(parts) - 1, 0, -1):
         try:
             found = import_module(".".join(parts[:count]))
@@ -98,8 +107,8 @@ def test_every_option_of_trl_exists():
     trl = pytest.importorskip("trl", reason="TRL is not installed")
     known = parameters(trl.GRPOConfig) | parameters(trl.SFTConfig) | parameters(trl.GRPOTrainer)
     for theirs, _ in rows("From TRL"):
-        for name in theirs:
-            assert name.partition("=")[0] in known or hasattr(trl, name), name
+        for option in theirs:
+            assert option.partition("=")[0] in known or hasattr(trl, option), option
 
 
 @in_checkout

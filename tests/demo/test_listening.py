@@ -1,10 +1,14 @@
-"""Where the page is served."""
+"""Where the page is served, and what is there before it."""
 
+import urllib.error
+import urllib.request
 from types import SimpleNamespace
 
 import pytest
 
-from lightning_sal.demo.server import address, is_loopback, listen
+from lightning_sal.demo.listening import address, is_loopback, listen, saying
+
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def test_a_free_port_is_found_and_named():
@@ -48,3 +52,13 @@ def test_only_loopback_is_reached_by_this_machine_alone(host, alone, where):
     listener = SimpleNamespace(getsockname=lambda: (host, 7860))
     assert is_loopback(listener) == alone
     assert address(listener) == where
+
+
+def test_who_comes_early_reads_what_is_going_on_and_asks_again():
+    with listen("127.0.0.1", 0) as listener:
+        for words in ("Loading <b>a</b>", "Loading b"):  # the socket outlives each
+            with saying(listener, words), pytest.raises(urllib.error.HTTPError) as early:
+                DIRECT.open(address(listener), timeout=60)
+            assert early.value.code == 503
+            assert int(early.value.headers["Refresh"]) > 0
+            assert words.replace("<b>a</b>", "&lt;b&gt;a&lt;/b&gt;") in early.value.read().decode()

@@ -1,0 +1,65 @@
+"""Masks, boxes and points that a method found on a photograph, beside the true ones: pictures of the size of a page.
+
+Legend: K images of a group of H x W pixels, N masks or boxes of an image. Boxes are x0, y0, x1, y1 in pixels of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from lightning_sal.pages.drawing import scaled
+from lightning_sal.pages.map_pictures import FOUND, PHOTOGRAPH, SIDE, TRUTH, Pictures
+from lightning_sal.pages.outlines import DARK, LIGHT, NO_MASK, THIN, colour
+from lightning_sal.samples import ImageGroup, VisualPrompt
+
+
+def of_masks(
+    group: ImageGroup,
+    predicted: Sequence[Tensor] | None,
+    prompts: Sequence[Sequence[VisualPrompt]] = (),
+    at: slice = slice(None),
+) -> Pictures:
+    """Outlines of masks, boxes and points on the photographs.
+
+    Args:
+        group: The images with what is known of them.
+        predicted: K tensors (N, H, W) bool; None where masks are not predicted.
+        prompts: For each image the boxes and points that are predicted, where there are some.
+        at: Which of the K images.
+    """
+    pictures: Pictures = {}
+    numbers = range(len(group.images))[at]
+    for number in numbers:
+        image, which = group.images[number], f" {number + 1}" * (len(numbers) > 1)
+        truth, boxes = (None if each is None else each[number] for each in (group.masks, group.boxes))
+        pictures[PHOTOGRAPH + which] = Image.fromarray(scaled(image, None, SIDE).numpy())
+        if truth is not None or boxes is not None:
+            known = [VisualPrompt(tuple(box.tolist())) for box in (() if boxes is None else boxes)]
+            pictures[TRUTH + which] = _drawn(image, truth, known)
+        masks = None if predicted is None else predicted[number]
+        found = prompts[number] if prompts else ()
+        if masks is not None or boxes is not None or found:
+            nothing = NO_MASK if masks is not None else "no box found"
+            empty = not found and (masks is None or not masks.any())
+            pictures[FOUND + which + f": {nothing}" * empty] = _drawn(image, masks, found)
+    return pictures
+
+
+def _drawn(image: Tensor, masks: Tensor | None, prompts: Sequence[VisualPrompt]) -> Image.Image:
+    """An image with masks, and boxes and points over them, each in its colour."""
+    picture = Image.fromarray(scaled(image, masks, SIDE).numpy())
+    scale = picture.width / image.shape[1]
+    width, draw = max(2, round(max(picture.size) / THIN)), ImageDraw.Draw(picture)
+    for number, prompt in reversed([*enumerate(prompts)]):
+        if prompt.box is not None:
+            x0, y0, x1, y1 = (scale * side for side in prompt.box)
+            for paint, grown, thick in ((LIGHT, width, 1), (colour(number), width - 1, width), (DARK, -1, 1)):
+                draw.rectangle((x0 - grown, y0 - grown, x1 + grown, y1 + grown), outline=paint, width=thick)
+        for x, y in prompt.points:
+            x, y = scale * x, scale * y
+            for paint, radius in ((LIGHT, 2 * width), (colour(number), 2 * width - 1)):
+                draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=paint, outline=paint)
+    return picture
