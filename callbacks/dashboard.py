@@ -43,9 +43,10 @@ def _by(callback: str) -> Callable[[Any, Any], bool]:
 
 
 def _any(wanted: Callable[[Measure], bool]) -> str:
-    """The names in validation of those measures of the tasks that are wanted."""
-    names = [name for task in TASKS.values() for name, measure in task.measures().items() if wanted(measure)]
-    return rf"val/(\w+/)?({'|'.join(dict.fromkeys(names))})$"
+    """The names in validation of those measures that are wanted: each of its own tasks, and without a task."""
+    found = [(task, name) for task in TASKS for name, measure in TASKS[task].measures().items() if wanted(measure)]
+    names = [f"{task}/{name}" for task, name in found] + list(dict.fromkeys(name for _, name in found))
+    return f"val/({'|'.join(names)})$"
 
 
 ROLLOUTS: Charts = {

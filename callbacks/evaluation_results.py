@@ -14,7 +14,6 @@ from lightning_sal.evaluation.results import Results, ResultsWriter, holds_resul
 from lightning_sal.files.writing import numbered
 from lightning_sal.pages.map_pictures import Pictures
 from lightning_sal.pages.pictures import of_masks
-from lightning_sal.samples import VisualPrompt
 from lightning_sal.tasks import get_task
 
 
@@ -86,7 +85,6 @@ class EvaluationResults(L.Callback):
 
 def _pictures(row: Row) -> Pictures:
     prediction, group = row.prediction, row.prediction.group
-    asked = (get_task(group.task).prompts(prediction.answer, image.shape[:2]) for image in group.images)
-    places = [[prompt for prompt in prompts if isinstance(prompt, VisualPrompt)] for prompts in asked]
+    asked = [get_task(group.task).prompts(prediction.answer, image.shape[:2]) for image in group.images]
     at = slice(None) if row.image is None else slice(row.image, row.image + 1)
-    return of_masks(group, prediction.masks or None, places, at)
+    return of_masks(group, prediction.masks or None, asked, at)

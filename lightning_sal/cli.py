@@ -94,8 +94,8 @@ def _dispatch(argv: list[str]) -> int:
         print(install())
         return 0
     if word in TRAINER_COMMANDS:
-        if absent := lacking("train"):
-            raise UsageError(f"lightning {word} needs {', '.join(absent)}, not installed here: {installing('train')}")
+        if lacking("train"):
+            raise UsageError(f"lightning {word} needs packages that are not installed here: {installing('train')}")
         return run(argv)
     commands = available()
     if word in ("-h", "--help"):

@@ -1,5 +1,10 @@
 """A config that is valid, and how a command fails."""
 
+from typing import Any
+
+import pytest
+from lightning.pytorch.cli import LightningCLI
+
 from lightning_sal.cli import main
 
 CONFIG = """\
@@ -25,3 +30,15 @@ def fails(capsys, argv: list[str], code: int) -> str:
     assert len(lines) == 1
     assert lines[0].startswith("lightning: error: ")
     return lines[0].removeprefix("lightning: error: ")
+
+
+def parsed_alone(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Lets trainer commands run as far as the parsed config, which each adds to the list; they need no inputs for that."""
+    configs: list[Any] = []
+    monkeypatch.setattr("lightning_sal.configs.running.require_inputs", lambda *_: None)
+    monkeypatch.setattr("lightning_sal.configs.trainer_cli.show_ending", lambda *_: None)
+    for name in ("trainer", "model"):
+        monkeypatch.setattr(LightningCLI, name, None, raising=False)
+    monkeypatch.setattr(LightningCLI, "instantiate_classes", lambda _: None)
+    monkeypatch.setattr(LightningCLI, "_run_subcommand", lambda self, name: configs.append(self.config[name]))
+    return configs

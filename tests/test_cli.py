@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch.cli import LightningCLI
 
 from lightning_sal import commands
 from lightning_sal.cli import TRAINER_COMMANDS, main
 from lightning_sal.internals.parser import MOVED
-from tests.cli_parts import CONFIG, fails
+from tests.cli_parts import CONFIG, fails, parsed_alone
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{new}: &{new} [{', '.join(10 * [f'*{old}'])}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
@@ -22,12 +21,7 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 @pytest.fixture
 def parsed(monkeypatch):
     """Runs a trainer command as far as the parsed config, which it returns."""
-    monkeypatch.setattr("lightning_sal.configs.running.require_inputs", lambda *_: None)  # parsed alone
-    monkeypatch.setattr(LightningCLI, "instantiate_classes", lambda _: None)
-    monkeypatch.setattr(
-        LightningCLI, "_run_subcommand", lambda self, subcommand: configs.append(self.config[subcommand])
-    )
-    configs = []
+    configs = parsed_alone(monkeypatch)
 
     def parse(*argv: str):
         assert main(list(argv)) == 0

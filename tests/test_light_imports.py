@@ -45,7 +45,7 @@ def base(monkeypatch):
 def test_training_without_its_packages_is_one_line(base, capsys):
     assert cli.main(["fit", "--config", "conf/quickstart.yaml"]) == 2
     line = capsys.readouterr().err
-    assert line == "lightning: error: lightning fit needs lightning, peft, not installed here: pip install of-train\n"
+    assert line == "lightning: error: lightning fit needs packages that are not installed here: pip install of-train\n"
 
 
 def test_a_command_without_its_packages_is_one_line(base, capsys, monkeypatch):

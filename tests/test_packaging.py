@@ -14,13 +14,13 @@ from zipfile import ZipFile
 
 import pytest
 import yaml
-from lightning.pytorch.cli import LightningCLI
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import lightning_sal
 from lightning_sal.cli import main
 from lightning_sal.evaluation.ablation import read_ablation
+from tests.cli_parts import parsed_alone
 
 ROOT = Path(__file__).resolve().parents[1]
 LINKED = ("callbacks", "conf", "datamodules")
@@ -127,11 +127,8 @@ def test_every_config_parses_by_the_command_in_its_header(path, monkeypatch):
     for ablation in (read_ablation(ROOT / name) for name in ABLATION.findall(head)):
         commands += [ablation.command(arm, ablation.seeds[0]) for arm in ablation.arms]
     assert commands, f"{path} does not begin with the command that runs it: #   lightning fit --config {path}"
-    parsed = []
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("lightning_sal.configs.running.require_inputs", lambda *_: None)  # parsed alone
-    monkeypatch.setattr(LightningCLI, "instantiate_classes", lambda _: None)
-    monkeypatch.setattr(LightningCLI, "_run_subcommand", lambda self, name: parsed.append(self.config[name]))
+    parsed = parsed_alone(monkeypatch)
     for command in commands:
         assert main(command) == 0
     assert len(parsed) == len(commands)

@@ -169,4 +169,4 @@ def _near(path: Path) -> str:
 
 
 def _say(label: str, text: str) -> None:
-    print(f"{label + ':':<15}{text}")
+    print(f"{label + ':':<17} {text}")

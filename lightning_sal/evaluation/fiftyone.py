@@ -107,10 +107,10 @@ def _of_boxes(boxes: Sequence[Sequence[float] | None], file: Path) -> Iterator[d
     if not boxes:
         return
     with Image.open(file) as image:
-        size = image.size if read_orientation(file) < 5 else image.size[::-1]
+        width, height = image.size if read_orientation(file) < 5 else image.size[::-1]
     for number, box in enumerate(boxes, 1):
         if box is not None:
-            yield {"label": f"object {number}", "bounding_box": _relative(box, size)}
+            yield {"label": f"object {number}", "bounding_box": _relative(box, (width, height))}
 
 
 def _relative(box: Sequence[float], size: tuple[int, int]) -> list[float]:

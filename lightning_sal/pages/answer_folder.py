@@ -58,7 +58,9 @@ class AnswerFolder:
             self._done.add((fields["task"], tuple(fields["images"])))
             self._taken.update(pictures(fields))
         subtitle = " · ".join(
-            f"{name.replace('_', ' ')} {value}" for name, value in settings.items() if value is not None
+            name.replace("_", " ") + f" {value}" * (value is not True)
+            for name, value in settings.items()
+            if value is not None
         )
         explained = bool(settings.get("maps"))
         self.gallery = Gallery(folder, "What stands out", subtitle, len(self._done), explained=explained, notice=notice)

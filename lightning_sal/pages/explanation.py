@@ -67,7 +67,7 @@ def explanation_html(prediction: Prediction, longest_side: int) -> str:
     scale = _scale(found.words, "the largest value of a word of this response")
     parts = [
         '<div class="screen"></div>',
-        "<h3>Words <small>Point at one, or reach it by the tab key.</small></h3>",
+        "<h3>Words <small>Point at one, tap it, or reach it by the tab key.</small></h3>",
         f'<p class="words">{"".join(_words(prediction.text, found.words, scale))}</p>{_legend(scale)}',
         _figures("Sentences", found.sentences, "the largest value of a sentence of this response"),
         _figures(

@@ -128,7 +128,7 @@ def _figures(failures: Sequence[Failure], measures: Mapping[str, Measure]) -> li
 
 def _figure(failure: Failure, name: str, measures: Mapping[str, Measure]) -> str:
     title = html.escape(name or failure.key)
-    key = html.escape(failure.key) if name and PurePath(failure.key).stem not in name else ""
+    key = html.escape(failure.key) if name and PurePath(failure.key).stem != PurePath(name).stem else ""
     pictures = "".join(
         f'<div><img src="{address}" alt="{html.escape(shown)} of {title}"><small>{html.escape(shown)}</small></div>'
         for shown, address in failure.pictures.items()

@@ -25,7 +25,7 @@ main { display: grid; gap: 1.2rem; grid-template-columns: repeat(auto-fill, minm
 .card h2 { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 1rem; margin: 0 0 .7rem;
   font-size: .95rem; font-weight: 600; overflow-wrap: anywhere }
 .card h2 small { font-weight: 400; opacity: .6 }
-.card.group { grid-column: 1 / -1 }
+.card:is(.group, :has(details[open])) { grid-column: 1 / -1 }
 .card.group .images { grid-template-columns: repeat(auto-fill, minmax(min(100%, 11rem), 1fr)) }
 @media (min-width: 60rem) {
   .card.group .answer { grid-template: auto auto auto 1fr / 3fr 2fr; gap: .8rem 1.6rem }
@@ -96,7 +96,7 @@ class Gallery:
             f"{page_head(self.title, STYLE + answer_style(MOST_EXPRESSIONS))}"
             f"<header><h1>{html.escape(self.title)}</h1><p>{html.escape(self.subtitle)}</p>"
             f"{notice}"
-            '<p class="hint">Point at an expression, or reach it by the tab key, to see its mask alone.</p></header>'
+            '<p class="hint">Point at an expression, tap it, or reach it by the tab key, to see its mask alone.</p></header>'
             f"<main>{back}\n"
         )
 

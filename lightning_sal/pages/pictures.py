@@ -19,7 +19,7 @@ from lightning_sal.samples import ImageGroup, VisualPrompt
 def of_masks(
     group: ImageGroup,
     predicted: Sequence[Tensor] | None,
-    prompts: Sequence[Sequence[VisualPrompt]] = (),
+    prompts: Sequence[Sequence[object]] = (),
     at: slice = slice(None),
 ) -> Pictures:
     """Outlines of masks, boxes and points on the photographs.
@@ -27,7 +27,7 @@ def of_masks(
     Args:
         group: The images with what is known of them.
         predicted: K tensors (N, H, W) bool; None where masks are not predicted.
-        prompts: For each image the boxes and points that are predicted, where there are some.
+        prompts: For each image what a segmenter is asked, of which boxes and points are drawn.
         at: Which of the K images.
     """
     pictures: Pictures = {}
@@ -40,7 +40,7 @@ def of_masks(
             known = [VisualPrompt(tuple(box.tolist())) for box in (() if boxes is None else boxes)]
             pictures[TRUTH + which] = _drawn(image, truth, known)
         masks = None if predicted is None else predicted[number]
-        found = prompts[number] if prompts else ()
+        found = [each for each in (prompts[number] if prompts else ()) if isinstance(each, VisualPrompt)]
         if masks is not None or boxes is not None or found:
             nothing = NO_MASK if masks is not None else "no box found"
             empty = not found and (masks is None or not masks.any())

@@ -50,14 +50,14 @@ def test_a_model_is_not_compared_with_itself(capsys):
     ],
 )
 def test_values_that_cannot_be_are_one_line(words, message, capsys):
-    pytest.importorskip("gradio", reason="the page needs the extra: pip install 'lightning-sal[demo]'")
+    pytest.importorskip("gradio", reason="the page needs the extra demo")
     assert refused(*words) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
 
 
 def test_a_taken_port_and_an_open_host_are_told_before_any_model_loads(monkeypatch, capsys):
-    pytest.importorskip("gradio", reason="the page needs the extra: pip install 'lightning-sal[demo]'")
+    pytest.importorskip("gradio", reason="the page needs the extra demo")
     from lightning_sal.demo import listening
 
     with listening.listen("127.0.0.1", 0) as listener:
@@ -74,7 +74,7 @@ def test_a_taken_port_and_an_open_host_are_told_before_any_model_loads(monkeypat
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there_is_one_line_before_the_page_is_made(monkeypatch, capsys):
-    pytest.importorskip("gradio", reason="the page needs the extra: pip install 'lightning-sal[demo]'")
+    pytest.importorskip("gradio", reason="the page needs the extra demo")
     assert refused("--port", "0", "--device", "cuda") == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "device 'cuda' cannot be used on this machine" in line
@@ -82,7 +82,7 @@ def test_a_gpu_that_is_not_there_is_one_line_before_the_page_is_made(monkeypatch
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
 def test_the_page_is_served_until_a_signal_and_leaves_nothing_behind(monkeypatch, capsys, number, code):
-    gradio = pytest.importorskip("gradio", reason="the page needs the extra: pip install 'lightning-sal[demo]'")
+    gradio = pytest.importorskip("gradio", reason="the page needs the extra demo")
     import uvicorn
 
     seen = {}

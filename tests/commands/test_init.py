@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from lightning.pytorch.cli import LightningCLI
 
 import lightning_sal
 from lightning_sal.cli import main
+from tests.cli_parts import parsed_alone
 
 PACKAGED = Path(lightning_sal.__file__).parent / "conf"
 
@@ -34,10 +34,7 @@ def initialised(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def parsed(monkeypatch):
     """Runs a trainer command as far as the parsed config, which it returns."""
-    monkeypatch.setattr("lightning_sal.configs.running.require_inputs", lambda *_: None)  # parsed alone
-    monkeypatch.setattr(LightningCLI, "instantiate_classes", lambda _: None)
-    monkeypatch.setattr(LightningCLI, "_run_subcommand", lambda self, name: configs.append(self.config[name]))
-    configs = []
+    configs = parsed_alone(monkeypatch)
 
     def parse(*argv: str):
         assert main(list(argv)) == 0

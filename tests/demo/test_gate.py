@@ -14,7 +14,7 @@ import httpx
 import pytest
 from PIL import Image
 
-pytest.importorskip("gradio", reason="the page needs the extra: pip install 'lightning-sal[demo]'")
+pytest.importorskip("gradio", reason="the page needs the extra demo")
 
 from lightning_sal.demo.gate import LONGEST
 from lightning_sal.demo.page import EXAMPLES

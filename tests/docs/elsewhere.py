@@ -23,8 +23,9 @@ ELSEWHERE = [
     (r"(uv run )?lightning(-sal)? replay .*", "tests/commands/test_replay.py", "replay"),
     (r"(uv run )?lightning(-sal)? demo.*", "tests/commands/test_demo.py", "demo"),
     (r"(uv run )?lightning(-sal)? annotate .*", "tests/commands/test_annotate.py", "annotate"),
+    (r"lightning-sal convert .* --to fiftyone.*|fiftyone app launch .*", "tests/evaluation/test_fiftyone.py", "fiftyone"),
     (r"export (OPENAI|GEMINI|GOOGLE)_API_KEY=.*", "tests/commands/test_annotate.py", "API_KEY"),
-    (r"(uv )?pip install ['\"]?lightning-sal\[\w+\]['\"]?", "pyproject.toml", "[project.optional-dependencies]"),
+    (r"lightning-sal --install-completion", "tests/test_completion.py", "install-completion"),  # writes into the home
     # Needs more lines than fit into a test: its sizes are shared out there.
     (r"lightning-sal split .*sod=2640.*", "tests/datasets/test_splitting.py", "sod=2640,sis=2467,cosod=1262"),
     # Needs weights of real size: the same command runs there with the embedded ones.

@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
@@ -70,3 +71,12 @@ def commands(block: Block) -> Iterator[tuple[int, list[str]]]:
 
 def name(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
+
+
+def place_exists(place: str) -> bool:
+    """Whether a dotted name is that of a module, or of what one holds."""
+    try:
+        resolve_name(place)
+    except (ImportError, AttributeError):
+        return False
+    return True

@@ -2,7 +2,6 @@
 
 import inspect
 import re
-from importlib import import_module
 
 import lightning as L
 import pytest
@@ -11,7 +10,7 @@ import torch
 from lightning_sal import datamodules, modules, rewards, samplers
 from lightning_sal.cli import main
 from lightning_sal.policy.config import LoRA, PolicyConfig
-from tests.docs.pages import PAGES, ROOT, in_checkout, name, prose
+from tests.docs.pages import PAGES, ROOT, in_checkout, name, place_exists, prose
 
 PAGE = ROOT / "docs/coming_from.md"
 SPAN = re.compile(r"`([^`]+)`")
@@ -87,19 +86,6 @@ def command_exists(command, *options, capsys):
         main([command, "--help"])
     helped = capsys.readouterr().out
     return all(option in helped for option in options)
-
-
-def place_exists(place):
-    parts = place.split(".")
-    for count in range(len(parts) - 1, 0, -1):
-        try:
-            found = import_module(".".join(parts[:count]))
-        except ModuleNotFoundError:
-            continue
-        for part in parts[count:]:
-            found = getattr(found, part, None)
-        return found is not None
-    return False
 
 
 @in_checkout

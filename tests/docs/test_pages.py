@@ -5,7 +5,6 @@ import os
 import re
 import traceback
 from contextlib import redirect_stderr, redirect_stdout
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import yaml
 
 from lightning_sal.cli import main
 from tests.docs.elsewhere import ELSEWHERE, elsewhere
-from tests.docs.pages import PAGES, ROOT, Block, blocks, commands, in_checkout, name, prose
+from tests.docs.pages import PAGES, ROOT, Block, blocks, commands, in_checkout, name, place_exists, prose
 
 LANGUAGES = {"bash", "console", "python", "yaml", "json", "text", ""}  # "" and text are shown, and never commands
 VARIABLE = re.compile(r"([A-Z_]+)=(.*)")
@@ -97,8 +96,7 @@ def test_yaml_is_yaml_and_its_classes_exist(page):
     for block in blocks(page.read_text()):
         if block.language == "yaml" and not block.included:
             for path in class_paths(yaml.safe_load(block.text)):
-                module, _, member = path.rpartition(".")
-                assert hasattr(import_module(module), member), f"{name(page)}:{block.line}: no {path}"
+                assert place_exists(path), f"{name(page)}:{block.line}: no {path}"
 
 
 def class_paths(node):

@@ -26,18 +26,20 @@ QUESTIONS = {
     "train with my COCO json": "photographs",
     "evaluate another method": "evaluation",
     "what is IASM": "faq",
-    "reproduce Table 1": "results",
+    "reproduce Table 1": "faq",
     "add a reward": "extending",
     "use two GPUs": "distributed",
     "run offline": "models",
     "use my own model": "models",
     "change the learning rate": "configs",
-    "out of memory": "troubleshooting",
+    "out of memory": "faq",
     "num_generations": "coming_from",
-    "--ckpt_path": "resuming",
+    "ckpt_path": "resuming",
     "docker": "docker",
     "license": "models",
 }
+
+FINISHED = "() => /document/.test(document.querySelector('.md-search-result__meta').textContent)"  # or how many
 
 
 @contextmanager
@@ -80,7 +82,7 @@ def found(site):
 
         def ask(words):
             page.goto(f"{site}/index.html?q={quote(words)}")
-            page.wait_for_selector(".md-search-result__item", state="attached")
+            page.wait_for_function(FINISHED)
             links = page.locator(".md-search-result__item > a").evaluate_all("all => all.map(each => each.pathname)")
             pages = [link.rpartition("/")[2].removesuffix(".html") for link in links]
             return list(dict.fromkeys(pages))  # a page has a link for each of its sections that is found

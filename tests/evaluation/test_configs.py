@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from lightning.pytorch.cli import LightningCLI
 
 from lightning_sal.cli import main
 from lightning_sal.tasks import ObjectTask, get_task
+from tests.cli_parts import parsed_alone
 
 CONF = Path(__file__).parents[2] / "conf" / "eval"
 NAMES = ("reasonseg", "refcoco", "grefcoco", "coconut", "coco_detection", "counting")
@@ -20,10 +20,7 @@ pytestmark = pytest.mark.skipif(not CONF.is_dir(), reason="the configs are in th
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_the_head_of_a_config_says_is_parsed(name, monkeypatch) -> None:
-    monkeypatch.setattr("lightning_sal.configs.running.require_inputs", lambda *_: None)  # parsed alone
-    monkeypatch.setattr(LightningCLI, "instantiate_classes", lambda _: None)
-    configs = []
-    monkeypatch.setattr(LightningCLI, "_run_subcommand", lambda self, command: configs.append(self.config[command]))
+    configs = parsed_alone(monkeypatch)
     path = CONF / f"{name}.yaml"
     for options in ["", *OPTIONS.findall(path.read_text())]:
         assert main(["test", "--config", str(path), *options.split()]) == 0

@@ -278,7 +278,7 @@ def test_answers_are_shown(tmp_path, name, words):
 
 
 def test_a_page_offers_the_tasks_that_its_segmenter_can_serve(tmp_path, monkeypatch):
-    pytest.importorskip("gradio", reason="the page needs the extra: pip install 'lightning-sal[demo]'")
+    pytest.importorskip("gradio", reason="the page needs the extra demo")
     from lightning_sal.demo.page import build
     from lightning_sal.demo.uploads import Bounds
     from lightning_sal.demo.visitors import Visitors
