@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.utilities.model_summary import get_human_readable_count
+from lightning.pytorch.utilities.model_summary.model_summary import get_human_readable_count
 
 from lightning_sal.internals.activity import Activity, on_terminal, output
 from lightning_sal.samples import Phased
@@ -111,12 +111,20 @@ class RolloutProgressBar(ProgressBar):
         if batches := self._shown.get("batches"):
             batches.advance()
 
-    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
+    def on_test_batch_end(self, *arguments: Any) -> None:
+        self.on_validation_batch_end(*arguments)
+
+    def on_predict_batch_end(self, *arguments: Any) -> None:
+        self.on_validation_batch_end(*arguments)
 
     def on_validation_end(self, *_: Any) -> None:
         self._end("batches")
 
-    on_test_end = on_predict_end = on_validation_end
+    def on_test_end(self, *_: Any) -> None:
+        self._end("batches")
+
+    def on_predict_end(self, *_: Any) -> None:
+        self._end("batches")
 
     def on_exception(self, *_: Any) -> None:
         for name in list(self._shown):

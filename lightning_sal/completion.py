@@ -40,7 +40,7 @@ def install() -> str:
     Raises:
         UsageError: Completion is there for other shells alone.
     """
-    import argcomplete
+    from argcomplete.shell_integration import shellcode
 
     shell = Path(os.environ.get("SHELL", "")).name
     if shell not in SHELLS:
@@ -49,7 +49,7 @@ def install() -> str:
         Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / f"lightning-sal/completion.{shell}"
     )
     script.parent.mkdir(parents=True, exist_ok=True)
-    script.write_text(_BEFORE.get(shell, "") + argcomplete.shellcode(PROGRAMS, shell=shell))
+    script.write_text(_BEFORE.get(shell, "") + shellcode(PROGRAMS, shell=shell))
     start, line = Path(SHELLS[shell]).expanduser(), f". '{script}'  # lightning-sal: completion\n"
     if not start.is_file() or line not in start.read_text():
         with start.open("a") as file:

@@ -28,7 +28,7 @@ def photos(tmp_path, monkeypatch):
     for number in range(6):
         group = scene_group(5, "sod", number)
         save(f"photos/images/{number}.png", group.images[0])
-        save(f"photos/masks/{number}.png", 255 * (group.masks or ())[0][0].byte())
+        save(f"photos/masks/{number}.png", 255 * group.masks[0][0].byte())
 
 
 def last_lines(out: str) -> dict[str, str]:

@@ -113,7 +113,7 @@ def run_cli(argv: list[str], places: dict[str, str], options: Sequence[str]) -> 
         if stop.code == TERMINATED:
             return TERMINATED
         raise
-    segmenter = cli.config[cli.subcommand].get("model.init_args.segmenter.init_args.source")
+    segmenter = cli.config[argv[0]].get("model.init_args.segmenter.init_args.source")
     show_ending(cli.trainer, cli.model, options, segmenter)
     return 0
 

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,7 +40,7 @@ def ended_by_signals() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():  # where no signal can be handled
         yield heard
         return
-    handlers = {signal.SIGTERM: terminate}
+    handlers: dict[signal.Signals, Callable[..., None]] = {signal.SIGTERM: terminate}
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         handlers[signal.SIGINT] = interrupt
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}

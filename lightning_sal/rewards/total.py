@@ -103,11 +103,11 @@ class Reward(nn.Module):
         self, terms: list[RewardTerm | RewardFunction] | None = None, weights: dict[str, float] | None = None
     ) -> None:
         super().__init__()
-        terms = [Correctness(), Format()] if terms is None else [as_term(term) for term in terms]
-        names = [term.name for term in terms]
+        built: list[RewardTerm] = [Correctness(), Format()] if terms is None else [as_term(term) for term in terms]
+        names = [term.name for term in built]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"reward terms must be one or more, each with a name of its own, not {names}")
-        self.terms = nn.ModuleDict({term.name: term for term in terms})
+        self.terms = nn.ModuleDict({term.name: term for term in built})
         self.weights = dict.fromkeys(names, 1 / len(names)) if weights is None else dict(weights)
         if set(self.weights) != set(names) or not all(map(math.isfinite, self.weights.values())):
             raise ValueError(f"reward weights {self.weights} must give each of {names} a finite number, and no other")

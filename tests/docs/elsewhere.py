@@ -23,7 +23,11 @@ ELSEWHERE = [
     (r"(uv run )?lightning(-sal)? replay .*", "tests/commands/test_replay.py", "replay"),
     (r"(uv run )?lightning(-sal)? demo.*", "tests/commands/test_demo.py", "demo"),
     (r"(uv run )?lightning(-sal)? annotate .*", "tests/commands/test_annotate.py", "annotate"),
-    (r"lightning-sal convert .* --to fiftyone.*|fiftyone app launch .*", "tests/evaluation/test_fiftyone.py", "fiftyone"),
+    (
+        r"lightning-sal convert .* --to fiftyone.*|fiftyone app launch .*",
+        "tests/evaluation/test_fiftyone.py",
+        "fiftyone",
+    ),
     (r"export (OPENAI|GEMINI|GOOGLE)_API_KEY=.*", "tests/commands/test_annotate.py", "API_KEY"),
     (r"lightning-sal --install-completion", "tests/test_completion.py", "install-completion"),  # writes into the home
     # Needs more lines than fit into a test: its sizes are shared out there.

@@ -53,7 +53,7 @@ def test_it_ends_while_libraries_load(tmp_path):
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 130
-    assert "Traceback" not in child.before
+    assert "Traceback" not in str(child.before)
 
 
 def test_a_second_ctrl_c_does_not_wait_for_anyone_to_tidy_up(tmp_path):
