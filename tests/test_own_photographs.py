@@ -46,7 +46,7 @@ def test_two_steps_leave_a_model_and_the_commands_that_are_printed_run(capsys):
     assert main([*fit, "--trainer.max_steps", "2"]) == 0
     out = capsys.readouterr().out
     lines = last_lines(out)
-    assert "drawn scenes alone" in out
+    assert "drawn scenes only" in out
     assert "held-out samples" in out  # the table before and after
     assert all(Path(lines[label]).exists() for label in ("Checkpoint", "Adapter", "Gallery"))
     assert torch.load(lines["Checkpoint"], weights_only=True)["global_step"] == 2

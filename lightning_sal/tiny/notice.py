@@ -15,7 +15,7 @@ _SCRATCH = "-scratch"
 
 
 def notice(model: str, segmenter: str | None = None) -> str | None:
-    """What to know before answers of an embedded model on photographs are believed: one line, or None for other models.
+    """What to know before predictions of an embedded model on photographs are believed: one line, or None for other models.
 
     The embedded ones have seen drawn scenes alone; what was trained or exported from one of them is small and drawn still.
 
@@ -26,21 +26,14 @@ def notice(model: str, segmenter: str | None = None) -> str | None:
     real = Paths()
     small = is_embedded(model)
     if small and not segmenter:
-        return (
-            "The embedded models know drawn scenes alone and are wrong on photographs: use models of real size, such as "
-            f"{real.policy} with the segmenter {real.segmenter}"
-        )
-    if small:
-        return (
-            "The embedded model knows drawn scenes alone and is wrong on photographs: use a model of real size, such as "
-            f"{real.policy}"
-        )
-    if not segmenter:
-        return (
-            "The embedded segmenter knows drawn scenes alone, so masks are wrong on photographs: use one of real size, "
-            f"such as {real.segmenter}"
-        )
-    return None
+        known, others = "models", f"{real.policy} and {real.segmenter}"
+    elif small:
+        known, others = "model", real.policy
+    elif not segmenter:
+        known, others = "segmenter", real.segmenter
+    else:
+        return None
+    return f"Embedded {known}, trained on drawn scenes only: for photographs use {others}"
 
 
 def is_embedded(model: str) -> bool:

@@ -114,7 +114,7 @@ def test_a_second_call_goes_on_and_a_third_loads_nothing(photos, loaded, capsys)
 def test_the_end_says_what_the_embedded_models_do_not_know_and_how_others_are_taken(photos, loaded, capsys):
     assert main(["segment", "photos/trip", "--task", "sis"]) == 0
     line, command = capsys.readouterr().out.splitlines()[1:]
-    assert "drawn scenes alone" in line
+    assert "drawn scenes only" in line
     assert shlex.split(command)[-8:] == ["--task", "sis", *REAL, "--out", "runs/segment-2"]
     assert main(["segment", "photos", *REAL, "--out", "runs/real"]) == 0
     assert "drawn" not in capsys.readouterr().out
