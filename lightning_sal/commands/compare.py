@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     pooled = {name: [sample for run in runs for sample in run[name]] for name in names}
     console.print(table(pooled, f"{len(runs)} runs, {len(runs[0][ours])} held-out samples"))
     for other in (name for name in names if name != ours):
-        for field, unit, scale in (("exact", "points exact", 100), ("correctness", "correctness", 1)):
+        for field, unit, scale, digits in (("exact", "points exact", 100, 1), ("correctness", "correctness", 1, 3)):
             scores = {
                 arm: [[scale * float(getattr(sample, field)) for sample in run[arm]] for run in runs]
                 for arm in (ours, other)
@@ -50,8 +50,8 @@ def main(argv: list[str]) -> int:
             mean, error = paired_difference(*(_mean_over_runs(scores[arm]) for arm in (ours, other)))
             by_run = [paired_difference(a, b)[0] for a, b in zip(scores[ours], scores[other], strict=True)]
             size = f"{mean / error:.1f} standard errors" if error else "no spread"
-            listed = ", ".join(f"{difference:+.3g}" for difference in by_run)
-            line = f"{ours} - {other}: {mean:+.3g} ± {error:.2g} {unit} ({size}; by run {listed})"
+            listed = ", ".join(f"{difference:+.{digits}f}" for difference in by_run)
+            line = f"{ours} - {other}: {mean:+.{digits}f} ± {error:.{digits}f} {unit} ({size}; by run {listed})"
             console.print(line, soft_wrap=True, highlight=False)
     return 0
 

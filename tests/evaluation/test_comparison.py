@@ -66,7 +66,7 @@ def test_the_command_averages_runs_before_it_pairs(tmp_path, capsys):
         write_arms(arms, tmp_path / f"{run}.jsonl")
     assert main([str(tmp_path / "0.jsonl"), str(tmp_path / "1.jsonl")]) == 0
     printed = capsys.readouterr().out
-    assert f"+50 ± {100 * math.sqrt(0.5 / 2):.2g} points exact" in printed
+    assert f"+50.0 ± {100 * math.sqrt(0.5 / 2):.1f} points exact" in printed
     assert "by run +50, +50" in printed
 
 
