@@ -60,8 +60,9 @@ class Terminal:
         """Read until it has written a text."""
         start = time.monotonic()
         while text not in self.seen:
-            assert self.child.is_alive(), self.seen
-            assert time.monotonic() - start < seconds, self.seen
+            if not self.child.is_alive() or time.monotonic() - start > seconds:
+                self.child.kill()
+                raise AssertionError(f"no {text!r} in:\n{self.seen}")
             self._read()
 
     def press_ctrl_c(self):
@@ -102,6 +103,7 @@ def _lightning(terminal, folder, argv):
     for number in (0, 1, 2):
         os.dup2(there, number)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", 1) for number in (1, 2))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background ignores, and so its children
     os.environ["TERM"] = "xterm-256color"
     for name in ("COLUMNS", "LINES", "NO_COLOR"):
         os.environ.pop(name, None)

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM end a fit whatever it is at, by one line."""
 
+import signal
 import sys
 import time
 
@@ -45,7 +46,9 @@ def test_a_fit_ends_in_any_phase(tmp_path, at, terminate):
 def test_it_ends_while_libraries_load(tmp_path):
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(quickstart()))
     command = ["-m", "lightning_sal", "fit", "--config", "a.yaml"]
-    child = pexpect.spawn(sys.executable, command, cwd=str(tmp_path), timeout=120, encoding="utf-8")
+    child = pexpect.spawn(
+        sys.executable, command, cwd=str(tmp_path), timeout=120, encoding="utf-8", preexec_fn=_heed_ctrl_c
+    )
     child.expect_exact("Loading the libraries")
     time.sleep(1)  # into an import
     child.sendintr()
@@ -54,6 +57,10 @@ def test_it_ends_while_libraries_load(tmp_path):
     child.close()
     assert child.exitstatus == 130
     assert "Traceback" not in str(child.before)
+
+
+def _heed_ctrl_c():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a shell's background ignores, and so its children
 
 
 def test_a_second_ctrl_c_does_not_wait_for_anyone_to_tidy_up(tmp_path):
