@@ -13,6 +13,9 @@ from tests.cli_parts import CONFIG
 
 settings.register_profile("shared cores", deadline=None)  # an example that waits for a core is no fault
 settings.load_profile("shared cores")
+os.environ.pop(
+    "UV_RUN_RECURSION_DEPTH", None
+)  # commands are printed alike, whether `uv run` has started the tests or not
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: there is a worker for each core
 # Bytecode is kept even where the environment says otherwise, since each process would compile every library anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

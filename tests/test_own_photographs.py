@@ -50,7 +50,7 @@ def test_two_steps_leave_a_model_and_the_commands_that_are_printed_run(capsys):
     assert "held-out samples" in out  # the table before and after
     assert all(Path(lines[label]).exists() for label in ("Checkpoint", "Adapter", "Gallery"))
     assert torch.load(lines["Checkpoint"], weights_only=True)["global_step"] == 2
-    held = {json.loads(line)["key"] for line in Path(lines["Held-out samples"]).read_text().splitlines()}
+    held = {json.loads(line)["key"] for line in Path(lines["Samples"]).read_text().splitlines()}
     assert 0 < len(held) < 6
 
     assert run(lines["Evaluate"]) == 0

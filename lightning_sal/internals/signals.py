@@ -14,6 +14,7 @@ from typing import Any
 from lightning_sal.errors import INTERRUPTED, TERMINATED, Terminated
 
 _SHOW_CURSOR = "\x1b[?25h"
+_HEEDED: set[signal.Signals] = set()  # for which there is a handler of ours to come back to
 
 
 @contextmanager
@@ -44,16 +45,18 @@ def ended_by_signals() -> Iterator[list[int]]:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         handlers[signal.SIGINT] = interrupt
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    _HEEDED.update(handlers)
     try:
         yield heard
     finally:
+        _HEEDED.difference_update(handlers)
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def next_ends_at_once() -> None:
     """Let a Ctrl-C from now on end the process at once, after a library has set it to be ignored while it tidies up."""
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    if signal.SIGINT in _HEEDED and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, lambda *_: end_at_once(INTERRUPTED))
 
 

@@ -73,8 +73,9 @@ def test_masks_overlays_and_lines(tmp_path, capsys):
     assert mask[1:].max() == 0
     drawn = pixels(tmp_path / "c_overlay.png")
     assert drawn.shape == (20, 30, 3)
-    assert (drawn[1:] == 50).all()
-    assert (drawn[0, 1:] != 50).any()
+    assert (drawn[10:] == 25).all()  # dimmed, far from the mask
+    assert (drawn[0, 1:] == 50).all()  # the object itself
+    assert (drawn[:10] != 25).any(axis=-1).any(axis=1).any()  # its outline
 
 
 def test_one_file_an_instance_and_none_without_instances(tmp_path):

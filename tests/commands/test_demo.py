@@ -75,9 +75,9 @@ def test_a_taken_port_and_an_open_host_are_told_before_any_model_loads(monkeypat
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there_is_one_line_before_the_page_is_made(monkeypatch, capsys):
     pytest.importorskip("gradio", reason="the page needs the extra demo")
-    assert refused("--port", "0", "--device", "cuda") == 1
+    assert refused("--port", "0", "--device", "cuda") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "device 'cuda' cannot be used on this machine" in line
+    assert line == "lightning: error: --device cuda: this machine has no GPU; cpu works"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])

@@ -111,7 +111,10 @@ def test_a_second_call_goes_on_and_a_third_loads_nothing(photos, loaded, capsys)
     assert Path("runs/segment/index.html").read_text().count("<article") == 3
 
 
-def test_the_end_says_what_the_embedded_models_do_not_know_and_how_others_are_taken(photos, loaded, capsys):
+def test_the_end_says_what_the_embedded_models_do_not_know_and_how_others_are_taken(
+    photos, loaded, capsys, monkeypatch
+):
+    monkeypatch.setattr("lightning_sal.internals.hub.require_hub", lambda name: None)
     assert main(["segment", "photos/trip", "--task", "sis"]) == 0
     line, command = capsys.readouterr().out.splitlines()[1:]
     assert "drawn scenes only" in line

@@ -59,7 +59,8 @@ def test_explain_by_every_method(tmp_path, monkeypatch):
         means.append(json.loads((tmp_path / device / "summary.json").read_text())["methods"])
     assert means[0].keys() == means[1].keys()
     for method, expected in means[0].items():
-        assert means[1][method] == pytest.approx(expected, abs=1e-4), method
+        # In per cent. Pixels that are alike change places in the order in which they are taken away.
+        assert means[1][method] == pytest.approx(expected, abs=0.1), method
 
 
 def test_decompose(tmp_path):

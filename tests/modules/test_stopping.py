@@ -14,6 +14,14 @@ from tests.distributed.processes import in_processes
 from tests.modules.parts import scenes, sft, trained, trainer
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_heeded():
+    """A shell starts its background jobs with the signal ignored, and they hand that on."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Signal(L.Callback):
     """Sends a signal to its own process once a number of steps is done, in the midst of the next."""
 
