@@ -15,6 +15,7 @@ from lightning_sal.commands import available
 from lightning_sal.completion import complete, install
 from lightning_sal.configs.running import run
 from lightning_sal.errors import INTERRUPTED, TERMINATED, Terminated, UsageError, one_line, printable
+from lightning_sal.internals.notices import silence
 from lightning_sal.internals.parser import did_you_mean
 from lightning_sal.internals.shell import installing, lacking
 from lightning_sal.internals.signals import ended_by_signals
@@ -93,6 +94,7 @@ def _dispatch(argv: list[str]) -> int:
     if word == "--install-completion":
         print(install())
         return 0
+    silence()
     if word in TRAINER_COMMANDS:
         if lacking("train"):
             raise UsageError(f"lightning {word} needs packages that are not installed here: {installing('train')}")

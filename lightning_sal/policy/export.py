@@ -18,7 +18,7 @@ from lightning_sal.files.reading import read_object
 from lightning_sal.files.writing import naming
 from lightning_sal.policy.adapters import add_lora
 from lightning_sal.policy.config import LoRA, PolicyConfig, parse_policy
-from lightning_sal.policy.loading import freeze, load_model
+from lightning_sal.policy.loading import freeze, load_model, without_bars
 
 POLICY = "policy.net."  # What the names of a policy's weights begin with in checkpoints of `lightning_sal.modules`
 ADAPTED = "base_model.model."  # What peft puts before the names of the model itself
@@ -213,7 +213,8 @@ def write(folder: Path, model: Any, processor: Any, instructions: Mapping[str, s
         whole = Path(held) / folder.name
         for part in (model.config.text_config, model.config.vision_config):  # transformers sets that of the whole alone
             part.dtype = model.dtype
-        model.save_pretrained(whole)
+        with without_bars():
+            model.save_pretrained(whole)
         processor.save_pretrained(whole)
         (whole / "instructions.json").write_text(json.dumps(tasks.instructions() | dict(instructions), indent=1) + "\n")
         whole.rename(folder)

@@ -67,7 +67,7 @@ def load_model(config: PolicyConfig, *, as_stored: bool = False) -> tuple[Any, A
     processor = load_processor(name, config)
     bits = _four_bits(DTYPES[config.dtype]) if config.load_in_4bit else None
     loader: Any = AutoModelForImageTextToText
-    with built_from(label), without_weight_bar():
+    with built_from(label), without_bars():
         settings = AutoConfig.from_pretrained(name)
         # Not in float32: where a file has several dtypes, "auto" takes the first, which may be narrower than others.
         if kept := as_stored and bits is None and config.dtype != "float32":
@@ -95,8 +95,8 @@ def load_model(config: PolicyConfig, *, as_stored: bool = False) -> tuple[Any, A
 
 
 @contextmanager
-def without_weight_bar() -> Iterator[None]:
-    """Inside, transformers draws no bar of the weights that it loads; those of downloads stay."""
+def without_bars() -> Iterator[None]:
+    """Inside, transformers draws no bar of the weights that it loads or writes; those of downloads stay."""
     from transformers.utils.logging import EmptyTqdm, set_tqdm_hook
 
     before = set_tqdm_hook(lambda _, args, kwargs: EmptyTqdm(*args, **kwargs))
