@@ -1,6 +1,6 @@
 # lightning-sal with its extras, for a machine with NVIDIA GPUs or without one; docs/docker.md says how it is used.
 #   docker build -t lightning-sal .
-#   docker run --rm --gpus all -v "$PWD/runs:/work/runs" lightning-sal segment
+#   docker run --rm --gpus all -v "$PWD/runs:/project/runs" lightning-sal segment
 # The wheels of torch bring CUDA's libraries, so the base needs none; Ubuntu 24.04 has Python 3.12.
 ARG BASE_IMAGE=nvidia/cuda:13.0.1-base-ubuntu24.04
 FROM ${BASE_IMAGE}
@@ -26,12 +26,12 @@ COPY datamodules ./datamodules
 COPY conf ./conf
 RUN uv sync --no-default-groups --all-extras --no-editable
 
-# Not as root. What it writes lies in /work, and downloaded models in its home, so that both can be mounted.
+# Not as root. What it writes lies in /project, and downloaded models in its home, so that both can be mounted.
 ARG USER_ID=1000
 RUN useradd --create-home --non-unique --uid ${USER_ID} saliency \
- && install --directory --owner saliency /work /home/saliency/.cache/huggingface
+ && install --directory --owner saliency /project /home/saliency/.cache/huggingface
 USER saliency
-WORKDIR /work
+WORKDIR /project
 ENV HOME=/home/saliency PYTHONUNBUFFERED=1
 EXPOSE 7860
 # In this form SIGTERM, which `docker stop` sends, reaches the training, which then writes a checkpoint.
