@@ -19,12 +19,12 @@ ENV PATH=/opt/lightning-sal/.venv/bin:/opt/uv/bin:$PATH \
 # The packages first, in the versions that pyproject.toml pins: a change of the code does not install them anew.
 WORKDIR /opt/lightning-sal
 COPY pyproject.toml README.md LICENSE ./
-RUN uv sync --no-default-groups --all-extras --no-install-project
+RUN uv sync --no-default-groups --all-extras --no-extra fiftyone --no-install-project
 COPY lightning_sal ./lightning_sal
 COPY callbacks ./callbacks
 COPY datamodules ./datamodules
 COPY conf ./conf
-RUN uv sync --no-default-groups --all-extras --no-editable
+RUN uv sync --no-default-groups --all-extras --no-extra fiftyone --no-editable
 
 # Not as root. What it writes lies in /project, and downloaded models in its home, so that both can be mounted.
 ARG USER_ID=1000
