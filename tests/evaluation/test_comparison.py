@@ -67,7 +67,7 @@ def test_the_command_averages_runs_before_it_pairs(tmp_path, capsys):
     assert main([str(tmp_path / "0.jsonl"), str(tmp_path / "1.jsonl")]) == 0
     printed = capsys.readouterr().out
     assert f"+50.0 ± {100 * math.sqrt(0.5 / 2):.1f} points exact" in printed
-    assert "by run +50, +50" in printed
+    assert "by run +50.0, +50.0" in printed
 
 
 def test_unlike_runs_are_refused(tmp_path):
