@@ -18,7 +18,7 @@ from lightning_sal.errors import INTERRUPTED, TERMINATED, Terminated, UsageError
 from lightning_sal.internals.notices import silence
 from lightning_sal.internals.parser import did_you_mean
 from lightning_sal.internals.shell import installing, lacking
-from lightning_sal.internals.signals import ended_by_signals
+from lightning_sal.internals.signals import ended_by_signals, heard
 
 TRAINER_COMMANDS = {
     "fit": "train what the config describes",
@@ -48,6 +48,8 @@ Others (`lightning COMMAND --help`):
 LIGHTNING_SAL_TRACEBACK=1 in the environment shows where an error came from.\
 """
 
+_MENDABLE = UsageError, ValueError, OSError, MemoryError, RecursionError  # by who typed the command
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command.
@@ -63,27 +65,32 @@ def main(argv: list[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name of a file may be in any encoding
     try:
-        with ended_by_signals() as heard:
+        with ended_by_signals():
             code = _dispatch(argv)
-        if heard:  # by a server that ends in peace
-            raise Terminated
-        return code
-    except Terminated:
-        print("lightning: terminated", file=sys.stderr)
-        return TERMINATED
-    except KeyboardInterrupt:
-        print("lightning: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except ModuleNotFoundError as error:
-        if not lacking("train"):
-            raise
+        return _ended(TERMINATED) if heard() == TERMINATED else code  # a server ends in peace
+    except KeyboardInterrupt as error:
+        return _ended(TERMINATED if isinstance(error, Terminated) else heard() or INTERRUPTED)
+    except Exception as error:
+        signal = heard()
+        if signal is None:
+            return _answer(error)
+        return _ended(signal)  # a library made another error of it, as an import does
+
+
+def _ended(code: int) -> int:
+    print(f"lightning: {'terminated' if code == TERMINATED else 'interrupted'}", file=sys.stderr)
+    return code
+
+
+def _answer(error: Exception) -> int:
+    """Say in one line what the user can mend; anything else is a bug, and is raised."""
+    if isinstance(error, ModuleNotFoundError) and lacking("train"):
         return _complain(f"{error.name} is not installed, which this command needs: {installing('train')}", 2)
-    except (UsageError, ValueError, OSError, MemoryError, RecursionError) as error:
-        if os.environ.get("LIGHTNING_SAL_TRACEBACK") == "1":
-            raise
-        if isinstance(error, UsageError):
-            return _complain(str(error), 2)
-        return _complain(f"{one_line(error)} (LIGHTNING_SAL_TRACEBACK=1 shows the traceback)", 1)
+    if not isinstance(error, _MENDABLE) or os.environ.get("LIGHTNING_SAL_TRACEBACK") == "1":
+        raise error
+    if isinstance(error, UsageError):
+        return _complain(str(error), 2)
+    return _complain(f"{one_line(error)} (LIGHTNING_SAL_TRACEBACK=1 shows the traceback)", 1)
 
 
 def _dispatch(argv: list[str]) -> int:

@@ -15,31 +15,30 @@ from lightning_sal.errors import INTERRUPTED, TERMINATED, Terminated
 
 _SHOW_CURSOR = "\x1b[?25h"
 _HEEDED: set[signal.Signals] = set()  # for which there is a handler of ours to come back to
+_HEARD: list[int] = []  # the exit code of the signal that has come
 
 
 @contextmanager
-def ended_by_signals() -> Iterator[list[int]]:
+def ended_by_signals() -> Iterator[None]:
     """Inside, SIGTERM raises `Terminated`, and reaches the processes that this one has started, and Ctrl-C raises
-    KeyboardInterrupt; after either, another one ends the process at once. Gives the SIGTERMs heard so far.
+    KeyboardInterrupt; after either, another one ends the process at once. `heard` tells what has come.
 
     Where Ctrl-C is ignored, as in the background of a shell, it stays so.
     """
-    heard: list[int] = []
-    asked: list[int] = []
+    _HEARD.clear()
 
-    def terminate(number: int, _: Any) -> None:
-        heard.append(number)
+    def terminate(*_: Any) -> None:
         for child in multiprocessing.active_children():
             child.terminate()
-        _once(asked, TERMINATED)
+        _once(TERMINATED)
         raise Terminated
 
     def interrupt(*_: Any) -> None:
-        _once(asked, INTERRUPTED)
+        _once(INTERRUPTED)
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():  # where no signal can be handled
-        yield heard
+        yield
         return
     handlers: dict[signal.Signals, Callable[..., None]] = {signal.SIGTERM: terminate}
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -47,11 +46,16 @@ def ended_by_signals() -> Iterator[list[int]]:
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     _HEEDED.update(handlers)
     try:
-        yield heard
+        yield
     finally:
         _HEEDED.difference_update(handlers)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def heard() -> int | None:
+    """The exit code of the signal that has come, also where a library has made another error of it, or none."""
+    return _HEARD[0] if _HEARD else None
 
 
 def next_ends_at_once() -> None:
@@ -70,7 +74,7 @@ def end_at_once(code: int) -> None:
     os._exit(code)
 
 
-def _once(asked: list[int], code: int) -> None:
-    if asked:
+def _once(code: int) -> None:
+    if _HEARD:
         end_at_once(code)
-    asked.append(code)
+    _HEARD.append(code)

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM end a fit whatever it is at, by one line."""
 
 import signal
+import subprocess
 import sys
 import time
 
@@ -41,6 +42,22 @@ def test_a_fit_ends_in_any_phase(tmp_path, at, terminate):
     lines = terminal.screen.lines
     assert f"lightning: {'terminated' if terminate else 'interrupted'}" == lines[-1]
     assert not any("Traceback" in line for line in lines)
+
+
+@pytest.mark.parametrize("swallowed", ["as an error of its own", "in silence"])
+def test_it_ends_though_a_library_takes_the_interrupt(tmp_path, swallowed):
+    then = "raise RecursionError" if swallowed == "as an error of its own" else "pass"
+    (tmp_path / "torch.py").write_text(
+        f"import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException:\n    {then}\n"
+    )  # stands before the library of this name
+    (tmp_path / "run.py").write_text(
+        "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from lightning_sal import cli\nfrom lightning_sal.internals.importing import importing\n"
+        "def command(_):\n    with importing():\n        import torch\n    return 0\n"
+        "cli._dispatch = command\nsys.exit(cli.main([]))\n"
+    )
+    done = subprocess.run([sys.executable, "run.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "lightning: interrupted\n")
 
 
 def test_it_ends_while_libraries_load(tmp_path):
