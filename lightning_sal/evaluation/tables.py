@@ -1,4 +1,4 @@
-"""Tables of results: Markdown, CSV and LaTeX, the best of a column in bold; and paired bootstrap intervals."""
+"""Tables of results: Markdown, CSV and LaTeX, the best of a column in bold; and what two methods differ by."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from lightning_sal.evaluation.bootstrap import bootstrap
 from lightning_sal.evaluation.results import Results, read_images, read_summary
+from lightning_sal.internals.parser import did_you_mean
 from lightning_sal.tasks import Measure
 from lightning_sal.tasks.measures import joined as joined_measures
 
@@ -21,7 +23,6 @@ _LATEX = str.maketrans(
     {c: rf"\{c}" for c in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 )
-VALUES_AT_ONCE = 1 << 22  # of resamples held in memory
 
 Images = dict[tuple[str, int], dict[str, str]]  # (folder and file, which of this name) -> row
 
@@ -36,7 +37,8 @@ def columns(results: Sequence[Results], metrics: Sequence[str] = ()) -> list[tup
     known = {(benchmark, metric) for r in results for benchmark, values in r.metrics.items() for metric in values}
     names = sorted({metric for _, metric in known})
     if unknown := [metric for metric in metrics if metric not in names]:
-        raise ValueError(f"no results have the metric {unknown[0]!r}; there are {', '.join(names)}")
+        hint = did_you_mean(unknown[0], names) or f"; there are {', '.join(names)}"
+        raise ValueError(f"no results have the metric {unknown[0]!r}{hint}")
     wanted = metrics or [name for name, measure in measures_of(results).items() if measure.reported]
     wanted = [(benchmark, metric) for benchmark in benchmarks for metric in wanted]
     return [column for column in wanted if column in known]
@@ -110,59 +112,6 @@ FORMATS: Mapping[str, Callable[[Sequence[Results], Sequence[str]], str]] = {
     "csv": comma_separated,
     "latex": latex,
 }
-
-
-def paired_bootstrap(
-    ours: Sequence[float], theirs: Sequence[float], *, resamples: int = 10_000, level: float = 0.95, seed: int = 0
-) -> tuple[float, float, float]:
-    """Mean of ours - theirs over the same images, and the percentile interval of that mean under resampled images.
-
-    Efron and Tibshirani 1993 (An introduction to the bootstrap).
-
-    Args:
-        ours: A value an image.
-        theirs: Those of the other method, in the same order.
-        resamples: Number of resamples, > 0.
-        level: Coverage of the interval, in (0, 1).
-        seed: Of the resamples.
-
-    Returns:
-        The mean, and the lower and the upper end of its interval.
-    """
-    each = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)
-    ((mean, low, high),) = bootstrap(each[:, None], resamples=resamples, level=level, seed=seed)
-    return mean, low, high
-
-
-def bootstrap(
-    values: np.ndarray, *, resamples: int = 10_000, level: float = 0.95, seed: int = 0
-) -> list[tuple[float, float, float]]:
-    """Mean and its percentile interval of each of M columns over the same N images, by the same resamples.
-
-    Args:
-        values: (N, M) float64.
-        resamples: As for `paired_bootstrap`, like the others.
-        level: Likewise.
-        seed: Likewise.
-
-    Returns:
-        For each column what `paired_bootstrap` returns; of a single image its own value thrice.
-    """
-    from scipy.stats import bootstrap as resample  # which takes a second to import
-
-    mean = low = high = values.mean(0)
-    if len(values) > 1:
-        low, high = resample(
-            (values,),
-            np.mean,
-            axis=0,
-            n_resamples=resamples,
-            batch=max(1, VALUES_AT_ONCE // values.size),
-            confidence_level=level,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-    return [tuple(column) for column in np.stack([mean, low, high]).T.tolist()]
 
 
 @dataclass(frozen=True, slots=True)
