@@ -59,10 +59,7 @@ def read_entries(folders: Sequence[Path], results: Sequence[Results]) -> dict[st
         curves = read_curves(folder)
         measured = [name for name, measure in result.measures.items() if measure.per_image]
         for benchmark, task in result.tasks.items():
-            rows = read_images(folder, benchmark)
-            for line, row in enumerate(rows, 2):
-                if fault := _fault(row, measured):
-                    raise ValueError(f"{folder / benchmark}.csv:{line}: {fault}")
+            rows = checked_rows(folder, benchmark, measured)
             entry = Entry(
                 name=result.name,
                 number=numbers[result.name],
@@ -74,6 +71,20 @@ def read_entries(folders: Sequence[Path], results: Sequence[Results]) -> dict[st
             )
             benchmarks.setdefault(benchmark, []).append(entry)
     return benchmarks
+
+
+def checked_rows(folder: Path, benchmark: str, measured: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a benchmark; `measured` names the columns that hold numbers.
+
+    Raises:
+        OSError: The folder lacks them.
+        ValueError: A row of an image lacks what it should have, or a value is no number.
+    """
+    rows = read_images(folder, benchmark)
+    for line, row in enumerate(rows, 2):
+        if fault := _fault(row, measured):
+            raise ValueError(f"{folder / benchmark}.csv:{line}: {fault}")
+    return rows
 
 
 def _fault(row: Mapping[str, str], measured: Sequence[str]) -> str | None:

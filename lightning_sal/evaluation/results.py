@@ -45,6 +45,8 @@ class Results:
         measures: Metric -> its heading, direction, and what else a table must know of it.
         settings: Name of a benchmark -> how its responses came about, such as temperature and seed, and how they were
             measured, such as the convention.
+        usage: Name of a benchmark -> `samples`, and the sums over them of what `lightning_sal.samples.Usage` names; what is
+            not known of each of them is left out.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Results:
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     measures: dict[str, Measure] = field(default_factory=dict)
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    usage: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def measure(self, metric: str) -> Measure:
         """What is known of a metric; one that nothing is said of is called by its name, and more of it is better."""
@@ -85,11 +88,13 @@ def read_summary(folder: Path) -> Results:
         if (
             not isinstance(results.name, str)
             or not isinstance(results.tasks, dict)
-            or not all(map(_are_values, results.metrics.values()))
+            or not all(map(_are_values, (*results.metrics.values(), *results.usage.values())))
             or not all(isinstance(task, str) for task in results.tasks.values())
             or not all(isinstance(settings, dict) for settings in results.settings.values())
         ):
-            raise ValueError("`name`, `tasks`, `metrics` or `settings` hold other things than names and values")
+            raise ValueError(
+                "`name`, `tasks`, `metrics`, `settings` or `usage` hold other things than names and values"
+            )
         return results
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a summary of results: {error}") from None
@@ -131,6 +136,7 @@ def joined(results: Sequence[Results]) -> list[Results]:
         whole.metrics.update(result.metrics)
         whole.measures.update(result.measures)
         whole.settings.update(result.settings)
+        whole.usage.update(result.usage)
     return list(methods.values())
 
 

@@ -7,7 +7,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, groupby
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ _LATEX = str.maketrans(
     {c: rf"\{c}" for c in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 )
+
+BOLD, LATEX_BOLD = "**{}**".format, r"\textbf{{{}}}".format
 
 Images = dict[tuple[str, int], dict[str, str]]  # (folder and file, which of this name) -> row
 
@@ -74,25 +76,32 @@ def best(results: Sequence[Results], benchmark: str, metric: str) -> float | Non
 def markdown(results: Sequence[Results], metrics: Sequence[str] = ()) -> str:
     """One row a method, one column a metric of a benchmark."""
     heads = [f"{benchmark} {heading(results, metric)}" for benchmark, metric in columns(results, metrics)]
-    lines = [["method", *heads], ["---", *["---:"] * len(heads)]]
-    lines += [[_plain(r.name), *cells] for r, cells in cells_of(results, metrics, "**{}**".format)]
+    return markdown_lines(["method", *heads], [[r.name, *cells] for r, cells in cells_of(results, metrics, BOLD)])
+
+
+def markdown_lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of which the first column is words, the others numbers."""
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *([_plain(name), *cells] for name, *cells in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def latex(results: Sequence[Results], metrics: Sequence[str] = ()) -> str:
     """The same for booktabs, benchmarks over their metrics."""
-    chosen = columns(results, metrics)
-    spans: dict[str, int] = {}
-    for benchmark, _ in chosen:
-        spans[benchmark] = spans.get(benchmark, 0) + 1
-    over = " & ".join(rf"\multicolumn{{{n}}}{{c}}{{{_escape(benchmark)}}}" for benchmark, n in spans.items())
-    heads = " & ".join(_escape(heading(results, metric)) for _, metric in chosen)
-    rows = [
-        " & ".join([_escape(r.name), *cells]) + r" \\"
-        for r, cells in cells_of(results, metrics, r"\textbf{{{}}}".format)
-    ]
-    body = [r"\toprule", rf" & {over} \\", rf"method & {heads} \\", r"\midrule", *rows, r"\bottomrule"]
-    return "\n".join([rf"\begin{{tabular}}{{l{'c' * len(chosen)}}}", *body, r"\end{tabular}", ""])
+    heads = [(benchmark, heading(results, metric)) for benchmark, metric in columns(results, metrics)]
+    rows = [[latex_text(r.name), *cells] for r, cells in cells_of(results, metrics, LATEX_BOLD)]
+    return latex_lines([("", "method"), *heads], rows)
+
+
+def latex_lines(heads: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> str:
+    """A tabular; heads are (what stands over several columns, head of the column), rows are LaTeX."""
+    spans = [(over, len([*group])) for over, group in groupby(heads, key=lambda head: head[0])]
+    over = " & ".join(
+        rf"\multicolumn{{{n}}}{{c}}{{{latex_text(name)}}}" if name else " & " * (n - 1) for name, n in spans
+    )
+    lines = [" & ".join(latex_text(head) for _, head in heads), *map(" & ".join, rows)]
+    head, *body = [rf"{line} \\" for line in lines]
+    ruled = [r"\toprule", rf"{over} \\", head, r"\midrule", *body, r"\bottomrule"]
+    return "\n".join([rf"\begin{{tabular}}{{l{'c' * (len(heads) - 1)}}}", *ruled, r"\end{tabular}", ""])
 
 
 def comma_separated(results: Sequence[Results], metrics: Sequence[str] = ()) -> str:
@@ -196,6 +205,14 @@ def interval_text(each: Difference) -> str:
     return f"[{each.low:+.4f}, {each.high:+.4f}]"
 
 
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """Settings in words, those within others in brackets."""
+    return ", ".join(
+        f"{name} ({settings_text(value)})" if isinstance(value, dict) else f"{name} {value}"
+        for name, value in settings.items()
+    )
+
+
 def by_image(rows: Sequence[dict[str, str]]) -> Images:
     """Rows by folder and file name of their image, or their key where it came from no file, and which of these it is."""
     seen: Counter[str] = Counter()
@@ -235,5 +252,6 @@ def _plain(name: str) -> str:
     return name.replace("|", r"\|")
 
 
-def _escape(text: str) -> str:
+def latex_text(text: str) -> str:
+    """Words as LaTeX shows them."""
     return text.translate(_LATEX)
