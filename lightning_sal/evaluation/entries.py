@@ -81,6 +81,7 @@ def checked_rows(folder: Path, benchmark: str, measured: Sequence[str]) -> list[
         ValueError: A row of an image lacks what it should have, or a value is no number.
     """
     rows = read_images(folder, benchmark)
+    measured = [name for name in measured if rows and name in rows[0]]
     for line, row in enumerate(rows, 2):
         if fault := _fault(row, measured):
             raise ValueError(f"{folder / benchmark}.csv:{line}: {fault}")

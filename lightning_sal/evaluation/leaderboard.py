@@ -141,7 +141,8 @@ def read_leaderboard(folders: Sequence[Path], metrics: Sequence[str] = ()) -> Le
     each = [read_summary(folder) for folder in folders]
     results = joined(each)
     chosen = leading_columns(results, metrics)
-    return leaderboard(results, read_measured(folders, each), chosen)
+    shown = list(dict.fromkeys(metric for _, metric in chosen))
+    return leaderboard(results, read_measured(folders, each, shown), chosen)
 
 
 def leading_columns(results: Sequence[Results], metrics: Sequence[str] = ()) -> list[tuple[str, str]]:
@@ -183,7 +184,7 @@ def leaderboard(
     """
     notes, measures = _Notes(), measures_of(results)
     unlike = _unlike(results, measured)
-    found = intervals(measured, list(dict.fromkeys(metric for _, metric in chosen)))
+    found = intervals(measured)
     ranked = {
         name: metric
         for name, metric in primaries(results).items()

@@ -36,50 +36,47 @@ class Measured:
     malformed: int
 
 
-def read_measured(folders: Sequence[Path], results: Sequence[Results]) -> dict[Place, Measured]:
+def read_measured(folders: Sequence[Path], results: Sequence[Results], metrics: Sequence[str]) -> dict[Place, Measured]:
     """What each folder holds of each of its benchmarks.
 
     Args:
         folders: Of results.
         results: The summary of each.
+        metrics: Which are wanted of images.
 
     Raises:
         OSError: A folder lacks the rows of a benchmark.
         ValueError: A row of an image lacks what it should have, or a value is no number.
     """
-    return {
-        (result.name, benchmark): _measured(
-            checked_rows(folder, benchmark, names), [name for name in names if name in result.metrics[benchmark]]
-        )
-        for folder, result in zip(folders, results, strict=True)
-        for names in [[name for name, measure in result.measures.items() if measure.per_image]]
-        for benchmark in result.metrics
-    }
+    found = {}
+    for folder, result in zip(folders, results, strict=True):
+        names = [name for name, measure in result.measures.items() if measure.per_image]
+        for benchmark in result.metrics:
+            rows = checked_rows(folder, benchmark, names)
+            found[result.name, benchmark] = _measured(rows, [name for name in names if name in metrics])
+    return found
 
 
 def _measured(rows: Sequence[dict[str, str]], metrics: Sequence[str]) -> Measured:
     named = sorted(by_image(rows).items())
     which = hashlib.blake2b(repr([image for image, _ in named]).encode(errors="surrogateescape")).digest()
-    values = {
-        name: np.array([float(row.get(name) or "nan") for _, row in named]) for name in metrics if name in rows[0]
-    }
+    known = [name for name in metrics if rows and name in rows[0]]
+    values = {name: np.array([float(row[name] or "nan") for _, row in named]) for name in known}
     said = {row["sample"]: row["malformed"] for row in rows if {"sample", "malformed"} <= row.keys()}
     return Measured(len(rows), which, values, len(said), sum(map(bool, said.values())))
 
 
-def intervals(measured: Mapping[Place, Measured], metrics: Sequence[str]) -> dict[tuple[str, str, str], tuple]:
+def intervals(measured: Mapping[Place, Measured]) -> dict[tuple[str, str, str], tuple]:
     """(method, benchmark, metric) -> the mean over images with its 95 % interval, where images are measured by it.
 
     Methods that measure the same images are resampled together: so many rows cost about as much as one.
 
     Args:
         measured: What `read_measured` gives.
-        metrics: Which are wanted.
     """
     together: dict[tuple[str, bytes, bytes], list[tuple[tuple[str, str, str], np.ndarray]]] = {}
     for (method, benchmark), own in measured.items():
-        for metric in metrics:
-            values = own.values.get(metric, np.empty(0))
+        for metric, values in own.values.items():
             known = ~np.isnan(values)
             if known.any():
                 where = benchmark, own.which, known.tobytes()

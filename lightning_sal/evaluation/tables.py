@@ -218,7 +218,7 @@ def by_image(rows: Sequence[dict[str, str]]) -> Images:
     seen: Counter[str] = Counter()
     named: Images = {}
     for row in rows:
-        name = "/".join(Path(row["image"]).parts[-2:]) or row["key"]
+        name = "/".join(row["image"].rsplit("/", 2)[-2:]) or row["key"]
         seen[name] += 1
         named[name, seen[name]] = row
     return named
