@@ -23,6 +23,7 @@ class Entry:
         name: Of the method.
         number: Of the method, which says its colour.
         folder: Where its results lie.
+        benchmark: Its name.
         task: Of the benchmark.
         settings: How its responses came about, and how they were measured.
         usage: What its responses took, as in `Results`.
@@ -33,6 +34,7 @@ class Entry:
     name: str
     number: int
     folder: Path
+    benchmark: str
     task: str
     settings: Mapping[str, Any]
     usage: Mapping[str, float]
@@ -66,6 +68,7 @@ def read_entries(folders: Sequence[Path], results: Sequence[Results]) -> dict[st
                 name=result.name,
                 number=numbers[result.name],
                 folder=folder,
+                benchmark=benchmark,
                 task=task,
                 settings=result.settings.get(benchmark, {}),
                 usage=result.usage.get(benchmark, {}),

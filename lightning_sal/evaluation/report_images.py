@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from lightning_sal.evaluation.entries import Entry, comparable
-from lightning_sal.evaluation.results import NAMES
+from lightning_sal.evaluation.results import NAMES, read_masks
 from lightning_sal.evaluation.tables import conventions_apart
 from lightning_sal.pages.charts import swatch
-from lightning_sal.pages.thumbnails import thumbnail
+from lightning_sal.pages.thumbnails import kept_mask, thumbnail
 from lightning_sal.tasks import Measure
 
 EXTREMES = 6  # best and worst images that are shown of a method
@@ -44,6 +44,7 @@ class Shots:
     numbers: Collection[str] | None = None
     lacking: set[str] = field(default_factory=set)  # files that are named and cannot be read
     _read: dict[str, str | None] = field(default_factory=dict)
+    _masks: dict[int, list[dict[str, str]]] = field(default_factory=dict)
 
     def html(self) -> str:
         """Where the two best by their means differ, and the best and the worst of each."""
@@ -100,11 +101,14 @@ class Shots:
         row, (name, number) = shown[0].images[image], image
         if (name, 2) in shown[0].images:  # several questions about it, or photographs of one name
             name = f"{name}, {row.get('key') or number}"
-        tags = [
-            self._picture(row, "image", f"{name}: photograph"),
-            self._picture(row, "truth", f"{name}: ground truth"),
-        ]
-        tags += [self._picture(each.images[image], "prediction", f"{name}: {each.name}") for each in shown]
+        pictures = {
+            "photograph": self._picture(shown[:1], image, "image"),
+            "ground truth": self._picture(shown, image, "truth"),
+            **{each.name: self._picture([each], image, "prediction") for each in shown},
+        }
+        tags = "".join(f'<img src="{uri}" alt="{escape(f"{name}: {what}")}">' for what, uri in pictures.items() if uri)
+        missing = ", ".join(what for what, uri in pictures.items() if not uri)
+        without = f"<br>no picture of {escape(missing)}" if missing else ""
         values = "".join(
             f"<br>{swatch(each.number)} {escape(each.name)} {float(own[self.metric]):.3f}"
             for each in self.entries
@@ -112,8 +116,8 @@ class Shots:
         )
         said = "".join(f"<br>{line}" for each in shown if (line := self._words(each, each.images[image])))
         return (
-            f'<figure class="card"><div class="pictures">{"".join(tags)}</div>'
-            f"<figcaption>{escape(name)}<br>{escape(self.measure.heading)}{values}{said}</figcaption></figure>"
+            f'<figure class="card"><div class="pictures">{tags}</div>'
+            f"<figcaption>{escape(name)}<br>{escape(self.measure.heading)}{values}{said}{without}</figcaption></figure>"
         )
 
     def _words(self, entry: Entry, row: Mapping[str, str]) -> str:
@@ -123,17 +127,32 @@ class Shots:
         words = [f"{name}: {text}" for name, text in row.items() if text and name not in {*NAMES, *self.numbers}]
         return f"{swatch(entry.number)} {escape('; '.join(words))}" if words else ""
 
-    def _picture(self, row: Mapping[str, str], column: str, alt: str) -> str:
-        """The thumbnail of a file that a row names; empty where it names none, or the file cannot be read."""
-        path = row.get(column)
-        if not path:
-            return ""
+    def _picture(self, shown: Sequence[Entry], image: tuple[str, int], column: str) -> str | None:
+        """The first of these: a file that a row names, in small, or the mask that results keep of it."""
+        for entry in shown:
+            path = entry.images[image].get(column)
+            uri = self._of_file(path, column) if path else self._kept(entry, image, column)
+            if uri:
+                return uri
+        return None
+
+    def _of_file(self, path: str, column: str) -> str | None:
         if path not in self._read:
             self._read[path] = thumbnail(Path(path), SIDE, as_map=column != "image")
-        uri = self._read[path]
-        if uri is None:
+        if self._read[path] is None:
             self.lacking.add(path)
-        return f'<img src="{uri}" alt="{escape(alt)}">' if uri else ""
+        return self._read[path]
+
+    def _kept(self, entry: Entry, image: tuple[str, int], column: str) -> str | None:
+        if entry.number not in self._masks:
+            self._masks[entry.number] = read_masks(entry.folder, entry.benchmark)
+        rows = self._masks[entry.number]
+        if rows and len(rows) != len(entry.images):
+            raise ValueError(
+                f"{entry.folder}: {entry.benchmark} has {len(entry.images)} rows, and masks of {len(rows)}"
+            )
+        text = dict(zip(entry.images, rows, strict=False)).get(image, {}).get(column)
+        return kept_mask(text) if text else None
 
 
 def unlike(entries: Sequence[Entry]) -> str:

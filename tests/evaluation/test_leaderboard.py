@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import re
@@ -234,6 +235,29 @@ def test_the_page_holds_the_table_and_where_two_models_differ(tmp_path):
     assert alts[:4] == [f"Imgs/0.png: {what}" for what in ("photograph", "ground truth", "A", "B")]
     assert alts[4:7] == [f"Imgs/3.png: {what}" for what in ("ground truth", "A", "B")]
     assert "Not shown: 1 file that cannot be read from where this page was made." in page.words
+
+
+def test_masks_that_results_keep_are_shown_where_rows_name_no_files(tmp_path):
+    """A keeps masks, of which two are of image 0 and 2; B keeps none, nor do the photographs exist."""
+    kept = {number: base64.b64encode(png(number)).decode() for number in (0, 2)}
+    folders = [results(tmp_path / name, name, {"ECSSD": sod(SOD[name])}) for name in "AB"]
+    lines = [f"{n},{kept.get(n, '')},{kept.get(n, '')}" for n in range(4)]
+    (folders[0] / "ECSSD.masks.csv").write_text("\n".join(["sample,truth,prediction", *lines, ""]))
+    page = page_of(folders, tmp_path / "page.html")
+    assert [image["alt"] for image in page.of("img")] == [
+        f"Imgs/{n}.jpg: {what}" for n in (0, 2) for what in ("ground truth", "A")
+    ]
+    assert page.words.count("no picture of photograph, B") == 2
+    assert page.words.count("no picture of photograph, ground truth, A, B") == 2
+    (folders[0] / "ECSSD.masks.csv").write_text("\n".join(["sample,truth,prediction", *lines[:2], ""]))
+    with pytest.raises(ValueError, match="ECSSD has 4 rows, and masks of 2"):
+        page_of(folders, tmp_path / "b.html")
+
+
+def png(grey: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("L", (4, 4), grey).save(file, "PNG")
+    return file.getvalue()
 
 
 def test_the_two_models_are_those_that_are_named(tmp_path):

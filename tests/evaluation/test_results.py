@@ -16,6 +16,7 @@ from lightning_sal.evaluation.results import (
     joined,
     measures_of,
     read_images,
+    read_masks,
     read_summary,
 )
 from lightning_sal.evaluation.tables import (
@@ -61,6 +62,19 @@ def test_what_is_written_is_read_in_the_order_of_the_data(tmp_path: Path, parts:
     assert [float(r["s_measure"]) for r in rows] == scores
     assert read_summary(folder).metrics["ECSSD"]["s_measure"] == pytest.approx(0.35)
     assert sorted(p.name for p in folder.iterdir()) == ["ECSSD.csv", "failures.html", "summary.json"]
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_masks_stand_in_the_order_of_the_rows(tmp_path: Path, parts: int) -> None:
+    ResultsWriter.prepare(tmp_path / "r")
+    for part in range(parts):
+        writer = ResultsWriter(tmp_path / "r", {"ECSSD": "sod"}, part, parts)
+        for number in range(part, 4, parts):
+            writer.add(row(number, 0.5), lambda: {}, {"truth": "", "prediction": f"mask {number}"})
+        writer.close()
+    writer.finish(Results("A", {"ECSSD": "sod"}, {"ECSSD": {"s_measure": 0.5}}))
+    assert [each["prediction"] for each in read_masks(tmp_path / "r", "ECSSD")] == [f"mask {n}" for n in range(4)]
+    assert read_masks(written(tmp_path / "without", [0.5]), "ECSSD") == []
 
 
 def test_failures_are_the_worst_first_and_bounded(tmp_path: Path) -> None:
