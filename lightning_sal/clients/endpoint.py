@@ -287,7 +287,7 @@ class AskedModel:
             self._turned_away += 1
             if self._turned_away >= self.config.give_up_after:
                 raise Stopped(f"{self._turned_away} requests in a row were turned away, the last: {failure}") from None
-            told = _Told(Reply("", None, None, refusal=str(failure)), time.monotonic() - start)
+            told = _Told(Reply("", 0, 0, refusal=str(failure)), time.monotonic() - start)  # before any work
         else:
             self._turned_away = 0
             told = _Told(reply, time.monotonic() - start)
