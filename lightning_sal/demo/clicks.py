@@ -20,7 +20,7 @@ from lightning_sal.demo.visitors import Visitors, visitor_of
 from lightning_sal.errors import one_line
 
 if TYPE_CHECKING:
-    from lightning_sal.inference.predictor import Predictor
+    from lightning_sal.inference.base import BasePredictor
     from lightning_sal.samples import ImageGroup
 
 
@@ -33,7 +33,7 @@ class Clicks:
         visitors: Who has which files; an archive becomes the visitor's it was made for.
     """
 
-    def __init__(self, predictors: Mapping[str, Predictor], bounds: Bounds, visitors: Visitors) -> None:
+    def __init__(self, predictors: Mapping[str, BasePredictor], bounds: Bounds, visitors: Visitors) -> None:
         self.predictors, self.bounds, self.visitors = predictors, bounds, visitors
 
     def check(self, paths: list[str] | None) -> tuple[Any, str]:

@@ -8,30 +8,28 @@ prediction = predictor("photo.jpg")
 
 from __future__ import annotations
 
-import os
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lightning_sal.datasets.photographs import read_group
 from lightning_sal.files.loading import refuse_non_finite
+from lightning_sal.inference.base import BasePredictor
 from lightning_sal.inference.responses import Prediction, gather, prediction_of
 from lightning_sal.inference.words import explain
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.policy import Policy
 from lightning_sal.policy.prompts import Prompts
 from lightning_sal.samples import ImageGroup, Rollout
-from lightning_sal.segmenters.base import Segmenter, require_fit
+from lightning_sal.segmenters.base import Segmenter
 from lightning_sal.segmenters.named import load_segmenter
 from lightning_sal.segmenters.tiny import embedded_segmenter
-from lightning_sal.tasks import get_task, load_task
 
 
 @dataclass(frozen=True, slots=True)
-class Predictor:
+class Predictor(BasePredictor):
     """Answers image groups by the likeliest response of a policy, and turns its expressions into masks.
 
     Args:
@@ -78,39 +76,6 @@ class Predictor:
         policy = load_policy(model, settings).requires_grad_(False).eval().to(device)
         found = embedded_segmenter() if segmenter is None else load_segmenter(segmenter)
         return cls(policy, _frozen(found, device), max_new_tokens)
-
-    def __call__(
-        self,
-        images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-        task: str = "sod",
-        question: str = "",
-        *,
-        explained: bool = False,
-    ) -> Prediction:
-        """The prediction for one photograph, or for several together as a CoSOD group.
-
-        Args:
-            images: File, or the files of a group.
-            task: sod, sis, cosod, or your own as FILE.py:NAME.
-            question: What is asked of them beside the task's instruction; empty for nothing.
-            explained: See `predict`.
-
-        Raises:
-            UnreadableSample: If a file is no image that can be read.
-            ValueError: If the task is unknown, or asks for another number of images.
-        """
-        files = [images] if isinstance(images, (str, os.PathLike)) else images
-        group = read_group([os.fspath(file) for file in files], load_task(task).name)
-        return self.predict([replace(group, question=question)], explained=explained)[0]
-
-    def require_fit(self, tasks: Iterable[str]) -> None:
-        """Check that the segmenter takes the prompts of some tasks.
-
-        Raises:
-            ValueError: It does not.
-        """
-        for task in tasks:
-            require_fit(self.segmenter, get_task(task).prompt_type, task)
 
     @torch.no_grad()
     def predict(self, groups: Sequence[ImageGroup], *, explained: bool = False) -> list[Prediction]:
