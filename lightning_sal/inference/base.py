@@ -26,6 +26,16 @@ class BasePredictor(ABC):
         """Why predictions cannot say where each word came from, in one line; None where they can."""
         return None
 
+    @property
+    def notice(self) -> str | None:
+        """What to know before photographs are given to it, in one line; None for nothing."""
+        return None
+
+    @property
+    def took(self) -> str | None:
+        """What its answers took so far, in one line; None where nobody else was asked."""
+        return None
+
     def __call__(
         self,
         images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
@@ -79,6 +89,20 @@ class BasePredictor(ABC):
         Raises:
             ValueError: If a group cannot be answered.
         """
+
+    def predict_each(self, groups: Sequence[ImageGroup], *, explained: bool = False) -> list[Prediction | ValueError]:
+        """One prediction a group, or why there is none: a group that cannot be answered leaves the others be.
+
+        Args:
+            groups: B image groups.
+            explained: See `predict`.
+        """
+        try:
+            return [*self.predict(groups, explained=explained)] if groups else []
+        except ValueError as error:
+            if len(groups) == 1:
+                return [error]
+            return [each for group in groups for each in self.predict_each([group], explained=explained)]
 
     @abstractmethod
     def stream(self, group: ImageGroup, *, explained: bool = False) -> Generator[str, None, Prediction]:
