@@ -300,7 +300,8 @@ class AskedModel:
             self._turned_away += 1
             if self._turned_away >= self.config.give_up_after:
                 raise Stopped(f"{self._turned_away} requests in a row were turned away, the last: {failure}") from None
-            told = self._never[key] = _Told(Reply("", None, None, refusal=str(failure)), time.monotonic() - start)
+            told = _Told(Reply("", 0, 0, refusal=str(failure)), time.monotonic() - start)  # before any work
+            self._never[key] = told
         else:
             self._turned_away = 0
             told = _Told(reply, time.monotonic() - start)
@@ -367,6 +368,16 @@ class AskedModel:
         spent = f", ${self._budget.spent:.4f} spent" if self.config.prices else ""
         where = f"kept in {self.folder}: the same command goes on from there" if self.folder else "lost: set a cache"
         return f"{self.config.name} stopped: {why}; {ledger.answers - ledger.refused} answers{spent}, {where}"
+
+
+def closing(config: EndpointConfig, ledger: Ledger) -> str:
+    """The line after the last answer: what was asked, and what it took."""
+    unknown = f", {ledger.unknown} of unknown cost" if ledger.unknown else ""
+    cost = f", ${ledger.cost:.4f}" if config.prices else ""
+    return (
+        f"{config.name}: {ledger.answers} answers, {ledger.kept} of them kept from before; {ledger.requests} requests{unknown}; "
+        f"{ledger.input_tokens:,} tokens in, {ledger.output_tokens:,} out{cost}; {ledger.refused} refused"
+    )
 
 
 def request_of(group: ImageGroup, messages: Sequence[Message], side: int) -> Request:

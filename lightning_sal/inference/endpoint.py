@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
-from lightning_sal.clients.endpoint import Answered, AskedModel, EndpointConfig
+from lightning_sal.clients.endpoint import AskedModel, closing
+from lightning_sal.inference.asked import REFUSED, ask
 from lightning_sal.inference.base import BasePredictor
-from lightning_sal.inference.responses import Prediction, Reading, Response, find_masks, prediction_of, responses_of
+from lightning_sal.inference.responses import Prediction, Reading, find_masks, prediction_of
 from lightning_sal.samples import ImageGroup
 from lightning_sal.segmenters.base import Segmenter
-from lightning_sal.tasks import task_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,7 @@ class EndpointPredictor(BasePredictor):
     @property
     def took(self) -> str:
         """See `BasePredictor`."""
-        ledger, config = self.asked.ledger, self.asked.config
-        kept = f", {ledger.kept} of them kept from before" if ledger.kept else ""
-        cost = f", ${ledger.cost:.4f}" if config.prices else ""
-        tokens = f"{ledger.input_tokens:,} input and {ledger.output_tokens:,} output tokens"
-        return f"{config.name}: {ledger.answers} answers{kept}; {ledger.requests} requests now; in all {tokens}{cost}"
+        return closing(self.asked.config, self.asked.ledger)
 
     def predict(self, groups: Sequence[ImageGroup], *, explained: bool = False) -> list[Prediction]:
         """One prediction a group; all that may be are asked for at once.
@@ -63,12 +59,11 @@ class EndpointPredictor(BasePredictor):
             ValueError: If it refuses one, or cannot explain; answers to the others are kept.
         """
         self.require_explained(explained)
-        answers = ask_about(self.asked, groups)
-        for group, answer in zip(groups, answers, strict=True):
-            if answer.refusal is not None:
-                name = group.paths[0] if group.paths else group.key
-                raise ValueError(f"{name}: {self.asked.config.name} refused: {answer.refusal}")
-        responses = read_answers(groups, answers, self.asked.config, self.reading)
+        responses = ask(groups, self.asked, self.reading)
+        for response in responses:
+            reason = response.answer.reason or ""
+            if reason.startswith(REFUSED):
+                raise ValueError(f"{', '.join(response.group.paths) or response.group.key}: {reason}")
         return [prediction_of(response) for response in find_masks(responses, self.segmenter)]
 
     def stream(self, group: ImageGroup, *, explained: bool = False) -> Generator[str, None, Prediction]:
@@ -76,31 +71,3 @@ class EndpointPredictor(BasePredictor):
         (prediction,) = self.predict([group], explained=explained)
         yield prediction.text
         return prediction
-
-
-def ask_about(asked: AskedModel, groups: Sequence[ImageGroup]) -> list[Answered]:
-    """What a model behind an endpoint answers to B groups, each asked as its task has it; see `AskedModel.ask`."""
-    return asked.ask(groups, [task_of(group, asked.config.look).messages(group) for group in groups])
-
-
-def read_answers(
-    groups: Sequence[ImageGroup], answers: Sequence[Answered], config: EndpointConfig, reading: Reading
-) -> list[Response]:
-    """The answers of a model behind an endpoint as responses; the text of a refusal is empty.
-
-    Args:
-        groups: B image groups.
-        answers: What was answered to them.
-        config: How they were asked for.
-        reading: How answers are read.
-    """
-    return responses_of(
-        groups,
-        [each.text for each in answers],
-        truncated=[each.truncated for each in answers],
-        confidence=[each.confidence for each in answers],
-        usage=[each.usage for each in answers],
-        frame=config.units,
-        look=config.look,
-        reading=reading,
-    )
