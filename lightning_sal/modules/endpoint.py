@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from lightning_sal.clients.endpoint import AskedModel, EndpointConfig, Ledger
+from lightning_sal.clients.endpoint import AskedModel, EndpointConfig, Ledger, closing
 from lightning_sal.errors import UsageError
 from lightning_sal.inference.asked import ask
 from lightning_sal.inference.responses import MAPS, Reading, Response, find_masks
@@ -119,13 +119,3 @@ def opening(config: EndpointConfig, kept: int) -> str:
     if config.prices:
         price = f"${config.prices.input:g} and ${config.prices.output:g} a million tokens in and out"
     return f"{config.name} at {config.address}: {kept} answers are kept already; {price}"
-
-
-def closing(config: EndpointConfig, ledger: Ledger) -> str:
-    """The line after the last answer: what was asked, and what it took."""
-    unknown = f", {ledger.unknown} of unknown cost" if ledger.unknown else ""
-    cost = f", ${ledger.cost:.4f}" if config.prices else ""
-    return (
-        f"{config.name}: {ledger.answers} answers, {ledger.kept} of them kept from before; {ledger.requests} requests"
-        f"{unknown}; {ledger.input_tokens:,} tokens in, {ledger.output_tokens:,} out{cost}; {ledger.refused} refused"
-    )

@@ -129,11 +129,11 @@ def test_another_run_asks_for_nothing_that_was_answered():
     assert new.text == SAID
     assert (
         before.took
-        == "m: 1 answers, 0 of them kept from before, 0 refused; 1 requests; 700 tokens in, 150 out, $0.0026"
+        == "m: 1 answers, 0 of them kept from before; 1 requests; 700 tokens in, 150 out, $0.0026; 0 refused"
     )
     assert (
         after.took
-        == "m: 2 answers, 1 of them kept from before, 0 refused; 1 requests; 1,400 tokens in, 300 out, $0.0052"
+        == "m: 2 answers, 1 of them kept from before; 1 requests; 1,400 tokens in, 300 out, $0.0052; 0 refused"
     )
 
 
