@@ -399,8 +399,8 @@ def closing(config: EndpointConfig, ledger: Ledger) -> str:
     unknown = f", {ledger.unknown} of unknown cost" if ledger.unknown else ""
     cost = f", ${ledger.cost:.4f}" if config.prices else ""
     return (
-        f"{config.name}: {ledger.answers} answers, {ledger.kept} of them kept from before, {ledger.refused} refused; "
-        f"{ledger.requests} requests{unknown}; {ledger.input_tokens:,} tokens in, {ledger.output_tokens:,} out{cost}"
+        f"{config.name}: {ledger.answers} answers, {ledger.kept} of them kept from before; {ledger.requests} requests"
+        f"{unknown}; {ledger.input_tokens:,} tokens in, {ledger.output_tokens:,} out{cost}; {ledger.refused} refused"
     )
 
 
