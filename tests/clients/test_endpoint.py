@@ -298,7 +298,7 @@ def test_many_that_are_turned_away_in_a_row_end_the_run(asked):
     with Server(Model({number: ["bad request"] for number in range(9)})) as server:
         model = asked(server, concurrency=1, give_up_after=3)
         with pytest.raises(
-            UsageError, match="some-model stopped: 3 requests in a row were turned away, the last: .*allowed"
+            UsageError, match=r"some-model stopped: 3 requests in a row were turned away, the last: .*allowed"
         ):
             ask(model, range(9))
         assert len(server.log) == 3
@@ -329,7 +329,7 @@ def test_a_run_that_cannot_go_on_says_how_it_will(asked, model, deed, said):
 
 
 def test_without_a_cache_what_is_lost_is_said(asked):
-    with Server(Model({1: ["no key"]})) as server, pytest.raises(UsageError, match="1 answers, lost: set a cache$"):
+    with Server(Model({1: ["no key"]})) as server, pytest.raises(UsageError, match=r"1 answers, lost: set a cache$"):
         ask(asked(server, cache=None, concurrency=1), range(2))
 
 
@@ -343,6 +343,7 @@ def test_a_budget_ends_the_run_and_counts_what_is_kept(asked):
             ask(model, range(6))
         assert f"the budget of ${budget:g} allows no further request" in str(stop.value)
         assert f"3 answers, ${3 * COST:.4f} spent, kept in" in str(stop.value)
+        assert str(stop.value).endswith("the same command with a higher budget goes on from there")
         assert len(server.log) == 3
         with pytest.raises(UsageError, match="allows no further request"):
             ask(asked(server, budget=budget, **PRICES), range(6))
