@@ -17,8 +17,8 @@ from lightning_sal.evaluation.tables import columns, measures_of, settings_text
 from lightning_sal.tasks import TASKS, Measure
 
 ROUNDED = 5e-4  # two values that differ by less are shown alike
-# How a benchmark was measured, and what stands in a column of its own: all other settings say how responses came about
-NOT_OF_RESPONSES = ("convention", "images", "samples", "missing", "extra", "resized", "reading")
+# How a benchmark was measured, and what the row says itself: all other settings say how responses came about
+NOT_OF_RESPONSES = ("convention", "images", "samples", "missing", "extra", "resized", "reading", "model", "address")
 
 T = TypeVar("T", bound=Hashable)
 

@@ -32,11 +32,14 @@ h3 {{ margin: 1.8rem 0 .5rem; overflow-wrap: anywhere }}
 .sortable {{ margin-top: 1rem }}
 .sortable td {{ white-space: nowrap; vertical-align: top }}
 .sortable td small {{ opacity: .75 }}
-.sortable :is(tbody th, thead tr + tr th:first-child) {{ position: sticky; left: 0; max-width: 40vw;
-  background: var(--paper); vertical-align: top; overflow-wrap: anywhere }}
+.sortable :is(tbody th, thead tr + tr th:first-child) {{ position: sticky; left: 0; background: var(--paper);
+  min-width: min(8rem, 32vw); max-width: 40vw; overflow-wrap: anywhere }}
+.sortable tbody th {{ vertical-align: top }}
+.sortable thead .words:not(:first-child) {{ text-align: right }}
 .sortable thead tr:first-child th {{ text-align: center }}
 .notes, .note {{ font-size: .9rem; opacity: .85 }}
 .notes {{ padding-left: 1.4rem; max-width: 60rem; overflow-wrap: anywhere }}
+figure {{ margin: 0; min-width: 0 }}
 details > summary {{ cursor: pointer; margin: .6rem 0 }}
 footer {{ margin-top: 3rem; opacity: .8; font-size: .9rem }}
 """

@@ -22,7 +22,9 @@ SIDE = 240  # pixels of the longer side of a thumbnail
 STYLE = """
 .shots { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)) }
 .shots .card { padding: .6rem; border-radius: .5rem }
-.shots .pictures { grid-template-columns: repeat(auto-fit, minmax(min(100%, 8rem), 1fr)) }
+.shots .pictures { grid-template-columns: repeat(auto-fit, minmax(min(45%, 6.5rem), 1fr)) }
+.shots .pictures img { width: 100% }
+.shots .pictures small { display: block; overflow-wrap: anywhere; line-height: 1.2; padding-top: .2rem; opacity: .75 }
 .shots figcaption { margin-top: .4rem; font-size: .85rem; overflow-wrap: anywhere }
 """
 
@@ -101,31 +103,34 @@ class Shots:
         row, (name, number) = shown[0].images[image], image
         if (name, 2) in shown[0].images:  # several questions about it, or photographs of one name
             name = f"{name}, {row.get('key') or number}"
-        pictures = {
-            "photograph": self._picture(shown[:1], image, "image"),
-            "ground truth": self._picture(shown, image, "truth"),
-            **{each.name: self._picture([each], image, "prediction") for each in shown},
-        }
-        tags = "".join(f'<img src="{uri}" alt="{escape(f"{name}: {what}")}">' for what, uri in pictures.items() if uri)
-        missing = ", ".join(what for what, uri in pictures.items() if not uri)
+        pictures = [
+            ("photograph", self._picture(shown[:1], image, "image")),
+            ("ground truth", self._picture(shown, image, "truth")),
+            *((each.name, self._picture([each], image, "prediction")) for each in shown),
+        ]
+        tags = "".join(
+            f'<div><img src="{uri}" alt="{escape(f"{name}: {what}")}"><small>{escape(what)}</small></div>'
+            for what, uri in pictures
+            if uri
+        )
+        missing = ", ".join(what for what, uri in pictures if not uri)
         without = f"<br>no picture of {escape(missing)}" if missing else ""
         values = "".join(
-            f"<br>{swatch(each.number)} {escape(each.name)} {float(own[self.metric]):.3f}"
+            f"<br>{swatch(each.number)} {escape(each.name)} {float(own[self.metric]):.3f}{self._words(own)}"
             for each in self.entries
             if (own := each.images.get(image, {})).get(self.metric)
         )
-        said = "".join(f"<br>{line}" for each in shown if (line := self._words(each, each.images[image])))
         return (
             f'<figure class="card"><div class="pictures">{tags}</div>'
-            f"<figcaption>{escape(name)}<br>{escape(self.measure.heading)}{values}{said}{without}</figcaption></figure>"
+            f"<figcaption>{escape(name)}<br>{escape(self.measure.heading)}{values}{without}</figcaption></figure>"
         )
 
-    def _words(self, entry: Entry, row: Mapping[str, str]) -> str:
+    def _words(self, row: Mapping[str, str]) -> str:
         """What a method answered, and what was wrong with that, as its row has it."""
         if self.numbers is None:
             return ""
-        words = [f"{name}: {text}" for name, text in row.items() if text and name not in {*NAMES, *self.numbers}]
-        return f"{swatch(entry.number)} {escape('; '.join(words))}" if words else ""
+        words = (f", {name}: {text}" for name, text in row.items() if text and name not in {*NAMES, *self.numbers})
+        return escape("".join(words))
 
     def _picture(self, shown: Sequence[Entry], image: tuple[str, int], column: str) -> str | None:
         """The first of these: a file that a row names, in small, or the mask that results keep of it."""

@@ -230,7 +230,7 @@ def test_the_page_holds_the_table_and_where_two_models_differ(tmp_path):
     assert "A and B side by side ECSSD, by S" in page.words
     assert re.findall(r"(\w) is better by most", page.words) == ["A", "B"]
     assert re.findall(r"Imgs/(\d)\.png S", page.words) == ["0", "3", "2", "1"]
-    assert "A 0.900 B 0.500 expressions: A sees 0 expressions: B sees 0" in page.words
+    assert "A 0.900, expressions: A sees 0 B 0.500, expressions: B sees 0" in page.words
     alts = [image["alt"] for image in page.of("img")]
     assert alts[:4] == [f"Imgs/0.png: {what}" for what in ("photograph", "ground truth", "A", "B")]
     assert alts[4:7] == [f"Imgs/3.png: {what}" for what in ("ground truth", "A", "B")]

@@ -165,7 +165,7 @@ def test_best_worst_and_differing_images_have_their_pictures(tmp_path):
     ]
     order = re.findall(r"Imgs/(\d)\.png S", page.words)
     assert order == ["0", "3", "2", "1", "2", "3", "0", "1", "2", "0", "1", "3"]
-    assert "A is better by most: Imgs/0.png S A 0.900 B 0.500" in page.words
+    assert "A is better by most: photograph ground truth A Imgs/0.png S A 0.900 B 0.500" in page.words
     assert "Where the two best, A and B , differ most" in page.words.replace("B, d", "B , d")
     assert all(image["src"].startswith("data:image/jpeg;base64,") for image in page.of("img"))
     assert "Not shown: 1 file that cannot be read from where this page was made." in page.words
