@@ -165,10 +165,8 @@ def primaries(results: Sequence[Results]) -> dict[str, str]:
     for result in results:
         for benchmark, task in result.tasks.items():
             known = TASKS[task].measures() if task in TASKS else measures
-            names = [
-                name for name, measure in known.items() if measure.primary and name in result.metrics.get(benchmark, {})
-            ]
-            if names:
+            own = result.metrics.get(benchmark, {})
+            if names := [name for name, measure in known.items() if measure.primary and name in own]:
                 found.setdefault(benchmark, names[0])
     return found
 
@@ -183,50 +181,59 @@ def leaderboard(
         measured: What their images hold.
         chosen: The columns.
     """
-    measures = {metric: Measure(metric) for _, metric in chosen} | measures_of(
-        results
-    )  # not all summaries state theirs
-    notes = _Notes()
-    unlike = find_unlike(results, measured)
+    measures = {metric: Measure(metric) for _, metric in chosen}  # where no summary states it
+    measures |= measures_of(results)
+    notes, unlike, apart = _Notes(), find_unlike(results, measured), settings_apart(results)
     found = intervals(measured)
     ranked = {
         name: metric
         for name, metric in primaries(results).items()
         if len(results) > 1 and all(metric in r.metrics.get(name, {}) and (r.name, name) not in unlike for r in results)
     }
-    left_out = [name for name in dict.fromkeys(name for r in results for name in r.metrics) if name not in ranked]
     ranks = {r.name: _mean_rank(r, results, ranked, measures) for r in results}
-    tops = {column: _best(results, unlike, measures, *column) for column in chosen}
-    apart = settings_apart(results)
+    tops = {column: _best(results, unlike, measures, *column) for column in chosen if len(results) > 1}
     lines = []
     for r in sorted(results, key=lambda r: ranks[r.name] or 0.0):
-        cells = {}
-        for benchmark, metric in chosen:
-            value = r.metrics.get(benchmark, {}).get(metric)
-            if value is None:
-                continue
-            told = [*unlike.get((r.name, benchmark), ())]
-            mean, low, high = found.get((r.name, benchmark, metric), (value, None, None))
-            if low is not None and abs(mean - value) > ROUNDED:
-                low = None
-                told.append(f"{benchmark}: no interval, since the value is no plain mean over its images.")
-            cells[benchmark, metric] = Cell(
+        cells = {
+            (benchmark, metric): _cell(
                 value,
-                None if low is None else (low, high),
-                tuple(map(notes.number, told)),
-                best=len(results) > 1
-                and not unlike.get((r.name, benchmark))
-                and _shown(value) == tops[benchmark, metric],
+                found.get((r.name, benchmark, metric)),
+                benchmark,
+                unlike.get((r.name, benchmark), []),
+                tops.get((benchmark, metric)),
+                notes,
             )
+            for benchmark, metric in chosen
+            if (value := r.metrics.get(benchmark, {}).get(metric)) is not None
+        }
         of_settings = tuple(notes.number(text) for text, names in apart if r.name in names)
         lines.append(Line(r, ranks[r.name], cells, _costs(r, results, measured, notes), _reading(r), of_settings))
+    left_out = [name for name in dict.fromkeys(name for r in results for name in r.metrics) if name not in ranked]
     if len(results) > 1 and left_out:
         over = f"over {', '.join(ranked)} alone" if ranked else "given for none"
         notes.number(f"Ranks are {over}: not all rows have, or are measured alike on, {', '.join(left_out)}.")
-    costs = {
-        name: cost for name, cost in {**COSTS, "malformed": MALFORMED}.items() if any(name in e.costs for e in lines)
-    }
+    stated = {name for line in lines for name in line.costs}
+    costs = {name: cost for name, cost in {**COSTS, "malformed": MALFORMED}.items() if name in stated}
     return Leaderboard(chosen, measures, costs, lines, ranked, notes.texts)
+
+
+def _cell(
+    value: float,
+    found: tuple[float, float, float] | None,
+    benchmark: str,
+    unlike: Sequence[str],
+    top: float | None,
+    notes: _Notes,
+) -> Cell:
+    """A value with the interval of its images, where these have it as their mean."""
+    told, interval = [*unlike], None
+    if found is not None:
+        mean, *interval = found
+        if abs(mean - value) > ROUNDED:
+            interval = None
+            told.append(f"{benchmark}: no interval, since the value is no plain mean over its images.")
+    ends = None if interval is None else (interval[0], interval[1])
+    return Cell(value, ends, tuple(map(notes.number, told)), best=not unlike and _shown(value) == top)
 
 
 def _shown(value: float) -> float:
