@@ -48,8 +48,13 @@ class Brevity(RewardTerm):
 
     def forward(self, responses: Sequence[Response]) -> Scores:
         """Score B responses in [0, 1]."""
-        lengths = torch.tensor([0 if response.tokens is None else len(response.tokens) for response in responses])
-        return Scores((1 - lengths / self.limit).clamp(0, 1), (None,) * len(responses))
+        lengths = [None if each.usage is None else each.usage.output_tokens for each in responses]
+        values = torch.tensor([self.limit if length is None else length for length in lengths])
+        return Scores(
+            (1 - values / self.limit).clamp(0, 1),
+            tuple("unknown: the number of tokens did not come" if length is None else None for length in lengths),
+            known=torch.tensor([length is not None for length in lengths]),
+        )
 
 
 class Noise(RewardTerm):
