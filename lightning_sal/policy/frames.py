@@ -30,8 +30,12 @@ class Shown:
 
 
 def frame_of(model_type: str, image_processor: Any, square: int | None) -> Frame:
-    """The units in which a kind of model states places; arguments as for `Shown`."""
-    side = MODEL_TYPES[model_type]
+    """The units in which a kind of model states places; arguments as for `Shown`.
+
+    Of families that are not known from inside it is taken to be 0 to 1000 of each side, as InternVL, GLM-4.1V and Qwen3.5
+    have it.
+    """
+    side = MODEL_TYPES.get(model_type, 1000)
     return Shown(image_processor, square) if side is None else Square(side)
 
 
