@@ -32,7 +32,7 @@ from lightning_sal.segmenters.tiny import embedded_segmenter
 from lightning_sal.tasks import get_task
 from lightning_sal.tiny.notice import notice
 
-_NOTHING = ImageGroup("nothing", "sod", (torch.zeros(112, 112, 3, dtype=torch.uint8),), response="")
+_NOTHING = ImageGroup("nothing", "sod", (torch.full((112, 112, 3), 255, dtype=torch.uint8),), response="")
 
 
 class PolicyModule(AccumulatingModule):

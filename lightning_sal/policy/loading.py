@@ -126,12 +126,15 @@ def without_bars() -> Iterator[None]:
 
 
 def load_processor(name: str, config: PolicyConfig) -> Any:
-    """The processor of a folder or hub name, with the limits of pixels that `config` states."""
+    """The processor of a folder or hub name, with its settings that `config` states, and limits of pixels if it has some."""
     from transformers import AutoProcessor
 
     pixels = {k: v for k, v in (("min_pixels", config.min_pixels), ("max_pixels", config.max_pixels)) if v is not None}
+    settings = {"padding_side": "left", **(config.processor or {})}
     with built_from(f"the processor of policy model '{name}'"):
-        processor: Any = AutoProcessor.from_pretrained(name, padding_side="left", **pixels)
+        processor: Any = AutoProcessor.from_pretrained(name, **settings)
+        if pixels and limits_pixels(processor):
+            processor = AutoProcessor.from_pretrained(name, **settings, **pixels)
     if not processor.chat_template:
         raise ValueError(f"policy model '{name}' has no chat template: its folder needs a chat_template.jinja")
     with built_from(f"the chat template of policy model '{name}'"):
@@ -141,6 +144,12 @@ def load_processor(name: str, config: PolicyConfig) -> Any:
     if not processor.tokenizer("Hello", add_special_tokens=False)["input_ids"]:
         raise ValueError(f"policy model '{name}' has a tokenizer without tokens: its folder needs a tokenizer.json")
     return processor
+
+
+def limits_pixels(processor: Any) -> bool:
+    """Whether a processor resizes images to a number of pixels between limits, as that of the Qwen families does."""
+    taken = getattr(processor.image_processor, "valid_kwargs", None)
+    return "max_pixels" in getattr(taken, "__annotations__", ())
 
 
 def read_instructions(folder: Path) -> dict[str, str]:

@@ -18,13 +18,15 @@ from torch import Tensor
 
 from lightning_sal.policy.chat import chat, chat_text
 from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.frames import at_most
 from lightning_sal.policy.general.choosing import Choosing
 from lightning_sal.policy.general.prompts import GeneralPrompts
+from lightning_sal.policy.loading import limits_pixels
 from lightning_sal.policy.log_probs import Entropy, TokenScores, log_probs_and_entropy, places
 from lightning_sal.policy.parts import language_path, seeing
 from lightning_sal.policy.policy import Policy, in_one_piece
 from lightning_sal.policy.tracing import Convention, Span
-from lightning_sal.samples import Message, Rollout
+from lightning_sal.samples import ImageGroup, Message, Rollout
 
 _MOST_LOGITS = 2**26  # Float32 logits that stand in memory at once: 256 MiB
 NO_ATTRIBUTION = (
@@ -56,6 +58,12 @@ class GeneralPolicy(Policy):
                 f"policy.feature_cache {config.feature_cache}: only the fast path keeps features: set it null"
             )
         super().__init__(config, as_stored=as_stored)
+        self._limits = limits_pixels(self.processor)
+        if config.min_pixels is not None and not self._limits:
+            raise ValueError(
+                f"policy.min_pixels {config.min_pixels}: {type(self.processor).__name__} resizes images in its own way; "
+                "leave it out, or give policy.processor its settings"
+            )
         self.eos_ids = end_of_turn_first(self.processor, self.eos_ids)
 
     def _prepare(self, model: Any) -> None:
@@ -73,6 +81,10 @@ class GeneralPolicy(Policy):
             for part in seeing(self.model):
                 part.eval()
         return self
+
+    def shown(self, group: ImageGroup) -> list[Tensor]:
+        """See `Policy.shown`. Where the processor limits no pixels, images are made smaller before."""
+        return [at_most(image, None if self._limits else self.config.max_pixels) for image in super().shown(group)]
 
     def encode_chats(
         self, images: Sequence[Sequence[Tensor]], chats: Sequence[Sequence[Message]], names: Sequence[str]
