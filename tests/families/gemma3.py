@@ -1,7 +1,8 @@
-"""Gemma 3: image tokens see each other both ways, sliding windows, words of SentencePiece, `<bos>` from the tokenizer too."""
+"""Gemma 3: image tokens see each other both ways, sliding windows, words as SentencePiece has them, `<bos>` written twice."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from tests.families.base import VISION, ids_of, save, text_of
 
 SIDE, TOKENS = 28, 4
 ENDS = ("<eos>", "<end_of_turn>")
-TURNS = ("<start_of_turn>", "<end_of_turn>")
 NAMED = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
 TEMPLATE = (
     "<bos>{% set first = namespace(text='') %}"
@@ -32,23 +32,28 @@ TEMPLATE = (
 )
 
 
-def _tokenizer() -> Any:
-    """Each character that prints is a word, and each byte is one for what is left."""
-    first = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *TURNS, *NAMED.values()]
-    characters = ["▁", "\n", *(chr(code) for code in range(ord("!"), ord("~") + 1))]
-    pieces = [*first, *(f"<0x{byte:02X}>" for byte in range(256)), *characters]
+def characters(special: Sequence[str], named: Mapping[str, str]) -> Any:
+    """A tokenizer in which each character that prints is a word, and each byte is one for what is left.
+
+    Args:
+        special: Its special tokens.
+        named: Further ones, which the processor asks for by the name of the attribute.
+    """
+    first = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *special, *named.values()]
+    printed = ["▁", "\n", *map(chr, range(ord("!"), ord("~") + 1))]
+    pieces = [*first, *(f"<0x{byte:02X}>" for byte in range(256)), *printed]
     return GemmaTokenizer(
         vocab={piece: place for place, piece in enumerate(pieces)},
         merges=[],
         add_bos_token=True,
         padding_side="left",
-        extra_special_tokens=[*TURNS, *NAMED.values()],
-        model_specific_special_tokens=NAMED,
+        extra_special_tokens=[*special, *named.values()],
+        model_specific_special_tokens=dict(named),
     )
 
 
 def build(folder: Path) -> None:
-    tokenizer = _tokenizer()
+    tokenizer = characters(["<start_of_turn>", "<end_of_turn>"], NAMED)
     processor = Gemma3Processor(
         image_processor=Gemma3ImageProcessor(size={"height": SIDE, "width": SIDE}),
         tokenizer=tokenizer,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import torch
 from tokenizers import AddedToken
 from transformers import (
     Qwen2VLImageProcessor,
@@ -34,6 +36,16 @@ ROPE = {
 }
 
 
+@torch.no_grad()
+def _make(config: Qwen3_5Config) -> Any:
+    """A model that forgets slowly: where it forgets fast, its two ways of reading differ by 1e-5 in float32."""
+    model = Qwen3_5ForConditionalGeneration(config)
+    for name, parameter in model.named_parameters():
+        if name.endswith("A_log"):
+            parameter.fill_(-2.0)
+    return model
+
+
 def build(folder: Path) -> None:
     tokenizer = qwen_words(Qwen3_5Tokenizer, IMAGE)
     tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in ("<think>", "</think>")])
@@ -62,4 +74,4 @@ def build(folder: Path) -> None:
             vision_end_token_id="<|vision_end|>",
         ),
     )
-    save(folder, Qwen3_5ForConditionalGeneration, config, processor)
+    save(folder, _make, config, processor)
