@@ -1,4 +1,4 @@
-"""Gemma 3: image tokens see each other both ways, sliding windows, words as SentencePiece has them, `<bos>` written twice."""
+"""Gemma 3: image tokens see each other both ways, sliding windows, words of SentencePiece, a tokenizer that writes `<bos>`."""
 
 from __future__ import annotations
 

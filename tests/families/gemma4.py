@@ -50,6 +50,7 @@ def build(folder: Path) -> None:
     names = {"boi_token": "boi_token_id", "eoi_token": "eoi_token_id", "image_token": "image_token_id"}
     names |= {"boa_token": "boa_token_id", "eoa_token": "eoa_token_index", "audio_token": "audio_token_id"}
     text = text_of(tokenizer, **OWN)
+    vision = {**VISION, "num_key_value_heads": 2, "head_dim": 16, "patch_size": PATCH, "position_embedding_size": 256}
     config = Gemma4Config(
         text_config={**text, "vocab_size_per_layer_input": text["vocab_size"]},
         vision_config={
