@@ -1,4 +1,4 @@
-"""Gemma 3: image tokens see each other both ways, sliding windows, words of SentencePiece, a tokenizer that writes `<bos>`."""
+"""Gemma 3: image tokens see each other both ways, sliding windows, words of SentencePiece, `<bos>` by the tokenizer."""
 
 from __future__ import annotations
 

@@ -53,13 +53,7 @@ def build(folder: Path) -> None:
     vision = {**VISION, "num_key_value_heads": 2, "head_dim": 16, "patch_size": PATCH, "position_embedding_size": 256}
     config = Gemma4Config(
         text_config={**text, "vocab_size_per_layer_input": text["vocab_size"]},
-        vision_config={
-            **VISION,
-            "num_key_value_heads": 2,
-            "head_dim": 16,
-            "patch_size": PATCH,
-            "position_embedding_size": 256,
-        },
+        vision_config=vision,
         audio_config=None,
         video_token_id=tokenizer.convert_tokens_to_ids("<|video|>"),
         **ids_of(tokenizer, **{name: NAMED[token] for token, name in names.items()}),
