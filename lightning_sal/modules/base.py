@@ -14,12 +14,13 @@ from torch import Tensor
 
 from lightning_sal.evaluation.metrics import Evaluation, Row
 from lightning_sal.inference.predictor import Predictor
-from lightning_sal.inference.responses import MASKS, Prediction, Response, gather, prediction_of
+from lightning_sal.inference.responses import MAPS, MASKS, Prediction, Response, gather, prediction_of
 from lightning_sal.modules import agreement
 from lightning_sal.modules.accumulation import AccumulatingModule
 from lightning_sal.modules.memory import memory_advice, update_setting
 from lightning_sal.objectives import sft_loss
 from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.make import make_policy, require_attribution
 from lightning_sal.policy.policy import Policy
 from lightning_sal.rewards import Reward, RewardBatch, RewardFunction
 from lightning_sal.rewards.total import ROUNDING
@@ -31,7 +32,7 @@ from lightning_sal.segmenters.tiny import embedded_segmenter
 from lightning_sal.tasks import get_task
 from lightning_sal.tiny.notice import notice
 
-_NOTHING = ImageGroup("nothing", "sod", (torch.zeros(112, 112, 3, dtype=torch.uint8),), response="")
+_NOTHING = ImageGroup("nothing", "sod", (torch.full((112, 112, 3), 255, dtype=torch.uint8),), response="")
 
 
 class PolicyModule(AccumulatingModule):
@@ -97,6 +98,8 @@ class PolicyModule(AccumulatingModule):
         if trainer.is_global_zero and (line := self._notice(trainer.datamodule)):
             print(line, flush=True)
         self.strategy.check(self.policy_config)
+        if MAPS in self.reward.needs:
+            require_attribution(self.policy_config)
         self.strategy.before_setup(self, ("segmenter", "reward", "evaluation"))
 
     def _notice(self, data: Any) -> str | None:
@@ -118,7 +121,7 @@ class PolicyModule(AccumulatingModule):
 
     def _make_policy(self) -> Policy:
         if self._trainer is None:  # made without one, in Python
-            return Policy(self.policy_config)
+            return make_policy(self.policy_config)
         return self.strategy.make_policy(self.policy_config, self.device_mesh)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
