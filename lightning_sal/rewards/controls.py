@@ -48,13 +48,18 @@ class Brevity(RewardTerm):
 
     def forward(self, responses: Sequence[Response]) -> Scores:
         """Score B responses in [0, 1]."""
-        lengths = [None if each.usage is None else each.usage.output_tokens for each in responses]
-        values = torch.tensor([self.limit if length is None else length for length in lengths])
-        return Scores(
-            (1 - values / self.limit).clamp(0, 1),
-            tuple("unknown: the number of tokens did not come" if length is None else None for length in lengths),
-            known=torch.tensor([length is not None for length in lengths]),
-        )
+        counts = [_tokens(response) for response in responses]
+        known = torch.tensor([count is not None for count in counts], dtype=torch.bool)
+        values = (1 - torch.tensor([count or 0 for count in counts]) / self.limit).clamp(0, 1) * known
+        reasons = tuple("the number of tokens is not known" if count is None else None for count in counts)
+        return Scores(values, reasons, known=known)
+
+
+def _tokens(response: Response) -> int | None:
+    """How many there are in a response, where that is known."""
+    if response.tokens is not None:
+        return len(response.tokens)
+    return response.usage.output_tokens if response.usage else None
 
 
 class Noise(RewardTerm):
