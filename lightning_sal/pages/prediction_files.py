@@ -5,11 +5,14 @@ A line of `predictions.jsonl`, one a group, with files relative to its folder:
     {"task", "benchmark", "key", "images", "response", "reason", "confidence", "masks", "overlays"}, and what is answered:
     {"expressions"} where it is referring expressions
 
-`images` are paths as they were given; `masks` is a list an image, of one file for a region or one an instance.
+`images` are paths as they were given; `masks` is a list an image, of one file for a region or one an instance. Where the
+segmenter gives presence scores there is `presence`, a list an image with a number in [0, 1] an expression,
+or null.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
@@ -72,6 +75,7 @@ def write(folder: Path, prediction: Prediction, claim: Claim) -> dict[str, Any]:
         **prediction.answer.fields(),
         "reason": prediction.reason,
         "confidence": prediction.confidence,
+        **({"presence": [_numbers(scores) for scores in prediction.presence]} if prediction.presence else {}),
         "masks": masks,
         "overlays": overlays,
     }
@@ -111,6 +115,11 @@ def _stem(prediction: Prediction, number: int) -> str:
         key = re.sub(r"[^\w.-]+", "_", group.key)
         stem = f"{key}_image{number}" if len(group.images) > 1 else key
     return stem.encode(errors="surrogateescape")[:LONGEST_STEM].decode(errors="ignore")
+
+
+def _numbers(scores: Tensor) -> list[float | None]:
+    """Scores as JSON has them, which knows no NaN."""
+    return [None if math.isnan(score) else score for score in scores.tolist()]
 
 
 def _save(pixels: Tensor, path: Path) -> None:
