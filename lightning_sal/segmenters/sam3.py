@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_sal.internals.resizing import resize_bytes
 from lightning_sal.samples import InstancePhrase
 from lightning_sal.segmenters.base import Found
 from lightning_sal.segmenters.batching import evaluating, find_distinct, stacked, views
-from lightning_sal.segmenters.sam3_weights import load_sam3
+from lightning_sal.segmenters.sam3_weights import KERNELS, load_sam3
 from lightning_sal.tasks import SEMANTIC
 from lightning_sal.transfer import indices, moved, read
 
@@ -193,10 +194,19 @@ class SAM3(nn.Module):
         return masks, presence[:, 0].float()
 
     def _view(self, images: Tensor) -> Tensor:
-        """(b, 3, H, W) uint8 -> (b, 3, S, S) as transformers' processor resizes them."""
-        return self.processor.image_processor(
-            images=list(images), input_data_format="channels_first", device=images.device, return_tensors="pt"
-        )["pixel_values"]
+        """(b, 3, H, W) uint8 -> (b, 3, S, S) as transformers' processor makes them on a CPU, on any device."""
+        processor = self.processor.image_processor
+        size = (processor.size["height"], processor.size["width"])
+        kernel: Any = KERNELS[processor.resample]
+        squashed = resize_bytes(images, size, kernel, antialias=True)
+        made = processor(
+            list(squashed),
+            do_resize=False,
+            input_data_format="channels_first",
+            device=images.device,
+            return_tensors="pt",
+        )
+        return made["pixel_values"]
 
     @classmethod
     def from_pretrained(

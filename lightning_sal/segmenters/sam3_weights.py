@@ -13,6 +13,7 @@ from lightning_sal.internals.notices import without_bars
 from lightning_sal.segmenters.weights import find_folder
 
 FILES = ("*.json", "*.safetensors", "merges.txt")
+KERNELS = {2: "bilinear", 3: "bicubic"}  # PIL's number, by which a processor names how it resizes -> the kernel
 MODEL_TYPES = ("sam3", "sam3_video")  # of the image model, and of the video model, which has the image model as a part
 
 
@@ -44,6 +45,10 @@ def load_sam3(source: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
         config = Sam3Config(**stated["detector_config"]) if "detector_config" in stated else Sam3Config(**stated)
         model, found = Sam3Model.from_pretrained(
             folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
+    if (kernel := processor.image_processor.resample) not in KERNELS:
+        raise ValueError(
+            f"{label}: its processor resizes by kernel {kernel}, and only {', '.join(KERNELS.values())} are known"
         )
     if missing := sorted(found["missing_keys"]):
         raise ValueError(

@@ -51,7 +51,7 @@ def test_masks_without_a_wait_or_a_copy(make, prompts, several):
 @torch.no_grad()
 @pytest.mark.parametrize("region", ["semantic", "instances"])
 def test_sam3_waits_for_its_model_alone(region):
-    """Transformers' own lines ask the device a few times in a pass; ours once, and only where unions of instances are made."""
+    """Transformers' own lines ask the device a few times in a pass; ours once, for unions of instances alone."""
     model, processor = tiny_model(), tiny_processor()
     segmenter = SAM3(model, processor, region, presence_threshold=0.4, score_threshold=0.3)
     expected = segmenter.segment_with_presence(images(), WORDS)
@@ -66,6 +66,7 @@ def test_sam3_waits_for_its_model_alone(region):
     assert counts.waits.total() == of_model.waits.total() + (region == "instances")
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.masks.device == ours.presence.device == pretend.device()
-        # The processor resizes bytes in whole numbers on a CPU, and rounds what comes of floats elsewhere
-        torch.testing.assert_close(ours.presence.cpu(), theirs.presence, atol=0.02, rtol=0)
-        assert (ours.masks.cpu() != theirs.masks).float().mean().nan_to_num() < 0.02
+        torch.testing.assert_close(ours.presence.cpu(), theirs.presence, atol=1e-5, rtol=0)
+        assert (
+            ours.masks.cpu() != theirs.masks
+        ).float().mean().nan_to_num() < 1e-3  # sums of another order, at the edge
