@@ -43,13 +43,13 @@ def load_sam3(source: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
     with built_from(label), without_bars():
         processor = Sam3Processor.from_pretrained(folder)
         config = Sam3Config(**stated["detector_config"]) if "detector_config" in stated else Sam3Config(**stated)
-        model, found = Sam3Model.from_pretrained(
+        loader: Any = Sam3Model
+        model, found = loader.from_pretrained(
             folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True
         )
     if (kernel := processor.image_processor.resample) not in KERNELS:
-        raise ValueError(
-            f"{label}: its processor resizes by kernel {kernel}, and only {', '.join(KERNELS.values())} are known"
-        )
+        known = " and ".join(KERNELS.values())
+        raise ValueError(f"{label}: its processor resizes by PIL's kernel {kernel}, and {known} are known here")
     if missing := sorted(found["missing_keys"]):
         raise ValueError(
             f"{label}: its files lack {len(missing)} of the weights that its config.json asks for (first: {missing[0]})"
