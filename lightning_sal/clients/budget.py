@@ -112,7 +112,7 @@ class Budget:
         Raises:
             Stopped: It does not fit even after they have ended.
         """
-        tokens = self.estimate.most_input(request.turns, len(request.images))
+        tokens = self.estimate.most_input(request.texts, len(request.images))
         while not self._fits(most := self._cost(self._low * tokens, self.estimate.output)):
             if not self._open:
                 raise Stopped(
