@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from lightning_sal.clients import LOCAL
+from lightning_sal.clients import APIS, LOCAL
 from lightning_sal.clients.background import Background
 from lightning_sal.clients.budget import Budget, Estimate, Prices, Stopped
 from lightning_sal.clients.cache import ReplyCache, content_key
@@ -30,6 +30,7 @@ from lightning_sal.clients.replies import Failure, Reply
 from lightning_sal.clients.requests import Request
 from lightning_sal.errors import UsageError
 from lightning_sal.frames import Frame, Shrunk, Square
+from lightning_sal.internals.reaching import fault_of
 from lightning_sal.internals.shell import installing
 from lightning_sal.samples import ImageGroup, Message, Usage
 from lightning_sal.tasks import get_task
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from lightning_sal.clients.asking import Asker
 
 NEVER_ANSWERED = frozenset({400, 413, 422})  # statuses of a request that fares no better a second time, and others may
-APIS = {"openai": "OpenAI's API", "gemini": "Gemini's API"}
 
 
 @dataclass(frozen=True)
@@ -215,6 +215,7 @@ class AskedModel:
         self._entered: set[str] = set()  # keys of the answers in the ledger
         self._ledger = Ledger()
         self._turned_away = 0  # requests in a row
+        self._never: dict[str, _Told] = {}  # what was told of requests that were turned away: a later run asks again
         self._opened: tuple[Asker, Background] | None = None
 
     @property
@@ -261,6 +262,18 @@ class AskedModel:
                 raise UsageError(self._stopped(stop)) from None
         return [self._answered(told[key]) for key in keys]
 
+    def check(self) -> None:
+        """Check, before any work, that there are libraries, a key, and a server at the address that is given.
+
+        Raises:
+            UsageError: Something is missing; the line says what.
+        """
+        self._open()
+        address = self.config.base_url
+        fault = None if address is None else fault_of(address)
+        if fault is not None and not isinstance(fault, TimeoutError):  # a server that first wakes up takes its time
+            raise UsageError(f"{self.config.name}: nothing answers at {address}: {fault}; check the address")
+
     def close(self) -> None:
         """Ends the connections, if there are any."""
         if self._opened is not None:
@@ -297,6 +310,7 @@ class AskedModel:
             if self._turned_away >= self.config.give_up_after:
                 raise Stopped(f"{self._turned_away} requests in a row were turned away, the last: {failure}") from None
             told = _Told(Reply("", 0, 0, refusal=str(failure)), time.monotonic() - start)  # before any work
+            self._never[key] = told
         else:
             self._turned_away = 0
             told = _Told(reply, time.monotonic() - start)
@@ -306,6 +320,8 @@ class AskedModel:
 
     def _known(self, key: str) -> _Told | None:
         """What is kept under a key."""
+        if key in self._never:
+            return self._never[key]
         told = _read(self._replies.get(key))
         if told is not None and key not in self._entered:
             self._ledger.kept += 1
@@ -361,6 +377,16 @@ class AskedModel:
         spent = f", ${self._budget.spent:.4f} spent" if self.config.prices else ""
         where = f"kept in {self.folder}: the same command goes on from there" if self.folder else "lost: set a cache"
         return f"{self.config.name} stopped: {why}; {ledger.answers - ledger.refused} answers{spent}, {where}"
+
+
+def closing(config: EndpointConfig, ledger: Ledger) -> str:
+    """The line after the last answer: what was asked, and what it took."""
+    unknown = f", {ledger.unknown} of unknown cost" if ledger.unknown else ""
+    cost = f", ${ledger.cost:.4f}" if config.prices else ""
+    return (
+        f"{config.name}: {ledger.answers} answers, {ledger.kept} of them kept from before; {ledger.requests} requests{unknown}; "
+        f"{ledger.input_tokens:,} tokens in, {ledger.output_tokens:,} out{cost}; {ledger.refused} refused"
+    )
 
 
 def request_of(group: ImageGroup, messages: Sequence[Message], side: int) -> Request:

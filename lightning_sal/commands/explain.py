@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_sal.clients import is_endpoint
 from lightning_sal.errors import UsageError, printable
 from lightning_sal.internals.gpus import device
 from lightning_sal.internals.hub import weights
@@ -28,6 +29,11 @@ def main(argv: list[str]) -> int:
         0 where all are explained, 1 where some could not be.
     """
     arguments = _parser().parse_args(argv)
+    if is_endpoint(arguments.model):
+        raise UsageError(
+            f"{arguments.model} cannot be explained, since that needs its weights: explain what it answered by a model that "
+            "is loaded here, by --responses with the folder of `segment`"
+        )
 
     from lightning_sal.datasets.finding import find_samples
     from lightning_sal.explanations.folder import ExplanationFolder
