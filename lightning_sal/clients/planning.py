@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_sal.clients.budget import TYPICAL_ANSWER, Estimate, Prices
 
 if TYPE_CHECKING:
-    from lightning_sal.clients.endpoint import AskedModel, EndpointConfig
-    from lightning_sal.samples import ImageGroup
+    from lightning_sal.clients.endpoint import EndpointConfig
 
 SPEED = 50  # tokens of an answer that a server writes in a second, as a rule
 
@@ -86,17 +85,3 @@ def table(planned: Forecast, config: EndpointConfig) -> Any:
     for row in [*planned.rows(), ("time", f"{time.typical:,} min", f"{time.most:,} min")]:
         grid.add_row(*row)
     return grid
-
-
-def kept_answer(model: AskedModel, read: Callable[[], ImageGroup]) -> bool:
-    """Whether a model's answer to a sample is kept, which only its pixels tell; not where they cannot be read."""
-    from lightning_sal.clients.endpoint import request_of
-    from lightning_sal.datasets.decoding import UnreadableSample
-    from lightning_sal.tasks import task_of
-
-    try:
-        group = read()
-    except UnreadableSample:
-        return False
-    messages = task_of(group, model.config.look).messages(group)
-    return model.keeps(request_of(group, messages, model.config.longest_side))

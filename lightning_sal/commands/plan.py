@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_sal.configs.reading import asked_groups, blank_group, datamodule_of, model_of, read_config
+from lightning_sal.configs.reading import GROUP_SIZE, asked_groups, blank_group, datamodule_of, model_of, read_config
 from lightning_sal.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from lightning_sal.policy.seconds import Work
     from lightning_sal.samples import ImageGroup
     from lightning_sal.tasks import Task
-
-GROUP = 8  # Images of a sample of several where the data module does not say
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def main(argv: list[str]) -> int:
     console.print(_counts(f"Parameters of {config.model}", count_parameters(model)))
 
     visual, most = visual_tokens(processor, height, width), most_visual_tokens(processor)
-    size = given["data"].get("init_args", {}).get("group_size") or GROUP
+    size = given["data"].get("init_args", {}).get("group_size") or GROUP_SIZE
     prompts = [_prompt(task, size, processor, stated, (height, width)) for task in tasks]
     limit = config.max_prompt_tokens
     title = (
@@ -105,8 +103,9 @@ def _plan_endpoint(
 ) -> int:
     """Print what `lightning test` would ask a model behind an endpoint, and what that takes."""
     from lightning_sal.clients.endpoint import AskedModel
-    from lightning_sal.clients.planning import forecast, kept_answer, table
-    from lightning_sal.tasks import load_task, task_of
+    from lightning_sal.clients.planning import forecast, table
+    from lightning_sal.clients.request_check import conversation, kept_answer
+    from lightning_sal.tasks import load_task
 
     model = AskedModel(config, given["model"]["init_args"]["max_new_tokens"])
     names = [load_task(task).name for task in arguments.task or ()]
@@ -118,13 +117,17 @@ def _plan_endpoint(
         if read is not None and any_kept and kept_answer(model, read):
             kept += 1
         else:
-            asked.append(([turn.text for turn in task_of(group, config.look).messages(group)], len(group.images)))
+            asked.append(conversation(group, config))
     planned = forecast(asked, model.estimate, config.prices)
     console.print(
         f"{config.name} at {config.address}: {planned.requests} of {planned.requests + kept} samples to ask for, "
         f"{planned.images} images; the answers to {kept} are kept already"
     )
     console.print(table(planned, config))
+    if planned.cost and config.budget is not None and planned.cost.most > config.budget:
+        console.print(
+            f"policy.budget ${config.budget:g} may end the run before its time; what is kept is not paid again."
+        )
     return 0
 
 
@@ -132,7 +135,7 @@ def _made_up(given: Mapping[str, Any], tasks: Sequence[str], samples: int) -> It
     """So many samples of each of some tasks, by default those that the data name, and nothing that reads them."""
     from lightning_sal.tasks import get_task
 
-    size = given["data"].get("init_args", {}).get("group_size") or GROUP
+    size = given["data"].get("init_args", {}).get("group_size") or GROUP_SIZE
     for task in map(get_task, tasks or datamodule_of(given).known_tasks):
         yield from [(blank_group(task.name, size if task.several else 1), None)] * samples
 
@@ -141,8 +144,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lightning-sal plan",
         description="Estimate parameters, tokens of a prompt, peak memory and seconds of a step, for the model and the "
-        "batch of a config of `lightning fit`. No weight is loaded, and no time is measured. Of a model behind an endpoint: "
-        "tokens, dollars and time of all that `lightning test` would ask. All other options are those of `lightning fit`, as "
+        "batch of a config of `lightning fit`. No weight is loaded, and no time is measured. Behind an endpoint: tokens, "
+        "dollars and time of all that `lightning test` would ask. All other options are those of `lightning fit`, as "
         "--config FILE and --data.init_args.batch_size 8.",
         allow_abbrev=False,
     )

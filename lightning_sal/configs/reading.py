@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lightning_sal.policy.config import PolicyConfig
     from lightning_sal.samples import ImageGroup
 
+GROUP_SIZE = 8  # photographs of a sample of several where the data module does not say
 Config = Mapping[str, Any]
 
 
@@ -49,16 +50,13 @@ def model_of(given: Config) -> EndpointConfig | PolicyConfig:
     """
     from lightning_sal.clients.endpoint import EndpointConfig
     from lightning_sal.modules import Endpoint
-    from lightning_sal.policy.config import LoRA, PolicyConfig
+    from lightning_sal.policy.config import parse_policy
 
     kind: Any = locate(given["model"]["class_path"])
     if "policy" not in given["model"].get("init_args", {}):
         raise ValueError(f"{given['model']['class_path']} has no policy: give a config with one")
-    options = dict(given["model"]["init_args"]["policy"])
-    if issubclass(kind, Endpoint):
-        return EndpointConfig(**options)
-    lora = options.pop("lora", None)
-    return PolicyConfig(**options, lora=LoRA(**lora | {"targets": tuple(lora["targets"])}) if lora else None)
+    options = given["model"]["init_args"]["policy"]
+    return EndpointConfig(**options) if issubclass(kind, Endpoint) else parse_policy(options, "the config")
 
 
 def asked_groups(given: Config) -> Iterator[tuple[ImageGroup, Any]]:

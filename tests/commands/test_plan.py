@@ -121,7 +121,7 @@ def test_seconds_on_each_gpu_that_is_known(plan, monkeypatch):
 
 def test_a_config_that_trains_no_policy_is_refused(capsys):
     assert lightning(["plan", "--config", "conf/tiny/segmenter.yaml"]) == 1
-    assert "trains no policy" in capsys.readouterr().err
+    assert "has no policy" in capsys.readouterr().err
 
 
 def test_mistakes_are_answered_by_one_line(capsys):
