@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="lightning-sal demo",
         description="Serve a web page: drop photographs, read the reasoning as it comes, point at an expression to see its "
-        "mask, take the masks home. The page asks no other host for anything, but for answers of a model behind an endpoint. "
+        "mask, take the masks home. The page asks nothing of other hosts, but for answers of a model behind an endpoint. "
         "What is uploaded goes when it ends.",
     )
     parser.add_argument(
