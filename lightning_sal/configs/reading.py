@@ -93,7 +93,7 @@ def datamodule_of(given: Config) -> Any:
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(L.LightningDataModule, "data")
-    data = parser.instantiate_classes(parser.parse_object({"data": given["data"]})).data
+    data = parser.instantiate(parser.parse_object({"data": given["data"]})).data
     if not hasattr(data, "evaluation_dataset"):
         raise ValueError(f"{given['data']['class_path']} does not say which samples it has: give --samples")
     return data
