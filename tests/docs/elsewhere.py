@@ -55,6 +55,7 @@ ELSEWHERE = [
     (r"lightning-sal export .* --push .*", "tests/commands/test_export_push.py", "--push"),
     # Another project's, which loads what is exported as transformers do.
     (r"python -m lmms_eval .*", "tests/commands/test_export.py", "from_pretrained"),
+    (r"SALIENCY_SOD=\S+ python -m lmms_eval .*", "tests/examples/test_lmms_eval.py", "lmms_eval"),
     # Needs several GPUs or machines: the same strategies run there, on processes of a CPU that find each other as under
     # torchrun.
     (r"(uv run )?(torchrun|srun) .*", "tests/distributed/processes.py", "torchrun"),
