@@ -203,16 +203,17 @@ def _wrong(group):
 
 @pytest.mark.parametrize("chat", [False, True])
 def test_lmms_eval_runs_the_tasks(scenes, monkeypatch, tmp_path, chat):
-    pytest.importorskip("lmms_eval.tasks", reason="lmms-eval is not installed, which nothing of lightning-sal needs")
+    api, evaluator, tasks = (
+        pytest.importorskip(
+            f"lmms_eval.{name}", reason="lmms-eval is not installed, which nothing of lightning-sal needs"
+        )
+        for name in ("api.model", "evaluator", "tasks")
+    )
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     monkeypatch.setenv("LMMS_EVAL_DATASETS_CACHE", str(tmp_path / "hub"))
-    from lmms_eval.api.model import lmms
-    from lmms_eval.evaluator import simple_evaluate
-    from lmms_eval.tasks import TaskManager
-
     asked = []
 
-    class Annotated(lmms):
+    class Annotated(api.lmms):
         """Says what is annotated, and nothing to the last sample of a task."""
 
         is_simple = not chat
@@ -237,9 +238,11 @@ def test_lmms_eval_runs_the_tasks(scenes, monkeypatch, tmp_path, chat):
         def generate_until_multi_round(self, requests): ...
 
     monkeypatch.setenv("SALIENCY_SEGMENTER", "tiny")
-    manager = TaskManager(include_path=str(HERE), include_defaults=False)
+    manager = tasks.TaskManager(include_path=str(HERE), include_defaults=False)
     assert {f"saliency_{task}" for task in TASKS} <= set(manager.all_tasks)
-    found = simple_evaluate(Annotated(), tasks=["saliency"], task_manager=manager, bootstrap_iters=0, batch_size=1)
+    found = evaluator.simple_evaluate(
+        Annotated(), tasks=["saliency"], task_manager=manager, bootstrap_iters=0, batch_size=1
+    )
 
     for task, count in TASKS.items():
         values = found["results"][f"saliency_{task}"]
