@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -72,10 +72,9 @@ class OpenAIClient:
         temperature: float | None = None,
         logprobs: bool = False,
     ) -> None:
-        _require("openai", "openai")
+        self.key = self.access(base_url)
         import openai
 
-        self.key = _key("OPENAI_API_KEY", optional=base_url is not None)
         self.model, self.base_url = model, base_url
         self._fields: dict[str, Any] = {"max_completion_tokens": max_tokens}
         if temperature is not None:
@@ -86,6 +85,16 @@ class OpenAIClient:
         self._first: asyncio.Event | None = None
         self._client = openai.AsyncOpenAI(api_key=self.key or "none", base_url=base_url, max_retries=0, timeout=None)
         self._completions = self._client.chat.completions  # which takes a second to load: no request should wait for it
+
+    @staticmethod
+    def access(base_url: str | None) -> str | None:
+        """The key, which a server of one's own may need none of; nothing is imported.
+
+        Raises:
+            UsageError: There is none, or the library is missing.
+        """
+        _require("openai", "openai")
+        return _key("OPENAI_API_KEY", optional=base_url is not None)
 
     async def ask(self, request: Request) -> Reply:
         """See `Client.ask`."""
@@ -193,11 +202,10 @@ class GeminiClient:
         temperature: float | None = None,
         logprobs: bool = False,
     ) -> None:
-        _require("google.genai", "google-genai")
+        self.key = self.access(base_url)
         from google import genai
         from google.genai import types
 
-        self.key = _key("GEMINI_API_KEY", "GOOGLE_API_KEY")
         self.model, self._types = model, types
         self._config = types.GenerateContentConfig(
             max_output_tokens=max_tokens, temperature=temperature, response_logprobs=logprobs or None
@@ -207,6 +215,16 @@ class GeminiClient:
             retry_options=types.HttpRetryOptions(attempts=1),  # unset, a broken connection is tried again, uncounted
         )
         self._client = genai.Client(api_key=self.key, http_options=options)
+
+    @staticmethod
+    def access(base_url: str | None) -> str | None:
+        """The key, of Google's or any other server; nothing is imported.
+
+        Raises:
+            UsageError: There is none, or the library is missing.
+        """
+        _require("google.genai", "google-genai")
+        return _key("GEMINI_API_KEY", "GOOGLE_API_KEY")
 
     async def ask(self, request: Request) -> Reply:
         """See `Client.ask`."""
@@ -258,7 +276,27 @@ class GeminiClient:
 
 
 _ENDS = (None, "STOP", "MAX_TOKENS")
-_PROVIDERS: dict[str, Callable[..., Client]] = {"gemini": GeminiClient, "openai": OpenAIClient}
+_PROVIDERS: dict[str, type[OpenAIClient] | type[GeminiClient]] = {"gemini": GeminiClient, "openai": OpenAIClient}
+
+
+def require_access(model: str, base_url: str | None) -> None:
+    """Check that a model behind an API can be asked, as far as that is known without asking; nothing is imported.
+
+    Args:
+        model: Its name, as `make_client` takes it.
+        base_url: Likewise.
+
+    Raises:
+        UsageError: A library or a key is missing.
+    """
+    _require("tenacity", "tenacity")
+    _provider(model)[0].access(base_url)
+
+
+def _provider(model: str) -> tuple[type[OpenAIClient] | type[GeminiClient], str]:
+    """The client of a model behind an API, and its name there."""
+    prefix, _, name = model.partition(":")
+    return (_PROVIDERS[prefix], name) if prefix in _PROVIDERS and name else (OpenAIClient, model)
 
 
 def make_client(
@@ -289,10 +327,8 @@ def make_client(
         from lightning_sal.clients.local import LocalClient
 
         return LocalClient(model.removeprefix(LOCAL), max_tokens, concurrency)
-    prefix, _, name = model.partition(":")
-    if prefix in _PROVIDERS and name:
-        return _PROVIDERS[prefix](name, base_url, max_tokens, temperature, logprobs)
-    return OpenAIClient(model, base_url, max_tokens, temperature, logprobs)
+    kind, name = _provider(model)
+    return kind(name, base_url, max_tokens, temperature, logprobs)
 
 
 def scrub(text: str, key: str | None) -> str:

@@ -16,7 +16,6 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -31,7 +30,6 @@ from lightning_sal.clients.requests import Request
 from lightning_sal.errors import UsageError
 from lightning_sal.frames import Frame, Shrunk, Square
 from lightning_sal.internals.reaching import fault_of
-from lightning_sal.internals.shell import installing
 from lightning_sal.samples import ImageGroup, Message, Usage
 from lightning_sal.tasks import get_task
 
@@ -171,6 +169,7 @@ class Ledger:
         answers: Distinct ones that were used.
         kept: Of these, those that an earlier run has had.
         refused: Of these, those without text.
+        turned_away: Of these, those whose request the server turned away before any work.
         input_tokens: That were read.
         output_tokens: That were written.
         cost: Dollars; 0 where prices are not known.
@@ -181,6 +180,7 @@ class Ledger:
     answers: int = 0
     kept: int = 0
     refused: int = 0
+    turned_away: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     cost: float = 0.0
@@ -265,6 +265,21 @@ class AskedModel:
         if fault is not None and not isinstance(fault, TimeoutError):  # a server that first wakes up takes its time
             raise UsageError(f"{self.config.name}: nothing answers at {address}: {fault}; check the address")
 
+    def require_answers(self, ledger: Ledger) -> None:
+        """Check at the end that some request was answered: where none was, the fault is hardly that of the samples.
+
+        Args:
+            ledger: Of this model, or of all processes that asked it.
+
+        Raises:
+            UsageError: All were turned away.
+        """
+        if 0 < ledger.answers == ledger.turned_away:
+            last = "".join(f", the last: {told.reply.refusal}" for told in list(self._never.values())[-1:])
+            raise UsageError(
+                f"{self.config.name} answered nothing: each of {ledger.answers} requests was turned away{last}"
+            )
+
     def close(self) -> None:
         """Ends the connections, if there are any."""
         if self._opened is not None:
@@ -302,6 +317,7 @@ class AskedModel:
                 raise Stopped(f"{self._turned_away} requests in a row were turned away, the last: {failure}") from None
             told = _Told(Reply("", 0, 0, refusal=str(failure)), time.monotonic() - start)  # before any work
             self._never[key] = told
+            self._ledger.turned_away += 1
         else:
             self._turned_away = 0
             told = _Told(reply, time.monotonic() - start)
@@ -344,12 +360,12 @@ class AskedModel:
     def _open(self) -> tuple[Asker, Background]:
         """The client, which is made when it is first needed."""
         if self._opened is None:
-            if find_spec("tenacity") is None:
-                raise UsageError(f"a model behind an endpoint needs its libraries: {installing('annotate')}")
-            from lightning_sal.clients.api import make_client
-            from lightning_sal.clients.asking import Asker
+            from lightning_sal.clients.api import make_client, require_access
 
             config = self.config
+            require_access(config.model, config.base_url)
+            from lightning_sal.clients.asking import Asker
+
             client = make_client(
                 config.model,
                 config.base_url,
@@ -368,6 +384,14 @@ class AskedModel:
         spent = f", ${self._budget.spent:.4f} spent" if self.config.prices else ""
         where = f"kept in {self.folder}: the same command goes on from there" if self.folder else "lost: set a cache"
         return f"{self.config.name} stopped: {why}; {ledger.answers - ledger.refused} answers{spent}, {where}"
+
+
+def opening(config: EndpointConfig, kept: int) -> str:
+    """The line before the first request: who is asked where, what is kept already, and what tokens cost."""
+    price = "no price is known: input_price and output_price, in dollars a million tokens, count the cost"
+    if config.prices:
+        price = f"${config.prices.input:g} and ${config.prices.output:g} a million tokens in and out"
+    return f"{config.name} at {config.address}: {kept} answers are kept already; {price}"
 
 
 def closing(config: EndpointConfig, ledger: Ledger) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from lightning_sal.clients.endpoint import AskedModel, EndpointConfig, Ledger, closing
+from lightning_sal.clients.endpoint import AskedModel, EndpointConfig, Ledger, closing, opening
 from lightning_sal.errors import UsageError
 from lightning_sal.inference.asked import ask
 from lightning_sal.inference.responses import MAPS, Reading, Response, find_masks
@@ -61,6 +61,7 @@ class Endpoint(EvaluatingModule):
             self._refuse_training()
         super().setup(stage)
         self.asked = AskedModel(self.endpoint.share(self.trainer.world_size), self.max_new_tokens)
+        self.asked.check()
         if self.trainer.is_global_zero:
             print(opening(self.endpoint, self.asked.kept), flush=True)
 
@@ -71,6 +72,10 @@ class Endpoint(EvaluatingModule):
         """Responses to B groups, with their masks."""
         with torch.no_grad():
             return find_masks(ask(groups, self.asked, self.evaluation_reading), self.segmenter)
+
+    def _log_evaluation(self, stage: str) -> None:
+        self.asked.require_answers(self._of_all_ranks(self.asked.ledger))
+        super()._log_evaluation(stage)
 
     @property
     def evaluation_settings(self) -> dict[str, Any]:
@@ -111,11 +116,3 @@ class Endpoint(EvaluatingModule):
             f"{self.endpoint.name} is behind an endpoint, where nothing can be trained: take test or validate, or "
             "lightning_sal.modules.SFT and its like with weights"
         )
-
-
-def opening(config: EndpointConfig, kept: int) -> str:
-    """The line before the first request: who is asked where, what is kept already, and what tokens cost."""
-    price = "no price is known: input_price and output_price, in dollars a million tokens, count the cost"
-    if config.prices:
-        price = f"${config.prices.input:g} and ${config.prices.output:g} a million tokens in and out"
-    return f"{config.name} at {config.address}: {kept} answers are kept already; {price}"
