@@ -23,6 +23,7 @@ from lightning_sal.inference.endpoint import EndpointPredictor
 from lightning_sal.inference.responses import Prediction, gather, prediction_of
 from lightning_sal.inference.words import explain
 from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.make import make_policy
 from lightning_sal.policy.policy import Policy
 from lightning_sal.policy.prompts import Prompts
 from lightning_sal.samples import ImageGroup, Rollout
@@ -203,7 +204,7 @@ def load_policy(model: str, settings: dict[str, Any]) -> Policy:
         return _from_checkpoint(path, settings)
     if (path / "adapter_config.json").is_file():
         return _from_adapter(path, settings)
-    return Policy(PolicyConfig(model, **settings))
+    return make_policy(PolicyConfig(model, **settings))
 
 
 def _from_checkpoint(path: Path, settings: dict[str, Any]) -> Policy:
@@ -214,7 +215,7 @@ def _from_checkpoint(path: Path, settings: dict[str, Any]) -> Policy:
         raise ValueError(
             f"{path} does not say what its policy is: make a model of it by `lightning-sal export --config`"
         )
-    policy = Policy(replace(config, gradient_checkpointing=False, feature_cache=None, **settings))
+    policy = make_policy(replace(config, gradient_checkpointing=False, feature_cache=None, **settings))
     check_weights(str(path), weights, {name: p for name, p in policy.net.named_parameters() if p.requires_grad})
     refuse_non_finite(weights, str(path))
     policy.net.load_state_dict(weights, strict=False)
@@ -228,7 +229,7 @@ def _from_adapter(folder: Path, settings: dict[str, Any]) -> Policy:
     if config.base_model_name_or_path is None:
         raise ValueError(f"{folder} does not say what its base model is: merge it by `lightning-sal export --model`")
     refuse_non_finite(weights, str(folder))
-    policy = Policy(PolicyConfig(config.base_model_name_or_path, **settings))
+    policy = make_policy(PolicyConfig(config.base_model_name_or_path, **settings))
     check_layer_names(str(folder), weights, policy.net)
     policy.net = with_adapter(str(folder), policy.net, config, weights)
     return policy
