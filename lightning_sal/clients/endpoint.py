@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from lightning_sal.clients import APIS, LOCAL
 from lightning_sal.clients.background import Background
-from lightning_sal.clients.budget import Budget, Estimate, Prices, Stopped
+from lightning_sal.clients.budget import Budget, Estimate, Prices, Spent, Stopped
 from lightning_sal.clients.cache import ReplyCache, content_key
 from lightning_sal.clients.pictures import as_jpeg, shrunk
 from lightning_sal.clients.replies import Failure, Reply
@@ -391,7 +391,8 @@ class AskedModel:
         """The line that ends a run."""
         ledger = self.ledger
         spent = f", ${self._budget.spent:.4f} spent" if self.config.prices else ""
-        where = f"kept in {self.folder}: the same command goes on from there" if self.folder else "lost: set a cache"
+        command = "the same command with a higher budget" if isinstance(why, Spent) else "the same command"
+        where = f"kept in {self.folder}: {command} goes on from there" if self.folder else "lost: set a cache"
         return f"{self.config.name} stopped: {why}; {ledger.answers - ledger.refused} answers{spent}, {where}"
 
 

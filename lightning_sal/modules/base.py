@@ -14,13 +14,14 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from lightning_sal.inference.predictor import Predictor
-from lightning_sal.inference.responses import MASKS, Prediction, Reading, Response, gather
+from lightning_sal.inference.responses import MAPS, MASKS, Prediction, Reading, Response, gather
 from lightning_sal.modules import agreement
 from lightning_sal.modules.accumulation import AccumulatingModule
 from lightning_sal.modules.evaluating import EvaluatingModule
 from lightning_sal.modules.memory import memory_advice, update_setting
 from lightning_sal.objectives import sft_loss
 from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.make import make_policy, require_attribution
 from lightning_sal.policy.policy import Policy
 from lightning_sal.rewards import Reward, RewardFunction
 from lightning_sal.samplers import PolicySampler, Sampler
@@ -28,7 +29,7 @@ from lightning_sal.samples import Batch, ImageGroup, Usage
 from lightning_sal.segmenters.base import Segmenter
 from lightning_sal.tiny.notice import notice
 
-_NOTHING = ImageGroup("nothing", "sod", (torch.zeros(112, 112, 3, dtype=torch.uint8),), response="")
+_NOTHING = ImageGroup("nothing", "sod", (torch.full((112, 112, 3), 255, dtype=torch.uint8),), response="")
 
 
 class PolicyModule(EvaluatingModule, AccumulatingModule):
@@ -87,6 +88,8 @@ class PolicyModule(EvaluatingModule, AccumulatingModule):
     def setup(self, stage: str) -> None:
         super().setup(stage)
         self.strategy.check(self.policy_config)
+        if MAPS in self.reward.needs:
+            require_attribution(self.policy_config)
         self.strategy.before_setup(self, ("segmenter", "reward", "evaluation"))
 
     def _notice(self, embedded_segmenter: bool) -> str | None:
@@ -99,7 +102,7 @@ class PolicyModule(EvaluatingModule, AccumulatingModule):
 
     def _make_policy(self) -> Policy:
         if self._trainer is None:  # made without one, in Python
-            return Policy(self.policy_config)
+            return make_policy(self.policy_config)
         return self.strategy.make_policy(self.policy_config, self.device_mesh)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:

@@ -157,7 +157,7 @@ class RolloutModule(PolicyModule):
         experience = self.collect(batch.groups, self._generator(), seconds)
         shaped = self.shaped_rewards(experience)
         rewards = shaped.to(self.device, non_blocking=True)
-        old = OldPolicy.of(experience.rollout, self.policy.backbone.width, reference=bool(self.beta))
+        old = OldPolicy.of(experience.rollout, self.policy.width, reference=bool(self.beta))
         ratios = RatioLog(self.clip, self.ratio)
         parts = self._parts(experience, self.trained(experience, shaped))
         totals = self._totals(experience)

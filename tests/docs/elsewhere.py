@@ -32,6 +32,8 @@ ELSEWHERE = [
     (r"lightning-sal --install-completion", "tests/test_completion.py", "install-completion"),  # writes into the home
     # Needs more lines than fit into a test: its sizes are shared out there.
     (r"lightning-sal split .*sod=2640.*", "tests/datasets/test_splitting.py", "sod=2640,sis=2467,cosod=1262"),
+    # Needs a model behind an endpoint, which a server on loopback plays.
+    (r"lightning-sal segment .* --model (openai|gemini):.*", "tests/commands/test_segment_endpoint.py", "segment"),
     # Needs weights of real size: the same command runs there with the embedded ones.
     (r"(uv run )?lightning(-sal)? segment .*YxZhang/.*", "tests/commands/test_segment.py", "segment"),
     # Takes minutes: fewer scenes are explained there.
