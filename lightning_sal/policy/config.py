@@ -51,8 +51,8 @@ class PolicyConfig:
             and compute in `dtype`; needs `lora`, and the extra `quantization`.
         min_pixels: Least number of pixels that an image is resized to; null keeps the processor's own.
         max_pixels: Most pixels that an image is resized to; null keeps the processor's own.
-        processor: Settings of the model's processor, as `{max_patches: 4}` of an InternVL, which cuts images into crops; null
-            keeps its own.
+        processor: Settings of the model's processor, as `{max_patches: 4}` of an InternVL, which cuts images into crops;
+            null keeps its own.
         square: Side in pixels of a square that every image is squashed to before it is shown, 840 in Dr. Seg's recipe; null
             shows images in their own shape.
         look: Tag of blocks that the reasoning must hold, whatever the task: `look` asks for `<look>...</look>` around what
