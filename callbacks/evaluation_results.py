@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ class EvaluationResults(L.Callback):
     """Write what `test` finds to a folder that `lightning-sal table` reads.
 
     `<benchmark>.csv` has a row an image, `summary.json` the metrics over all images of all ranks, and `failures.html` the
-    worst images of each benchmark with truth, prediction and words. A folder that holds results is refused before any
-    work, or, with `numbered`, gets a number appended.
+    worst images of each benchmark with truth, prediction and words. The summary says too what the responses took, in
+    seconds, tokens and dollars. A folder that holds results is refused before any work, or, with `numbered`, gets a number
+    appended.
 
     What it asks of others, and nothing more: the first thing that `test_step` returns is a list of
     `lightning_sal.evaluation.metrics.Row`; the module has `evaluation.tasks`, name -> task, and logs `test/<name>/<metric>`
-    by the end of the epoch. What it has as `evaluation_settings`, name -> value, such as temperature and seed, stands in the
-    summary as well.
+    by the end of the epoch. If the second thing is a list of `Prediction`, their `usage` is summed up. What the module has
+    as `evaluation_settings`, name -> value, such as temperature and seed, stands in the summary as well.
 
     Args:
         folder: Where to write. Several nodes must share it.
@@ -58,6 +60,8 @@ class EvaluationResults(L.Callback):
     ) -> None:
         for row in outputs[0]:
             self.writer.add(row.fields, partial(_pictures, row))
+        for prediction in chain.from_iterable(outputs[1:2]):  # one a sample, where a row is of an image
+            self.writer.use(prediction.group.benchmark or prediction.group.task, prediction.usage)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.writer.close()

@@ -85,6 +85,23 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What the response to a sample took; None where it is not known.
+
+    Args:
+        seconds: From asking to the whole answer, waiting and retries included.
+        input_tokens: Tokens of the question, those of its images included.
+        output_tokens: Tokens of the response.
+        cost: Dollars.
+    """
+
+    seconds: float | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Rollout:
     """Sampled responses with what the update needs.
 

@@ -24,14 +24,14 @@ class Instances:
         size: (H, W) of it.
         masks: I arrays (H, W) bool.
         expressions: One an instance.
-        score: Of all of them, in [0, 1].
+        score: Of all of them, in [0, 1]; None where it is not known, for which 1 is written: COCO results have one each.
     """
 
     file_name: str
     size: tuple[int, int]
     masks: list[np.ndarray]
     expressions: list[str]
-    score: float
+    score: float | None
 
 
 def write_instances(path: Path, images: Iterable[Instances]) -> None:
@@ -55,7 +55,7 @@ def write_instances(path: Path, images: Iterable[Instances]) -> None:
                     "id": number,
                     "image_id": image_id,
                     "category_id": 1,
-                    "score": image.score,
+                    "score": 1.0 if image.score is None else image.score,
                     "expression": words,
                 }
                 file.write((",\n" if number > 1 else "") + json.dumps(about | instance(mask), allow_nan=False))

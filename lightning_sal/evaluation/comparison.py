@@ -23,8 +23,8 @@ from lightning_sal.tasks.measures import primary
 
 NUMBER = (int, float)
 KINDS: dict[str, Any] = {
-    "key": str, "task": str, "exact": (bool, type(None)), "correctness": NUMBER, "reward": NUMBER, "confidence": NUMBER,
-    "measure": str, "terms": dict,
+    "key": str, "task": str, "exact": (bool, type(None)), "correctness": NUMBER, "reward": NUMBER,
+    "confidence": (*NUMBER, type(None)), "measure": str, "terms": dict,
 }  # fmt: skip
 
 
@@ -38,7 +38,7 @@ class Sample:
         exact: Whether its answer is exactly the annotated one; None where the sample or the task has no such answer.
         correctness: The primary measure of its task, in [0, 1].
         reward: Its reward.
-        confidence: Mean probability of its tokens, in [0, 1].
+        confidence: Mean probability of its tokens, in [0, 1]; None where it is not known.
         measure: Heading of the primary measure; empty in files of before it was written.
         terms: Name of a term of the reward -> its value; those that have none for this sample are left out.
     """
@@ -48,7 +48,7 @@ class Sample:
     exact: bool | None
     correctness: float
     reward: float
-    confidence: float
+    confidence: float | None
     measure: str = ""
     terms: dict[str, float] = field(default_factory=dict)
 
@@ -161,9 +161,10 @@ def heading_of(samples: Iterable[Sample], task: str) -> str:
 
 
 def values_of(samples: Sequence[Sample]) -> dict[str, list[float]]:
-    """`correctness`, `reward`, `confidence` of all samples; of those that have them `exact`, `exact/<task>` and
+    """`correctness` and `reward` of all samples; of those that have them `confidence`, `exact`, `exact/<task>` and
     `reward/<term>`."""
-    values = {name: [float(getattr(s, name)) for s in samples] for name in ("correctness", "reward", "confidence")}
+    values = {name: [float(getattr(s, name)) for s in samples] for name in ("correctness", "reward")}
+    values["confidence"] = [s.confidence for s in samples if s.confidence is not None]
     for name, tasks in {"exact": tasks_of(samples), **{f"exact/{task}": [task] for task in tasks_of(samples)}}.items():
         values[name] = [float(s.exact) for s in samples if s.task in tasks and s.exact is not None]
     for term in dict.fromkeys(term for s in samples for term in s.terms):

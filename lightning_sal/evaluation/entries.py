@@ -25,6 +25,7 @@ class Entry:
         folder: Where its results lie.
         task: Of the benchmark.
         settings: How its responses came about, and how they were measured.
+        usage: What its responses took, as in `Results`.
         images: Its rows.
         curves: Its curves; empty where it has none.
     """
@@ -34,6 +35,7 @@ class Entry:
     folder: Path
     task: str
     settings: Mapping[str, Any]
+    usage: Mapping[str, float]
     images: Images
     curves: Curves
 
@@ -69,6 +71,7 @@ def read_entries(folders: Sequence[Path], results: Sequence[Results]) -> dict[st
                 folder=folder,
                 task=task,
                 settings=result.settings.get(benchmark, {}),
+                usage=result.usage.get(benchmark, {}),
                 images=by_image(rows),
                 curves=curves.get(benchmark, {}),
             )

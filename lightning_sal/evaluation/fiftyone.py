@@ -20,7 +20,7 @@ from lightning_sal.errors import UsageError
 from lightning_sal.evaluation.results import read_images, read_summary
 from lightning_sal.files.reading import read_text
 from lightning_sal.internals.shell import installing
-from lightning_sal.predictions.readers import parse_prediction
+from lightning_sal.predictions.readers import labels_of, parse_prediction
 from lightning_sal.tasks import get_task
 
 
@@ -68,7 +68,7 @@ def _samples(fiftyone: Any, folder: Path, measured: Mapping[str, Mapping[str, fl
             task = get_task(str(fields.get("task")))
         except ValueError as error:
             raise ValueError(f"{path}:{number}: {error}") from None
-        answer = task.parse(fields["response"])
+        said, reasoning = labels_of(fields), task.parse(fields["response"]).reasoning
         for at, image in enumerate(fields["images"]):
             file = Path(image)
             if not file.is_file():
@@ -77,13 +77,13 @@ def _samples(fiftyone: Any, folder: Path, measured: Mapping[str, Mapping[str, fl
                 )
             masks = [np.asarray(Image.open(folder / mask)) > 0 for mask in fields["masks"][at]]
             # One mask of all expressions, or one an expression
-            labels = [", ".join(answer.labels)] if task.masks_per_image == 1 else list(answer.labels)
+            labels = [", ".join(said)] if task.masks_per_image == 1 else said
             found = [*_of_masks(masks, labels), *_of_boxes(fields.get("boxes") or [], file)]
             yield fiftyone.Sample(
                 filepath=str(file.absolute()),
                 task=task.name,
                 response=fields["response"],
-                reasoning=answer.reasoning,
+                reasoning=reasoning,
                 confidence=fields["confidence"],
                 malformed=fields["reason"],
                 without_mask=[label for label, mask in zip(labels, masks, strict=False) if not mask.any()],

@@ -81,7 +81,7 @@ class Evaluation(nn.Module):
         """Add B responses to what every task is measured by.
 
         Args:
-            responses: With what `measure` gave, and confidence in [0, 1].
+            responses: With what `measure` gave, and confidence in [0, 1] where it is known.
             rewards: What they are worth.
 
         Returns:
@@ -89,9 +89,9 @@ class Evaluation(nn.Module):
         """
         rows: list[Row] = []
         for row, (reward, response) in enumerate(zip(rewards.total, responses, strict=True)):
-            group, confidence = response.group, response.confidence or 0.0
+            group, confidence = response.group, response.confidence
             name, prediction = _name(response), prediction_of(response)
-            about = {"reward": reward.item(), "confidence": confidence}
+            about = {"reward": reward.item(), "confidence": _text(confidence) if confidence is None else confidence}
             about |= {key: _text(value) for key, value in response.answer.fields().items()}
             about["malformed"] = response.answer.reason or ""
             for number, values in enumerate(response.values or ()):
@@ -105,8 +105,9 @@ class Evaluation(nn.Module):
                 own[term_measure(term)].update(value)
             metrics: Any = self.answers[name]
             metrics["reward"].update(reward)
-            metrics["confidence"].update(confidence)
-            if "calibration" in metrics:
+            if confidence is not None:
+                metrics["confidence"].update(confidence)
+            if confidence is not None and "calibration" in metrics:
                 metrics["calibration"].update(torch.tensor([confidence]), reward[None])
             metrics["malformed"].update(float(response.answer.reason is not None))
             if (exact := get_task(group.task).agrees(response.answer, group)) is not None:

@@ -29,6 +29,7 @@ from lightning_sal.evaluation.tables import (
     interval_text,
     measures_of,
 )
+from lightning_sal.evaluation.usage import in_words
 from lightning_sal.files.writing import whole
 from lightning_sal.pages.charts import STYLE as OF_CHARTS
 from lightning_sal.pages.charts import Series, distribution_chart, interval_bar, line_chart, swatch
@@ -175,13 +176,14 @@ def _sources(benchmarks: Mapping[str, Sequence[Entry]]) -> str:
     for benchmark, entries in benchmarks.items():
         everything = {image for entry in entries for image in entry.images}
         for entry in entries:
-            settings = _settings(entry.settings) or "none stated"
-            words = (entry.name, benchmark, _title(entry.task), str(entry.folder), settings)
+            settings, took = _settings(entry.settings) or "none stated", in_words(entry.usage)
+            words = (entry.name, benchmark, _title(entry.task), str(entry.folder), settings, took)
             numbers = (len(entry.images), len(everything) - len(entry.images))
             rows += "<tr>" + "".join(f'<td class="words">{escape(word)}</td>' for word in words)
             rows += "".join(f"<td>{number}</td>" for number in numbers) + "</tr>"
     heads = "".join(
-        f'<th scope="col" class="words">{head}</th>' for head in ("method", "benchmark", "task", "folder", "settings")
+        f'<th scope="col" class="words">{head}</th>'
+        for head in ("method", "benchmark", "task", "folder", "settings", "a response took")
     )
     heads += '<th scope="col">images</th><th scope="col">missing</th>'
     caption = "<caption>Missing are the images that another method has on the benchmark and this one has not.</caption>"

@@ -1,7 +1,8 @@
 """Results of an evaluation on disk: a folder that tables, comparisons and failure pages are made from.
 
 summary.json          {"name", "tasks": {benchmark: task}, "metrics": {benchmark: {metric: value}},
-                      "measures": {metric: its heading, direction, ...}, "settings": {benchmark: {name: value}}}
+                      "measures": {metric: its heading, direction, ...}, "settings": {benchmark: {name: value}},
+                      "usage": {benchmark: {"samples", "seconds", "input_tokens", "output_tokens", "cost"}}}
 <benchmark>.csv       one row an image, in the order of the data
 curves.json           of maps, {benchmark: {name: [a number at each threshold]}}; names as `lightning_sal.maps` has them
 failures.html         the worst images of each benchmark with pictures; needs nothing beside it
@@ -21,10 +22,12 @@ from typing import Any
 
 from PIL import Image
 
+from lightning_sal.evaluation.usage import NOTHING, Total, known, summed, total
 from lightning_sal.files.reading import parse_object, read_text
 from lightning_sal.files.writing import appending, whole
 from lightning_sal.pages.failures import Failure, failures_page
 from lightning_sal.pages.html import data_uri
+from lightning_sal.samples import Usage
 from lightning_sal.tasks import TASKS, Measure, get_task
 from lightning_sal.tasks.measures import RESPONSES, primary, term_measure
 from lightning_sal.tasks.measures import joined as joined_measures
@@ -45,6 +48,8 @@ class Results:
         measures: Metric -> its heading, direction, and what else a table must know of it.
         settings: Name of a benchmark -> how its responses came about, such as temperature and seed, and how they were
             measured, such as the convention.
+        usage: Name of a benchmark -> `samples`, and the sums over them of what `lightning_sal.samples.Usage` names; what is
+            not known of each of them is left out.
     """
 
     name: str
@@ -52,6 +57,7 @@ class Results:
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     measures: dict[str, Measure] = field(default_factory=dict)
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    usage: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def measure(self, metric: str) -> Measure:
         """What is known of a metric; one that nothing is said of is called by its name, and more of it is better."""
@@ -85,11 +91,13 @@ def read_summary(folder: Path) -> Results:
         if (
             not isinstance(results.name, str)
             or not isinstance(results.tasks, dict)
-            or not all(map(_are_values, results.metrics.values()))
+            or not all(map(_are_values, (*results.metrics.values(), *results.usage.values())))
             or not all(isinstance(task, str) for task in results.tasks.values())
             or not all(isinstance(settings, dict) for settings in results.settings.values())
         ):
-            raise ValueError("`name`, `tasks`, `metrics` or `settings` hold other things than names and values")
+            raise ValueError(
+                "`name`, `tasks`, `metrics`, `settings` or `usage` hold other things than names and values"
+            )
         return results
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a summary of results: {error}") from None
@@ -131,6 +139,7 @@ def joined(results: Sequence[Results]) -> list[Results]:
         whole.metrics.update(result.metrics)
         whole.measures.update(result.measures)
         whole.settings.update(result.settings)
+        whole.usage.update(result.usage)
     return list(methods.values())
 
 
@@ -157,6 +166,7 @@ class ResultsWriter:
         self.folder, self.tasks, self.part, self.parts = folder, tasks, part, parts
         self.worst: dict[str, list[tuple[float, int, Callable[[], Failure]]]] = {}
         self.counts: Counter[str] = Counter()
+        self.used: dict[str, Total] = {}
         self.images, self.samples, self.key = 0, -1, ""
 
     @staticmethod
@@ -202,30 +212,39 @@ class ResultsWriter:
             entry = (badness, -self.images, partial(_failure, row, name, pictures))  # drawn once it is known to stay
             (heapq.heappush if len(heap) < WORST else heapq.heapreplace)(heap, entry)
 
+    def use(self, benchmark: str, usage: Usage | None) -> None:
+        """Add what the response to a sample took."""
+        self.used[benchmark] = summed([self.used.get(benchmark, NOTHING), total(usage)])
+
     def close(self) -> None:
-        """Write down the worst images of this process."""
+        """Write down the worst images of this process, and what its responses took."""
         drawn = {
             name: [self.counts[name], [(*order, asdict(failure())) for *order, failure in heap]]
             for name, heap in self.worst.items()
         }
-        with whole(self._worst_file(self.part)) as part:
-            part.write_text(json.dumps(drawn, allow_nan=False), encoding="utf-8")
+        with whole(self._own_file(self.part)) as part:
+            part.write_text(json.dumps({"worst": drawn, "used": self.used}, allow_nan=False), encoding="utf-8")
 
     def finish(self, results: Results, curves: Mapping[str, Mapping[str, Sequence[float]]] | None = None) -> None:
         """Join what all processes wrote, once all are closed, and write the summary and the page of failures.
 
         Args:
-            results: Of all benchmarks.
+            results: Of all benchmarks; what their responses took is added to them.
             curves: Name of a benchmark -> name of a curve -> its points; nothing is written where there are none.
         """
         worst: dict[str, list[tuple[float, int, dict[str, Any]]]] = {}
         counts: Counter[str] = Counter()
+        used: dict[str, list[Total]] = {}
         for part in range(self.parts):
-            path = self._worst_file(part)
-            for benchmark, (count, entries) in json.loads(path.read_text(encoding="utf-8")).items():
+            path = self._own_file(part)
+            own = json.loads(path.read_text(encoding="utf-8"))
+            for benchmark, (count, entries) in own["worst"].items():
                 worst.setdefault(benchmark, []).extend(map(tuple, entries))
                 counts[benchmark] += count
+            for benchmark, each in own["used"].items():
+                used.setdefault(benchmark, []).append(each)
             path.unlink()
+        results.usage.update({name: each for name, parts in used.items() if (each := known(summed(parts)))})
         for benchmark in worst:
             self._join(benchmark)
         shown = {
@@ -257,8 +276,8 @@ class ResultsWriter:
     def _csv(self, benchmark: str, part: int) -> Path:
         return self.folder / f".{benchmark}-{part}.csv"
 
-    def _worst_file(self, part: int) -> Path:
-        return self.folder / f".worst-{part}.json"
+    def _own_file(self, part: int) -> Path:
+        return self.folder / f".part-{part}.json"
 
 
 def _failure(row: Mapping[str, Any], ranked: str, draw: Callable[[], Mapping[str, Image.Image]]) -> Failure:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from lightning_sal.frames import ORIGINAL, Frame
 from lightning_sal.inference.maps import find_maps
 from lightning_sal.inference.words import Explanation
 from lightning_sal.objectives import token_confidence
-from lightning_sal.samples import ImageGroup, Rollout
+from lightning_sal.samples import ImageGroup, Rollout, Usage
 from lightning_sal.segmenters.base import Segmenter, require_fit
 from lightning_sal.tasks import Answer, get_task, task_of
 from lightning_sal.transfer import read
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 # What a reward term or an evaluation may need beside the answer
 MASKS = "masks"
 MAPS = "maps"
+
+Reading = Literal["strict", "lenient"]
+"""How an answer is read: as its task writes it, or, where that finds nothing to segment, as other models may write it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,8 @@ class Response:
         values: What the task's measures gave: a dictionary an image, or one in all; None where they were not taken.
         tokens: (T,) ids of its tokens.
         logp: (T,) log-probabilities of the tokens in nats, under the policy that sampled.
-        confidence: Mean probability of the tokens, in [0, 1].
+        confidence: Mean probability of the tokens, in [0, 1]; None where their probabilities are not known.
+        usage: What it took; None where nothing of that is known.
     """
 
     group: ImageGroup
@@ -61,6 +65,7 @@ class Response:
     tokens: Tensor | None = None
     logp: Tensor | None = None
     confidence: float | None = None
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +77,12 @@ class Prediction:
         text: The whole response.
         answer: What was read from it.
         masks: K boolean tensors of shape (N, H, W), each as large as its image; empty for a task without masks.
-        confidence: Mean probability of the response's tokens, in [0, 1].
+        confidence: Mean probability of the response's tokens, in [0, 1]; None where their probabilities are not known.
         prompt_masks: K boolean tensors of shape (E, H, W), one mask a prompt, of which `masks` is composed; None where they
             were not kept.
         maps: Attribution maps, as in `Response`; None where they were not asked for.
         explanation: The maps of every word, sentence and label; None where it was not asked for.
+        usage: What the response took; None where nothing of that is known.
 
     Raises:
         ValueError: If the confidence is NaN.
@@ -86,13 +92,14 @@ class Prediction:
     text: str
     answer: Answer
     masks: tuple[Tensor, ...]
-    confidence: float
+    confidence: float | None
     prompt_masks: tuple[Tensor, ...] | None = None
     maps: tuple[tuple[Tensor, ...], ...] | None = None
     explanation: Explanation | None = None
+    usage: Usage | None = None
 
     def __post_init__(self) -> None:
-        if math.isnan(self.confidence):
+        if self.confidence is not None and math.isnan(self.confidence):
             raise ValueError(
                 f"{', '.join(self.group.paths) or self.group.key}: the policy computes NaN and answers nothing: take "
                 "bfloat16 or float32 for float16, or weights of before that"
@@ -124,8 +131,7 @@ class Prediction:
 
 
 def prediction_of(response: Response) -> Prediction:
-    """A response whose masks and confidence are known, as people see it."""
-    assert response.confidence is not None
+    """A response whose masks are known, as people see it."""
     return Prediction(
         response.group,
         response.text,
@@ -134,43 +140,87 @@ def prediction_of(response: Response) -> Prediction:
         response.confidence,
         response.prompt_masks,
         response.maps,
+        usage=response.usage,
     )
 
 
-def read_responses(groups: Sequence[ImageGroup], rollout: Rollout) -> list[Response]:
+def read_responses(groups: Sequence[ImageGroup], rollout: Rollout, reading: Reading = "strict") -> list[Response]:
     """The answers in the responses of a rollout.
 
     Args:
         groups: B image groups, one a response; a group may come several times.
         rollout: B responses.
+        reading: How answers are read.
 
     Raises:
         ValueError: If there are not as many groups as responses, or a task is unknown.
     """
-    if len(groups) != len(rollout.texts):
-        raise ValueError(f"{len(groups)} groups and {len(rollout.texts)} responses: there must be one each")
-    answers = [
-        read_answer(text, group, rollout.frame, rollout.look) for text, group in zip(rollout.texts, groups, strict=True)
-    ]
-    confidence, lengths, truncated = read(
-        token_confidence(rollout.logp, rollout.mask), rollout.mask.sum(1), rollout.truncated
+    confidence, lengths, truncated = (
+        numbers.tolist()
+        for numbers in read(token_confidence(rollout.logp, rollout.mask), rollout.mask.sum(1), rollout.truncated)
     )
-    numbers = zip(confidence.tolist(), lengths.tolist(), truncated.tolist(), strict=True)
+    responses = responses_of(
+        groups,
+        rollout.texts,
+        truncated=truncated,
+        confidence=confidence,
+        usage=[Usage(output_tokens=length) for length in lengths],
+        frame=rollout.frame,
+        look=rollout.look,
+        reading=reading,
+    )
+    return [
+        replace(response, tokens=rollout.tokens[row, :length], logp=rollout.logp[row, :length])
+        for row, (response, length) in enumerate(zip(responses, lengths, strict=True))
+    ]
+
+
+def responses_of(
+    groups: Sequence[ImageGroup],
+    texts: Sequence[str],
+    *,
+    truncated: Sequence[bool] | None = None,
+    confidence: Sequence[float | None] | None = None,
+    usage: Sequence[Usage | None] | None = None,
+    frame: Frame = ORIGINAL,
+    look: str | None = None,
+    reading: Reading = "strict",
+) -> list[Response]:
+    """The answers in texts, wherever those came from.
+
+    Args:
+        groups: B image groups, one a text; a group may come several times.
+        texts: B responses.
+        truncated: Whether each hit a limit before it ended; None where none did.
+        confidence: Mean probability of the tokens of each, in [0, 1]; None where it is not known.
+        usage: What each took; None where it is not known.
+        frame: In which units the texts state places.
+        look: The tag that their reasoning was asked for, as in `Rollout`.
+        reading: How answers are read.
+
+    Raises:
+        ValueError: If there are not as many groups as texts, or a task is unknown.
+    """
+    if len(groups) != len(texts):
+        raise ValueError(f"{len(groups)} groups and {len(texts)} responses: there must be one each")
+    unknown = [None] * len(texts)
     return [
         Response(
-            group,
-            text,
-            answers[row],
-            truncated=cut,
-            tokens=rollout.tokens[row, :length],
-            logp=rollout.logp[row, :length],
-            confidence=sure,
+            group, text, read_answer(text, group, frame, look, reading), truncated=cut, confidence=sure, usage=used
         )
-        for row, (group, text, (sure, length, cut)) in enumerate(zip(groups, rollout.texts, numbers, strict=True))
+        for group, text, cut, sure, used in zip(
+            groups, texts, truncated or [False] * len(texts), confidence or unknown, usage or unknown, strict=True
+        )
     ]
 
 
-def read_answer(text: str, group: ImageGroup, frame: Frame = ORIGINAL, look: str | None = None) -> Answer:
+def read_answer(
+    text: str,
+    group: ImageGroup,
+    frame: Frame = ORIGINAL,
+    look: str | None = None,
+    reading: Reading = "strict",
+) -> Answer:
     """The answer in a response, its places in pixels of the original image.
 
     Args:
@@ -178,9 +228,13 @@ def read_answer(text: str, group: ImageGroup, frame: Frame = ORIGINAL, look: str
         group: What it answers.
         frame: In which units it states places.
         look: The tag that its reasoning was asked for, as in `Rollout`.
+        reading: How the answer is read. Its faults, and so its share of the format, are always those of the strict reading.
     """
     task = task_of(group, look)
-    return task.locate(task.parse(text), group, frame)
+    answer = task.parse(text)
+    if reading == "lenient" and not task.answered(answer):
+        answer = task.read_leniently(text)
+    return task.locate(answer, group, frame)
 
 
 def find_masks(responses: Sequence[Response], segmenter: Segmenter[Any]) -> list[Response]:
@@ -223,6 +277,7 @@ def gather(
     policy: Policy | None = None,
     prompts: Prompts | None = None,
     micro_batch_size: int | None = None,
+    reading: Reading = "strict",
 ) -> list[Response]:
     """The responses of a rollout with what is needed of them, and no more.
 
@@ -234,11 +289,12 @@ def gather(
         policy: Whose attribution maps are needed, if any are.
         prompts: The P prompts of the responses, equally many of each side by side.
         micro_batch_size: Responses that are read at once for their maps; None takes all.
+        reading: How answers are read.
 
     Raises:
         ValueError: If maps are needed and there is no policy here.
     """
-    responses = read_responses(groups, rollout)
+    responses = read_responses(groups, rollout, reading)
     if MASKS in needs:
         responses = find_masks(responses, segmenter)
     if MAPS in needs:

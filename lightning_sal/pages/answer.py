@@ -96,10 +96,10 @@ def answer_html(prediction: Prediction, *, style: bool = True, longest_side: int
     elif answer.reasoning:
         parts.append(f'<p class="think">{_reasoning(answer.reasoning, numbered)}</p>')
     parts.append(explanation_html(prediction, longest_side))
-    confidence = prediction.confidence
-    parts.append(
-        f'<p class="confidence">confidence {confidence:.2f}<i style="--confidence: {100 * confidence:.0f}%"></i></p>'
-    )
+    if (confidence := prediction.confidence) is not None:
+        parts.append(
+            f'<p class="confidence">confidence {confidence:.2f}<i style="--confidence: {100 * confidence:.0f}%"></i></p>'
+        )
     head = f"<style>{answer_style(len(prediction.expressions))}</style>" if style else ""
     return f'<article class="answer">{head}{"".join(parts)}</article>'
 

@@ -25,7 +25,7 @@ from lightning_sal.files.writing import numbered
 from lightning_sal.inference.responses import Prediction
 from lightning_sal.pages.gallery import Gallery
 from lightning_sal.pages.prediction_files import append, delete_listed, pictures, write
-from lightning_sal.predictions.readers import parse_prediction
+from lightning_sal.predictions.readers import labels_of, parse_prediction
 from lightning_sal.tasks import get_task
 
 PAGES, INSTANCES = "index*.html", "instances.json"
@@ -147,7 +147,7 @@ class AnswerFolder:
             task = get_task(fields["task"])
             if task.masks_per_image is not None:
                 continue
-            labels = list(task.parse(fields["response"]).labels)
+            labels = labels_of(fields)
             for image, masks, overlay in zip(fields["images"], fields["masks"], fields["overlays"], strict=True):
                 with Image.open(self.folder / overlay) as drawn:
                     width, height = drawn.size

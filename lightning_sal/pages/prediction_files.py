@@ -2,10 +2,11 @@
 
 A line of `predictions.jsonl`, one a group, with files relative to its folder:
 
-    {"task", "benchmark", "key", "images", "response", "reason", "confidence", "masks", "overlays"}, and what is answered:
-    {"expressions"} where it is referring expressions
+    {"task", "benchmark", "key", "images", "response", "labels", "reason", "confidence", "masks", "overlays"}, and what is
+    answered: {"expressions"} where it is referring expressions
 
-`images` are paths as they were given; `masks` is a list an image, of one file for a region or one an instance.
+`images` are paths as they were given; `labels` is what the answer says, one text a prompt of the segmenter, however it was
+read; `confidence` is null where it is not known; `masks` is a list an image, of one file for a region or one an instance.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ def write(folder: Path, prediction: Prediction, claim: Claim) -> dict[str, Any]:
         "key": group.key,
         "images": list(group.paths),
         "response": prediction.text,
+        "labels": list(prediction.expressions),
         **prediction.answer.fields(),
         "reason": prediction.reason,
         "confidence": prediction.confidence,

@@ -21,7 +21,7 @@ from lightning_sal.files.reading import parse_object, read_json, read_text
 from lightning_sal.predictions.map_files import MapFile, MasksOfImage, map_files
 from lightning_sal.predictions.map_ranges import find_ranges
 from lightning_sal.predictions.truths import image_name
-from lightning_sal.tasks import Task
+from lightning_sal.tasks import Task, get_task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,6 +95,11 @@ def parse_prediction(text: str) -> dict[str, Any]:
     if not isinstance(masks, list) or not all(map(_are_texts, (images, overlays, *masks))):
         raise ValueError("`images` and `overlays` are no lists of files, or `masks` is none of such lists")
     return fields
+
+
+def labels_of(fields: Mapping[str, Any]) -> list[str]:
+    """What the answer of a line of `predictions.jsonl` says, one text a prompt; lines of before it was written are read."""
+    return list(fields.get("labels") or get_task(fields["task"]).parse(fields["response"]).labels)
 
 
 def _are_texts(value: Any) -> bool:

@@ -133,6 +133,14 @@ class Task(ABC):
     def parse(self, text: str) -> Any:
         """Read a response into the `Answer` of this kind; never raises, and takes time linear in the length of `text`."""
 
+    def read_leniently(self, text: str) -> Any:
+        """Read a response of a model that may never have seen the format, for what a segmenter can be asked.
+
+        Like `parse`, of which it keeps the faults, it never raises and takes linear time; by default it is `parse`. What
+        could not be an answer gives none.
+        """
+        return self.parse(text)
+
     @abstractmethod
     def write(self, reasoning: str, answer: Any) -> str:
         """Write the response of format reward 1 that parses into this answer.

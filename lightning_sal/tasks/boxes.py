@@ -19,6 +19,8 @@ from lightning_sal.frames import Frame, from_original, to_original
 from lightning_sal.samples import ImageGroup, VisualPrompt
 from lightning_sal.tasks.base import Answer, Task
 from lightning_sal.tasks.blocks import mend_blocks, quoted, read_blocks, tags_of, write_blocks
+from lightning_sal.tasks.lenient import answer_places, unfenced
+from lightning_sal.tasks.lenient_boxes import find_objects
 
 BOX, POINT = "bbox_2d", "point_2d"
 LENGTHS = {BOX: 4, POINT: 2}  # key of an entry -> how many numbers it holds
@@ -115,6 +117,16 @@ class BoxTask(Task):
         )
         return self.looked(answer)
 
+    def read_leniently(self, text: str) -> Objects:
+        """See `Task.read_leniently`; a list as it is asked for, wherever it stands, else what `find_objects` finds."""
+        strict = self.parse(text)
+        for start, end, whole in answer_places(text):
+            start, end = unfenced(text, start, end)
+            listed = _lenient_list(text, start, end) if whole else Listed()
+            if listed.readable:
+                return replace(strict, boxes=listed.boxes, points=listed.points, readable=True, labels_at=listed.places)
+        return strict
+
     def mend(self, text: str) -> tuple[tuple[str, ...], Objects]:
         """See `Task.mend`: Markdown, other spellings of the keys, a missing point, one object without a list around it."""
         try:
@@ -208,6 +220,17 @@ def read_list(text: str) -> Listed:
     pairs = zip(boxes, points, _item_places(text), strict=True)
     places = tuple(place for box, point, place in pairs if _finite(box) or _finite(point))
     return Listed(boxes, points, True, complete, fault, places)
+
+
+def _lenient_list(text: str, start: int, end: int) -> Listed:
+    """What a part of a text lists, its places those of the whole text."""
+    first, last = text.find("[", start, end), text.rfind("]", start, end)
+    listed = read_list(text[first : last + 1]) if first >= 0 else Listed()
+    if listed.readable:
+        return replace(listed, places=tuple((first + begins, first + ends) for begins, ends in listed.places))
+    found = find_objects(text, start, end)
+    boxes, points, places = (tuple(part) for part in zip(*found, strict=True)) if found else ((), (), ())
+    return Listed(boxes, points, bool(found), places=places)
 
 
 def write_list(answer: Objects) -> str:

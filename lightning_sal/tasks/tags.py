@@ -25,6 +25,8 @@ from lightning_sal.tasks.blocks import (
     tags_of,
     write_blocks,
 )
+from lightning_sal.tasks.lenient import find_phrases
+from lightning_sal.tasks.registry import answer_tags
 
 SEMANTIC = "[semantic]"
 _LOOSE = re.compile(r"\[\s*semantic\s*\]\s*", re.IGNORECASE)
@@ -89,6 +91,17 @@ class TagTask(Task):
             labels_at=tuple(place for place in places if place),
         )
         return self.looked(answer)
+
+    def read_leniently(self, text: str) -> Expressions:
+        """See `Task.read_leniently`; what `find_phrases` finds, each with or without `[semantic]` as the task has it."""
+        tags = dict.fromkeys((self.tag, *answer_tags()))
+        found = [(self._marked(phrase.text), phrase.place) for phrase in find_phrases(text, tuple(tags))]
+        named = [each for each in found if each[0]][: 1 if self.single else None]
+        return replace(
+            self.parse(text),
+            expressions=tuple(expression for expression, _ in named),
+            labels_at=tuple(place for _, place in named),
+        )
 
     def write(self, reasoning: str, answer: Expressions) -> str:
         """See `Task.write`."""
@@ -157,6 +170,12 @@ class TagTask(Task):
         if not found:
             faults.append("the answer holds no expression")
         return () if surplus else sound, next((fault for fault in faults if fault), None)
+
+    def _marked(self, phrase: str) -> str:
+        """A phrase as an expression of this task: `[semantic]` in front where it may or must be, and nowhere else."""
+        bare = normalised(_LOOSE.sub(" ", phrase))
+        marked = self.semantic == "required" or (self.semantic == "optional" and _LOOSE.search(phrase))
+        return f"{SEMANTIC} {bare}" if bare and marked else bare
 
     def _fault(self, expression: str) -> str | None:
         """Why an expression, white space normalised, does not fit the task, or None where it does."""

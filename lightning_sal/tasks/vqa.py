@@ -6,13 +6,14 @@ more than white space, and nothing else bears these tags.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks.accuracy import AccuracyTask
 from lightning_sal.tasks.base import Answer
 from lightning_sal.tasks.blocks import quoted, stripped, tags_of, think_block
+from lightning_sal.tasks.lenient import answer_places
 from lightning_sal.tasks.matching import matches
 from lightning_sal.tasks.registry import register
 
@@ -65,6 +66,13 @@ class TextTask(AccuracyTask):
             return Text(structure_ok=False, grammar_ok=False, reason=fault)
         reasoning = text[slice(*thought)] if thought else ""
         return self.looked(Text(text[slice(*said)], reasoning=reasoning, reasoning_at=thought, labels_at=(said,)))
+
+    def read_leniently(self, text: str) -> Text:
+        """See `Task.read_leniently`; an answer block, what follows "Answer:", or all that stands behind the reasoning."""
+        strict = self.parse(text)
+        places = (stripped(text, start, end) for start, end, whole in answer_places(text) if whole)
+        said = next(filter(None, places), None)
+        return replace(strict, text=text[slice(*said)], labels_at=(said,)) if said else strict
 
     def write(self, reasoning: str, answer: Text) -> str:
         """See `Task.write`."""

@@ -63,7 +63,8 @@ def test_masks_overlays_and_lines(tmp_path, capsys):
     assert f"2 predictions: {tmp_path / 'predictions.jsonl'}" in capsys.readouterr().out
     assert lines[0] == {
         "task": "sod", "benchmark": "", "key": "key", "images": ["sub/a.jpg"], "response": "<think>t</think>",
-        "expressions": ["x"], "reason": "no answer", "confidence": 0.25, "masks": [["a.png"]], "overlays": ["a_overlay.png"],
+        "labels": ["x"], "expressions": ["x"], "reason": "no answer", "confidence": 0.25, "masks": [["a.png"]],
+        "overlays": ["a_overlay.png"],
     }  # fmt: skip
     assert lines[1]["masks"] == [["b.png"], ["c.png"]]
     mask = pixels(tmp_path / "c.png")

@@ -63,6 +63,9 @@ def test_results_of_two_processes_are_those_of_one(folder):
         assert rows[0] == rows[1]
     for name, metrics in first.metrics.items():
         assert second.metrics[name] == pytest.approx(metrics, abs=1e-5)
+    assert first.usage == second.usage
+    assert sum(each["samples"] for each in first.usage.values()) == 7
+    assert all(each["output_tokens"] > each["samples"] for each in first.usage.values())
 
 
 @pytest.mark.parametrize("stage", ["fit", "validate"])
