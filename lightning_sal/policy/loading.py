@@ -167,6 +167,8 @@ def _four_bits(dtype: torch.dtype, settings: Any) -> Any:
 
 
 def freeze(model: Any, *, train_vision: bool) -> None:
-    """Freeze the vision tower, its projection included, unless it is to be trained."""
-    for part in seeing(model):
-        part.requires_grad_(train_vision)
+    """Freeze all but the language part, so vision tower and projection, unless they are to be trained."""
+    language = {id(p) for part in (model.get_decoder(), model.get_output_embeddings()) for p in part.parameters()}
+    for parameter in model.parameters():  # LLaVA-OneVision has one outside of all parts, the end of a row of tiles
+        if id(parameter) not in language:
+            parameter.requires_grad_(train_vision)
