@@ -7,8 +7,8 @@ A prompt of K images with G responses of 128 tokens (80 of reasoning, 24 of answ
 `small` has 8 layers of 512 channels. Images are of 336 x 336 pixels (144 visual tokens) unless `--pixels` says otherwise.
 float32 on the CPU, bfloat16 on a GPU; no gradient anywhere.
 
-- score: `Policy.score`, log-probabilities.
-- maps: `Policy.attribute`, through the reasoning.
+- score: `FastPolicy.score`, log-probabilities.
+- maps: `FastPolicy.attribute`, through the reasoning.
 - attentions: transformers' own forward pass with eager attention and `output_attentions`, one response after the other,
   of which the attention rows of answer and reasoning are cut out of each layer at the end.
 
@@ -38,11 +38,11 @@ def build(given: argparse.Namespace) -> Any:
     import workload
 
     from lightning_sal.policy import PolicyConfig
-    from lightning_sal.policy.policy import Policy
+    from lightning_sal.policy.fast import FastPolicy
 
     made = workload.build(given) if given.model == "7b" else small(given)
     with mock.patch("lightning_sal.policy.policy.load_model", return_value=made):
-        return Policy(PolicyConfig("tiny-scratch"))
+        return FastPolicy(PolicyConfig("tiny-scratch"))
 
 
 def small(given: argparse.Namespace) -> Any:

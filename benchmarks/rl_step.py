@@ -1,6 +1,7 @@
 """What one RL step costs: TRL's GRPOTrainer, our GRPO and our CGPO on the same Qwen2.5-VL and the same prompts.
 
     uv run python benchmarks/rl_step.py [--images 1 4 8] [--prompts 4 16] [--lora off on] [--micro-batch 8]
+    uv run python benchmarks/rl_step.py --systems grpo cgpo --path fast general
     uv run python benchmarks/rl_step.py --model 7b --device cuda --pixels 200704 --lora on
 
 Every system gets the same random weights with the vision tower frozen, the same scenes and instruction, the same forced
@@ -28,7 +29,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 from meter import Meter
@@ -37,6 +38,16 @@ from workload import CLIP, LEARNING_RATE, LORA_RANK, build, groups_of
 
 SYSTEMS = ("trl", "grpo", "cgpo")
 NAMES = {"trl": "TRL GRPO", "grpo": "our GRPO", "cgpo": "our CGPO"}
+
+
+class System(NamedTuple):
+    """What is measured, by which path of our policy; TRL has one of its own."""
+
+    name: str
+    path: str
+
+    def __str__(self) -> str:
+        return NAMES[self.name] + (", general path" if self.path == "general" and self.name != "trl" else "")
 
 
 def run_ours(given: argparse.Namespace, meter: Meter) -> int:
@@ -77,6 +88,7 @@ def run_ours(given: argparse.Namespace, meter: Meter) -> int:
         **options,
         policy=PolicyConfig(
             model="tiny-scratch",
+            path=given.path[0],
             lora=LoRA(rank=LORA_RANK) if given.lora == "on" else None,
             gradient_checkpointing=given.checkpointing,
         ),
@@ -115,27 +127,28 @@ def work(given: argparse.Namespace) -> None:
     print(json.dumps({**report, "prompt_tokens": prompt_tokens, "threads": torch.get_num_threads()}))
 
 
-def measure(system: str, case: dict[str, Any]) -> dict[str, Any]:
+def measure(system: System, case: dict[str, Any]) -> dict[str, Any]:
     """What a fresh process of its own measures."""
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in case.items() if value not in (None, False, True)]
     flags += [f"--{name.replace('_', '-')}" for name, value in case.items() if value is True]
     run = subprocess.run(
-        [sys.executable, __file__, "--worker", system, *flags],
+        [sys.executable, __file__, "--worker", system.name, "--path", system.path, *flags],
         capture_output=True,
         text=True,
         env={**os.environ, "TOKENIZERS_PARALLELISM": "false", "TRL_EXPERIMENTAL_SILENCE": "1"},
     )
     if run.returncode:
-        sys.exit(f"{NAMES[system]} with {' '.join(flags)} failed:\n{run.stderr[-2000:]}")
+        sys.exit(f"{system} with {' '.join(flags)} failed:\n{run.stderr[-2000:]}")
     return json.loads(run.stdout.splitlines()[-1])
 
 
-def compare(case: dict[str, Any], systems: list[str], rounds: int) -> None:
+def compare(case: dict[str, Any], systems: list[System], rounds: int) -> None:
     """Measure the systems in turn and print a table of their medians."""
     from rich.console import Console
     from rich.table import Table
 
-    found: dict[str, list[dict[str, Any]]] = {system: [] for system in systems}
+    trl = next((system for system in systems if system.name == "trl"), None)
+    found: dict[System, list[dict[str, Any]]] = {system: [] for system in systems}
     for _ in range(rounds):
         for system in systems:
             found[system].append(measure(system, case))
@@ -150,23 +163,23 @@ def compare(case: dict[str, Any], systems: list[str], rounds: int) -> None:
     )
     for column in ("", "s a step (range)", "of which", "ms a prompt", "ms a response", "tokens/s", "MB above idle"):
         table.add_column(column, justify="left" if column in ("", "of which") else "right")
-    if "trl" in systems:
+    if trl:
         table.add_column("time / TRL", justify="right")
         table.add_column("memory / TRL", justify="right")
 
-    def middle(system: str, value: Callable[[dict[str, Any]], float]) -> float:
+    def middle(system: System, value: Callable[[dict[str, Any]], float]) -> float:
         return statistics.median(value(report) for report in found[system])
 
     for system in systems:
         steps = [report["step"] for report in found[system]]
         step, memory = statistics.median(steps), middle(system, lambda report: report["memory"])
-        responses = case["prompts"] * (1 if system == "cgpo" else case["responses"])
+        responses = case["prompts"] * (1 if system.name == "cgpo" else case["responses"])
         phases = {
             name: middle(system, lambda report, name=name: report["phases"][name])
             for name in found[system][0]["phases"]
         }
         cells = [
-            NAMES[system],
+            str(system),
             f"{step:.3f} ({min(steps):.3f}-{max(steps):.3f})",
             ", ".join(f"{name} {seconds:.3f}" for name, seconds in phases.items()),
             f"{1000 * step / case['prompts']:.1f}",
@@ -174,9 +187,9 @@ def compare(case: dict[str, Any], systems: list[str], rounds: int) -> None:
             f"{responses * case['tokens'] / step:.0f}",
             f"{memory / 2**20:.0f}",
         ]
-        if "trl" in systems:
-            cells.append(f"{step / middle('trl', lambda report: report['step']):.3f}")
-            cells.append(f"{memory / middle('trl', lambda report: report['memory']):.3f}")
+        if trl:
+            cells.append(f"{step / middle(trl, lambda report: report['step']):.3f}")
+            cells.append(f"{memory / middle(trl, lambda report: report['memory']):.3f}")
         table.add_row(*cells)
     Console(width=150).print(table)
 
@@ -191,6 +204,7 @@ if __name__ == "__main__":
     parser.add_argument("--micro-batch", type=int, help="responses a backward pass; left out: all of a step")
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing, on all sides")
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
+    parser.add_argument("--path", nargs="+", choices=("fast", "general"), default=["fast"], help="of our policy")
     parser.add_argument("--rounds", type=int, default=3, help="processes a system")
     parser.add_argument("--steps", type=int, default=5, help="timed steps a process")
     parser.add_argument("--warmup", type=int, default=2, help="steps before them")
@@ -200,10 +214,18 @@ if __name__ == "__main__":
     parser.add_argument("--worker", choices=SYSTEMS, help="measure one system in this process and print JSON")
     given = parser.parse_args()
     grid = {name: getattr(given, name) for name in ("images", "prompts", "lora")}
-    rest = {name: value for name, value in vars(given).items() if name not in (*grid, "systems", "rounds", "worker")}
+    rest = {
+        name: value for name, value in vars(given).items() if name not in (*grid, "systems", "path", "rounds", "worker")
+    }
     cases = [{**dict(zip(grid, values, strict=True)), **rest} for values in itertools.product(*grid.values())]
     if given.worker:
-        work(argparse.Namespace(**cases[0], worker=given.worker))
+        work(argparse.Namespace(**cases[0], worker=given.worker, path=given.path))
     else:
         for case in cases:
-            compare(case, given.systems, given.rounds)
+            systems = [
+                System(name, path)
+                for name in given.systems
+                for path in given.path
+                if name != "trl" or path == given.path[0]
+            ]
+            compare(case, systems, given.rounds)

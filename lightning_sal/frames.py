@@ -51,6 +51,23 @@ class Square:
         return self.side, self.side
 
 
+@dataclass(frozen=True, slots=True)
+class Shrunk:
+    """Pixels of an image that is scaled down, where it is larger, to a longest side.
+
+    Args:
+        side: Pixels of the longest side, > 0.
+    """
+
+    side: int
+
+    def extent(self, size: Size) -> Size:
+        """The (h, w) that is left of (H, W), each a pixel at least."""
+        scale = min(1.0, self.side / max(size))
+        height, width = (max(1, round(each * scale)) for each in size)
+        return height, width
+
+
 ORIGINAL = Original()
 
 

@@ -10,6 +10,7 @@ from hypothesis import settings
 
 from lightning_sal.tasks import TASKS
 from tests.cli_parts import CONFIG
+from tests.families import FAMILIES
 
 settings.register_profile("shared cores", deadline=None)  # an example that waits for a core is no fault
 settings.load_profile("shared cores")
@@ -51,6 +52,12 @@ def _the_same_numbers_in_any_order():
     torch.manual_seed(0)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(scope="session", params=sorted(FAMILIES))
+def family_folder(request, tmp_path_factory):
+    """The folder of a tiny random model: of each family of multimodal LLMs in turn."""
+    return FAMILIES[request.param](tmp_path_factory.mktemp(request.param, numbered=False))
 
 
 @pytest.fixture

@@ -40,10 +40,10 @@ def random_policy(given: Namespace, **options: Any) -> Any:
     from workload import build
 
     from lightning_sal.policy import LoRA, PolicyConfig
-    from lightning_sal.policy.policy import Policy
+    from lightning_sal.policy.fast import FastPolicy
 
     with mock.patch("lightning_sal.policy.policy.load_model", return_value=build(given)):
-        policy = Policy(PolicyConfig("tiny-scratch", lora=LoRA(rank=16), **options)).to(given.device)
+        policy = FastPolicy(PolicyConfig("tiny-scratch", lora=LoRA(rank=16), **options)).to(given.device)
     policy.suppressed[list(policy.eos_ids)] = True
     return policy
 

@@ -99,7 +99,7 @@ def _planned(given: Namespace, policy: Any, prompt: Any) -> tuple[float | str, f
     from lightning_sal.policy.estimate import ON_CPU, ON_GPU, Sizes, Step, estimate
     from lightning_sal.policy.seconds import Matrices, work
 
-    sizes = Sizes.of(policy.qwen, policy.config, autocast=given.device == "cuda")
+    sizes = Sizes.of(policy.model, policy.config, autocast=given.device == "cuda")
     step = Step(
         given.prompts,
         1,
@@ -111,7 +111,7 @@ def _planned(given: Namespace, policy: Any, prompt: Any) -> tuple[float | str, f
         sampled=given.algorithm != "SFT",
         padded=False,
     )
-    phases, gpu = work(Matrices.of(policy.qwen, policy.config), sizes, step, checkpointing=True), data_sheet(given)
+    phases, gpu = work(Matrices.of(policy.model, policy.config), sizes, step, checkpointing=True), data_sheet(given)
     seconds = "not known" if gpu is None else sum(phase.seconds(gpu) for phase in phases.values())
     buffers = ON_GPU if given.device == "cuda" else ON_CPU
     return seconds, estimate(sizes, step, checkpointing=True, buffers=buffers).peak / 1e9

@@ -11,8 +11,8 @@ import lightning
 from lightning_sal import metrics, modules, rewards, segmenters
 from lightning_sal.metrics import InstanceAlignedStructureMeasure, InstanceAveragePrecision, SaliencySuite
 from lightning_sal.policy import LoRA, PolicyConfig
-from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.segmenters.sam2_prompt import SAM2Prompt
 from lightning_sal.segmenters.tiny import embedded_evf_sam2
 
-Policy(PolicyConfig("tiny-scratch", lora=LoRA(rank=16)))  # the words of its tokenizer, and tables of transformers
+FastPolicy(PolicyConfig("tiny-scratch", lora=LoRA(rank=16)))  # the words of its tokenizer, and tables of transformers

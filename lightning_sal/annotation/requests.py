@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,12 +12,11 @@ from torch.nn.functional import interpolate
 
 from lightning_sal.annotation.samples import Sample
 from lightning_sal.annotation.wording import Wording
+from lightning_sal.clients.pictures import as_jpeg, shrunk
 from lightning_sal.clients.requests import Request
 from lightning_sal.pages.outlines import overlay
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import Task, get_task
-
-QUALITY = 90  # of JPEG
 
 
 def shown_images(task: Task, photographs: int) -> int:
@@ -80,12 +78,9 @@ def picture(image: Tensor, side: int, masks: Tensor | None = None) -> bytes:
         side: Pixels.
         masks: (N, H, W) bool, or None.
     """
-    shown = Image.fromarray(image.numpy())
-    shown.thumbnail((side, side), Image.Resampling.LANCZOS)
+    shown = shrunk(image, side)
     if masks is not None:
         pixels = torch.from_numpy(np.array(shown))
         fitted = interpolate(masks[None].float(), pixels.shape[:2], mode="nearest-exact")[0] > 0
         shown = Image.fromarray(overlay(pixels, fitted).numpy())
-    file = io.BytesIO()
-    shown.save(file, "JPEG", quality=QUALITY)
-    return file.getvalue()
+    return as_jpeg(shown)

@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from lightning_sal.clients import LOCAL
 from lightning_sal.clients.completions import no_json, read_reply, said_in
-from lightning_sal.clients.replies import Failure, Reply
+from lightning_sal.clients.replies import Failure, Reply, mean_probability
 from lightning_sal.clients.requests import Request
 from lightning_sal.errors import UsageError
 from lightning_sal.internals.shell import installing
@@ -61,27 +61,47 @@ class OpenAIClient:
         max_tokens: Most tokens of an answer.
         temperature: At which it is sampled; None for the server's own. A model that takes none is asked without, and a line
             of the log says so.
+        logprobs: Whether log-probabilities of the tokens are asked for, where the server has some.
     """
 
-    def __init__(self, model: str, base_url: str | None, max_tokens: int, temperature: float | None = None) -> None:
-        _require("openai", "openai")
+    def __init__(
+        self,
+        model: str,
+        base_url: str | None,
+        max_tokens: int,
+        temperature: float | None = None,
+        logprobs: bool = False,
+    ) -> None:
+        self.key = self.access(base_url)
         import openai
 
-        self.key = _key("OPENAI_API_KEY", optional=base_url is not None)
         self.model, self.base_url = model, base_url
         self._fields: dict[str, Any] = {"max_completion_tokens": max_tokens}
         if temperature is not None:
             self._fields["temperature"] = temperature
+        if logprobs:
+            self._fields["logprobs"] = True
         self._adaptations = _adaptations(max_tokens)
         self._first: asyncio.Event | None = None
         self._client = openai.AsyncOpenAI(api_key=self.key or "none", base_url=base_url, max_retries=0, timeout=None)
         self._completions = self._client.chat.completions  # which takes a second to load: no request should wait for it
 
+    @staticmethod
+    def access(base_url: str | None) -> str | None:
+        """The key, which a server of one's own may need none of; nothing is imported.
+
+        Raises:
+            UsageError: There is none, or the library is missing.
+        """
+        _require("openai", "openai")
+        return _key("OPENAI_API_KEY", optional=base_url is not None)
+
     async def ask(self, request: Request) -> Reply:
         """See `Client.ask`."""
         images = [{"type": "image_url", "image_url": {"url": _data_url(image)}} for image in request.images]
         first, *rest = request.turns
-        messages: list[Any] = [{"role": "user", "content": [*images, {"type": "text", "text": first}]}]
+        messages: list[Any] = [{"role": "system", "content": request.system}] if request.system else []
+        messages += [{"role": "user", "content": [*images, {"type": "text", "text": first}]}]
         messages += [{"role": ("assistant", "user")[i % 2], "content": text} for i, text in enumerate(rest)]
         try:
             async with self._first_alone():
@@ -155,6 +175,7 @@ def _adaptations(max_tokens: int) -> list[tuple[str, dict[str, Any]]]:
         ("max_(?:completion_)?tokens", {"max_completion_tokens": None, "max_tokens": max_tokens}),
         ("stream_options|include_usage", {"stream_options": None}),
         ("temperature", {"temperature": None}),
+        ("(?i)log_?prob", {"logprobs": None}),
         (
             rf"(?i){ask}.{{0,60}}\bstream|\bstream.{{0,60}}{ask}",
             {"stream": True, "stream_options": {"include_usage": True}},
@@ -170,21 +191,40 @@ class GeminiClient:
         base_url: Address of another server than Google's.
         max_tokens: Most tokens of an answer, thoughts included.
         temperature: At which it is sampled; None for its own.
+        logprobs: Whether log-probabilities of the tokens are asked for, where the model has some.
     """
 
-    def __init__(self, model: str, base_url: str | None, max_tokens: int, temperature: float | None = None) -> None:
-        _require("google.genai", "google-genai")
+    def __init__(
+        self,
+        model: str,
+        base_url: str | None,
+        max_tokens: int,
+        temperature: float | None = None,
+        logprobs: bool = False,
+    ) -> None:
+        self.key = self.access(base_url)
         from google import genai
         from google.genai import types
 
-        self.key = _key("GEMINI_API_KEY", "GOOGLE_API_KEY")
         self.model, self._types = model, types
-        self._config = types.GenerateContentConfig(max_output_tokens=max_tokens, temperature=temperature)
+        self._config = types.GenerateContentConfig(
+            max_output_tokens=max_tokens, temperature=temperature, response_logprobs=logprobs or None
+        )
         options = types.HttpOptions(
             base_url=base_url,
             retry_options=types.HttpRetryOptions(attempts=1),  # unset, a broken connection is tried again, uncounted
         )
         self._client = genai.Client(api_key=self.key, http_options=options)
+
+    @staticmethod
+    def access(base_url: str | None) -> str | None:
+        """The key, of Google's or any other server; nothing is imported.
+
+        Raises:
+            UsageError: There is none, or the library is missing.
+        """
+        _require("google.genai", "google-genai")
+        return _key("GEMINI_API_KEY", "GOOGLE_API_KEY")
 
     async def ask(self, request: Request) -> Reply:
         """See `Client.ask`."""
@@ -195,13 +235,13 @@ class GeminiClient:
         for i, text in enumerate(rest):
             contents.append(content(role=("model", "user")[i % 2], parts=[part.from_text(text=text)]))
         try:
-            answer = await self._client.aio.models.generate_content(
-                model=self.model, contents=contents, config=self._config
-            )
+            answer = await self._generate(contents, request.system)
             finish = answer.candidates[0].finish_reason if answer.candidates else None
             blocked = answer.prompt_feedback and answer.prompt_feedback.block_reason
             usage, text = answer.usage_metadata, answer.text or ""
             refusal = blocked or (finish if not text and finish not in _ENDS else None)
+            said = answer.candidates[0].logprobs_result if answer.candidates else None
+            tokens = (said and said.chosen_candidates) or []
             counts = usage and [usage.candidates_token_count, usage.thoughts_token_count]
             return Reply(
                 text=scrub(text, self.key),
@@ -209,11 +249,26 @@ class GeminiClient:
                 output_tokens=sum(count or 0 for count in counts) if counts and any(counts) else None,
                 refusal=str(getattr(refusal, "value", refusal)) if refusal else None,
                 truncated=finish == "MAX_TOKENS",
+                confidence=mean_probability(token.log_probability for token in tokens),
             )
         except json.JSONDecodeError as error:
             raise _failure(no_json(error.doc, "the server"), None, self.key) from None
         except Exception as error:  # of two libraries and what lies below them; none may show a key
             raise _failure(error, getattr(error, "code", None), self.key) from None
+
+    async def _generate(self, contents: list[Any], system: str) -> Any:
+        """One answer, without log-probabilities from the time on when they are refused."""
+        from google.genai import errors
+
+        sent = self._config
+        asked = sent.model_copy(update={"system_instruction": system or None})
+        try:
+            return await self._client.aio.models.generate_content(model=self.model, contents=contents, config=asked)
+        except errors.ClientError as error:
+            if not (sent.response_logprobs and re.search("(?i)log_?prob", str(error))):
+                raise
+            self._config = sent.model_copy(update={"response_logprobs": None})
+            return await self._generate(contents, system)
 
     async def close(self) -> None:
         """See `Client.close`."""
@@ -221,13 +276,40 @@ class GeminiClient:
 
 
 _ENDS = (None, "STOP", "MAX_TOKENS")
-_PROVIDERS: dict[str, Callable[..., Client]] = {"gemini": GeminiClient}
+_PROVIDERS: dict[str, type[OpenAIClient] | type[GeminiClient]] = {"gemini": GeminiClient, "openai": OpenAIClient}
+
+
+def require_access(model: str, base_url: str | None) -> None:
+    """Check that a model behind an API can be asked, as far as that is known without asking; nothing is imported.
+
+    Args:
+        model: Its name, as `make_client` takes it.
+        base_url: Likewise.
+
+    Raises:
+        UsageError: A library or a key is missing.
+    """
+    _require("tenacity", "tenacity")
+    _provider(model)[0].access(base_url)
+
+
+def _provider(model: str) -> tuple[type[OpenAIClient] | type[GeminiClient], str]:
+    """The client of a model behind an API, and its name there."""
+    prefix, _, name = model.partition(":")
+    return (_PROVIDERS[prefix], name) if prefix in _PROVIDERS and name else (OpenAIClient, model)
 
 
 def make_client(
-    model: str, base_url: str | None, max_tokens: int, concurrency: int = 1, temperature: float | None = None
+    model: str,
+    base_url: str | None,
+    max_tokens: int,
+    concurrency: int = 1,
+    temperature: float | None = None,
+    logprobs: bool = False,
 ) -> Client:
     """The client of a model: `local:FOLDER` loads it here, `gemini:NAME` is Gemini's API, any other name OpenAI's.
+
+    `openai:NAME` is NAME at OpenAI's, or at a server that is compatible with it.
 
     Args:
         model: Its name, folder or hub name.
@@ -235,6 +317,8 @@ def make_client(
         max_tokens: Most tokens of an answer.
         concurrency: Requests that are under way at once, of which a model that is loaded here makes a batch.
         temperature: At which it is sampled; None for its own. One that is loaded here gives the likeliest answer.
+        logprobs: Whether replies are to have a confidence, where the API has log-probabilities; one that is loaded here has
+            none.
 
     Raises:
         UsageError: A library or a key is missing.
@@ -243,10 +327,8 @@ def make_client(
         from lightning_sal.clients.local import LocalClient
 
         return LocalClient(model.removeprefix(LOCAL), max_tokens, concurrency)
-    prefix, _, name = model.partition(":")
-    if prefix in _PROVIDERS and name:
-        return _PROVIDERS[prefix](name, base_url, max_tokens, temperature)
-    return OpenAIClient(model, base_url, max_tokens, temperature)
+    kind, name = _provider(model)
+    return kind(name, base_url, max_tokens, temperature, logprobs)
 
 
 def scrub(text: str, key: str | None) -> str:

@@ -72,6 +72,10 @@ class Stopped(Exception):
     """Nothing more is to be asked; the message says why."""
 
 
+class Spent(Stopped):
+    """The budget allows no further request."""
+
+
 @dataclass(eq=False, slots=True)
 class Charge:
     """A request that is under way.
@@ -110,12 +114,12 @@ class Budget:
         """Surrounds the sending of a request; waits until it fits, at its dearest, beside those under way.
 
         Raises:
-            Stopped: It does not fit even after they have ended.
+            Spent: It does not fit even after they have ended.
         """
-        tokens = self.estimate.most_input(request.turns, len(request.images))
+        tokens = self.estimate.most_input(request.texts, len(request.images))
         while not self._fits(most := self._cost(self._low * tokens, self.estimate.output)):
             if not self._open:
-                raise Stopped(
+                raise Spent(
                     f"the budget of ${self.limit:g} allows no further request: ${self.spent:.4f} is spent, and the next one "
                     f"may cost ${most:.4f}"
                 )

@@ -21,24 +21,29 @@ class ReplyCache:
 
     Args:
         folder: Made when it is first written to; several processes may share it. None for memory alone.
+
+    What is kept is a value of JSON: a text, or the fields of a whole reply.
     """
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
-        self._memory: dict[str, str] = {}
+        self._memory: dict[str, Any] = {}
 
-    def get(self, key: str) -> str | None:
+    def __len__(self) -> int:
+        """How many replies there are."""
+        return len(self._memory) if self.folder is None else sum(1 for _ in self.folder.glob("*/*.json"))
+
+    def get(self, key: str) -> Any:
         """The reply of a key, or None; a file that holds none is none."""
         if key not in self._memory and self.folder is not None:
             try:
                 reply = json.loads(self._path(key).read_text(encoding="utf-8"))["reply"]
             except (OSError, ValueError, KeyError, TypeError):
                 return None
-            if isinstance(reply, str):
-                self._memory[key] = reply
+            self._memory[key] = reply
         return self._memory.get(key)
 
-    def keep(self, key: str, reply: str) -> None:
+    def keep(self, key: str, reply: Any) -> None:
         """Keeps a reply; its file takes its name once it is whole.
 
         Raises:

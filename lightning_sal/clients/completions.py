@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lightning_sal.clients.replies import Failure, Reply
+from lightning_sal.clients.replies import Failure, Reply, mean_probability
 from lightning_sal.tasks.blocks import think_block
 
 BESIDE = ("reasoning_content", "reasoning", "reasoning_text", "thinking")  # fields of a message that hold its reasoning
@@ -51,6 +51,7 @@ def read_reply(body: str, url: str) -> Reply:
         output_tokens=written,
         refusal=refusal or None,
         truncated=finish in CUT,
+        confidence=mean_probability(token.get("logprob") for token in _token_logps(first.get("logprobs"))),
     )
 
 
@@ -97,18 +98,21 @@ def _joined(body: str) -> dict[str, Any]:
     """
     message: dict[str, Any] = {}
     finish, usage = None, None
+    logps: list[Any] = []
     for chunk in _chunks(body):
         if chunk.get("error"):
             return chunk
         usage = chunk.get("usage") or usage
         for choice in (chunk.get("choices") or [])[:1]:
             finish = choice.get("finish_reason") or finish
+            logps += _token_logps(choice.get("logprobs"))
             for name, value in (choice.get("delta") or choice.get("message") or {}).items():
                 former = message.get(name)
                 message[name] = former + value if type(former) is type(value) in (str, list) else value
     if finish is None and not re.search(r"^data:\s*\[DONE\]", body, re.MULTILINE):
         raise Failure(f"the stream of the answer breaks off: {body[-60:]!r}")
-    return {"choices": [{"message": message, "finish_reason": finish}], "usage": usage}
+    choice = {"message": message, "finish_reason": finish, "logprobs": {"content": logps}}
+    return {"choices": [choice], "usage": usage}
 
 
 def _chunks(body: str) -> Iterator[dict[str, Any]]:
@@ -152,6 +156,12 @@ def _tokens(usage: Mapping[str, Any]) -> tuple[int | None, int | None]:
     if not (isinstance(read, int) and isinstance(written, int) and read > 0):
         return None, None
     return read, max(written, total - read) if isinstance(total, int) else written
+
+
+def _token_logps(logprobs: Any) -> list[Any]:
+    """What is said of each token of the words."""
+    tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
+    return tokens if isinstance(tokens, list) else []
 
 
 def _code(error: Any) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor
 from lightning_sal.clients.replies import Failure, Reply
 from lightning_sal.clients.requests import Request
 from lightning_sal.policy.config import PolicyConfig
-from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.make import make_policy
 
 
 class LocalClient:
@@ -30,7 +30,7 @@ class LocalClient:
     def __init__(self, model: str, max_tokens: int, batch_size: int) -> None:
         cuda = torch.cuda.is_available()
         config = PolicyConfig(model=model, dtype="bfloat16" if cuda else "float32", max_prompt_tokens=2**15)
-        self.policy = Policy(config).to("cuda" if cuda else "cpu")
+        self.policy = make_policy(config).to("cuda" if cuda else "cpu")
         self.max_tokens, self.batch_size = max_tokens, batch_size
         self._waiting: list[tuple[Request, asyncio.Future[Reply]]] = []
         self._thread = ThreadPoolExecutor(1)  # a batch at a time

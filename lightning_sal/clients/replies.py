@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 FATAL = frozenset({401, 402, 404, 405})  # no key, no money, no such model or place: the next request fares no better
@@ -18,6 +20,7 @@ class Reply:
         output_tokens: Tokens that were written, thoughts included, or None.
         refusal: Why it would not answer, or None.
         truncated: Whether it reached the limit of tokens.
+        confidence: Mean probability of its tokens, in [0, 1]; None where it is not said.
     """
 
     text: str
@@ -25,6 +28,15 @@ class Reply:
     output_tokens: int | None
     refusal: str | None = None
     truncated: bool = False
+    confidence: float | None = None
+
+
+def mean_probability(logps: Iterable[object]) -> float | None:
+    """The mean probability of tokens by their log-probabilities in nats; None where one is no number, or there is none."""
+    known = list(logps)
+    if not known or not all(isinstance(each, int | float) and not math.isnan(each) for each in known):
+        return None
+    return sum(math.exp(min(0.0, float(each))) for each in known) / len(known)  # type: ignore[arg-type]
 
 
 class Failure(Exception):

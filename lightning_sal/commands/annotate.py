@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_sal.clients import LOCAL
+from lightning_sal.clients.options import add_options, check_options, number, whole
 from lightning_sal.errors import UsageError
 from lightning_sal.internals.shell import installing
 
@@ -87,45 +88,39 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", type=Path, required=True, help="folder of any layout that the data modules read, COCO json, or JSONL")
     add("--out", type=Path, required=True, help="SFT JSONL; rejected samples go beside it, to NAME.rejected.jsonl")
     add("--model", required=True, help="NAME at an OpenAI-compatible API, gemini:NAME, or local:FOLDER_OR_HUB_NAME")
-    add("--base-url", help="address of the API, where it is not the provider's own")
     add("--split", choices=("train", "val", "test"), help="where the data hold several")
-    add("--limit", type=_whole(1), help="only the first so many samples")
-    add("--group-size", type=_whole(2), default=8, help="CoSOD: most photographs of a request (%(default)s)")
+    add("--limit", type=whole(1), help="only the first so many samples")
+    add("--group-size", type=whole(2), default=8, help="CoSOD: most photographs of a request (%(default)s)")
     add(
         "--prompts",
         type=Path,
         help="folder whose TASK.md, again.md, forbidden.txt replace the packaged, as sod.md does for sod",
     )
-    add(
-        "--max-side", dest="side", type=_whole(64), default=768, help="longest side of an image in pixels (%(default)s)"
-    )
-    add("--max-tokens", type=_whole(1), default=2048, help="of an answer, thoughts included (%(default)s)")
-    add("--answers", type=_whole(1), default=3, help="times a sample is answered before it is rejected (%(default)s)")
+    add("--max-side", dest="side", type=whole(64), default=768, help="longest side of an image in pixels (%(default)s)")
+    add("--max-tokens", type=whole(1), default=2048, help="of an answer, thoughts included (%(default)s)")
+    add("--answers", type=whole(1), default=3, help="times a sample is answered before it is rejected (%(default)s)")
     add(
         "--retries",
-        type=_whole(0),
+        type=whole(0),
         default=5,
         help="times a request that failed on its way is sent again (%(default)s)",
     )
-    add("--backoff", type=_number, default=1.0, help="seconds that the first wait is at most; it doubles (%(default)s)")
-    add("--timeout", type=_number, default=120.0, help="seconds that a request may take (%(default)s)")
-    add("--concurrency", type=_whole(1), default=8, help="samples at once; for local: of a batch (%(default)s)")
-    add("--per-minute", type=_number, help="most requests sent in a minute")
+    add("--backoff", type=number, default=1.0, help="seconds that the first wait is at most; it doubles (%(default)s)")
+    add("--timeout", type=number, default=120.0, help="seconds that a request may take (%(default)s)")
+    add("--concurrency", type=whole(1), default=8, help="samples at once; for local: of a batch (%(default)s)")
     add(
         "--give-up-after",
         dest="failures",
-        type=_whole(1),
+        type=whole(1),
         default=10,
         help="samples in a row without any answer (%(default)s)",
     )
-    add("--price-in", type=_number, help="dollars a million input tokens")
-    add("--price-out", type=_number, help="dollars a million output tokens")
-    add("--budget", type=_number, help="dollars that this run never exceeds")
-    add("--image-tokens", type=_whole(1), help="that an image takes at most, for estimates and the budget")
+    add_options(parser)
+    add("--image-tokens", type=whole(1), help="that an image takes at most, for estimates and the budget")
     add("--segmenter", help="keep only what this finds: EVF-SAM2 folder or hub name, or tiny")
-    add("--min-measure", type=_number, help="primary measure of the task that the segmenter's masks must reach")
-    add("--min-s-measure", type=_number, help="the same by its name: S-measure, of SOD and CoSOD")
-    add("--min-matched-s", type=_number, help="S-measure of the matched instances, of SIS")
+    add("--min-measure", type=number, help="primary measure of the task that the segmenter's masks must reach")
+    add("--min-s-measure", type=number, help="the same by its name: S-measure, of SOD and CoSOD")
+    add("--min-matched-s", type=number, help="S-measure of the matched instances, of SIS")
     add("--retry-rejected", action="store_true", help="ask for rejected samples again")
     add("--dry-run", action="store_true", help="estimate tokens and cost, and end")
     return parser
@@ -136,10 +131,7 @@ def _check(arguments: argparse.Namespace) -> None:
     from lightning_sal.tasks import load_task
 
     arguments.task = load_task(arguments.task)
-    if (arguments.price_in is None) != (arguments.price_out is None):
-        raise UsageError("give both --price-in and --price-out, dollars a million tokens, or neither")
-    if arguments.budget is not None and arguments.price_in is None:
-        raise UsageError("--budget needs --price-in and --price-out, dollars a million tokens")
+    check_options(arguments)
     _check_pictures(arguments)
     if arguments.model.startswith(LOCAL):
         arguments.timeout = None  # a batch takes what it takes
@@ -168,25 +160,6 @@ def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _whole(least: int) -> Callable[[str], int]:
-    def convert(text: str) -> int:
-        if (number := int(text)) < least:
-            raise argparse.ArgumentTypeError(f"{number} is below {least}")
-        return number
-
-    convert.__name__ = "whole number"
-    return convert
-
-
-def _number(text: str) -> float:
-    if not 0 <= (number := float(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 on")
-    return number
-
-
-_number.__name__ = "number"
-
-
 def _picture_check(arguments: argparse.Namespace) -> PictureCheck | None:
     if arguments.segmenter is None:
         return None
@@ -204,21 +177,16 @@ def _picture_check(arguments: argparse.Namespace) -> PictureCheck | None:
 def _show_estimate(samples: Sequence[Sample], all_samples: int, wording: Wording, budget: Budget) -> None:
     """What it would take to ask once about each sample, as it is to be expected and at most."""
     from lightning_sal.annotation.requests import shown_images, text_of
-    from lightning_sal.clients.budget import TYPICAL_ANSWER
+    from lightning_sal.clients.planning import forecast
     from lightning_sal.tasks import get_task
 
-    estimate = budget.estimate
     shown = [shown_images(get_task(sample.record.task), len(sample.record.photographs)) for sample in samples]
     texts = [text_of(sample, wording, {"instances": 9, "noise": ""}) for sample in samples]
-    asked = [([text], images) for text, images in zip(texts, shown, strict=True)]
-    tokens_in = [sum(count(*request) for request in asked) for count in (estimate.typical_input, estimate.most_input)]
-    tokens_out = [len(asked) * each for each in (min(TYPICAL_ANSWER, estimate.output), estimate.output)]
-    rows = {"input tokens": [f"{n:,}" for n in tokens_in], "output tokens": [f"{n:,}" for n in tokens_out]}
-    if budget.prices:
-        costs = [budget.prices.cost(*pair) for pair in zip(tokens_in, tokens_out, strict=True)]
-        rows["cost"] = [f"${cost:,.2f}" for cost in costs]
-    title = f"{len(samples)} of {all_samples} samples to ask for, {sum(shown)} images, one answer each"
-    _print_table(title, ("", "about", "at most"), [(name, *values) for name, values in rows.items()])
+    planned = forecast(
+        [([text], images) for text, images in zip(texts, shown, strict=True)], budget.estimate, budget.prices
+    )
+    title = f"{planned.requests} of {all_samples} samples to ask for, {planned.images} images, one answer each"
+    _print_table(title, ("", "about", "at most"), planned.rows())
 
 
 def _show_summary(tally: Tally, output: Output, budget: Budget) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from lightning_sal.demo.bounds import Bounds
 
+from lightning_sal.clients.options import add_endpoint, check_models, settings_of, whole
 from lightning_sal.internals.gpus import device
 from lightning_sal.internals.hub import weights
 
@@ -24,14 +25,15 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="lightning-sal demo",
         description="Serve a web page: drop photographs, read the reasoning as it comes, point at an expression to see its "
-        "mask, take the masks home. The page asks nothing of any other host, and what is uploaded goes when it ends.",
+        "mask, take the masks home. The page asks nothing of other hosts, but for answers of a model behind an endpoint. "
+        "What is uploaded goes when it ends.",
     )
     parser.add_argument(
         "--model",
         type=weights,
         default="tiny",
-        help="the policy: tiny (which knows procedural scenes alone), a folder, a hub name, a checkpoint file, or a folder "
-        "of adapters",
+        help="the policy: tiny (which knows procedural scenes alone), a folder, a hub name, a checkpoint file, a folder of "
+        "adapters, or openai:NAME or gemini:NAME for one behind an endpoint",
     )
     parser.add_argument(
         "--compare", type=weights, metavar="MODEL", help="a second one, whose answers stand beside those of the first"
@@ -49,8 +51,12 @@ def main(argv: list[str]) -> int:
         help="an EVF-SAM2 or a SAM 3, folder or hub name; a .pt or .safetensors file of SAM2, for boxes and points; or your "
         "own as FILE.py:NAME; by default the embedded small ones",
     )
-    parser.add_argument("--max-new-tokens", type=int, default=512, help="limit of a response; %(default)s")
-    parser.add_argument("--max-pixels", type=int, help="most pixels of an image that the policy sees")
+    parser.add_argument(
+        "--max-new-tokens",
+        type=whole(1),
+        help="limit of a response; 512, or behind an endpoint 2048, thoughts included",
+    )
+    parser.add_argument("--max-pixels", type=whole(1), help="most pixels of an image that the policy sees")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the policy's frozen weights")
     parser.add_argument("--device", type=device, help="as torch names it, by default cuda where there is one")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; %(default)s, this machine alone")
@@ -66,6 +72,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--max-images", type=int, default=12, help="limit of photographs in a run; %(default)s")
     parser.add_argument("--max-megapixels", type=int, default=25, help="limit of a photograph; %(default)s")
     parser.add_argument("--max-waiting", type=int, default=8, help="runs that wait, more are refused; %(default)s")
+    add_endpoint(parser)
     arguments = parser.parse_args(argv)
 
     from lightning_sal.demo.bounds import Bounds
@@ -81,6 +88,7 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"--compare {arguments.compare} is the model itself: name another")
     bounds = Bounds(arguments.max_megabytes, arguments.max_images, arguments.max_megapixels, arguments.max_waiting)
     models = [model for model in (arguments.model, arguments.compare) if model is not None]
+    check_models(models, arguments)
     segmenter = f"the segmenter {arguments.segmenter}" if arguments.segmenter else "the embedded segmenter"
     loading = f"Loading {', '.join(models)} and {segmenter}"
     with (
@@ -104,7 +112,7 @@ def main(argv: list[str]) -> int:
 
 def _load(models: list[str], arguments: argparse.Namespace, own: list[str], bounds: Bounds) -> uvicorn.Server:
     """Load the models, which can answer the user's own tasks, and make the server of their page."""
-    from lightning_sal.inference.predictor import Predictor, find_device
+    from lightning_sal.inference.predictor import find_device, load_predictor
 
     if arguments.device is not None:
         find_device(arguments.device)
@@ -118,19 +126,19 @@ def _load(models: list[str], arguments: argparse.Namespace, own: list[str], boun
 
     disable_progress_bar()
     predictors = {
-        model: Predictor.load(
+        model: load_predictor(
             model,
             arguments.segmenter,
             device=arguments.device,
-            dtype=arguments.dtype,
             max_new_tokens=arguments.max_new_tokens,
-            max_pixels=arguments.max_pixels,
+            **settings_of(model, arguments),
         )
         for model in models
     }
     for predictor in predictors.values():
         predictor.require_fit(own)
-    notices = dict.fromkeys(notice(model, arguments.segmenter) for model in models)
+    notices = [notice(model, arguments.segmenter) for model in models]
+    notices += [predictor.notice for predictor in predictors.values()]
     visitors = Visitors()
-    page = build(predictors, bounds, visitors, " ".join(filter(None, notices)))
+    page = build(predictors, bounds, visitors, ". ".join(filter(None, dict.fromkeys(notices))))
     return server_of(page, bounds, visitors, arguments.host, arguments.allow_host)

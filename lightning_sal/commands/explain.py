@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from lightning_sal.clients import is_endpoint
 from lightning_sal.errors import UsageError, printable
 from lightning_sal.internals.gpus import device
 from lightning_sal.internals.hub import weights
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from lightning_sal.explanations.cases import Case
     from lightning_sal.explanations.measuring import Measures
     from lightning_sal.explanations.method import Method
-    from lightning_sal.policy.policy import Policy
+    from lightning_sal.policy.fast import FastPolicy
     from lightning_sal.samples import ImageGroup
 
 
@@ -28,6 +29,11 @@ def main(argv: list[str]) -> int:
         0 where all are explained, 1 where some could not be.
     """
     arguments = _parser().parse_args(argv)
+    if is_endpoint(arguments.model):
+        raise UsageError(
+            f"{arguments.model} cannot be explained, since that needs its weights: explain what it answered by a model that "
+            "is loaded here, by --responses with the folder of `segment`"
+        )
 
     from lightning_sal.datasets.finding import find_samples
     from lightning_sal.explanations.folder import ExplanationFolder
@@ -114,19 +120,18 @@ def _cases(
     from transformers.utils.logging import disable_progress_bar
 
     from lightning_sal.explanations.responses import read_responses_of
-    from lightning_sal.inference.predictor import find_device, load_policy
+    from lightning_sal.inference.predictor import default_device, find_device, load_policy
 
     disable_progress_bar()  # there is one of ours
     given = None if arguments.responses is None else read_responses_of(arguments.responses)
     console = Console(stderr=True)
     with console.status(f"loading {arguments.model}"):
-        import torch
-
-        device = find_device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = find_device(arguments.device or default_device())
         stated = {"dtype": arguments.dtype, "max_pixels": arguments.max_pixels}
         settings = {name: value for name, value in stated.items() if value is not None}
-        policy = load_policy(arguments.model, settings).requires_grad_(False).eval().to(device)
-        policy.backbone.require_attention_rows()
+        policy = load_policy(arguments.model, settings, attributed=True).requires_grad_(False).eval().to(device)
+        policy.require_attribution()
+        policy = cast("FastPolicy", policy)
     for source in track(sources, "responses", console=console, transient=True):
         name = ""
         try:
@@ -139,7 +144,7 @@ def _cases(
             left_out.append(str(error) if str(error).startswith(name) else f"{name}: {error}")
 
 
-def _case(policy: Policy, group: ImageGroup, given: dict[Any, str] | None, arguments: argparse.Namespace) -> Case:
+def _case(policy: FastPolicy, group: ImageGroup, given: dict[Any, str] | None, arguments: argparse.Namespace) -> Case:
     """A group's response, the policy's likeliest or the given one.
 
     Raises:

@@ -9,6 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightning_sal.clients import default_limit, is_endpoint
+from lightning_sal.clients.options import add_endpoint, check_models, settings_of, whole
+from lightning_sal.errors import UsageError
 from lightning_sal.files.writing import numbered
 from lightning_sal.internals.gpus import device
 from lightning_sal.internals.hub import weights
@@ -18,7 +21,7 @@ from lightning_sal.paths import Paths
 from lightning_sal.tiny.notice import EXAMPLES, is_drawn, notice
 
 if TYPE_CHECKING:
-    from lightning_sal.inference.predictor import Predictor
+    from lightning_sal.inference.base import BasePredictor
     from lightning_sal.inference.responses import Prediction
     from lightning_sal.pages.answer_folder import AnswerFolder
     from lightning_sal.samples import ImageGroup
@@ -33,6 +36,13 @@ def main(argv: list[str]) -> int:
         0 where all are answered, 1 where some could not be.
     """
     arguments = _parser().parse_args(argv)
+    check_models([arguments.model], arguments)
+    if arguments.max_new_tokens is None:
+        arguments.max_new_tokens = default_limit(arguments.model)
+    if arguments.maps and is_endpoint(arguments.model):
+        raise UsageError(
+            f"--maps needs the weights of a model, and {arguments.model} is behind an endpoint: leave it out"
+        )
     sources = _sources(arguments.paths, arguments.task, arguments.question)
 
     with importing():
@@ -42,6 +52,7 @@ def main(argv: list[str]) -> int:
         "task": ", ".join(dict.fromkeys(task for task, _ in sources)),
         "question": arguments.question,
         "model": arguments.model,
+        "base_url": arguments.base_url,
         "segmenter": arguments.segmenter,
         "max_new_tokens": arguments.max_new_tokens,
         "max_pixels": arguments.max_pixels,
@@ -75,6 +86,8 @@ def _about_the_model(sources: Sequence[Source], arguments: argparse.Namespace) -
     line = _notice(sources, arguments)
     if line:
         yield line
+    if is_endpoint(arguments.model):  # the line names what it lacks
+        return
     out = next(path for name in numbered(arguments.out.name) if not (path := arguments.out.with_name(name)).exists())
     task = ("--task", arguments.task) if arguments.task else ()
     question = ("--question", arguments.question) if arguments.question else ()
@@ -119,8 +132,8 @@ def _parser() -> argparse.ArgumentParser:
         "--model",
         type=weights,
         default="tiny",
-        help="the policy: tiny (which knows the procedural scenes alone), a folder, a hub name, a checkpoint file, or a "
-        "folder of adapters",
+        help="the policy: tiny (which knows the procedural scenes alone), a folder, a hub name, a checkpoint file, a folder "
+        "of adapters, or openai:NAME or gemini:NAME for one behind an endpoint",
     )
     parser.add_argument("--question", help="what is asked of every photograph beside the task's instruction")
     parser.add_argument(
@@ -137,11 +150,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/segment"), help="by default %(default)s")
     parser.add_argument("--overwrite", action="store_true", help="delete the answers that are in the folder first")
-    parser.add_argument("--batch-size", type=_positive, default=4, help="groups answered together; %(default)s")
-    parser.add_argument("--max-new-tokens", type=_positive, default=512, help="limit of a response; %(default)s")
-    parser.add_argument("--max-pixels", type=_positive, help="most pixels of an image that the policy sees")
+    parser.add_argument(
+        "--batch-size",
+        type=whole(1),
+        default=4,
+        help="groups answered together, and requests to an endpoint at once; %(default)s",
+    )
+    parser.add_argument(
+        "--max-new-tokens",
+        type=whole(1),
+        help="limit of a response; 512, or behind an endpoint 2048, thoughts included",
+    )
+    parser.add_argument("--max-pixels", type=whole(1), help="most pixels of an image that the policy sees")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the policy's frozen weights")
     parser.add_argument("--device", type=device, help="as torch names it, by default cuda where there is one")
+    add_endpoint(parser)
     return parser
 
 
@@ -161,15 +184,20 @@ def _answer(
     with console.status(f"loading {arguments.model}"):
         predictor = _load(arguments)
     predictor.require_fit({task for task, _ in waiting})
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("answers", total=len(waiting))
-        for start in range(0, len(waiting), arguments.batch_size):
-            part = waiting[start : start + arguments.batch_size]
-            groups = list(_read(part, arguments.question, unanswered))
-            for prediction in answered(predictor, groups, unanswered, explained=arguments.maps):
-                folder.add(prediction)
-                missing += _without_mask(prediction)
-            progress.advance(bar, len(part))
+    predictor.require_explained(arguments.maps)
+    try:
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+            bar = progress.add_task("answers", total=len(waiting))
+            for start in range(0, len(waiting), arguments.batch_size):
+                part = waiting[start : start + arguments.batch_size]
+                groups = list(_read(part, arguments.question, unanswered))
+                for prediction in answered(predictor, groups, unanswered, explained=arguments.maps):
+                    folder.add(prediction)
+                    missing += _without_mask(prediction)
+                progress.advance(bar, len(part))
+    finally:
+        if predictor.took is not None:
+            print(predictor.took)
 
 
 def _without_mask(prediction: Prediction) -> list[str]:
@@ -186,46 +214,49 @@ def _without_mask(prediction: Prediction) -> list[str]:
     ]
 
 
-def _load(arguments: argparse.Namespace) -> Predictor:
+def _load(arguments: argparse.Namespace) -> BasePredictor:
     with importing():
-        from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: F401 (which the policy loads)
-        from transformers.utils.logging import disable_progress_bar
+        from lightning_sal.inference.predictor import load_predictor
 
-        from lightning_sal.inference.predictor import Predictor
+        if not is_endpoint(arguments.model):
+            from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: F401 (which the policy loads)
+            from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # there is one of ours
-    return Predictor.load(
+            disable_progress_bar()  # there is one of ours
+    return load_predictor(
         arguments.model,
         arguments.segmenter,
         device=arguments.device,
-        dtype=arguments.dtype,
         max_new_tokens=arguments.max_new_tokens,
-        max_pixels=arguments.max_pixels,
+        explained=arguments.maps,
+        **settings_of(arguments.model, arguments),
+        **({"concurrency": arguments.batch_size} if is_endpoint(arguments.model) else {}),
     )
 
 
 def answered(
-    predictor: Predictor, groups: Sequence[ImageGroup], unanswered: list[str], *, explained: bool = False
+    predictor: BasePredictor, groups: Sequence[ImageGroup], unanswered: list[str], *, explained: bool = False
 ) -> list[Prediction]:
-    """The predictions for some groups; one that the policy cannot take adds its line and leaves the others be."""
+    """The predictions for some groups; one that cannot be answered adds its line and leaves the others be."""
     import torch
 
     try:
-        return predictor.predict(groups, explained=explained) if groups else []
+        found = predictor.predict_each(groups, explained=explained)
     except torch.OutOfMemoryError as error:
         raise MemoryError("out of memory: set --batch-size or --max-pixels lower, or --dtype bfloat16") from error
-    except ValueError as error:
-        if len(groups) > 1:
-            return [each for group in groups for each in answered(predictor, [group], unanswered, explained=explained)]
-        (group,), reason = groups, str(error)
+    predictions = []
+    for group, each in zip(groups, found, strict=True):
+        if not isinstance(each, ValueError):
+            predictions.append(each)
+            continue
+        reason = str(each)
         unanswered.append(reason if reason.startswith(group.paths[0]) else f"{group.paths[0]}: {reason}")
-        return []
+    return predictions
 
 
 def _sources(paths: Sequence[str], task: str | None, question: str | None) -> list[Source]:
     """The groups that the paths name, or those that the package ships."""
     from lightning_sal.datasets.photographs import find_groups
-    from lightning_sal.errors import UsageError
     from lightning_sal.tasks import SOD, TASKS, load_task
 
     try:
@@ -247,10 +278,3 @@ def _read(sources: Sequence[Source], question: str | None, unanswered: list[str]
             yield replace(read_group(files, task), question=question or "")
         except ValueError as error:
             unanswered.append(str(error))
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return number

@@ -9,6 +9,7 @@ from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 
+from lightning_sal.clients.api import require_access
 from lightning_sal.configs.places import PACKAGE
 from lightning_sal.errors import UsageError
 from lightning_sal.internals.gpus import without_gpu
@@ -30,6 +31,7 @@ TOP = (
     "weights_only",
 )
 _ASKED = ("config", "help", "print_config", "print_shtab")
+_ENDPOINT = "lightning_sal.modules.Endpoint"
 _WEIGHTS = ("policy.model", "segmenter.source")
 _READ_BY = {"fit": ("data.train", "data.sft"), "test": ("data.test", "data.root")}
 
@@ -75,12 +77,16 @@ def require_inputs(command: str, places: Mapping[str, str]) -> None:
     missing = [part for part in ("data", "model") if all(key.partition(".")[0] != part for key in places)]
     if missing:
         raise UsageError(f"no {', '.join(missing)} given: put them in a file, --config FILE")
+    behind_endpoint = values.get("model.class_path") == _ENDPOINT
     for key, value in values.items():
         place = places.get(f"{key}={value}", "")
         if key == "trainer.accelerator" and (why := without_gpu(value)):
             raise UsageError(f"{place}{key}: {why}")
         found = _resolved(value, values)
         if not found or Path(found).exists():
+            continue
+        if behind_endpoint and key.endswith("policy.model"):
+            require_access(found, _resolved(values.get("model.policy.base_url", ""), values) or None)
             continue
         if key.endswith(_WEIGHTS) and is_hub_name(found):
             require_hub(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from shutil import move
@@ -17,10 +18,10 @@ from lightning_sal.demo.cards import finished, strip, unfinished
 from lightning_sal.demo.side_by_side import Archive, stream
 from lightning_sal.demo.uploads import check_uploads, read_groups
 from lightning_sal.demo.visitors import Visitors, visitor_of
-from lightning_sal.errors import one_line
+from lightning_sal.errors import UsageError, one_line, printable
 
 if TYPE_CHECKING:
-    from lightning_sal.inference.predictor import Predictor
+    from lightning_sal.inference.base import BasePredictor
     from lightning_sal.samples import ImageGroup
 
 
@@ -33,7 +34,7 @@ class Clicks:
         visitors: Who has which files; an archive becomes the visitor's it was made for.
     """
 
-    def __init__(self, predictors: Mapping[str, Predictor], bounds: Bounds, visitors: Visitors) -> None:
+    def __init__(self, predictors: Mapping[str, BasePredictor], bounds: Bounds, visitors: Visitors) -> None:
         self.predictors, self.bounds, self.visitors = predictors, bounds, visitors
 
     def check(self, paths: list[str] | None) -> tuple[Any, str]:
@@ -55,6 +56,9 @@ class Clicks:
                 yield from self._answers(groups, archive, visitor, explained)
         except ValueError as error:
             raise gr.Error(html.escape(str(error)), print_exception=False) from error
+        except UsageError as error:  # of a model behind an endpoint, whose budget, say, is for the host to know
+            print(f"lightning: {printable(str(error))}", file=sys.stderr, flush=True)
+            raise gr.Error("The model cannot be asked any further; whoever runs this page reads why.") from error
         except RuntimeError as error:  # a GPU without memory, say
             raise gr.Error(html.escape(f"The model failed: {one_line(error)}")) from error
 

@@ -21,7 +21,7 @@ from lightning_sal.tasks import TASKS, Task
 from lightning_sal.tiny.notice import EXAMPLES
 
 if TYPE_CHECKING:
-    from lightning_sal.inference.predictor import Predictor
+    from lightning_sal.inference.base import BasePredictor
 
 TITLE = "What stands out?"
 INTRODUCTION = "Drop photographs: the model reasons about what catches the eye, names it, and draws its mask."
@@ -33,7 +33,7 @@ FORGET = (
 CSS, JS = (Path(__file__).with_name(name) for name in ("page.css", "page.js"))
 
 
-def build(predictors: Mapping[str, Predictor], bounds: Bounds, visitors: Visitors, note: str = "") -> gr.Blocks:
+def build(predictors: Mapping[str, BasePredictor], bounds: Bounds, visitors: Visitors, note: str = "") -> gr.Blocks:
     """The page, which answers one run after the other.
 
     Args:
@@ -52,7 +52,7 @@ def build(predictors: Mapping[str, Predictor], bounds: Bounds, visitors: Visitor
         gr.HTML(_head(predictors, note), elem_id="head", apply_default_css=False)
         with gr.Row():
             photographs, pictures, example = _photographs(cards)
-            task, question, explained, go, download = _controls(tasks)
+            task, question, explained, go, download = _controls(tasks, predictors)
         with gr.Column(elem_id="results"):
             answers = gr.HTML(elem_id="answers", html_template=CARDS, apply_default_css=False)
             current = gr.HTML(elem_id="current", html_template=CARDS, apply_default_css=False)
@@ -113,9 +113,12 @@ def _photographs(cards: list[list[str]]) -> tuple[gr.File, gr.HTML, gr.Dataset]:
     return photographs, pictures, example
 
 
-def _controls(tasks: Mapping[str, Task]) -> tuple[gr.Radio, gr.Textbox, gr.Checkbox, gr.Button, gr.DownloadButton]:
+def _controls(
+    tasks: Mapping[str, Task], predictors: Mapping[str, BasePredictor]
+) -> tuple[gr.Radio, gr.Textbox, gr.Checkbox, gr.Button, gr.DownloadButton]:
     """The column of how it is answered: the task, its question if it has one, whether to explain, and the buttons."""
     first = next(iter(tasks))
+    unexplained = [each.unexplained for each in predictors.values() if each.unexplained is not None]
     with gr.Column(scale=2):
         task = gr.Radio(
             [(f"{of.title[:1].upper()}{of.title[1:]}", name) for name, of in tasks.items()],
@@ -126,8 +129,12 @@ def _controls(tasks: Mapping[str, Task]) -> tuple[gr.Radio, gr.Textbox, gr.Check
         )
         question = gr.Textbox(label="Question", max_length=LONGEST_QUESTION, visible=tasks[first].has_question)
         explained = gr.Checkbox(
-            label="Where each word came from", info="Maps over the photographs; each answer takes longer."
+            label="Where each word came from",
+            info="Maps over the photographs; each answer takes longer.",
+            visible=len(unexplained) < len(predictors),
         )
+        for reason in dict.fromkeys(unexplained):
+            gr.HTML(f'<p class="unexplained">{html.escape(reason)}.</p>', apply_default_css=False)
         go = gr.Button("Show what stands out", variant="primary")
         download = gr.DownloadButton("Download the masks", interactive=False)
     return task, question, explained, go, download
@@ -159,7 +166,7 @@ def _examples(task: str) -> list[tuple[str, ...]]:
     return find_groups([str(folder)], task) if folder.is_dir() else []
 
 
-def _head(predictors: Mapping[str, Predictor], note: str) -> str:
+def _head(predictors: Mapping[str, BasePredictor], note: str) -> str:
     models = " beside ".join(f"<b>{html.escape(name)}</b>" for name in predictors)
     kind = "Model" if len(predictors) == 1 else "Models"
     told = f'<p class="note">{html.escape(note)}</p>' if note else ""

@@ -13,23 +13,26 @@ from lightning_sal.pages.answer_folder import AnswerFolder
 from lightning_sal.samples import ImageGroup
 
 if TYPE_CHECKING:
-    from lightning_sal.inference.predictor import Predictor
+    from lightning_sal.inference.base import BasePredictor
 
 
 def stream(
-    predictors: Mapping[str, Predictor], group: ImageGroup, *, explained: bool = False
+    predictors: Mapping[str, BasePredictor], group: ImageGroup, *, explained: bool = False
 ) -> Iterator[tuple[dict[str, str], dict[str, Prediction] | None]]:
     """Let every model answer the same group, in turns.
 
     Args:
         predictors: Name of a model -> the model.
         group: The group.
-        explained: Whether the predictions say where each word came from.
+        explained: Whether the predictions say where each word came from, of those that can.
 
     Yields:
         Name of a model -> its words so far, and None; last of all the predictions in place of None.
     """
-    streams = {name: predictor.stream(group, explained=explained) for name, predictor in predictors.items()}
+    streams = {
+        name: predictor.stream(group, explained=explained and predictor.unexplained is None)
+        for name, predictor in predictors.items()
+    }
     texts, predictions = dict.fromkeys(predictors, ""), {}
     while len(predictions) < len(streams):
         for name in [name for name in streams if name not in predictions]:

@@ -14,8 +14,8 @@ from torch import Tensor
 from lightning_sal.inference.maps import parts_of, response_spans
 from lightning_sal.policy.attention import View
 from lightning_sal.policy.attribution import image_places
-from lightning_sal.policy.policy import Policy
-from lightning_sal.policy.prompts import Prompts
+from lightning_sal.policy.fast import FastPolicy
+from lightning_sal.policy.prompts import FastPrompts
 from lightning_sal.policy.tracing import Span
 from lightning_sal.samples import ImageGroup, Rollout
 from lightning_sal.tasks import Answer
@@ -36,8 +36,8 @@ class Case:
         seed: Of what a method draws at random.
     """
 
-    policy: Policy
-    prompts: Prompts
+    policy: FastPolicy
+    prompts: FastPrompts
     tokens: Tensor
     group: ImageGroup
     text: str
@@ -81,7 +81,7 @@ class Case:
         parts = values.detach().float().cpu().split([len(at) for at, _ in places])
         return tuple(part.view(rows, -1) for part, (_, rows) in zip(parts, places, strict=True))
 
-    def read(self, prompts: Prompts | None = None, view: Callable[[View], View] | None = None) -> Tensor:
+    def read(self, prompts: FastPrompts | None = None, view: Callable[[View], View] | None = None) -> Tensor:
         """Hidden states (1, S, C) behind the last norm.
 
         Args:
@@ -92,15 +92,15 @@ class Case:
             sees = reading["sees"] if view is None else view(reading["sees"])
             return self.policy.backbone.read(**{**reading, "sees": sees})
 
-    def with_features(self) -> tuple[Prompts, Tensor]:
+    def with_features(self) -> tuple[FastPrompts, Tensor]:
         """The prompt with visual features of which gradients are taken; and these, (N, C) or wider."""
         features = self.prompts.visual[0].detach().clone().requires_grad_()
         return replace(self.prompts, visual=(features,)), features
 
 
 def cases_of(
-    policy: Policy,
-    prompts: Prompts,
+    policy: FastPolicy,
+    prompts: FastPrompts,
     rollout: Rollout,
     groups: Sequence[ImageGroup],
     answers: Sequence[Answer],

@@ -8,30 +8,32 @@ prediction = predictor("photo.jpg")
 
 from __future__ import annotations
 
-import os
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lightning_sal.datasets.photographs import read_group
+from lightning_sal.clients import default_limit, is_endpoint
+from lightning_sal.clients.endpoint import AskedModel, EndpointConfig
 from lightning_sal.files.loading import refuse_non_finite
+from lightning_sal.inference.base import BasePredictor
+from lightning_sal.inference.endpoint import UNEXPLAINED, EndpointPredictor
 from lightning_sal.inference.responses import Prediction, gather, prediction_of
 from lightning_sal.inference.words import explain
 from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.make import make_policy, require_attribution
 from lightning_sal.policy.policy import Policy
 from lightning_sal.policy.prompts import Prompts
 from lightning_sal.samples import ImageGroup, Rollout
-from lightning_sal.segmenters.base import Segmenter, require_fit
+from lightning_sal.segmenters.base import Segmenter
 from lightning_sal.segmenters.named import load_segmenter
 from lightning_sal.segmenters.tiny import embedded_segmenter
-from lightning_sal.tasks import get_task, load_task
 
 
 @dataclass(frozen=True, slots=True)
-class Predictor:
+class Predictor(BasePredictor):
     """Answers image groups by the likeliest response of a policy, and turns its expressions into masks.
 
     Args:
@@ -44,6 +46,15 @@ class Predictor:
     segmenter: Segmenter
     max_new_tokens: int = 512
 
+    @property
+    def unexplained(self) -> str | None:
+        """See `BasePredictor`."""
+        try:
+            self.policy.require_attribution()
+        except ValueError as error:
+            return str(error)
+        return None
+
     @classmethod
     def load(
         cls,
@@ -54,6 +65,7 @@ class Predictor:
         dtype: str | None = None,
         max_new_tokens: int = 512,
         max_pixels: int | None = None,
+        explained: bool = False,
     ) -> Predictor:
         """Load weights and be ready to answer.
 
@@ -68,49 +80,17 @@ class Predictor:
                 float32.
             max_new_tokens: Limit of response tokens, > 0.
             max_pixels: Most pixels that an image is resized to for the policy; None keeps what the model states.
+            explained: Whether its predictions are to say where each word came from: a model that cannot is not loaded.
 
         Raises:
             OSError: If there is no such model.
-            ValueError: If weights do not fit exactly, hold NaN, or cannot be trusted, or there is no such device.
+            ValueError: If weights do not fit exactly, hold NaN, or cannot be trusted, there is no such device, or its
+                words cannot be explained and are to be.
         """
-        device = find_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = find_device(device or default_device())
         settings = {key: value for key, value in (("dtype", dtype), ("max_pixels", max_pixels)) if value is not None}
-        policy = load_policy(model, settings).requires_grad_(False).eval().to(device)
-        found = embedded_segmenter() if segmenter is None else load_segmenter(segmenter)
-        return cls(policy, _frozen(found, device), max_new_tokens)
-
-    def __call__(
-        self,
-        images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-        task: str = "sod",
-        question: str = "",
-        *,
-        explained: bool = False,
-    ) -> Prediction:
-        """The prediction for one photograph, or for several together as a CoSOD group.
-
-        Args:
-            images: File, or the files of a group.
-            task: sod, sis, cosod, or your own as FILE.py:NAME.
-            question: What is asked of them beside the task's instruction; empty for nothing.
-            explained: See `predict`.
-
-        Raises:
-            UnreadableSample: If a file is no image that can be read.
-            ValueError: If the task is unknown, or asks for another number of images.
-        """
-        files = [images] if isinstance(images, (str, os.PathLike)) else images
-        group = read_group([os.fspath(file) for file in files], load_task(task).name)
-        return self.predict([replace(group, question=question)], explained=explained)[0]
-
-    def require_fit(self, tasks: Iterable[str]) -> None:
-        """Check that the segmenter takes the prompts of some tasks.
-
-        Raises:
-            ValueError: It does not.
-        """
-        for task in tasks:
-            require_fit(self.segmenter, get_task(task).prompt_type, task)
+        policy = load_policy(model, settings, attributed=explained).requires_grad_(False).eval().to(device)
+        return cls(policy, _load_segmenter(segmenter, device), max_new_tokens)
 
     @torch.no_grad()
     def predict(self, groups: Sequence[ImageGroup], *, explained: bool = False) -> list[Prediction]:
@@ -159,9 +139,51 @@ class Predictor:
         ]
 
 
-def _frozen(segmenter: Any, device: str) -> Any:
-    """A segmenter, on the device and without gradients where it is a module."""
+def load_predictor(
+    model: str = "tiny",
+    segmenter: str | None = None,
+    *,
+    device: str | None = None,
+    max_new_tokens: int | None = None,
+    explained: bool = False,
+    **settings: Any,
+) -> BasePredictor:
+    """What answers by any model: one that is loaded here, or one behind an endpoint, without its weights.
+
+    Args:
+        model: `openai:NAME` or `gemini:NAME` for a model behind an endpoint, whose key comes from the environment alone;
+            all else as `Predictor.load` takes it.
+        segmenter: As `Predictor.load` takes it.
+        device: Of the segmenter, and of a policy; None takes cuda where there is one.
+        max_new_tokens: Limit of response tokens, > 0; None takes 512, or 2048 for an endpoint, where thoughts count too.
+        explained: See `Predictor.load`; a model behind an endpoint cannot.
+        settings: Others that `Predictor.load` takes, or for a model behind an endpoint fields of `EndpointConfig`, as
+            `base_url`.
+
+    Raises:
+        OSError: If there is no such model.
+        UsageError: If a library, a key, or the server of an endpoint is missing.
+        ValueError: See `Predictor.load`.
+    """
+    limit = default_limit(model) if max_new_tokens is None else max_new_tokens
+    if not is_endpoint(model):
+        return Predictor.load(model, segmenter, device=device, max_new_tokens=limit, explained=explained, **settings)
+    asked = AskedModel(EndpointConfig(model, **settings), limit)
+    if explained:
+        raise ValueError(UNEXPLAINED.format(model=model))
+    asked.check()
+    return EndpointPredictor(asked, _load_segmenter(segmenter, find_device(device or default_device())))
+
+
+def _load_segmenter(name: str | None, device: str) -> Any:
+    """A segmenter by its name, or the embedded ones; on the device and without gradients where it is a module."""
+    segmenter = embedded_segmenter() if name is None else load_segmenter(name)
     return segmenter.requires_grad_(False).to(device) if isinstance(segmenter, torch.nn.Module) else segmenter
+
+
+def default_device() -> str:
+    """The device that is taken where none is named."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def find_device(name: str) -> str:
@@ -178,22 +200,38 @@ def find_device(name: str) -> str:
     return name
 
 
-def load_policy(model: str, settings: dict[str, Any]) -> Policy:
+def load_policy(model: str, settings: dict[str, Any], *, attributed: bool = False) -> Policy:
     """The policy of a name, a folder, a checkpoint file or a folder of adapters.
 
     Args:
         model: See `Predictor.load`.
         settings: Fields of `PolicyConfig` that are to be other than what the checkpoint, or the default, says.
+        attributed: Whether it is to be asked for attribution: a policy that cannot is refused before its weights are read.
+
+    Raises:
+        ValueError: If it is a model behind an endpoint, it cannot do what it is to do, or weights do not fit exactly, hold
+            NaN, or cannot be trusted.
     """
+    if is_endpoint(model):
+        raise ValueError(
+            f"{model} is behind an endpoint, and no weights of it are here: `segment`, `demo` and "
+            "lightning_sal.load_predictor take it"
+        )
     path = Path(model)
     if path.is_file():
-        return _from_checkpoint(path, settings)
+        return _from_checkpoint(path, settings, attributed)
     if (path / "adapter_config.json").is_file():
-        return _from_adapter(path, settings)
-    return Policy(PolicyConfig(model, **settings))
+        return _from_adapter(path, settings, attributed)
+    return _make_policy(PolicyConfig(model, **settings), attributed)
 
 
-def _from_checkpoint(path: Path, settings: dict[str, Any]) -> Policy:
+def _make_policy(config: PolicyConfig, attributed: bool) -> Policy:
+    if attributed:
+        require_attribution(config)
+    return make_policy(config)
+
+
+def _from_checkpoint(path: Path, settings: dict[str, Any], attributed: bool) -> Policy:
     from lightning_sal.policy.export import check_weights, read_checkpoint
 
     config, weights = read_checkpoint(path)
@@ -201,21 +239,21 @@ def _from_checkpoint(path: Path, settings: dict[str, Any]) -> Policy:
         raise ValueError(
             f"{path} does not say what its policy is: make a model of it by `lightning-sal export --config`"
         )
-    policy = Policy(replace(config, gradient_checkpointing=False, feature_cache=None, **settings))
+    policy = _make_policy(replace(config, gradient_checkpointing=False, feature_cache=None, **settings), attributed)
     check_weights(str(path), weights, {name: p for name, p in policy.net.named_parameters() if p.requires_grad})
     refuse_non_finite(weights, str(path))
     policy.net.load_state_dict(weights, strict=False)
     return policy
 
 
-def _from_adapter(folder: Path, settings: dict[str, Any]) -> Policy:
+def _from_adapter(folder: Path, settings: dict[str, Any], attributed: bool) -> Policy:
     from lightning_sal.policy.export import check_layer_names, read_adapter, with_adapter
 
     config, weights = read_adapter(folder)
     if config.base_model_name_or_path is None:
         raise ValueError(f"{folder} does not say what its base model is: merge it by `lightning-sal export --model`")
     refuse_non_finite(weights, str(folder))
-    policy = Policy(PolicyConfig(config.base_model_name_or_path, **settings))
+    policy = _make_policy(PolicyConfig(config.base_model_name_or_path, **settings), attributed)
     check_layer_names(str(folder), weights, policy.net)
     policy.net = with_adapter(str(folder), policy.net, config, weights)
     return policy

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import ssl
 import warnings
 from functools import cache
 from pathlib import Path
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
 
-SECONDS = 5  # that the hub has to answer
+from lightning_sal.internals.reaching import fault_of
+
 _SUFFIXES = (".ckpt", ".pt", ".py", ".safetensors")
 
 
@@ -51,17 +49,4 @@ def require_hub(name: str) -> None:
 
 
 _ELSE = "name a local folder, or a mirror by HF_ENDPOINT; HF_HUB_OFFLINE=1 takes what was downloaded before"
-
-
-@cache
-def _unreachable(address: str) -> str | None:
-    """Why nothing answers at an address; None where something does."""
-    try:
-        urlopen(Request(address, method="HEAD"), timeout=SECONDS).close()
-    except HTTPError:
-        return None
-    except URLError as error:  # of whose certificates the hub's library judges by itself
-        return None if isinstance(error.reason, ssl.SSLError) else str(error.reason)
-    except OSError as error:
-        return str(error)
-    return None
+_unreachable = cache(fault_of)

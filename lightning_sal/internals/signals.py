@@ -64,13 +64,13 @@ def next_ends_at_once() -> None:
         signal.signal(signal.SIGINT, lambda *_: end_at_once(INTERRUPTED))
 
 
-def end_at_once(code: int) -> None:
-    """End the process without tidying up; its children too."""
+def end_at_once(code: int, how: str = ", at once") -> None:
+    """End the process without tidying up; its children too. `how` is said behind what has ended it."""
     for child in multiprocessing.active_children():
         child.kill()
     if sys.stdout.isatty():
-        os.write(sys.stdout.fileno(), _SHOW_CURSOR.encode())  # which a progress bar has hidden
-    os.write(2, f"\nlightning: {'terminated' if code == TERMINATED else 'interrupted'}, at once\n".encode())
+        os.write(sys.stdout.fileno(), f"{_SHOW_CURSOR}\n".encode())  # which a progress bar has hidden
+    os.write(2, f"lightning: {'terminated' if code == TERMINATED else 'interrupted'}{how}\n".encode())
     os._exit(code)
 
 

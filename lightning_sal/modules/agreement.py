@@ -9,11 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from lightning_sal.files.loading import refuse_non_finite
-from lightning_sal.policy.config import PolicyConfig
-from lightning_sal.tiny.scratch import SCRATCH_POLICIES
-from lightning_sal.tiny.weights import EMBEDDED_POLICIES
-
-EMBEDDED = (*EMBEDDED_POLICIES, *SCRATCH_POLICIES)
+from lightning_sal.policy.config import LINEAR_LAYERS, PolicyConfig
+from lightning_sal.policy.loading import EMBEDDED
 
 
 def refuse_other_policy(stored: Any, policy: PolicyConfig) -> None:
@@ -38,7 +35,7 @@ def refuse_other_policy(stored: Any, policy: PolicyConfig) -> None:
     if policy.lora is not None:
         lora = lora if isinstance(lora, Mapping) else {}
         pairs |= {f"lora.{name}": (lora.get(name), getattr(policy.lora, name)) for name in ("rank", "alpha")}
-        pairs["lora.targets"] = (sorted(lora.get("targets", ())), sorted(policy.lora.targets))
+        pairs["lora.targets"] = (sorted(lora.get("targets") or LINEAR_LAYERS), sorted(policy.lora.names))
     for name, (there, here) in pairs.items():
         if there != here:
             raise ValueError(

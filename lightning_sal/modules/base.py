@@ -1,40 +1,38 @@
-"""What every training of a policy shares: the model, what a response is worth, evaluation, and the SFT step."""
+"""What every training of a policy shares: the model, how it responds, and the SFT step."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
-from lightning_sal.evaluation.metrics import Evaluation, Row
 from lightning_sal.inference.predictor import Predictor
-from lightning_sal.inference.responses import MASKS, Prediction, Response, gather, prediction_of
+from lightning_sal.inference.responses import MAPS, MASKS, Prediction, Reading, Response, gather
 from lightning_sal.modules import agreement
 from lightning_sal.modules.accumulation import AccumulatingModule
+from lightning_sal.modules.evaluating import EvaluatingModule
 from lightning_sal.modules.memory import memory_advice, update_setting
 from lightning_sal.objectives import sft_loss
 from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.make import make_policy, require_attribution
 from lightning_sal.policy.policy import Policy
-from lightning_sal.rewards import Reward, RewardBatch, RewardFunction
-from lightning_sal.rewards.total import ROUNDING
+from lightning_sal.rewards import Reward, RewardFunction
 from lightning_sal.samplers import PolicySampler, Sampler
-from lightning_sal.samples import Batch, ImageGroup
-from lightning_sal.segmenters.base import Segmenter, require_fit
-from lightning_sal.segmenters.by_prompt import SegmenterByPrompt
-from lightning_sal.segmenters.tiny import embedded_segmenter
-from lightning_sal.tasks import get_task
+from lightning_sal.samples import Batch, ImageGroup, Usage
+from lightning_sal.segmenters.base import Segmenter
 from lightning_sal.tiny.notice import notice
 
-_NOTHING = ImageGroup("nothing", "sod", (torch.zeros(112, 112, 3, dtype=torch.uint8),), response="")
+_NOTHING = ImageGroup("nothing", "sod", (torch.full((112, 112, 3), 255, dtype=torch.uint8),), response="")
 
 
-class PolicyModule(AccumulatingModule):
+class PolicyModule(EvaluatingModule, AccumulatingModule):
     """A policy under training; `SFT` and the RL modules say what one step is.
 
     Args:
@@ -53,6 +51,9 @@ class PolicyModule(AccumulatingModule):
             drawn for a sample depends on `seed` and its key alone, not on batches and ranks.
         evaluation_sampler: Where the responses come from that validation and test judge; null samples with the policy
             itself, `lightning_sal.samplers.Annotated` answers by the annotation, as an upper bound.
+        evaluation_reading: How the answers that validation and test judge are read: strict, as the format has it; lenient,
+            where that finds nothing to segment, as a model may write that has not learned the format. The share of responses
+            that keep the format is the same either way.
     """
 
     weights_of = "policy"
@@ -69,74 +70,40 @@ class PolicyModule(AccumulatingModule):
         seed: int = 0,
         evaluation_temperature: float = 0.0,
         evaluation_sampler: Sampler | None = None,
+        evaluation_reading: Reading = "strict",
     ) -> None:
-        super().__init__(micro_batch_size=micro_batch_size, optimizer=optimizer, lr_scheduler=lr_scheduler)
+        super().__init__(
+            segmenter, reward, max_new_tokens, evaluation_reading,
+            micro_batch_size=micro_batch_size, optimizer=optimizer, lr_scheduler=lr_scheduler,
+        )  # fmt: skip
         self.policy_config = policy
-        self.segmenter: Segmenter
-        if segmenter is not None:
-            self.segmenter = segmenter
-        self.reward = reward if isinstance(reward, Reward) else Reward(None if reward is None else [reward])
-        self.max_new_tokens = max_new_tokens
         self.seed = seed
         self.evaluation_temperature = evaluation_temperature
         self.evaluation_sampler: Sampler = PolicySampler() if evaluation_sampler is None else evaluation_sampler
         if evaluation_temperature < 0:
             raise ValueError(f"evaluation_temperature {evaluation_temperature} must be 0 or above")
-        if max_new_tokens < 1 or seed < 0 or (micro_batch_size is not None and micro_batch_size < 1):
-            raise ValueError(
-                "max_new_tokens and micro_batch_size must be at least 1 and seed at least 0, not "
-                f"{max_new_tokens}, {micro_batch_size} and {seed}"
-            )
+        if seed < 0 or (micro_batch_size is not None and micro_batch_size < 1):
+            raise ValueError(f"micro_batch_size {micro_batch_size} must be at least 1 and seed {seed} at least 0")
 
     def setup(self, stage: str) -> None:
-        segmenter: Any = getattr(self, "segmenter", SegmenterByPrompt)  # the embedded ones
-        trainer: Any = self.trainer
-        segments = stage != "fit" or MASKS in self.reward.needs or trainer.enable_validation
-        for task in getattr(trainer.datamodule, "known_tasks", ()) if segments else ():
-            require_fit(segmenter, get_task(task).prompt_type, task)
-        if trainer.is_global_zero and (line := self._notice(trainer.datamodule)):
-            print(line, flush=True)
+        super().setup(stage)
         self.strategy.check(self.policy_config)
+        if MAPS in self.reward.needs:
+            require_attribution(self.policy_config)
         self.strategy.before_setup(self, ("segmenter", "reward", "evaluation"))
 
-    def _notice(self, data: Any) -> str | None:
-        """What to know of the embedded models where the samples are no drawn scenes."""
-        if getattr(data, "drawn", True):  # of other people's nothing is known
-            return None
-        tasks: Sequence[str] = getattr(data, "known_tasks", ())
-        embedded = not hasattr(self, "segmenter") and any(get_task(task).prompt_type for task in tasks)
-        return notice(self.policy_config.model, None if embedded else "its own")
+    def _notice(self, embedded_segmenter: bool) -> str | None:
+        return notice(self.policy_config.model, None if embedded_segmenter else "its own")
 
     def configure_model(self) -> None:
         if not hasattr(self, "policy"):
             self.policy = self._make_policy()
-            if not hasattr(self, "segmenter"):
-                self.segmenter = embedded_segmenter()
-            if isinstance(self.segmenter, torch.nn.Module):
-                self.segmenter.requires_grad_(False).eval()
-            self.evaluation = self._new_evaluation()
+        super().configure_model()
 
     def _make_policy(self) -> Policy:
         if self._trainer is None:  # made without one, in Python
-            return Policy(self.policy_config)
+            return make_policy(self.policy_config)
         return self.strategy.make_policy(self.policy_config, self.device_mesh)
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate_batch(batch)
-
-    def on_validation_epoch_end(self) -> None:
-        self._log_evaluation("val")
-
-    def on_test_start(self) -> None:
-        benchmarks = getattr(self.trainer.datamodule, "benchmarks", None)  # type: ignore[attr-defined]
-        self.evaluation = self._new_evaluation(benchmarks).to(self.device)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> tuple[list[Row], list[Prediction]]:
-        """Responses: one row of values an image, and one prediction a group."""
-        return self._evaluate_batch(batch)
-
-    def on_test_epoch_end(self) -> None:
-        self._log_evaluation("test")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
         """Greedy responses and their masks, one prediction a group."""
@@ -144,6 +111,7 @@ class PolicyModule(AccumulatingModule):
 
     def respond(self, groups: Sequence[ImageGroup]) -> list[Response]:
         """Responses for evaluation, with their masks and what else the reward needs."""
+        start = self.now()
         with torch.no_grad():
             prompts = self.policy.encode(groups)
             rollout = self.evaluation_sampler.sample(
@@ -151,16 +119,17 @@ class PolicyModule(AccumulatingModule):
                 max_new_tokens=self.max_new_tokens, responses=1,
                 temperature=self.evaluation_temperature, generator=[self._generator_of(group) for group in groups],
             )  # fmt: skip
+            seconds = (self.now() - start) / len(groups)  # of each of those that are sampled together
             needs = self.reward.needs | {MASKS}
-            return gather(
+            responses = gather(
                 groups, rollout, self.segmenter, needs,
                 policy=self.policy, prompts=prompts, micro_batch_size=self.micro_batch_size,
+                reading=self.evaluation_reading,
             )  # fmt: skip
-
-    def evaluate(self, groups: Sequence[ImageGroup]) -> tuple[RewardBatch, list[Response]]:
-        """Responses to B groups, as evaluation samples them: their rewards, and the responses with their masks."""
-        responses = self._respond(groups)
-        return self.reward(responses), responses
+        return [
+            replace(each, usage=replace(each.usage or Usage(), seconds=seconds, input_tokens=length))
+            for each, length in zip(responses, prompts.lengths, strict=True)
+        ]
 
     def _respond(self, groups: Sequence[ImageGroup]) -> list[Response]:
         """Responses to B >= 0 groups: a rank that has no sample left samples all the same, while others gather weights."""
@@ -170,11 +139,7 @@ class PolicyModule(AccumulatingModule):
     def evaluation_settings(self) -> dict[str, Any]:
         """How the responses that evaluation judges come about, for the file of results."""
         sampler = type(self.evaluation_sampler).__name__
-        settings = {
-            "sampler": sampler,
-            "temperature": self.evaluation_temperature,
-            "max_new_tokens": self.max_new_tokens,
-        }
+        settings = {"sampler": sampler, "temperature": self.evaluation_temperature, **super().evaluation_settings}
         return settings | ({"seed": self.seed} if self.evaluation_temperature else {})
 
     def _generator_of(self, group: ImageGroup) -> torch.Generator:
@@ -183,20 +148,10 @@ class PolicyModule(AccumulatingModule):
         seed = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest()) >> 1
         return torch.Generator(self.policy.device).manual_seed(seed)
 
-    def _evaluate_batch(self, batch: Batch) -> tuple[list[Row], list[Prediction]]:
-        if not len(batch):
-            self._respond([])
-            return [], []
-        responses = self.evaluation.measure(self.respond(batch.groups))
-        return self.evaluation.update(responses, self.reward(responses)), list(map(prediction_of, responses))
-
-    def _new_evaluation(self, benchmarks: Mapping[str, str] | None = None) -> Evaluation:
-        low, high = self.reward.bounds
-        return Evaluation(benchmarks, low >= 0 and high <= 1 + ROUNDING, self.reward.names)
-
-    def _log_evaluation(self, stage: str) -> None:
-        values = self.evaluation.compute()
-        self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, sync_dist=True)  # equal already
+    def now(self) -> float:
+        """Seconds on a clock, read once the device has done all that it was given."""
+        torch.get_device_module(self.device).synchronize()
+        return time.perf_counter()
 
     def sft_step(self, batch: Batch) -> Tensor:
         """One step of supervised fine-tuning, back-propagated but for its last micro-batch, which is returned."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_sal.inference.responses import Response
 from lightning_sal.objectives import token_confidence
 from lightning_sal.policy.log_probs import TokenScores
-from lightning_sal.policy.prompts import Prompts, join_prompts
+from lightning_sal.policy.prompts import Prompts
 from lightning_sal.rewards import RewardBatch
 from lightning_sal.rewards.total import join_rewards
 from lightning_sal.samples import ImageGroup, Rollout, join_rollouts
@@ -94,7 +94,7 @@ def join_experience(rounds: Sequence[Experience]) -> Experience:
         before += len(each.groups)
     return Experience(
         tuple(group for each in rounds for group in each.groups),
-        join_prompts([each.prompts for each in rounds]),
+        rounds[0].prompts.joined([each.prompts for each in rounds]),
         join_rollouts([each.rollout for each in rounds]),
         [response for each in rounds for response in each.responses],
         join_rewards([each.rewards for each in rounds]),

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_sal.modules.sft import SFT
-from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.samples import Batch
 from lightning_sal.tiny.cells import BoxHead, CellHeads, scenes_of_group, sought
 from lightning_sal.tiny.finding import unlooked
@@ -59,8 +59,8 @@ class PolicyPretraining(SFT):
 
     def configure_model(self) -> None:
         if not hasattr(self, "policy"):
-            self.policy = Policy(self.policy_config)
-            width = self.policy.qwen.config.text_config.hidden_size
+            self.policy = FastPolicy(self.policy_config)
+            width = self.policy.model.config.text_config.hidden_size
             self.heads = CellHeads(width, cells=4)
             if self.boxes:
                 self.box_head = BoxHead(width, cells=4)
@@ -136,9 +136,9 @@ def _zero(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def save_policy(policy: Policy, folder: Path) -> None:
+def save_policy(policy: FastPolicy, folder: Path) -> None:
     """Write a policy as a transformers folder with fp16 weights and its instructions."""
-    model = copy.deepcopy(policy.qwen).half()
+    model = copy.deepcopy(policy.model).half()
     model.save_pretrained(folder)
     policy.processor.save_pretrained(folder)
     (folder / "instructions.json").write_text(json.dumps(policy.stated, indent=1) + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -158,11 +157,11 @@ class RolloutModule(PolicyModule):
         experience = self.collect(batch.groups, self._generator(), seconds)
         shaped = self.shaped_rewards(experience)
         rewards = shaped.to(self.device, non_blocking=True)
-        old = OldPolicy.of(experience.rollout, self.policy.backbone.width, reference=bool(self.beta))
+        old = OldPolicy.of(experience.rollout, self.policy.width, reference=bool(self.beta))
         ratios = RatioLog(self.clip, self.ratio)
         parts = self._parts(experience, self.trained(experience, shaped))
         totals = self._totals(experience)
-        self._update_started = self._now()
+        self._update_started = self.now()
         with self.memory_advice("update"):
             pending = self.accumulate(self._losses(experience, rewards, old, parts, totals, ratios, True), len(parts))
             for _ in range(self.updates_per_rollout - 1):
@@ -295,7 +294,7 @@ class RolloutModule(PolicyModule):
             return
         self.reward.commit(gather_in_order(self, self._observed, self._places))
         seconds = self.record.seconds
-        seconds["update"] = self._now() - self._update_started
+        seconds["update"] = self.now() - self._update_started
         self.log_dict({f"train/seconds/{phase}": value for phase, value in seconds.items()})
         self.log("train/tokens_per_second", sum(self.record.lengths) / sum(seconds.values()))
 
@@ -370,12 +369,7 @@ class RolloutModule(PolicyModule):
     @contextmanager
     def clock(self, phase: str, seconds: dict[str, float]) -> Iterator[None]:
         """Add the wall time of what happens inside to `seconds[phase]`, and say what to set lower if memory ends."""
-        start = self._now()
+        start = self.now()
         with self.memory_advice(phase):
             yield
-        seconds[phase] = seconds.get(phase, 0.0) + self._now() - start
-
-    def _now(self) -> float:
-        """Seconds on a clock, read once the device has done all that it was given."""
-        torch.get_device_module(self.device).synchronize()
-        return time.perf_counter()
+        seconds[phase] = seconds.get(phase, 0.0) + self.now() - start

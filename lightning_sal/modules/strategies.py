@@ -24,6 +24,8 @@ from torch import Tensor, nn
 
 from lightning_sal.internals.trainer import saves_in_shards
 from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.general.policy import GeneralPolicy
+from lightning_sal.policy.make import make_policy, policy_class
 from lightning_sal.policy.policy import Policy
 
 _DEEPSPEED_DTYPES = {"32": "float32", "bf16": "bfloat16", "16": "float16"}
@@ -59,7 +61,7 @@ class OneDevice:
 
     def make_policy(self, config: PolicyConfig, mesh: Any) -> Policy:
         """The policy, whole or in shards over a device mesh."""
-        return Policy(config)
+        return make_policy(config)
 
     def before_backward(self) -> None:
         """Before each backward pass."""
@@ -89,6 +91,7 @@ class Shards(OneDevice):
 
     def check(self, config: PolicyConfig) -> None:
         super().check(config)
+        _refuse_general(config, "FSDP2")
         if self.strategy.device_mesh["tensor_parallel"].size() > 1:
             raise ValueError(
                 "ModelParallelStrategy shards here, and splits no layer: set its tensor_parallel_size 1 and "
@@ -111,6 +114,8 @@ class DeepSpeed(OneDevice):
 
     def check(self, config: PolicyConfig) -> None:
         super().check(config)
+        if self.strategy.zero_stage_3:
+            _refuse_general(config, "ZeRO stage 3")
         precision = self.trainer.precision
         dtype = _DEEPSPEED_DTYPES[str(precision).partition("-")[0]]
         if config.dtype != dtype:
@@ -129,7 +134,7 @@ class DeepSpeed(OneDevice):
 
     def make_policy(self, config: PolicyConfig, mesh: Any) -> Policy:
         if not self.strategy.zero_stage_3:
-            return Policy(config)
+            return make_policy(config)
         from lightning_sal.policy.sharding import PartitionedPolicy
 
         return PartitionedPolicy(config, self.strategy.root_device)
@@ -157,6 +162,14 @@ _KINDS: dict[type, type[OneDevice]] = {
     ModelParallelStrategy: Shards,
     DeepSpeedStrategy: DeepSpeed,
 }
+
+
+def _refuse_general(config: PolicyConfig, strategy: str) -> None:
+    if policy_class(config) is GeneralPolicy:
+        raise ValueError(
+            f"policy model '{config.model}' takes the general path, which {strategy} cannot cut up: take one device or "
+            "conf/strategy/ddp.yaml, with adapters (policy.lora) on frozen weights in bfloat16 or 4 bits"
+        )
 
 
 def strategy_of(trainer: L.Trainer) -> OneDevice:

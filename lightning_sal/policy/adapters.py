@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -11,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sal.files.loading import built_from
-from lightning_sal.policy.backbone import LANGUAGE_LAYERS
 from lightning_sal.policy.config import LoRA
+from lightning_sal.policy.parts import language_path, linear_layers
 
 
 def add_lora(model: Any, lora: LoRA) -> Any:
@@ -23,13 +24,18 @@ def add_lora(model: Any, lora: LoRA) -> Any:
     """
     from peft import LoraConfig, get_peft_model
 
-    targets = "|".join(lora.targets)
+    present = linear_layers(model)
+    if absent := sorted(set(lora.targets or ()) - set(present)):
+        raise ValueError(
+            f"policy.lora.targets: {model.config.model_type} has no layer {absent[0]}; it has {', '.join(present)}"
+        )
+    path, targets = re.escape(language_path(model)), "|".join(lora.targets or present)
     with built_from(f"policy.lora, {lora},"):
         config = LoraConfig(
             r=lora.rank,
             lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType]  any number scales
             lora_dropout=lora.dropout,
-            target_modules=rf"{LANGUAGE_LAYERS}\.({targets})",
+            target_modules=rf"{path}\.layers\..*\.({targets})",
         )
         adapted = get_peft_model(model, config)
     for layer in _adapted_layers(adapted):

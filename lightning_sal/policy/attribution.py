@@ -16,7 +16,7 @@ from torch import Tensor
 from lightning_sal.policy.attention import Alone
 from lightning_sal.policy.backbone import Backbone
 from lightning_sal.policy.positions import mrope_positions
-from lightning_sal.policy.prompts import Prompts
+from lightning_sal.policy.prompts import FastPrompts
 from lightning_sal.policy.tracing import Asked, Convention, Span, Traced, trace
 from lightning_sal.transfer import read
 
@@ -25,7 +25,7 @@ _EPS = 1e-6  # of the public code of the method, see `norm_eps`
 
 def attribute(
     backbone: Backbone,
-    prompts: Prompts,
+    prompts: FastPrompts,
     tokens: Tensor,
     reading: Mapping[str, Any],
     spans: Sequence[Sequence[Span]],
@@ -61,7 +61,7 @@ def attribute(
     return found
 
 
-def image_places(backbone: Backbone, prompts: Prompts) -> list[list[tuple[Tensor, int]]]:
+def image_places(backbone: Backbone, prompts: FastPrompts) -> list[list[tuple[Tensor, int]]]:
     """Where the visual tokens of each image of each prompt stand, and how many rows they form, on the CPU."""
     is_image, heights = read(backbone.is_image(prompts.ids), prompts.positions[1])
     return [_places_of_one(*row) for row in zip(is_image, heights, strict=True)]
@@ -164,7 +164,7 @@ class _Sequence:
     """One sequence in two parts, its prompt and what follows."""
 
     backbone: Backbone
-    prompts: Prompts
+    prompts: FastPrompts
     ids: Tensor  # (1, S)
     positions: Tensor
 
@@ -211,7 +211,7 @@ def _read_sequence(
     visual = (torch.cat(backbone.features(patches, grids)),)
     prompt = ids[:, :start]
     mask = torch.ones_like(prompt, dtype=torch.bool)
-    prompts = Prompts(prompt, mask, positions[:, :, :start], positions[0, :, start - 1] + 1, visual, (start,))
+    prompts = FastPrompts(prompt, mask, positions[:, :, :start], positions[0, :, start - 1] + 1, visual, (start,))
     return _Sequence(backbone, prompts, ids, positions)
 
 

@@ -20,15 +20,12 @@ from torch import Tensor, nn
 
 from lightning_sal.policy.attention import View
 from lightning_sal.policy.layers import Attention, GatedMLP, GatedProduct, RMSNorm, last_tokens_alone
-from lightning_sal.policy.prompts import Prompts
+from lightning_sal.policy.prompts import FastPrompts
 from lightning_sal.policy.vision import Windows, plan_windows, rotate
 from lightning_sal.transfer import moved
 
 MODEL_TYPES: dict[str, int | None] = {"qwen2_5_vl": None, "qwen3_vl": 1000}
 """Kind of model -> the side of the square in whose units it states places; None for pixels of the image as it is shown."""
-VISION_TOKENS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-VISION_LAYERS = r".*\.visual"  # regular expressions of names
-LANGUAGE_LAYERS = r".*\.language_model\..*"
 _OWN = "lightning_sal"  # The attention function below, among those of transformers
 _NORMS = ("Qwen2_5_VLRMSNorm", "Qwen3VLTextRMSNorm")
 
@@ -212,13 +209,13 @@ class Backbone:
         """(..., C) -> (..., V) logits."""
         return self.model.lm_head(hidden)
 
-    def prompt_embeds(self, prompts: Prompts) -> Tensor:
+    def prompt_embeds(self, prompts: FastPrompts) -> Tensor:
         """(P, L, C): words, and the features of images at their places."""
         embeds = self.embed(prompts.ids)
         at = self.is_image(prompts.ids)[..., None].expand_as(embeds)
         return embeds.masked_scatter(at, torch.cat(prompts.visual)[:, : embeds.shape[-1]].to(embeds.dtype))
 
-    def deep_features(self, prompts: Prompts, following: int = 0) -> dict[str, Any]:
+    def deep_features(self, prompts: FastPrompts, following: int = 0) -> dict[str, Any]:
         """What Qwen3-VL adds to its first layers at visual tokens of prompts, before so many tokens `following`."""
         _, *deep = torch.cat(prompts.visual).split(self.width, dim=1)
         if not deep:
@@ -248,14 +245,6 @@ class Backbone:
         seen = {"attention_mask": sees} if isinstance(sees, Tensor) else {"attention_mask": None, "view": sees}
         output = self.language_model(inputs_embeds=embeds, position_ids=positions, use_cache=False, **seen, **features)
         return output.last_hidden_state
-
-    def checkpoint_activations(self) -> None:
-        """Recompute activations in the backward pass, while the model is in training mode."""
-        model = self.model
-        # The name from 5.24 on; the older one warns there.
-        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
-        model.enable_input_require_grads()
 
     def sampling_attention(self, on: bool) -> None:
         """Whether what follows samples, for which another back end gives way: it has no masks of packed responses."""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""Linear layers of a decoder layer of Qwen2.5-VL and Qwen3-VL."""
+Path = Literal["auto", "fast", "general"]
 
 
 @dataclass(frozen=True)
@@ -15,13 +19,18 @@ class LoRA:
         rank: Rank of the update, >= 1.
         alpha: Scale; the update is multiplied by alpha / rank.
         dropout: Dropout on the adapter's input, in [0, 1). RL needs 0: with dropout, sampling and scoring differ.
-        targets: Names of the linear layers of each decoder layer that get an adapter.
+        targets: Names of the linear layers of each decoder layer that get an adapter; null takes all of them.
     """
 
     rank: int = 16
     alpha: float = 32.0
     dropout: float = 0.0
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    targets: tuple[str, ...] | None = None
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The layers of a Qwen2.5-VL or Qwen3-VL that get an adapter."""
+        return frozenset(self.targets or LINEAR_LAYERS)
 
 
 @dataclass(frozen=True)
@@ -29,9 +38,12 @@ class PolicyConfig:
     """The multimodal LLM that is trained.
 
     Args:
-        model: A Qwen2.5-VL or Qwen3-VL folder or hub name, or one of the embedded ones: `tiny` (well trained), `tiny-early`
-            (format right, content mediocre), `tiny-vqa` (for questions), `tiny-perception` (for boxes and
-            points), `tiny-scratch` (random weights).
+        model: Folder or hub name of an image-text-to-text model of transformers, or one of the embedded ones: `tiny` (well
+            trained), `tiny-early` (format right, content mediocre), `tiny-vqa` (for questions), `tiny-perception` (for boxes
+            and points), `tiny-scratch` (random weights).
+        path: How it is read. `fast` knows Qwen2.5-VL and Qwen3-VL from inside: a prompt is read once for all its responses,
+            and attribution looks into it. `general` takes any family by what transformers promises of all: its processor,
+            `generate`, and one forward pass. `auto` takes the fast one where it can.
         lora: Adapters on the language model, whose own weights are then frozen; null trains the language model itself.
         train_vision: Whether the vision tower is trained too; the recipe keeps it frozen.
         dtype: Of the frozen weights: float32, bfloat16 or float16. Adapters stay in float32.
@@ -39,6 +51,8 @@ class PolicyConfig:
             and compute in `dtype`; needs `lora`, and the extra `quantization`.
         min_pixels: Least number of pixels that an image is resized to; null keeps the processor's own.
         max_pixels: Most pixels that an image is resized to; null keeps the processor's own.
+        processor: Settings of the model's processor, as `{max_patches: 4}` of an InternVL, which cuts images into crops;
+            null keeps its own.
         square: Side in pixels of a square that every image is squashed to before it is shown, 840 in Dr. Seg's recipe; null
             shows images in their own shape.
         look: Tag of blocks that the reasoning must hold, whatever the task: `look` asks for `<look>...</look>` around what
@@ -54,12 +68,14 @@ class PolicyConfig:
     """
 
     model: str = "tiny"
+    path: Path = "auto"
     lora: LoRA | None = None
     train_vision: bool = False
     dtype: str = "float32"
     load_in_4bit: bool = False
     min_pixels: int | None = None
     max_pixels: int | None = None
+    processor: dict[str, Any] | None = None
     square: int | None = None
     look: str | None = None
     max_prompt_tokens: int = 8192

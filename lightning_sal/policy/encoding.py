@@ -18,7 +18,7 @@ from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.features import FeatureCache, ImageFeatures, arithmetic, vision_fingerprint
 from lightning_sal.policy.images import patches
 from lightning_sal.policy.positions import mrope_positions
-from lightning_sal.policy.prompts import Prompts
+from lightning_sal.policy.prompts import FastPrompts
 from lightning_sal.samples import Message
 from lightning_sal.transfer import moved
 
@@ -41,7 +41,7 @@ class PromptEncoder:
         chats: Sequence[Sequence[Message]],
         names: Sequence[str],
         device: torch.device,
-    ) -> Prompts:
+    ) -> FastPrompts:
         """Prompts of P conversations on a device: see `Policy.encode_chats`."""
         flat = [image for shown in images for image in shown]
         cache = self._feature_cache()
@@ -76,7 +76,7 @@ class PromptEncoder:
         no_image = torch.empty(0, widths[0], device=on)
         visual = tuple(torch.cat([next(per_image) for _ in shown]) if shown else no_image for shown in images)
         ids, mask, positions, following = (moved(x, on) for x in (inputs["input_ids"], mask, positions, following))
-        return Prompts(ids, mask, positions, following, visual, lengths)
+        return FastPrompts(ids, mask, positions, following, visual, lengths)
 
     def _tokenized(self, chats: Sequence[Sequence[Message]], names: Sequence[str], grids: Sequence[Tensor]) -> Any:
         """Ids and mask of the prompts, each image's placeholder as often as the image has visual tokens.

@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.config import LINEAR_LAYERS, PolicyConfig
 
 MOST_LOGITS = 2**26  # of lightning_sal.policy.policy, a test checks
 MERGED_PARAMETERS = 100_000_000  # of lightning_sal.policy.decoding.merging, a test checks
@@ -111,7 +111,6 @@ class Sizes:
         whole = sum(p.numel() for name, p in language.items() if ".layers." in name and ".lora_" not in name)
         whole += text.vocab_size * text.hidden_size
         joined = _joined_adapters(text, head, config)
-        every = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
         return cls(
             hidden=text.hidden_size,
             intermediate=text.intermediate_size,
@@ -121,7 +120,7 @@ class Sizes:
             layers=text.num_hidden_layers,
             vocabulary=text.vocab_size,
             rank=config.lora.rank if config.lora else 0,
-            targets=frozenset(config.lora.targets if config.lora else every),
+            targets=config.lora.names if config.lora else frozenset(LINEAR_LAYERS),
             vision_hidden=vision.hidden_size,
             vision_intermediate=vision.intermediate_size,
             patch_values=3 * vision.temporal_patch_size * vision.patch_size**2,
@@ -152,7 +151,7 @@ def _joined_adapters(text: Any, head: int, config: PolicyConfig) -> int:
     lora = config.lora
     if lora is None:
         return 0
-    counts = (len(out.keys() & set(lora.targets)) * (given + sum(out.values())) for given, out in inputs)
+    counts = (len(out.keys() & lora.names) * (given + sum(out.values())) for given, out in inputs)
     return text.num_hidden_layers * lora.rank * sum(counts)
 
 

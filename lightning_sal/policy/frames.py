@@ -30,15 +30,32 @@ class Shown:
 
 
 def frame_of(model_type: str, image_processor: Any, square: int | None) -> Frame:
-    """The units in which a kind of model states places; arguments as for `Shown`."""
-    side = MODEL_TYPES[model_type]
+    """The units in which a kind of model states places; arguments as for `Shown`.
+
+    Of families that are not known from inside it is taken to be 0 to 1000 of each side, as InternVL, GLM-4.1V and Qwen3.5
+    have it.
+    """
+    side = MODEL_TYPES.get(model_type, 1000)
     return Shown(image_processor, square) if side is None else Square(side)
+
+
+def at_most(image: Tensor, pixels: int | None) -> Tensor:
+    """(H, W, 3) uint8, made smaller in its own shape where it has more pixels, bilinear with antialiasing."""
+    height, width = image.shape[:2]
+    if pixels is None or height * width <= pixels:
+        return image
+    scale = (pixels / (height * width)) ** 0.5
+    return _resized(image, max(1, int(height * scale)), max(1, int(width * scale)))
 
 
 def squashed(image: Tensor, side: int | None) -> Tensor:
     """(H, W, 3) uint8 -> (side, side, 3), bilinear with antialiasing; a side of None leaves it as it is."""
     if side is None or tuple(image.shape[:2]) == (side, side):
         return image
+    return _resized(image, side, side)
+
+
+def _resized(image: Tensor, height: int, width: int) -> Tensor:
     planes = image.permute(2, 0, 1)[None].float()
-    square = F.interpolate(planes, (side, side), mode="bilinear", antialias=True, align_corners=False)
-    return square[0].permute(1, 2, 0).round().clamp(0, 255).to(image.dtype)
+    resized = F.interpolate(planes, (height, width), mode="bilinear", antialias=True, align_corners=False)
+    return resized[0].permute(1, 2, 0).round().clamp(0, 255).to(image.dtype)

@@ -1,4 +1,4 @@
-"""Load a Qwen2.5-VL or Qwen3-VL, and freeze what is not trained."""
+"""Load a multimodal LLM of transformers, and freeze what is not trained."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from lightning_sal.files.reading import read_object
 from lightning_sal.internals.hub import is_hub_name, require_hub
 from lightning_sal.internals.notices import without_bars
 from lightning_sal.internals.shell import installing
-from lightning_sal.policy.backbone import MODEL_TYPES, VISION_LAYERS, vision_tower
 from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.parts import seeing
 from lightning_sal.tiny.scratch import SCRATCH_POLICIES
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 
+EMBEDDED = (*EMBEDDED_POLICIES, *SCRATCH_POLICIES)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -33,7 +34,7 @@ def load_model(config: PolicyConfig, *, as_stored: bool = False) -> tuple[Any, A
             the dtype of their file, so that they stay in it, and none is looked at. He casts and checks his share.
 
     Returns:
-        The model (Qwen2.5-VL or Qwen3-VL) in evaluation mode, its processor, and a mapping task -> instruction from the
+        The model in evaluation mode, its processor, and a mapping task -> instruction from the
         folder's `instructions.json` (empty where it has none: then `lightning_sal.tasks` states them).
 
     Raises:
@@ -48,26 +49,14 @@ def load_model(config: PolicyConfig, *, as_stored: bool = False) -> tuple[Any, A
         return model.to(DTYPES[config.dtype]), processor, instructions
     from transformers import AutoConfig, AutoModelForImageTextToText
 
+    model_type(config)  # refuses what is no such model
     source = EMBEDDED_POLICIES.get(config.model, Path(config.model))
-    local = source.is_dir()
-    if not local:
-        # What cannot be a hub name, or lies in a folder that is here, is a path that was mistyped.
-        if not is_hub_name(config.model):
-            raise FileNotFoundError(
-                f"policy model '{config.model}': there is no folder {source}, and it is no hub name"
-            )
-        require_hub(config.model)
-    name, label = str(source) if local else config.model, f"policy model '{config.model}'"
-    stated = read_object(source / "config.json") if local else {}
-    with built_from(label):
-        kind = stated.get("model_type") if local else AutoConfig.from_pretrained(name).model_type
-    if kind not in MODEL_TYPES:
-        raise ValueError(f"{label} is a {kind}, by its config.json: take one of {', '.join(MODEL_TYPES)}")
+    name, label = str(source) if source.is_dir() else config.model, f"policy model '{config.model}'"
     processor = load_processor(name, config)
-    bits = _four_bits(DTYPES[config.dtype]) if config.load_in_4bit else None
     loader: Any = AutoModelForImageTextToText
     with built_from(label), without_bars():
         settings = AutoConfig.from_pretrained(name)
+        bits = _four_bits(DTYPES[config.dtype], settings) if config.load_in_4bit else None
         # Not in float32: where a file has several dtypes, "auto" takes the first, which may be narrower than others.
         if kept := as_stored and bits is None and config.dtype != "float32":
             settings.dtype = None  # what it states may be another than that of the weights
@@ -93,13 +82,46 @@ def load_model(config: PolicyConfig, *, as_stored: bool = False) -> tuple[Any, A
     return model.eval(), processor, read_instructions(source)
 
 
+def model_type(config: PolicyConfig) -> str:
+    """The family of a policy's model, as transformers calls it; no weight is read.
+
+    Raises:
+        FileNotFoundError: If a folder is named that is not there.
+        ValueError: If it is no image-text-to-text model of transformers.
+    """
+    if config.model in SCRATCH_POLICIES:
+        return "qwen2_5_vl"
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as FAMILIES
+
+    source, label = EMBEDDED_POLICIES.get(config.model, Path(config.model)), f"policy model '{config.model}'"
+    if source.is_dir():
+        kind = read_object(source / "config.json").get("model_type")
+    else:
+        # What cannot be a hub name, or lies in a folder that is here, is a path that was mistyped.
+        if not is_hub_name(config.model):
+            raise FileNotFoundError(f"{label}: there is no folder {source}, and it is no hub name")
+        require_hub(config.model)
+        with built_from(label):
+            kind = AutoConfig.from_pretrained(config.model).model_type
+    if kind not in FAMILIES:
+        raise ValueError(
+            f"{label} is a {kind}, by its config.json, and no image-text-to-text model of transformers: take one, as a "
+            "Qwen2.5-VL, Qwen3-VL or InternVL"
+        )
+    return str(kind)
+
+
 def load_processor(name: str, config: PolicyConfig) -> Any:
-    """The processor of a folder or hub name, with the limits of pixels that `config` states."""
+    """The processor of a folder or hub name, with its settings that `config` states, and limits of pixels if it has some."""
     from transformers import AutoProcessor
 
     pixels = {k: v for k, v in (("min_pixels", config.min_pixels), ("max_pixels", config.max_pixels)) if v is not None}
+    settings = {"padding_side": "left", **(config.processor or {})}
     with built_from(f"the processor of policy model '{name}'"):
-        processor: Any = AutoProcessor.from_pretrained(name, padding_side="left", **pixels)
+        processor: Any = AutoProcessor.from_pretrained(name, **settings)
+        if pixels and limits_pixels(processor):
+            processor = AutoProcessor.from_pretrained(name, **settings, **pixels)
     if not processor.chat_template:
         raise ValueError(f"policy model '{name}' has no chat template: its folder needs a chat_template.jinja")
     with built_from(f"the chat template of policy model '{name}'"):
@@ -111,6 +133,12 @@ def load_processor(name: str, config: PolicyConfig) -> Any:
     return processor
 
 
+def limits_pixels(processor: Any) -> bool:
+    """Whether a processor resizes images to a number of pixels between limits, as that of the Qwen families does."""
+    taken = getattr(processor.image_processor, "valid_kwargs", None)
+    return "max_pixels" in getattr(taken, "__annotations__", ())
+
+
 def read_instructions(folder: Path) -> dict[str, str]:
     """Task -> instruction that a model's folder states; empty where it states none, or there is no such folder."""
     stated = folder / "instructions.json"
@@ -120,21 +148,27 @@ def read_instructions(folder: Path) -> dict[str, str]:
     return instructions
 
 
-def _four_bits(dtype: torch.dtype) -> Any:
-    """NF4 for the linear layers of the language model; the vision tower and the head keep `dtype`."""
+def _four_bits(dtype: torch.dtype, settings: Any) -> Any:
+    """NF4 for the linear layers of the language model of such sizes; the vision tower and the head keep `dtype`."""
     if find_spec("bitsandbytes") is None:
         raise ValueError(f"policy.load_in_4bit needs bitsandbytes: {installing('quantization')}")
-    from transformers import BitsAndBytesConfig
+    from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(settings)
+    sees = seeing(model)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=[VISION_LAYERS, "lm_head"],
+        llm_int8_skip_modules=[*(name for name, part in model.named_modules() if part in sees), "lm_head"],
     )
 
 
 def freeze(model: Any, *, train_vision: bool) -> None:
-    """Freeze the vision tower, its projection included, unless it is to be trained."""
-    vision_tower(model).requires_grad_(train_vision)
+    """Freeze all but the language part, so vision tower and projection, unless they are to be trained."""
+    language = {id(p) for part in (model.get_decoder(), model.get_output_embeddings()) for p in part.parameters()}
+    for parameter in model.parameters():  # LLaVA-OneVision has one outside of all parts, the end of a row of tiles
+        if id(parameter) not in language:
+            parameter.requires_grad_(train_vision)

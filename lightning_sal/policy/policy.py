@@ -6,6 +6,7 @@ hidden size.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -16,68 +17,66 @@ from torch import Tensor, nn
 from lightning_sal import tasks
 from lightning_sal.internals.devices import leave_out_cudnn_attention
 from lightning_sal.policy.adapters import add_lora
-from lightning_sal.policy.attention import Alone, SharedPrompt, View
-from lightning_sal.policy.attribution import attribute
-from lightning_sal.policy.backbone import Backbone
 from lightning_sal.policy.config import PolicyConfig
-from lightning_sal.policy.decoding.kept import KeptDecoder
-from lightning_sal.policy.encoding import PromptEncoder
 from lightning_sal.policy.frames import frame_of, squashed
 from lightning_sal.policy.loading import freeze, load_model
-from lightning_sal.policy.log_probs import Entropy, TokenScores, log_probs_and_entropy, places, reading_rows
+from lightning_sal.policy.log_probs import Entropy, TokenScores
 from lightning_sal.policy.prompts import Prompts
-from lightning_sal.policy.sampling import drain, generate
-from lightning_sal.policy.selfcheck import check
 from lightning_sal.policy.spans import token_bytes
 from lightning_sal.policy.suppressed import suppressed_ids
 from lightning_sal.policy.tracing import Convention, Span
 from lightning_sal.samples import ImageGroup, Message, Rollout
 from lightning_sal.transfer import indices, moved
 
-_MOST_LOGITS = 2**26  # Float32 logits that stand in memory at once: 256 MiB
-
 
 class Policy(nn.Module):
-    """A Qwen2.5-VL or Qwen3-VL with one path for sampling and one for scoring.
+    """A multimodal LLM of transformers with one path for sampling and one for scoring.
 
-    Both use the same visual features, explicit M-RoPE positions and the same suppressed ids, so that the log-probability of
-    a token is the same number wherever it is computed. All reads of the model go through its language model directly:
-    the caches that transformers keeps, of keys and values and of positions, are never used.
+    `make_policy` picks the subclass: `FastPolicy` for the families that it knows from inside, `GeneralPolicy` for all
+    others. Both suppress the same ids in sampling and in scoring, so that the log-probability of a token is the same number
+    wherever it is computed.
 
     Args:
         config: What to load and what to train.
         as_stored: Whether weights are still as their file has them: see `load_model`.
     """
 
-    owns_weights: ClassVar[bool] = True
-    """Whether weights stay where they are put, so that some may be laid side by side; not where they come in shards."""
+    path: ClassVar[str]
+    """How it reads its model, in a word."""
 
     def __init__(self, config: PolicyConfig, *, as_stored: bool = False) -> None:
         super().__init__()
         leave_out_cudnn_attention()
         self.config = config
         model, self.processor, self.stated = load_model(config, as_stored=as_stored)
-        check(model.config.model_type)
-        self.backbone = Backbone(model, config.attention)
+        self._prepare(model)
         freeze(model, train_vision=config.train_vision)
         self.net = model if config.lora is None else add_lora(model, config.lora)
         if config.gradient_checkpointing:
-            self.backbone.checkpoint_activations()
+            checkpoint_activations(model)
         tokenizer = self.processor.tokenizer
         eos = model.generation_config.eos_token_id
-        self._encoder = PromptEncoder(self.backbone, self.processor, config)
-        self._decoding = KeptDecoder(self.backbone, own=self.owns_weights, graphs=self.config.cuda_graphs)
+        eos = tokenizer.eos_token_id if eos is None else eos
         self.frame = frame_of(model.config.model_type, self.processor.image_processor, config.square)
         self.eos_ids = tuple(eos) if isinstance(eos, (list, tuple)) else (int(eos),)
-        self.pad_id = int(tokenizer.pad_token_id)
+        self.pad_id = int(self.eos_ids[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
         self.suppressed: Tensor
-        self.register_buffer("suppressed", suppressed_ids(tokenizer, model.config, self.eos_ids), persistent=False)
+        self.register_buffer("suppressed", suppressed_ids(self.processor, model.config, self.eos_ids), persistent=False)
         self.train()
 
+    @abstractmethod
+    def _prepare(self, model: Any) -> None:
+        """Make the loaded model ready, before anything is frozen or adapted."""
+
     @property
-    def qwen(self) -> Any:
+    def model(self) -> Any:
         """The transformers model itself, its adapters in place."""
         return self.net if self.config.lora is None else self.net.get_base_model()
+
+    @property
+    def width(self) -> int:
+        """C."""
+        return self.model.config.get_text_config().hidden_size
 
     @property
     def device(self) -> torch.device:
@@ -118,12 +117,11 @@ class Policy(nn.Module):
             [", ".join(group.paths) or group.key for group in groups],
         )
 
+    @abstractmethod
     def encode_chats(
         self, images: Sequence[Sequence[Tensor]], chats: Sequence[Sequence[Message]], names: Sequence[str]
     ) -> Prompts:
         """Prompts of P conversations.
-
-        An image that comes several times goes through the vision tower once, and not at all where the cache has it.
 
         Args:
             images: For each conversation its images, none or more, (H, W, 3) uint8, in the order in which they are shown.
@@ -134,7 +132,6 @@ class Policy(nn.Module):
             ValueError: If a prompt is longer than `max_prompt_tokens`; it is named, not cut, since cutting would
                 separate image placeholders from their features. Or if its text holds such a placeholder.
         """
-        return self._encoder.encode(images, chats, names, self.device)
 
     def annotated(self, groups: Sequence[ImageGroup]) -> list[str]:
         """The annotated responses of groups as the policy is to write them: places in the units of its frame.
@@ -159,22 +156,23 @@ class Policy(nn.Module):
     def _text(self, tokens: Sequence[int]) -> str:
         return self.processor.tokenizer.decode([token for token in tokens if token not in self.eos_ids])
 
-    def logits(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
-        """(..., V) logits, -inf at the suppressed ids, at a temperature > 0, in float32 at least."""
-        logits = self.backbone.head(hidden)
+    def predicted(self, logits: Tensor, temperature: float = 1.0) -> Tensor:
+        """(..., V) logits as they are sampled from: -inf at the suppressed ids, at a temperature > 0, in float32 at least.
+
+        Args:
+            logits: (..., V) as the model gives them; may be changed.
+            temperature: They are divided by it.
+        """
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).masked_fill_(
             self.suppressed, float("-inf")
         )
         return logits if temperature == 1 else logits.div_(temperature)
 
-    def score(self, prompts: Prompts, tokens: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
+    def score(self, prompts: Any, tokens: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
         """Log-probabilities of response tokens: the one path for current, old and reference policy and for SFT.
 
-        Where several responses answer a prompt and the attention back end takes any mask (sdpa), the prompt is read once
-        and they stand behind it in one sequence, each seeing the prompt and itself.
-
         Args:
-            prompts: P prompts.
+            prompts: P prompts, as `encode` gives them.
             tokens: (P G, T) response tokens, the G responses to a prompt side by side, G >= 1.
             mask: (P G, T) bool, True on response tokens.
             temperature: The one that the tokens were sampled at.
@@ -184,9 +182,10 @@ class Policy(nn.Module):
         """
         return self.score_tokens(prompts, tokens, mask, temperature).logp
 
+    @abstractmethod
     def score_tokens(
         self,
-        prompts: Prompts,
+        prompts: Any,
         tokens: Tensor,
         mask: Tensor,
         temperature: float = 1.0,
@@ -197,7 +196,7 @@ class Policy(nn.Module):
         """`score`, and what else the same pass can say of the responses.
 
         Args:
-            prompts: P prompts.
+            prompts: P prompts, as `encode` gives them.
             tokens: (P G, T) response tokens, the G responses to a prompt side by side, G >= 1.
             mask: (P G, T) bool, True on response tokens.
             temperature: The one that the tokens were sampled at.
@@ -206,66 +205,11 @@ class Policy(nn.Module):
             lengths: How many tokens of each response the mask holds, where that is known on the host; else the device is
                 waited for.
         """
-        if len(tokens) > len(prompts) and not self.backbone.shares_prompts:
-            responses = len(tokens) // len(prompts)
-            prompts = prompts.select([row for row in range(len(prompts)) for _ in range(responses)])
-        responses, steps = len(tokens) // len(prompts), tokens.shape[1]
-        last = 1 + responses * steps  # from the end of the prompt on
-        flat = self.backbone.read(**self._behind(prompts, tokens, mask), last=last).flatten(0, 1)
-        rows = reading_rows(len(prompts), responses, steps, flat.device)
-        at = places(mask, lengths)
-        size = max(1, _MOST_LOGITS // self.suppressed.numel())
-        found = log_probs_and_entropy(
-            lambda states: self.logits(states, temperature),
-            flat.index_select(0, rows[:, :-1].flatten()[at]),
-            tokens.flatten()[at],
-            size,
-            entropy,
-        )
 
-        def spread(values: Tensor) -> Tensor:
-            return values.new_zeros(mask.numel()).index_copy(0, at, values).view(mask.shape)
-
-        logp, entropies = spread(found[0]), None if found[1] is None else spread(found[1])
-        ends = rows.gather(1, mask.sum(1, keepdim=True))[:, 0]
-        return TokenScores(logp, entropies, flat.detach()[ends])
-
-    def _behind(self, prompts: Prompts, tokens: Tensor, mask: Tensor) -> dict[str, Any]:
-        """What the backbone reads: P prompts, each with its responses (P G, T) behind it."""
-        (count, width), steps = prompts.ids.shape, tokens.shape[1]
-        responses = len(tokens) // count
-        embeds = self.backbone.embed(tokens).view(count, responses * steps, -1)
-        sees: View | Tensor
-        if responses > 1:
-            sees = SharedPrompt.of(prompts.lengths, width, responses)
-        elif self.backbone.attends_by_views:
-            sees = Alone.of(prompts.lengths, width)
-        else:
-            sees = torch.cat([prompts.mask, mask], dim=1)
-        at = (prompts.following[:, None] + torch.arange(steps, device=tokens.device)).repeat(1, responses)
-        return {
-            "embeds": torch.cat([self.backbone.prompt_embeds(prompts), embeds], dim=1),
-            "positions": torch.cat([prompts.positions, at.expand(3, -1, -1)], dim=2),
-            "sees": sees,
-            **self.backbone.deep_features(prompts, responses * steps),
-        }
-
-    @contextmanager
-    def reading(self, prompts: Prompts, tokens: Tensor, mask: Tensor) -> Iterator[dict[str, Any]]:
-        """Inside, the policy is as it samples; gives what `Backbone.read` gets to read responses as `score` does.
-
-        Args:
-            prompts: P prompts.
-            tokens: (P G, T) response tokens, the G responses to a prompt side by side.
-            mask: (P G, T) bool, True on response tokens.
-        """
-        with self._sampling_mode():
-            yield self._behind(prompts, tokens, mask)
-
-    @torch.no_grad()
+    @abstractmethod
     def attribute(
         self,
-        prompts: Prompts,
+        prompts: Any,
         tokens: Tensor,
         mask: Tensor,
         spans: Sequence[Sequence[Span]],
@@ -274,10 +218,10 @@ class Policy(nn.Module):
         convention: Convention = "key",
         attention_only: bool = False,
     ) -> list[list[tuple[Tensor, ...]]]:
-        """Attribution maps of responses: see `lightning_sal.policy.attribution`. One pass over the sequences of `score`.
+        """Attribution maps of responses: see `lightning_sal.policy.attribution`.
 
         Args:
-            prompts: P prompts.
+            prompts: P prompts, as `encode` gives them.
             tokens: (P G, T) response tokens, the G responses to a prompt side by side.
             mask: (P G, T) bool, True on response tokens.
             spans: For each response the spans of tokens whose logits are explained, each by maps of its own; may be none.
@@ -287,10 +231,17 @@ class Policy(nn.Module):
 
         Returns:
             Of each response and span the maps of the prompt's images, (rows, columns) float32 on the CPU, before the ReLU.
+
+        Raises:
+            ValueError: If the path cannot; the line names the model.
         """
-        how: dict[str, Any] = {"convention": convention, "attention_only": attention_only}
-        with self.reading(prompts, tokens, mask) as read:
-            return attribute(self.backbone, prompts, tokens, read, spans, reasoning, **how)
+
+    def require_attribution(self) -> None:
+        """Check that `attribute` can be asked.
+
+        Raises:
+            ValueError: It can't; the line names the model.
+        """
 
     def pieces(self, tokens: Sequence[int]) -> list[bytes]:
         """The bytes that each token of a response leaves in its text; none for the end of turn."""
@@ -309,10 +260,10 @@ class Policy(nn.Module):
         with self.net.disable_adapter():
             yield
 
-    @torch.no_grad()
+    @abstractmethod
     def sample(
         self,
-        prompts: Prompts,
+        prompts: Any,
         max_new_tokens: int,
         *,
         responses: int = 1,
@@ -322,27 +273,19 @@ class Policy(nn.Module):
         """Responses to each prompt, in evaluation mode.
 
         Args:
-            prompts: P prompts.
+            prompts: P prompts, as `encode` gives them.
             max_new_tokens: Limit of response tokens; a response that reaches it without ending is truncated.
             responses: G, responses to each prompt; they stand side by side in the result.
             temperature: > 0 samples; 0 takes the likeliest token.
             generator: Source of randomness on the policy's device, or one for each prompt.
         """
-        draws = None
-        if temperature > 0:
-            sources = generator if isinstance(generator, Sequence) else [generator]
-            shape = (len(prompts) * responses // len(sources), max_new_tokens)
-            draws = torch.cat([torch.rand(shape, generator=source, device=self.device) for source in sources])
-        with self._sampling_mode():
-            return drain(self._sampling(self._decoding, prompts, max_new_tokens, responses, temperature, draws))
 
-    def stream(self, prompts: Prompts, max_new_tokens: int) -> Generator[str, None, Rollout]:
+    @abstractmethod
+    def stream(self, prompts: Any, max_new_tokens: int) -> Generator[str, None, Rollout]:
         """The likeliest response to one prompt, as it grows; `sample` at temperature 0 gives the same at once.
 
-        Between two steps the policy is as it was before, so that other work may go on with it.
-
         Args:
-            prompts: One prompt.
+            prompts: One prompt, as `encode` gives it.
             max_new_tokens: Limit of response tokens.
 
         Yields:
@@ -351,71 +294,40 @@ class Policy(nn.Module):
         Returns:
             The response.
         """
-        steps = self._sampling(
-            KeptDecoder(self.backbone, own=self.owns_weights, graphs=self.config.cuda_graphs),
-            prompts,
-            max_new_tokens,
-            1,
-            0.0,
-            None,
-        )
-        tokens: list[int] = []
-        before = ""
-        while True:
-            with torch.no_grad(), self._sampling_mode():
-                try:
-                    token = int(next(steps))
-                except StopIteration as end:
-                    return end.value
-            if tokens and tokens[-1] in self.eos_ids:
-                continue
-            tokens.append(token)
-            text = self._text(tokens).rstrip("\N{REPLACEMENT CHARACTER}")
-            if len(text) > len(before):
-                yield text
-                before = text
 
-    def _sampling(
+    def draws(
         self,
-        decoding: KeptDecoder,
-        prompts: Prompts,
-        max_new_tokens: int,
+        prompts: int,
         responses: int,
+        max_new_tokens: int,
         temperature: float,
-        draws: Tensor | None,
-    ) -> Generator[Tensor, None, Rollout]:
-        """The steps of `sample`: (P, G) tokens after each, and the responses at the end."""
-        decoder, stepper = decoding.get(self.suppressed)
-        sampled = yield from generate(
-            self.backbone,
-            decoder,
-            prompts,
-            stepper,
-            responses=responses,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature or None,
-            stop=self.eos_ids,
-            pad=self.pad_id,
-            draws=draws,
-        )
-        texts = self.decode(sampled.tokens, sampled.mask)
-        return self.rollout(texts, sampled.tokens, sampled.mask, sampled.logp, sampled.truncated)
+        generator: torch.Generator | Sequence[torch.Generator] | None,
+    ) -> Tensor | None:
+        """(P G, max_new_tokens) uniform on [0, 1), one a token, by which it is drawn; None where the likeliest is taken."""
+        if temperature <= 0:
+            return None
+        sources = generator if isinstance(generator, Sequence) else [generator]
+        shape = (prompts * responses // len(sources), max_new_tokens)
+        return torch.cat([torch.rand(shape, generator=source, device=self.device) for source in sources])
 
     def rollout(self, texts: tuple[str, ...], tokens: Tensor, mask: Tensor, logp: Tensor, truncated: Tensor) -> Rollout:
         """Responses of this policy, whoever sampled them; arguments as of `Rollout`."""
         return Rollout(texts, tokens, mask, logp, truncated, self.frame, self.config.look)
 
-    @contextmanager
-    def _sampling_mode(self) -> Iterator[None]:
-        """Evaluation mode, in which nothing is checkpointed either, and attention that takes any mask; both come back."""
-        training = self.training
-        self.eval()
-        self.backbone.sampling_attention(on=True)
-        try:
-            yield
-        finally:
-            self.train(training)
-            self.backbone.sampling_attention(on=False)
+
+def in_one_piece(policy: Policy, prompts: Any, max_new_tokens: int) -> Generator[str, None, Rollout]:
+    """`Policy.stream` of a policy that cannot be left between two tokens."""
+    rollout = policy.sample(prompts, max_new_tokens, temperature=0.0)
+    yield from filter(None, rollout.texts)
+    return rollout
+
+
+def checkpoint_activations(model: Any) -> None:
+    """Recompute activations of a model of transformers in the backward pass, while it is in training mode."""
+    # The name from 5.24 on; the older one warns there.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    model.enable_input_require_grads()
 
 
 def pad_right(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from lightning_sal.policy.decoding.graphs import Stepper
 from lightning_sal.policy.decoding.memory import Shape
 from lightning_sal.policy.decoding.reading import read_prompts
 from lightning_sal.policy.decoding.state import State
-from lightning_sal.policy.prompts import Prompts
+from lightning_sal.policy.prompts import FastPrompts
 
 Result = TypeVar("Result")
 
@@ -68,7 +68,7 @@ _ACCELERATOR = Pace(prompt=256, response=128, look=16, packs=False)
 def generate(
     backbone: Backbone,
     decoder: Decoder,
-    prompts: Prompts,
+    prompts: FastPrompts,
     stepper: Stepper,
     *,
     responses: int,

@@ -87,7 +87,7 @@ class Matrices:
 
 
 def _last_product(config: PolicyConfig) -> str:
-    adapted = config.lora is not None and "down_proj" in config.lora.targets
+    adapted = config.lora is not None and "down_proj" in config.lora.names
     return "mlp.down_proj.lora_B.default.weight" if adapted else "mlp.down_proj.weight"
 
 

@@ -21,7 +21,7 @@ from lightning_sal.policy.decoding.memory import Shape
 from lightning_sal.policy.decoding.reading import read_prompts
 from lightning_sal.policy.decoding.state import State
 from lightning_sal.policy.positions import mrope_positions
-from lightning_sal.policy.prompts import Prompts
+from lightning_sal.policy.prompts import FastPrompts
 
 _IMAGE, _VIDEO, _START, _END = 1, 2, 3, 4
 _VOCABULARY = 16
@@ -108,7 +108,7 @@ def differing(model: Any) -> list[str]:
     positions = mrope_positions(backbone.is_image(ids), lengths, grids, backbone.merge)
     features = backbone.features(patches, grids)
     visual = (torch.cat(features[:2]), features[2])
-    prompts = Prompts(ids, mask, positions, positions.amax(dim=(0, 2)) + 1, visual, lengths)
+    prompts = FastPrompts(ids, mask, positions, positions.amax(dim=(0, 2)) + 1, visual, lengths)
     embeds, deep = backbone.prompt_embeds(prompts), backbone.deep_features(prompts)
     read = backbone.head(backbone.read(embeds, positions, Alone.of(lengths, width), **deep))
     results = {"images, positions or masks of prompts": (read[mask], expected[mask])}
@@ -116,14 +116,14 @@ def differing(model: Any) -> list[str]:
     results["the last tokens alone"] = (ends, expected[:, -2:])
 
     earlier = tuple(length - 1 for length in lengths)
-    before = Prompts(ids[:, :-1], mask[:, :-1], positions[:, :, :-1], positions[0, :, -1], visual, earlier)
+    before = FastPrompts(ids[:, :-1], mask[:, :-1], positions[:, :, :-1], positions[0, :, -1], visual, earlier)
     for name, own in (("a decoding step", False), ("a decoding step of merged weights", True)):
         decoder = Decoder(backbone, embeds.dtype, torch.zeros(_VOCABULARY, dtype=torch.bool), own=own)
         results[name] = (_decoded(backbone, decoder, before, ids[:, -1]), expected[:, -1])
     return [name for name, (ours, theirs) in results.items() if not torch.allclose(ours, theirs, 0.0, _TOLERANCE)]
 
 
-def _decoded(backbone: Backbone, decoder: Decoder, prompts: Prompts, token: Tensor) -> Tensor:
+def _decoded(backbone: Backbone, decoder: Decoder, prompts: FastPrompts, token: Tensor) -> Tensor:
     """(P, V) logits of one more token (P,) behind prompts."""
     count, width = prompts.ids.shape
     state = State(decoder, Shape(count, 1, width, 2), decoder.suppressed, None)

@@ -28,13 +28,14 @@ from torch.distributed.tensor import DTensor
 from lightning_sal.files.loading import refuse_non_finite
 from lightning_sal.policy.adapters import adapters_off
 from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.policy.loading import DTYPES
-from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.policy import in_one_piece
 from lightning_sal.policy.prompts import Prompts
 from lightning_sal.samples import Rollout
 
 
-class ShardedPolicy(Policy):
+class ShardedPolicy(FastPolicy):
     """A policy in shards.
 
     | weights | with LoRA | without |
@@ -84,11 +85,11 @@ class ShardedPolicy(Policy):
                 layer.reshard()
 
     def stream(self, prompts: Prompts, max_new_tokens: int) -> Generator[str, None, Rollout]:
-        """As `Policy.stream`, in one piece."""
+        """As `Policy.stream`, in one piece: between two tokens others may need it, and then its layers are not whole."""
         return (yield from in_one_piece(self, prompts, max_new_tokens))
 
 
-class PartitionedPolicy(Policy):
+class PartitionedPolicy(FastPolicy):
     """A policy whose decoder layers DeepSpeed's ZeRO stage 3 cuts up once it is made; all else stays whole.
 
     Args:
@@ -109,9 +110,9 @@ class PartitionedPolicy(Policy):
                 "ZeRO stage 3 needs adapters (model.policy.lora): to train all weights take FSDP2 or stage 2"
             )
         for parent, name in (
-            (self.qwen, "lm_head"),
+            (self.model, "lm_head"),
             (self.backbone.language_model, "embed_tokens"),
-            (self.qwen.model, "visual"),
+            (self.model.model, "visual"),
         ):
             if not any(p.requires_grad for p in getattr(parent, name).parameters()):
                 hide(parent, name, device)
@@ -126,7 +127,7 @@ class PartitionedPolicy(Policy):
             return super().sample(*args, **kwargs)
 
     def stream(self, prompts: Prompts, max_new_tokens: int) -> Generator[str, None, Rollout]:
-        """As `Policy.stream`, in one piece."""
+        """As `Policy.stream`, in one piece: between two tokens others may need it, and then its layers are not whole."""
         return (yield from in_one_piece(self, prompts, max_new_tokens))
 
     @contextmanager
@@ -134,13 +135,6 @@ class PartitionedPolicy(Policy):
         """As `Policy.reference`; peft's own way reads weights at a point where DeepSpeed would keep them gathered."""
         with adapters_off(self):
             yield
-
-
-def in_one_piece(policy: Policy, prompts: Prompts, max_new_tokens: int) -> Generator[str, None, Rollout]:
-    """`Policy.stream` of a policy in shards: between two tokens others may need it, and then its layers are not whole."""
-    rollout = policy.sample(prompts, max_new_tokens, temperature=0.0)
-    yield from filter(None, rollout.texts)
-    return rollout
 
 
 def cast(module: nn.Module, dtype: torch.dtype, adapters: Set[nn.Parameter]) -> None:

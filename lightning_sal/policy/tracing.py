@@ -29,7 +29,7 @@ from torch import Tensor
 
 from lightning_sal.policy.attention import View
 from lightning_sal.policy.backbone import Backbone
-from lightning_sal.policy.prompts import Prompts
+from lightning_sal.policy.prompts import FastPrompts
 
 Convention = Literal["key", "emit"]
 Span = tuple[int, int]  # first and last token, both included
@@ -268,7 +268,7 @@ def _rms_of(backbone: Backbone, at: Tensor, kept: list[Tensor]) -> Iterator[None
 
 def trace(
     backbone: Backbone,
-    prompts: Prompts,
+    prompts: FastPrompts,
     reading: Mapping[str, Any],
     asked: Asked,
     ids: Tensor,

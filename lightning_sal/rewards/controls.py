@@ -48,8 +48,18 @@ class Brevity(RewardTerm):
 
     def forward(self, responses: Sequence[Response]) -> Scores:
         """Score B responses in [0, 1]."""
-        lengths = torch.tensor([0 if response.tokens is None else len(response.tokens) for response in responses])
-        return Scores((1 - lengths / self.limit).clamp(0, 1), (None,) * len(responses))
+        counts = [_tokens(response) for response in responses]
+        known = torch.tensor([count is not None for count in counts], dtype=torch.bool)
+        values = (1 - torch.tensor([count or 0 for count in counts]) / self.limit).clamp(0, 1) * known
+        reasons = tuple("the number of tokens is not known" if count is None else None for count in counts)
+        return Scores(values, reasons, known=known)
+
+
+def _tokens(response: Response) -> int | None:
+    """How many there are in a response, where that is known."""
+    if response.tokens is not None:
+        return len(response.tokens)
+    return response.usage.output_tokens if response.usage else None
 
 
 class Noise(RewardTerm):

@@ -173,7 +173,7 @@ class LLMJudge(RewardTerm):
         found: dict[str, float | str] = {}
         for prompt in prompts:
             reply = self.replies.get(self._key(prompt))
-            if reply is not None and (value := read_score(reply)) is not None:
+            if isinstance(reply, str) and (value := read_score(reply)) is not None:
                 found[prompt] = value
         missing = [prompt for prompt in prompts if prompt not in found]
         if missing:

@@ -39,6 +39,7 @@ class Asked:
     deed: str
     headers: Mapping[str, str]
     most_tokens: int
+    system: str = ""
 
 
 @dataclass
@@ -50,12 +51,14 @@ class Model:
         answer: Text of the question and number of the image -> an answer, in place of the usual one.
         delay: Seconds until it answers.
         raw: Body of a request to the OpenAI API -> status, content type and content of the answer, in place of all others.
+        logps: Log-probabilities of the tokens of every answer, for who asks for them; without, it has none, and says so.
     """
 
     deeds: Mapping[int, Sequence[str]] = field(default_factory=dict)
     answer: Callable[[str, int], str] | None = None
     delay: float = 0.0
     raw: Callable[[dict[str, Any]], tuple[int, str, bytes]] | None = None
+    logps: Sequence[float] | None = None
     log: list[Asked] = field(default_factory=list)
     actions: dict[int, Callable[[], None]] = field(default_factory=dict)
     url: str = ""
@@ -111,11 +114,13 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         gemini = "generateContent" in self.path
-        texts, pictures, most = _gemini(body) if gemini else _openai(body)
+        texts, pictures, most, system = _gemini(body) if gemini else _openai(body)
+        if _asks_logps(body) and self.model.logps is None and not self.model.raw:
+            return self.say(400, _error("Logprobs is not enabled for this model", 400))
         image = image_number(pictures[0]) if pictures else NO_IMAGE
         with self.model.lock:
             deed = self.model.next_deed(image)
-            self.model.log.append(Asked(image, texts, pictures, deed, dict(self.headers), most))
+            self.model.log.append(Asked(image, texts, pictures, deed, dict(self.headers), most, system))
             self.model.actions.get(len(self.model.log), lambda: None)()
         if self.model.raw:
             status, kind, content = self.model.raw(body)
@@ -125,9 +130,11 @@ class Handler(BaseHTTPRequestHandler):
         said = said.replace(" of ", f" at turn {len(texts)} of ")  # nobody says the same twice
         if deed == "echo in the answer":
             said, deed = f"you sent {dict(self.headers)}", "ok"
+        logps = self.model.logps if _asks_logps(body) else None
+        answer = _gemini_reply(said, logps=logps) if gemini else _openai_reply(said, logps=logps)
         if deed in DEEDS:
-            return self.say(200, (_gemini_reply if gemini else _openai_reply)(said))
-        reply = json.dumps((_gemini_reply if gemini else _openai_reply)(said)).encode()
+            return self.say(200, answer)
+        reply = json.dumps(answer).encode()
         match deed:
             case "429":
                 self.say(429, _error("slow down", 429))
@@ -204,44 +211,54 @@ class Server:
         self.http.server_close()
 
 
-def _openai(body: dict[str, Any]) -> tuple[tuple[str, ...], tuple[bytes, ...], int]:
-    first, *rest = body["messages"]
-    assert [message["role"] for message in body["messages"][:3]] == ["user", "assistant", "user"][
-        : len(body["messages"])
-    ]
+def _openai(body: dict[str, Any]) -> tuple[tuple[str, ...], tuple[bytes, ...], int, str]:
+    messages = body["messages"]
+    system = messages.pop(0)["content"] if messages[0]["role"] == "system" else ""
+    first, *rest = messages
+    assert [message["role"] for message in messages[:3]] == ["user", "assistant", "user"][: len(messages)]
     parts = {kind: [part for part in first["content"] if part["type"] == kind] for kind in ("image_url", "text")}
     pictures = [base64.b64decode(part["image_url"]["url"].partition(",")[2]) for part in parts["image_url"]]
     texts = (parts["text"][0]["text"], *(message["content"] for message in rest))
-    return texts, tuple(pictures), body["max_tokens" if "max_tokens" in body else "max_completion_tokens"]
+    return texts, tuple(pictures), body["max_tokens" if "max_tokens" in body else "max_completion_tokens"], system
 
 
-def _gemini(body: dict[str, Any]) -> tuple[tuple[str, ...], tuple[bytes, ...], int]:
+def _gemini(body: dict[str, Any]) -> tuple[tuple[str, ...], tuple[bytes, ...], int, str]:
     first, *rest = body["contents"]
     assert [content["role"] for content in body["contents"][:3]] == ["user", "model", "user"][: len(body["contents"])]
     pictures = [
         base64.b64decode(part["inlineData"]["data"], altchars=b"-_") for part in first["parts"] if "inlineData" in part
     ]
     texts = [part["text"] for content in (first, *rest) for part in content["parts"] if "text" in part]
-    return tuple(texts), tuple(pictures), body["generationConfig"]["maxOutputTokens"]
+    system = "".join(part["text"] for part in body.get("systemInstruction", {"parts": []})["parts"])
+    return tuple(texts), tuple(pictures), body["generationConfig"]["maxOutputTokens"], system
 
 
-def _openai_reply(text: str | None, refusal: str | None = None) -> dict[str, Any]:
+def _asks_logps(body: dict[str, Any]) -> bool:
+    return bool(body.get("logprobs") or body.get("generationConfig", {}).get("responseLogprobs"))
+
+
+def _openai_reply(text: str | None, refusal: str | None = None, logps: Sequence[float] | None = None) -> dict[str, Any]:
     message = {"role": "assistant", "content": text, "refusal": refusal}
     usage = {"prompt_tokens": INPUT, "completion_tokens": OUTPUT, "total_tokens": INPUT + OUTPUT}
+    tokens = logps and {"content": [{"token": "t", "logprob": each, "top_logprobs": []} for each in logps]}
     return {
         "id": "1",
         "object": "chat.completion",
         "created": 0,
         "model": "m",
-        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": tokens}],
         "usage": usage,
     }
 
 
-def _gemini_reply(text: str, finish: str = "STOP") -> dict[str, Any]:
+def _gemini_reply(text: str, finish: str = "STOP", logps: Sequence[float] | None = None) -> dict[str, Any]:
     usage = {"promptTokenCount": INPUT, "candidatesTokenCount": OUTPUT - 50, "thoughtsTokenCount": 50}
     content = {"role": "model", "parts": [{"text": text}] if text else []}
-    return {"candidates": [{"content": content, "finishReason": finish, "index": 0}], "usageMetadata": usage}
+    candidate: dict[str, Any] = {"content": content, "finishReason": finish, "index": 0}
+    if logps:
+        chosen = [{"token": "t", "tokenId": 1, "logProbability": each} for each in logps]
+        candidate["logprobsResult"] = {"chosenCandidates": chosen}
+    return {"candidates": [candidate], "usageMetadata": usage}
 
 
 def _error(message: str, status: int) -> dict[str, Any]:

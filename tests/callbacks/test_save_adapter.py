@@ -19,7 +19,7 @@ from torch.distributed.fsdp import fully_shard
 
 from lightning_sal.callbacks import SaveAdapter
 from lightning_sal.policy.config import LoRA, PolicyConfig
-from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.tiny.scenes import scene_group
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 from tests.distributed.processes import in_processes
@@ -81,14 +81,14 @@ def test_peft_loads_the_adapters_of_each_checkpoint_and_they_say_the_same(tmp_pa
     kept = ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_train_steps=1)
     run = trainer(tmp_path, max_steps=2, enable_checkpointing=True, callbacks=[SaveAdapter(), kept])
     run.fit(sft(policy=TINY), datamodule=scenes(streams=["sft"], batch_size=2))
-    scores = [log_probs(Policy(replace(TINY, lora=None)))]
+    scores = [log_probs(FastPolicy(replace(TINY, lora=None)))]
     for step in (1, 2):
         trained = sft(policy=TINY)
         trained.configure_model()
         trained.load_state_dict(
             torch.load(tmp_path / f"step={step}.ckpt", weights_only=True)["state_dict"], strict=False
         )
-        policy = Policy(replace(TINY, lora=None))
+        policy = FastPolicy(replace(TINY, lora=None))
         PeftModel.from_pretrained(policy.net, tmp_path / f"step={step}.adapter")  # replaces the layers in place
         scores.append(log_probs(policy))
         torch.testing.assert_close(scores[-1], log_probs(trained.policy), atol=1e-6, rtol=0)

@@ -12,7 +12,7 @@ from lightning_sal.clients.local import LocalClient
 from lightning_sal.clients.requests import Request
 from lightning_sal.datasets.scenes import SceneGroups
 from lightning_sal.policy.config import PolicyConfig
-from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.tasks import TASKS
 
 LIMIT = 60
@@ -36,7 +36,7 @@ def asked(client: LocalClient, requests: list[Request]) -> list[Any]:
 
 def questions(scenes) -> list[Request]:
     """What the embedded policy was trained to be asked about these scenes."""
-    policy = Policy(PolicyConfig("tiny"))
+    policy = FastPolicy(PolicyConfig("tiny"))
     return [
         Request(tuple(picture(image, 500) for image in scene.images), (policy.messages(scene)[-1].text,))
         for scene in scenes

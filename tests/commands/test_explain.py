@@ -12,7 +12,7 @@ from PIL import Image
 from lightning_sal.cli import main
 from lightning_sal.explanations.methods import METHODS
 from lightning_sal.policy.config import PolicyConfig
-from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.tiny.scenes import scene_group
 
 QUICK = ["--methods", "attribution", "rollout", "random", "--max-new-tokens", "64"]
@@ -20,13 +20,13 @@ QUICK = ["--methods", "attribution", "rollout", "random", "--max-new-tokens", "6
 
 @pytest.fixture(scope="module")
 def policy():
-    return Policy(PolicyConfig("tiny")).eval()
+    return FastPolicy(PolicyConfig("tiny")).eval()
 
 
 @pytest.fixture(autouse=True)
 def loaded(policy, monkeypatch):
     """The model is in memory already."""
-    monkeypatch.setattr("lightning_sal.inference.predictor.load_policy", lambda *_: policy)
+    monkeypatch.setattr("lightning_sal.inference.predictor.load_policy", lambda *_, **__: policy)
 
 
 @pytest.fixture

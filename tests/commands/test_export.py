@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from lightning_sal.cli import main
 from lightning_sal.policy.config import LoRA, PolicyConfig
-from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.tasks import TASKS
 from lightning_sal.tiny.scenes import scene_group
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
@@ -67,7 +67,7 @@ def log_probs(policy):
 
 
 def trained(checkpoint, config=TINY):
-    policy = Policy(config)
+    policy = FastPolicy(config)
     weights = torch.load(checkpoint, weights_only=True)["state_dict"]
     policy.load_state_dict({name.removeprefix("policy."): weight for name, weight in weights.items()}, strict=False)
     return policy
@@ -80,8 +80,8 @@ def test_an_export_says_what_the_adapted_policy_says_whichever_it_is_made_from(r
     assert export(run.checkpoint, "--out", three, "--dtype", "float32") == 0
     expected = log_probs(trained(run.checkpoint))
     for folder in (one, two, three):
-        torch.testing.assert_close(log_probs(Policy(PolicyConfig(str(folder)))), expected, atol=1e-5, rtol=0)
-    assert (expected - log_probs(Policy(PolicyConfig("tiny")))).abs().max() > 1e-2
+        torch.testing.assert_close(log_probs(FastPolicy(PolicyConfig(str(folder)))), expected, atol=1e-5, rtol=0)
+    assert (expected - log_probs(FastPolicy(PolicyConfig("tiny")))).abs().max() > 1e-2
     first, second = load_file(one / "model.safetensors"), load_file(two / "model.safetensors")
     assert all(torch.equal(first[name], weight) for name, weight in second.items())
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
@@ -142,8 +142,8 @@ def test_a_checkpoint_of_full_training_needs_no_config(train_vision, tmp_path):
     run.save_checkpoint(tmp_path / "full.ckpt")
     assert export(tmp_path / "full.ckpt", "--out", tmp_path / "out", "--dtype", "float32") == 0
     expected = log_probs(trained(tmp_path / "full.ckpt", config))
-    torch.testing.assert_close(log_probs(Policy(PolicyConfig(str(tmp_path / "out")))), expected, atol=1e-6, rtol=0)
-    assert (expected - log_probs(Policy(PolicyConfig("tiny")))).abs().max() > 1e-2
+    torch.testing.assert_close(log_probs(FastPolicy(PolicyConfig(str(tmp_path / "out")))), expected, atol=1e-6, rtol=0)
+    assert (expected - log_probs(FastPolicy(PolicyConfig("tiny")))).abs().max() > 1e-2
 
 
 def test_the_instructions_that_it_was_trained_on_stand_in_the_folder(run, tmp_path):
@@ -156,7 +156,9 @@ def test_the_instructions_that_it_was_trained_on_stand_in_the_folder(run, tmp_pa
     assert export(run.adapter, "--model", base, "--out", tmp_path / "out") == 0
     stated = json.loads((tmp_path / "out" / "instructions.json").read_text())
     assert (stated["sod"], stated["sis"]) == ("What is there?", TASKS["sis"].instruction)
-    assert Policy(PolicyConfig(str(tmp_path / "out"))).instructions == Policy(PolicyConfig(str(base))).instructions
+    assert (
+        FastPolicy(PolicyConfig(str(tmp_path / "out"))).instructions == FastPolicy(PolicyConfig(str(base))).instructions
+    )
 
 
 def spoilt_adapter(run, folder, change):

@@ -228,7 +228,7 @@ def test_options_reach_the_models(photos, loaded):
     assert main(["segment", "photos/a.png", *options.split()]) == 0
     (((model, segmenter), rest),) = loaded
     assert (model, segmenter) == ("m", "s")
-    assert rest == {"device": "cpu", "dtype": "bfloat16", "max_new_tokens": 7, "max_pixels": 9}
+    assert rest == {"device": "cpu", "dtype": "bfloat16", "max_new_tokens": 7, "max_pixels": 9, "explained": False}
 
 
 def test_every_shipped_file_is_in_a_group():

@@ -26,8 +26,10 @@ class Says:
     """A model that says these texts one after the other, then finds the left half of every image.
 
     Between the first and the second it waits for `go`. `asked` is the question of the last group, and whether it was to
-    explain. While it `fails` it raises what torch raises after the first text.
+    explain; it cannot for a reason that is `unexplained`. While it `fails` it raises what torch raises after the first text.
     """
+
+    unexplained: str | None = None
 
     def __init__(self, *texts: str) -> None:
         self.texts, self.go, self.asked, self.fails = texts, threading.Event(), None, False

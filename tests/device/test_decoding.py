@@ -9,7 +9,7 @@ import torch
 from lightning_sal.policy import sampling
 from lightning_sal.policy.config import LoRA, PolicyConfig
 from lightning_sal.policy.decoding import decoder
-from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.tiny.scenes import scene_group
 from tests.device import pretend
 from tests.device.counting import counting, tracing
@@ -22,7 +22,7 @@ def policy_of(kind, device):
     """A small policy; `joined` is as a large one decodes, its weights not merged."""
     torch.manual_seed(0)
     dtype = "bfloat16" if kind == "half" else "float32"
-    policy = Policy(PolicyConfig("tiny-early", dtype=dtype, lora=LoRA(rank=4)))
+    policy = FastPolicy(PolicyConfig("tiny-early", dtype=dtype, lora=LoRA(rank=4)))
     generator = torch.Generator().manual_seed(0)
     for name, parameter in policy.named_parameters():
         if "lora_B" in name:

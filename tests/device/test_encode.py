@@ -10,8 +10,8 @@ import torch
 from lightning_sal.policy import selfcheck
 from lightning_sal.policy.backbone import MODEL_TYPES, Backbone
 from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.policy.images import patches
-from lightning_sal.policy.policy import Policy
 from lightning_sal.samples import ImageGroup
 from tests.device import pretend
 from tests.device.counting import counting
@@ -30,7 +30,7 @@ def groups(sizes):
 @torch.no_grad()
 @pytest.mark.parametrize("square", [None, 84])
 def test_a_prompt_is_encoded_without_a_wait_or_a_copy(square):
-    policy = Policy(replace(CONFIG, square=square)).to(pretend.device())
+    policy = FastPolicy(replace(CONFIG, square=square)).to(pretend.device())
     policy.encode(groups(SIZES[:1]))  # the image processor's mean and deviation go to the device once in a process
     for count in (1, len(SIZES)):
         given = groups(SIZES[:count])
@@ -54,7 +54,7 @@ def test_no_block_of_the_tower_waits(kind):
 
 
 def test_pixels_are_those_of_the_cpu_to_the_bit():
-    processor = Policy(CONFIG).processor.image_processor
+    processor = FastPolicy(CONFIG).processor.image_processor
     images = [group.images[0] for group in groups(SIZES)]
     expected = processor([image.permute(2, 0, 1) for image in images], return_tensors="pt")
     pixels, grids = patches(images, processor, pretend.device())

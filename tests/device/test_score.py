@@ -7,7 +7,7 @@ from collections import Counter
 import torch
 
 from lightning_sal.policy.config import LoRA, PolicyConfig
-from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.tiny.scenes import scene_group
 from tests.device import pretend
 from tests.device.counting import counting
@@ -16,7 +16,7 @@ from tests.device.counting import counting
 def test_a_pass_of_scoring_waits_for_nothing_and_its_kernels_have_a_budget():
     """A layer: 2 norms, each one kernel on a GPU and six here; 7 products, each with 2 for its adapters, a scale and a sum;
     6 of rotations; 2 of the gate; the sums of both branches. And one more norm in the last layer, which reads its end."""
-    policy = Policy(PolicyConfig("tiny-early", lora=LoRA(rank=4))).to(pretend.device())
+    policy = FastPolicy(PolicyConfig("tiny-early", lora=LoRA(rank=4))).to(pretend.device())
     prompts = policy.encode([scene_group(0, "sod", number) for number in range(2)])
     tokens, mask = policy.encode_responses(["<think>a red circle</think>"] * 4)
     with counting() as counts, torch.no_grad():

@@ -15,7 +15,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_sal.policy.config import LoRA, PolicyConfig
-from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.policy.sharding import ShardedPolicy
 from lightning_sal.tiny.policy import scratch_policy
 from lightning_sal.tiny.scenes import scene_group
@@ -87,7 +87,7 @@ def line_of(load, *args):
 def compared(config, dtype, mesh):
     """Names of weights that differ from those of a whole policy, and texts of both."""
     policies = []
-    for load in (Policy, lambda config: ShardedPolicy(config, mesh)):
+    for load in (FastPolicy, lambda config: ShardedPolicy(config, mesh)):
         torch.manual_seed(0)
         policies.append(load(replace(config, dtype=dtype)))
     pairs = zip(*(policy.named_parameters() for policy in policies), strict=True)
@@ -129,7 +129,7 @@ def sizes(folder, mesh):
     """The most memory of its own that loading took, as a share of the weights."""
     found = {}
     for dtype in ("bfloat16", "float32"):  # another one than in the file, and the same
-        for kind, load in (("whole", Policy), ("shards", lambda config: ShardedPolicy(config, mesh))):
+        for kind, load in (("whole", FastPolicy), ("shards", lambda config: ShardedPolicy(config, mesh))):
             with growth() as grown:
                 policy = load(PolicyConfig(str(folder), dtype=dtype))
             found[f"{kind} {dtype}"] = grown[0] / sum(p.numel() * p.element_size() for p in policy.parameters())
@@ -142,7 +142,7 @@ def work(world_size, rank, folder, large, faulty):
     mesh = init_device_mesh("cpu", (world_size,))
     config = PolicyConfig(str(faulty), lora=LoRA(rank=2))
     found = {
-        "lines": [line_of(Policy, config), line_of(ShardedPolicy, config, mesh)],
+        "lines": [line_of(FastPolicy, config), line_of(ShardedPolicy, config, mesh)],
         "compared": {name: compared(*case, mesh) for name, case in CASES.items()},
         "sampled": sampled(mesh),
         "sizes": sizes(large, mesh),  # at last, when what libraries keep is there

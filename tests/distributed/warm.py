@@ -4,8 +4,8 @@ import openai.resources.chat.completions  # noqa: F401
 import pytest  # noqa: F401
 import torch
 
-from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.fast import FastPolicy
 from tests.modules.parts import POLICY
 
 torch.set_num_threads(1)
-Policy(POLICY)
+FastPolicy(POLICY)

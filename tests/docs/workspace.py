@@ -42,7 +42,7 @@ def make_workspace(folder: Path) -> None:
     for number, name in enumerate(("cows", "cars")):
         for letter, image in zip("abc", scene_group(SEED, "cosod", number).images, strict=True):
             _save(folder / f"groups/{name}/{letter}.jpg", image)
-    _write_benchmarks(folder / "data")
+    write_benchmarks(folder / "data")
     _write_questions(folder / "data")
     _write_coco(folder / "data")
     _write_counts(folder / "data")
@@ -63,7 +63,7 @@ def make_run() -> None:
     assert main(["export", "runs/sft/version_0/checkpoints/last.adapter", "--out", "model"]) == 0
 
 
-def _write_benchmarks(data: Path) -> None:
+def write_benchmarks(data: Path) -> None:
     for name, (images, masks) in SOD.items():
         for index in range(SAMPLES):
             group = scene_group(SEED, "sod", index)

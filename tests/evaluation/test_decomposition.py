@@ -12,7 +12,7 @@ from lightning_sal.datasets.scenes import SceneGroups
 from lightning_sal.evaluation.decomposition import Decomposition, decompose
 from lightning_sal.inference.responses import MAPS, MASKS, gather
 from lightning_sal.policy.config import PolicyConfig
-from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.rewards import Alignment
 from lightning_sal.segmenters.tiny import embedded_segmenter
 
@@ -34,7 +34,7 @@ def test_parts_by_hand():
 @pytest.fixture(scope="module")
 def policies():
     """The early policy, and the same with other weights in its first layer's keys."""
-    early, other = (Policy(PolicyConfig("tiny-vqa")).requires_grad_(False) for _ in range(2))
+    early, other = (FastPolicy(PolicyConfig("tiny-vqa")).requires_grad_(False) for _ in range(2))
     weight = other.backbone.language_model.layers[0].self_attn.k_proj.weight
     weight.data.mul_(1.5)
     return {"early": early, "other": other}

@@ -9,7 +9,7 @@ import torch
 from lightning_sal.datasets.scenes import SceneGroups
 from lightning_sal.explanations.cases import cases_of
 from lightning_sal.policy.config import PolicyConfig
-from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.samples import Rollout
 from lightning_sal.tasks import task_of
 
@@ -19,7 +19,7 @@ SCENES = SceneGroups(5, {"sod": 1, "sis": 1, "cosod": 1}, size=12)
 @cache
 def policy():
     with torch.no_grad():
-        return Policy(PolicyConfig("tiny")).double().requires_grad_(False).eval()
+        return FastPolicy(PolicyConfig("tiny")).double().requires_grad_(False).eval()
 
 
 @cache

@@ -192,14 +192,14 @@ def test_chance_is_the_same_for_the_same_seed_sample_and_response(case):
 
 
 def test_every_method_gives_a_finite_map_of_each_image_for_each_label(case):
-    before = policy().qwen.training, policy().backbone.text_config._attn_implementation
+    before = policy().model.training, policy().backbone.text_config._attn_implementation
     for method in METHODS.values():
         maps = method.maps(case)
         assert len(maps) == len(case.labels)
         for each in maps:
             assert [tuple(map.shape) for map in each] == [(4, 4)] * len(case.group.images)
             assert all(map.isfinite().all() and map.dtype == torch.float32 for map in each)
-    assert before == (policy().qwen.training, policy().backbone.text_config._attn_implementation)
+    assert before == (policy().model.training, policy().backbone.text_config._attn_implementation)
 
 
 def test_the_direct_attribution_and_the_one_of_the_reasoning_are_those_of_the_policy(case):

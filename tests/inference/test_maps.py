@@ -6,7 +6,7 @@ import torch
 from lightning_sal.inference.maps import find_maps
 from lightning_sal.inference.responses import MAPS, gather
 from lightning_sal.policy.config import PolicyConfig
-from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.samples import Rollout
 from lightning_sal.tasks import task_of
 from lightning_sal.tiny.scenes import scene_group
@@ -14,7 +14,7 @@ from lightning_sal.tiny.scenes import scene_group
 
 @pytest.fixture(scope="module")
 def policy():
-    return Policy(PolicyConfig("tiny")).requires_grad_(False)
+    return FastPolicy(PolicyConfig("tiny")).requires_grad_(False)
 
 
 def answered(policy, groups, texts):

@@ -13,7 +13,7 @@ from lightning_sal import Predictor
 from lightning_sal.inference.predictor import load_policy
 from lightning_sal.modules import SFT
 from lightning_sal.policy import LoRA, PolicyConfig
-from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.samples import Batch
 from lightning_sal.tasks import task_of
 from lightning_sal.tiny.scenes import scene_group
@@ -34,7 +34,7 @@ def groups():
 @pytest.fixture(scope="module")
 def trained():
     """A policy with adapters that are not those it was given."""
-    policy = Policy(replace(TRAINED, feature_cache=None, gradient_checkpointing=False))
+    policy = FastPolicy(replace(TRAINED, feature_cache=None, gradient_checkpointing=False))
     torch.manual_seed(0)
     for name, parameter in policy.net.named_parameters():
         if "lora_" in name:

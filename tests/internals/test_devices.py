@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from lightning_sal.policy.config import PolicyConfig
-from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.segmenters.tiny import EmbeddedSAM2Prompt, embedded_evf_sam2
 
 
-@pytest.mark.parametrize("make", [lambda: Policy(PolicyConfig("tiny-scratch")), embedded_evf_sam2, EmbeddedSAM2Prompt])
+@pytest.mark.parametrize(
+    "make", [lambda: FastPolicy(PolicyConfig("tiny-scratch")), embedded_evf_sam2, EmbeddedSAM2Prompt]
+)
 def test_what_is_made_attends_without_cudnn_until_told_otherwise(make):
     torch.backends.cuda.enable_cudnn_sdp(True)
     try:

@@ -102,9 +102,9 @@ def warm():
     ):
         import_module(name)
     from lightning_sal.policy.config import LoRA, PolicyConfig
-    from lightning_sal.policy.policy import Policy
+    from lightning_sal.policy.fast import FastPolicy
 
-    Policy(PolicyConfig("tiny-scratch", lora=LoRA(rank=4)))
+    FastPolicy(PolicyConfig("tiny-scratch", lora=LoRA(rank=4)))
 
 
 def start(folder, *options):

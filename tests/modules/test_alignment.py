@@ -10,7 +10,7 @@ from lightning_sal.datamodules import ScenesDataModule
 from lightning_sal.inference.responses import MAPS, MASKS, gather
 from lightning_sal.modules import CGPO, CISPO, DAPO, GRPO, GSPO, RLOO, DrGRPO
 from lightning_sal.policy.config import LoRA, PolicyConfig
-from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.rewards import Alignment, Chance, Format, Reward
 from lightning_sal.tasks import get_task
 from lightning_sal.tiny.scenes import scene_group
@@ -52,7 +52,7 @@ def test_a_trained_policy_looks_at_what_it_names(task):
     """Far more often than chance; and for instances, each at its own."""
     from lightning_sal.segmenters.tiny import embedded_segmenter
 
-    policy = Policy(PolicyConfig("tiny")).requires_grad_(False)
+    policy = FastPolicy(PolicyConfig("tiny")).requires_grad_(False)
     groups = [scene_group(2_000_003, task, index) for index in range(12)]
     prompts = policy.encode(groups)
     rollout = policy.sample(prompts, 56, temperature=0)

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_sal.datasets.scenes import SceneGroups
 from lightning_sal.policy.config import LoRA, PolicyConfig
-from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.fast import FastPolicy
 
 GROUPS = [SceneGroups(3, {"sod": 1, "cosod": 1}, size=2)[i] for i in range(2)]
 
@@ -29,7 +29,7 @@ class Casts(TorchDispatchMode):
 
 @pytest.fixture(scope="module")
 def policy():
-    policy = Policy(PolicyConfig("tiny-scratch", dtype="bfloat16", lora=LoRA(rank=4)))
+    policy = FastPolicy(PolicyConfig("tiny-scratch", dtype="bfloat16", lora=LoRA(rank=4)))
     generator = torch.Generator().manual_seed(0)
     for name, parameter in policy.named_parameters():
         if "lora_B" in name:

@@ -13,7 +13,7 @@ import torch
 from lightning_sal.datasets.scenes import SceneGroups
 from lightning_sal.policy.attribution import attribution_maps, token_contributions
 from lightning_sal.policy.config import LoRA, PolicyConfig
-from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.policy.selfcheck import small_model
 
 SHARED = Path(__file__).parents[3] / "shared" / "fixtures" / "saliency_alignment" / "saliency_model_a"
@@ -193,7 +193,7 @@ def test_a_span_outside_the_sequence_is_refused(reasoning, answer):
 
 @pytest.fixture(scope="module")
 def policy():
-    made = Policy(PolicyConfig("tiny", lora=LoRA(rank=4))).double()
+    made = FastPolicy(PolicyConfig("tiny", lora=LoRA(rank=4))).double()
     generator = torch.Generator().manual_seed(0)
     for name, parameter in made.named_parameters():
         if "lora_B" in name:
@@ -226,7 +226,7 @@ def test_responses_that_share_a_padded_prompt_get_the_maps_of_each_alone(policy,
         for number, (first, last) in enumerate(each):
             through = reasoning[row] and tuple(start + place for place in reasoning[row])
             expected = attribution_maps(
-                policy.qwen,
+                policy.model,
                 ids,
                 pixels["pixel_values"].double(),
                 pixels["image_grid_thw"],

@@ -19,7 +19,7 @@ from lightning_sal.policy.backbone import MODEL_TYPES, Backbone, language_model,
 from lightning_sal.policy.config import LoRA, PolicyConfig
 from lightning_sal.policy.decoding.merging import merged
 from lightning_sal.policy.decoding.reading import read_prompts
-from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.policy.positions import mrope_positions
 
 
@@ -117,7 +117,7 @@ def test_a_model_that_computes_something_else_is_refused_in_one_line(part, chang
     """As if transformers had moved them: what the two sides do is compared, whichever side it is that changed."""
     monkeypatch.setattr(selfcheck, part, changed)
     with pytest.raises(UsageError, match=message) as caught:
-        Policy(PolicyConfig("tiny-scratch"))
+        FastPolicy(PolicyConfig("tiny-scratch"))
     assert "install transformers" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -152,7 +152,7 @@ def test_a_version_outside_the_tested_range_is_told_once(monkeypatch):
 
 
 def test_what_peft_adds_is_what_its_own_merge_adds():
-    policy = Policy(PolicyConfig("tiny-scratch", lora=LoRA(rank=2)))
+    policy = FastPolicy(PolicyConfig("tiny-scratch", lora=LoRA(rank=2)))
     for name, parameter in policy.named_parameters():
         if "lora_B" in name:
             parameter.data.normal_(std=0.1)

@@ -16,7 +16,7 @@ from lightning_sal.policy.decoding import decoder, kept, parts
 from lightning_sal.policy.decoding.graphs import Graphs
 from lightning_sal.policy.decoding.linear import joined, side_by_side
 from lightning_sal.policy.decoding.memory import PartedMemory, hidden
-from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.fast import FastPolicy
 
 SCENES = SceneGroups(3, {"sod": 1, "cosod": 1}, size=4)
 GROUPS = [SCENES[i] for i in range(4)]  # prompts of two lengths, one and several images
@@ -24,7 +24,7 @@ STEPS = 12
 
 
 def with_adapters(dtype="float32", rank=4):
-    policy = Policy(PolicyConfig("tiny-scratch", dtype=dtype, lora=LoRA(rank=rank)))
+    policy = FastPolicy(PolicyConfig("tiny-scratch", dtype=dtype, lora=LoRA(rank=rank)))
     generator = torch.Generator().manual_seed(0)
     for name, parameter in policy.named_parameters():
         if "lora_B" in name:
@@ -58,7 +58,7 @@ def as_on_an_accelerator(monkeypatch):
 
 def token_by_token(policy, group, draws, temperature):
     """Tokens and log-probabilities by definition: one forward pass of the model itself over all that was said before."""
-    model, processor = policy.qwen, policy.processor
+    model, processor = policy.model, policy.processor
     content = [{"type": "image"}] * len(group.images) + [{"type": "text", "text": policy.instructions[group.task]}]
     chat = [{"role": "user", "content": content}]
     text = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
@@ -262,7 +262,7 @@ def test_what_validation_samples_first_does_not_hinder_training(captured, merge,
     """Lightning validates in inference mode, whose tensors no gradient may meet."""
     if not merge:
         monkeypatch.setattr(decoder, "can_merge", lambda *_: False)
-    policy = Policy(PolicyConfig("tiny-scratch"))  # whose own weights are trained
+    policy = FastPolicy(PolicyConfig("tiny-scratch"))  # whose own weights are trained
     with torch.inference_mode():
         prompts = policy.encode(GROUPS)
         before = sample(policy, prompts)

@@ -8,8 +8,8 @@ import torch
 from lightning_sal.datasets.scenes import SceneGroups
 from lightning_sal.policy import policy as policy_file
 from lightning_sal.policy.config import LoRA, PolicyConfig
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.policy.log_probs import log_probs_and_entropy, places, reading_rows
-from lightning_sal.policy.policy import Policy
 
 SCENES = SceneGroups(3, {"sod": 1, "sis": 1, "cosod": 1}, size=9)
 GROUPS = [SCENES[i] for i in range(6)]
@@ -18,7 +18,7 @@ GROUPS = [SCENES[i] for i in range(6)]
 @pytest.fixture(scope="module")
 def policy():
     """With adapters that do something."""
-    policy = Policy(PolicyConfig("tiny-scratch", lora=LoRA(rank=4)))
+    policy = FastPolicy(PolicyConfig("tiny-scratch", lora=LoRA(rank=4)))
     generator = torch.Generator().manual_seed(0)
     for name, parameter in policy.named_parameters():
         if "lora_B" in name:
@@ -52,7 +52,7 @@ def by_hand(policy, row, tokens, temperature):
     inputs |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     inputs["mm_token_type_ids"] = torch.nn.functional.pad(inputs["mm_token_type_ids"], (0, len(tokens)))
     with torch.no_grad():
-        output = policy.qwen(**inputs, output_hidden_states=True)
+        output = policy.model(**inputs, output_hidden_states=True)
     logits = output.logits[0, -len(tokens) - 1 : -1].double() / temperature
     logits[:, policy.suppressed] = -math.inf
     p = logits.softmax(-1)

@@ -17,7 +17,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from lightning_sal.datasets.scenes import SceneGroups
 from lightning_sal.modules import CGPO, GRPO, SFT
 from lightning_sal.policy import estimate as arithmetic
-from lightning_sal.policy import policy, sampling
+from lightning_sal.policy import fast, sampling
 from lightning_sal.policy.config import LoRA, PolicyConfig
 from lightning_sal.policy.decoding import graphs, kept, merging
 from lightning_sal.policy.estimate import ON_CPU, ON_GPU, Sizes, Step, estimate
@@ -217,7 +217,7 @@ def test_so_it_is_where_buffers_stay_as_on_a_gpu(small, config, tmp_path, monkey
 
 def test_limits_are_those_of_the_policy():
     """The estimate states them anew, since it loads no model."""
-    assert arithmetic.MOST_LOGITS == policy._MOST_LOGITS
+    assert arithmetic.MOST_LOGITS == fast._MOST_LOGITS
     assert arithmetic.MERGED_PARAMETERS == merging.MOST_PARAMETERS
     for buffers, pace in ((ON_CPU, sampling._PACES["cpu"]), (ON_GPU, sampling._ACCELERATOR)):
         assert (buffers.prompt, buffers.response) == (pace.prompt, pace.response)

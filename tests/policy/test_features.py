@@ -17,8 +17,8 @@ from lightning_sal.callbacks import InterleavedSFT
 from lightning_sal.datasets.scenes import SceneGroups
 from lightning_sal.policy.chat import chat_text
 from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.policy.features import FeatureCache, ImageFeatures, vision_fingerprint
-from lightning_sal.policy.policy import Policy
 from tests.distributed.processes import process
 from tests.modules.parts import POLICY, cgpo, scenes, trained, trainer
 
@@ -29,12 +29,12 @@ IMAGES = sum(len(group.images) for group in GROUPS)
 
 @pytest.fixture(scope="module")
 def plain():
-    return watched(Policy(PolicyConfig("tiny-scratch")))
+    return watched(FastPolicy(PolicyConfig("tiny-scratch")))
 
 
 @pytest.fixture(scope="module")
 def keeping():
-    return watched(Policy(PolicyConfig("tiny-scratch")))
+    return watched(FastPolicy(PolicyConfig("tiny-scratch")))
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def cached(keeping, tmp_path):
 def watched(policy):
     """`policy.runs` gets the number of images of each forward pass of the vision tower."""
     policy.runs = []
-    policy.qwen.model.visual.register_forward_pre_hook(
+    policy.model.model.visual.register_forward_pre_hook(
         lambda module, args, kwargs: policy.runs.append(len(kwargs["grid_thw"])), with_kwargs=True
     )
     return policy
@@ -83,7 +83,7 @@ def test_what_is_kept_is_bitwise_what_was_computed_and_serves_other_processes(pl
     for _ in range(2):
         same(cached.encode(GROUPS), expected)
     assert cached.runs == [IMAGES]
-    other = watched(Policy(cached.config))
+    other = watched(FastPolicy(cached.config))
     same(other.encode(GROUPS[::-1]), plain.encode(GROUPS[::-1]))
     assert other.runs == []
     assert [path.suffix for path in files(tmp_path)] == [".safetensors"] * IMAGES
@@ -108,13 +108,13 @@ def test_prompts_are_those_of_the_processor(plain):
     assert torch.equal(prompts.ids, expected["input_ids"])
     assert torch.equal(prompts.mask, expected["attention_mask"].bool())
     with torch.no_grad():
-        output = plain.qwen.model.get_image_features(expected["pixel_values"], expected["image_grid_thw"])
+        output = plain.model.model.get_image_features(expected["pixel_values"], expected["image_grid_thw"])
     assert torch.equal(torch.cat(prompts.visual), torch.cat(output.pooler_output))
 
 
 def test_features_do_not_depend_on_the_other_images():
     """Images of several windows and sizes; those of the small policy are otherwise all of one."""
-    policy = Policy(PolicyConfig("tiny", min_pixels=3136, max_pixels=60_000))
+    policy = FastPolicy(PolicyConfig("tiny", min_pixels=3136, max_pixels=60_000))
     sizes = ((333, 97), (112, 112), (30, 260), (112, 112))
     images = [torch.randint(256, (*size, 3), dtype=torch.uint8) for size in sizes]
     groups = [replace(GROUPS[0], images=(image,), masks=None) for image in images]
@@ -142,14 +142,14 @@ def test_an_image_that_comes_twice_is_encoded_once(plain, cached, tmp_path):
 
 
 def test_gradients_of_a_trained_tower_count_every_place_of_an_image():
-    policy = Policy(PolicyConfig("tiny-scratch", train_vision=True))
+    policy = FastPolicy(PolicyConfig("tiny-scratch", train_vision=True))
     image = GROUPS[0].images[0]
 
     def gradient(*images):
         policy.zero_grad()
         groups = [replace(GROUPS[0], images=(image,), masks=None) for image in images]
         sum(weight * f.sin().sum() for weight, f in zip((1, 2), policy.encode(groups).visual, strict=True)).backward()
-        return policy.qwen.model.visual.patch_embed.proj.weight.grad.clone()
+        return policy.model.model.visual.patch_embed.proj.weight.grad.clone()
 
     once, twice = gradient(image, image), gradient(image, image.clone())
     torch.testing.assert_close(once, twice, rtol=1e-4, atol=1e-5 * float(twice.abs().max()))
@@ -158,7 +158,7 @@ def test_gradients_of_a_trained_tower_count_every_place_of_an_image():
 def test_other_sizes_weights_and_precisions_miss_and_leave_the_files_alone(tmp_path):
     def made(**options):
         config = {"model": "tiny", "feature_cache": str(tmp_path / "features"), **options}
-        return watched(Policy(PolicyConfig(**config)))
+        return watched(FastPolicy(PolicyConfig(**config)))
 
     group = GROUPS[:1]
     made().encode(group)
@@ -173,7 +173,7 @@ def test_other_sizes_weights_and_precisions_miss_and_leave_the_files_alone(tmp_p
     assert not misses(made(lora=POLICY.lora))
     nudged = made()
     with torch.no_grad():
-        nudged.qwen.model.visual.merger.mlp[2].bias[0] += 1e-6
+        nudged.model.model.visual.merger.mlp[2].bias[0] += 1e-6
     assert misses(nudged)
     assert misses(made(min_pixels=784, max_pixels=6272))
     assert misses(made(attention="eager"))

@@ -12,8 +12,8 @@ from lightning_sal.frames import Square
 from lightning_sal.inference.responses import read_responses
 from lightning_sal.policy.backbone import shown_size
 from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.policy.frames import Shown, frame_of, squashed
-from lightning_sal.policy.policy import Policy
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import SOD
 
@@ -57,7 +57,7 @@ def test_squashing_is_bilinear_and_leaves_what_fits():
 
 @pytest.fixture(scope="module")
 def policy():
-    return Policy(PolicyConfig(model="tiny-scratch", square=56))
+    return FastPolicy(PolicyConfig(model="tiny-scratch", square=56))
 
 
 def test_a_square_is_what_the_policy_is_shown(policy):
@@ -89,7 +89,7 @@ def test_annotated_responses_are_taught_in_the_units_of_the_policy(policy):
 
 
 def test_look_is_asked_for_and_read_as_the_policy_says():
-    policy = Policy(PolicyConfig(model="tiny-scratch", look="focus"))
+    policy = FastPolicy(PolicyConfig(model="tiny-scratch", look="focus"))
     group = group_of(112, 112, "sod")
     assert "<focus>" in policy.messages(group)[-1].text
     texts = (SOD.response("a cup", ["a cup"]), SOD.response("<focus>a cup</focus>", ["a cup"]))

@@ -10,7 +10,8 @@ from lightning_sal.datasets.scenes import SceneGroups
 from lightning_sal.policy.backbone import replace_norms
 from lightning_sal.policy.chat import chat_text
 from lightning_sal.policy.config import LoRA, PolicyConfig
-from lightning_sal.policy.policy import Policy, pad_right
+from lightning_sal.policy.fast import FastPolicy
+from lightning_sal.policy.policy import pad_right
 from lightning_sal.samples import Message
 from lightning_sal.tasks import WITHOUT_REASONING, TagRegions, register
 from lightning_sal.tiny.policy import BRIEF, INSTRUCTIONS, scratch_policy
@@ -21,12 +22,12 @@ GROUPS = [SCENES[i] for i in range(9)]
 
 @pytest.fixture(scope="module")
 def policy():
-    return Policy(PolicyConfig("tiny-scratch"))
+    return FastPolicy(PolicyConfig("tiny-scratch"))
 
 
 @pytest.fixture(scope="module")
 def adapted():
-    policy = Policy(PolicyConfig("tiny-scratch", lora=LoRA(rank=4)))
+    policy = FastPolicy(PolicyConfig("tiny-scratch", lora=LoRA(rank=4)))
     generator = torch.Generator().manual_seed(0)
     for name, parameter in policy.named_parameters():
         if "lora_B" in name:  # zero at first: then adapters would do nothing and tests would see nothing
@@ -56,7 +57,7 @@ def test_scores_equal_transformers_own_forward(policy):
             return_tensors="pt",
             return_mm_token_type_ids=True,
         )
-        logits = policy.qwen(**inputs).logits[0].float().masked_fill(policy.suppressed, float("-inf"))
+        logits = policy.model(**inputs).logits[0].float().masked_fill(policy.suppressed, float("-inf"))
         length = int(mask[row].sum())
         logp = logits[-length - 1 : -1].log_softmax(-1)
         expected = logp.gather(1, tokens[row, :length, None])[:, 0]
@@ -120,7 +121,7 @@ def test_micro_batches_of_prompts_score_alike(adapted):
 
 
 def test_vision_ids_are_never_sampled_and_have_no_probability(policy):
-    config, tokenizer = policy.qwen.config, policy.processor.tokenizer
+    config, tokenizer = policy.model.config, policy.processor.tokenizer
     barred = [config.image_token_id, config.video_token_id, config.vision_start_token_id, config.vision_end_token_id]
     rollout = policy.sample(policy.encode(GROUPS), 40, temperature=5.0, generator=torch.Generator().manual_seed(0))
     assert not torch.isin(rollout.tokens[rollout.mask], torch.tensor(barred)).any()
@@ -135,7 +136,7 @@ def test_lora_is_on_the_language_model_alone(adapted):
     assert trained
     assert all("lora_" in name and ".language_model." in name for name in trained)
     assert not [name for name, _ in adapted.named_parameters() if "lora_" in name and "visual" in name]
-    layers = adapted.qwen.config.text_config.num_hidden_layers
+    layers = adapted.model.config.text_config.num_hidden_layers
     assert len(trained) == layers * 7 * 2
 
 
@@ -153,13 +154,13 @@ def test_greedy_is_deterministic_and_truncation_is_told(policy):
 
 
 def test_training_mode_and_checkpointing_come_back_after_sampling():
-    policy = Policy(PolicyConfig("tiny-scratch", lora=LoRA(rank=2), gradient_checkpointing=True))
+    policy = FastPolicy(PolicyConfig("tiny-scratch", lora=LoRA(rank=2), gradient_checkpointing=True))
     tokens, mask = encoded_responses(policy, GROUPS[:2])
     prompts = policy.encode(GROUPS[:2])
     rollout = policy.sample(prompts, 4, temperature=0)
     assert policy.training
-    assert policy.qwen.model.language_model.gradient_checkpointing
-    plain = Policy(PolicyConfig("tiny-scratch", lora=LoRA(rank=2)))
+    assert policy.model.model.language_model.gradient_checkpointing
+    plain = FastPolicy(PolicyConfig("tiny-scratch", lora=LoRA(rank=2)))
     assert torch.equal(rollout.tokens, plain.sample(plain.encode(GROUPS[:2]), 4, temperature=0).tokens)
     policy.score(prompts, tokens, mask).sum().backward()
     assert all(p.grad is not None for n, p in policy.named_parameters() if "lora_B" in n)
@@ -227,7 +228,7 @@ def test_a_conversation_of_several_turns_is_read_as_one_prompt(policy):
 
 
 def test_a_prompt_that_is_too_long_is_refused_and_named():
-    policy = Policy(PolicyConfig("tiny-scratch", max_prompt_tokens=40))
+    policy = FastPolicy(PolicyConfig("tiny-scratch", max_prompt_tokens=40))
     group = replace(next(g for g in GROUPS if g.task == "cosod"), paths=("a.jpg", "b.jpg"))
     with pytest.raises(ValueError, match=r"a\.jpg, b\.jpg: the prompt has \d+ tokens, more than max_prompt_tokens 40"):
         policy.encode([group])
@@ -245,7 +246,7 @@ def test_responses_round_trip_any_text(policy):
 
 def test_missing_folder_is_one_clear_line():
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        Policy(PolicyConfig("./nowhere"))
+        FastPolicy(PolicyConfig("./nowhere"))
 
 
 def test_pad_right_builds_masks_from_lengths():
@@ -255,6 +256,6 @@ def test_pad_right_builds_masks_from_lengths():
 
 
 def test_random_weights_come_in_the_dtype_that_is_asked_for():
-    policy = Policy(PolicyConfig("tiny-scratch", dtype="bfloat16", lora=LoRA(rank=2)))
+    policy = FastPolicy(PolicyConfig("tiny-scratch", dtype="bfloat16", lora=LoRA(rank=2)))
     kinds = {parameter.requires_grad: parameter.dtype for parameter in policy.parameters()}
     assert kinds == {True: torch.float32, False: torch.bfloat16}

@@ -7,21 +7,21 @@ import torch
 
 from lightning_sal.datasets.scenes import SceneGroups
 from lightning_sal.policy.config import LoRA, PolicyConfig
-from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.fast import FastPolicy
 
 GROUPS = [SceneGroups(0, {"sod": 1, "cosod": 1}, annotated=True)[i] for i in range(2)]
 
 
 @pytest.fixture(scope="module")
-def policy() -> Policy:
-    return Policy(PolicyConfig("tiny", lora=LoRA(rank=4), load_in_4bit=True))
+def policy() -> FastPolicy:
+    return FastPolicy(PolicyConfig("tiny", lora=LoRA(rank=4), load_in_4bit=True))
 
 
 def test_the_language_models_layers_alone_are_in_4_bits(policy):
     from bitsandbytes.nn.modules import Linear4bit
 
-    quantised = {name for name, part in policy.qwen.named_modules() if isinstance(part, Linear4bit)}
-    layers = len(policy.qwen.model.language_model.layers)
+    quantised = {name for name, part in policy.model.named_modules() if isinstance(part, Linear4bit)}
+    layers = len(policy.model.model.language_model.layers)
     assert len(quantised) == 7 * layers
     assert all(".language_model.layers." in name for name in quantised)
     assert all(p.dtype == torch.float32 for p in policy.parameters() if p.requires_grad)
@@ -46,7 +46,7 @@ def test_it_samples_and_scores_the_same_numbers_and_learns(policy):
 
 
 def test_it_comes_close_to_the_whole_model(policy):
-    whole = Policy(PolicyConfig("tiny"))
+    whole = FastPolicy(PolicyConfig("tiny"))
     prompts = whole.encode(GROUPS)
     tokens, mask = whole.encode_responses([group.response or "" for group in GROUPS])
     with torch.no_grad(), policy.reference():

@@ -13,7 +13,7 @@ from lightning_sal.datasets.scenes import SceneGroups
 from lightning_sal.explanations.cases import cases_of
 from lightning_sal.explanations.methods import METHODS
 from lightning_sal.policy.config import LoRA, PolicyConfig
-from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.samples import Rollout
 from lightning_sal.tasks import task_of
 from lightning_sal.tiny.policy import scratch_policy
@@ -67,8 +67,8 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def policy(folder) -> Policy:
-    return Policy(PolicyConfig(str(folder)))
+def policy(folder) -> FastPolicy:
+    return FastPolicy(PolicyConfig(str(folder)))
 
 
 def test_scores_equal_transformers_own_forward(policy, folder):
@@ -114,7 +114,7 @@ def test_sampled_log_probabilities_equal_scored_ones_behind_a_shared_prompt(poli
 
 
 def test_adapters_are_on_the_language_model_alone_and_kept_features_serve(folder, tmp_path):
-    policy = Policy(PolicyConfig(str(folder), lora=LoRA(rank=2), feature_cache=str(tmp_path)))
+    policy = FastPolicy(PolicyConfig(str(folder), lora=LoRA(rank=2), feature_cache=str(tmp_path)))
     trained = [name for name, parameter in policy.named_parameters() if parameter.requires_grad]
     assert len(trained) == 2 * 7 * 3
     assert all(".language_model." in name for name in trained)
@@ -127,11 +127,11 @@ def test_adapters_are_on_the_language_model_alone_and_kept_features_serve(folder
 def test_another_kind_of_model_is_refused_in_one_line(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ValueError, match=r"is a llama, by its config\.json: take one of qwen2_5_vl, qwen3_vl"):
-        Policy(PolicyConfig(str(tmp_path)))
+        FastPolicy(PolicyConfig(str(tmp_path)))
 
 
 def test_every_explanation_is_there_and_gradient_times_input_counts_the_features_of_early_blocks(folder):
-    policy = Policy(PolicyConfig(str(folder))).double().requires_grad_(False).eval()
+    policy = FastPolicy(PolicyConfig(str(folder))).double().requires_grad_(False).eval()
     group = next(group for group in GROUPS if len(group.images) > 1)
     tokens, mask = policy.encode_responses([group.response or ""])
     with torch.no_grad():

@@ -1,6 +1,7 @@
 """Qwen2.5-VL as published, without its weights: parameters counted by hand, and what its real vocabulary may say."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -184,7 +185,7 @@ def test_added_tokens_have_the_published_ids(tokenizer):
 
 def test_no_placeholder_can_be_said_and_only_the_two_ends_end(tokenizer, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(PUBLISHED))
-    suppressed = suppressed_ids(tokenizer, AutoConfig.from_pretrained(tmp_path), ENDS)
+    suppressed = suppressed_ids(SimpleNamespace(tokenizer=tokenizer), AutoConfig.from_pretrained(tmp_path), ENDS)
     assert suppressed.shape == (152064,)
     special = set(range(FIRST, 151657))
     beyond = set(range(151665, 152064))

@@ -7,8 +7,8 @@ from lightning_sal.datasets.scenes import SceneGroups
 from lightning_sal.policy import sampling
 from lightning_sal.policy.config import LoRA, PolicyConfig
 from lightning_sal.policy.decoding import decoder, reading, state
-from lightning_sal.policy.policy import Policy
-from lightning_sal.policy.prompts import join_prompts
+from lightning_sal.policy.fast import FastPolicy
+from lightning_sal.policy.prompts import FastPrompts
 
 SCENES = SceneGroups(3, {"sod": 1, "sis": 1, "cosod": 1}, size=6)
 GROUPS = [SCENES[i] for i in range(6)]  # prompts of two lengths, one and several images
@@ -18,7 +18,7 @@ G = 3
 @pytest.fixture(scope="module")
 def policy():
     """With adapters that do something, and a vocabulary in which every fourth token ends a response."""
-    policy = Policy(PolicyConfig("tiny-scratch", lora=LoRA(rank=4)))
+    policy = FastPolicy(PolicyConfig("tiny-scratch", lora=LoRA(rank=4)))
     generator = torch.Generator().manual_seed(0)
     for name, parameter in policy.named_parameters():
         if "lora_B" in name:
@@ -96,7 +96,7 @@ def test_scores_behind_a_shared_prompt_are_those_alone_and_so_are_their_gradient
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_every_attention_scores_alike(policy, attention):
-    other = Policy(PolicyConfig("tiny-scratch", attention=attention))
+    other = FastPolicy(PolicyConfig("tiny-scratch", attention=attention))
     prompts = other.encode(GROUPS)
     rollout = sample(other, prompts, G, steps=6, temperature=1.0)
     scores = other.score(prompts, rollout.tokens, rollout.mask)
@@ -106,7 +106,7 @@ def test_every_attention_scores_alike(policy, attention):
 def test_the_reference_is_the_policy_that_lora_started_from(policy):
     prompts = policy.encode(GROUPS)
     rollout = sample(policy, prompts, G, steps=6)
-    start = Policy(PolicyConfig("tiny-scratch"))
+    start = FastPolicy(PolicyConfig("tiny-scratch"))
     with torch.no_grad():
         before = policy.score(prompts, rollout.tokens, rollout.mask)
         with policy.reference():
@@ -140,7 +140,7 @@ def test_no_draw_hits_a_token_without_probability(draw):
 
 def test_joined_prompts_score_as_they_did_apart(policy):
     one, two = policy.encode(GROUPS[:1]), policy.encode(GROUPS[1:])
-    both = join_prompts([one, two])
+    both = FastPrompts.joined([one, two])
     together = policy.encode(GROUPS)
     assert both.lengths == together.lengths
     tokens, mask = policy.encode_responses([group.response for group in GROUPS])

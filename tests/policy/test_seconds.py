@@ -10,8 +10,8 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from lightning_sal.policy.config import LoRA, PolicyConfig
 from lightning_sal.policy.estimate import Sizes, Step
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.policy.gpus import GPU, GPUS, REACHED_ARITHMETIC, REACHED_BANDWIDTH
-from lightning_sal.policy.policy import Policy
 from lightning_sal.policy.seconds import Matrices, Work, work
 from lightning_sal.policy.shape import on_meta
 from lightning_sal.samples import ImageGroup
@@ -30,7 +30,7 @@ def policy_of(monkeypatch, config):
     model = Qwen2_5_VLForConditionalGeneration(deepcopy(sizes)).to(getattr(torch, config.dtype)).eval()
     model.generation_config = tiny.generation_config
     monkeypatch.setattr("lightning_sal.policy.policy.load_model", lambda *_, **__: (model, processor, instructions))
-    policy = Policy(config)
+    policy = FastPolicy(config)
     policy.suppressed[list(policy.eos_ids)] = True
     meta = on_meta(sizes, config)
     return policy, Matrices.of(meta, config), Sizes.of(meta, config, autocast=False)

@@ -15,7 +15,7 @@ from peft import set_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import load_file
 
-from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.samples import Message
 from tests.modules.parts import POLICY
 
@@ -136,7 +136,7 @@ ACTING = threading.Lock()
 @cache
 def actor():
     """The policy that the server answers by."""
-    return often_ending(Policy(POLICY))
+    return often_ending(FastPolicy(POLICY))
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from jsonargparse import ArgumentParser
 
 from lightning_sal.modules import GRPO
 from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.policy.images import resized
 from lightning_sal.policy.loading import load_processor
-from lightning_sal.policy.policy import Policy
 from lightning_sal.samplers import Sampler, VLLMSampler
 from lightning_sal.samplers.vllm.command import serve_command
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
@@ -83,7 +83,7 @@ def test_an_image_is_sent_as_the_policys_processor_resizes_it(size):
 
 def test_photographs_are_the_same_to_a_server_of_other_limits(tmp_path):
     limited = replace(POLICY, model="tiny", min_pixels=4 * 784, max_pixels=12 * 784)
-    policy, wide = (often_ending(Policy(replace(limited, max_pixels=most))) for most in (12 * 784, 10**6))
+    policy, wide = (often_ending(FastPolicy(replace(limited, max_pixels=most))) for most in (12 * 784, 10**6))
     groups = photographs(*SIZES[:4])
     with serving(policy=wide) as server:
         found = sample(VLLMSampler(str(tmp_path), server.url), stir(policy, 1), groups=groups)
@@ -111,7 +111,7 @@ def test_at_temperature_0_one_response_is_asked_and_stands_for_all(policy, tmp_p
 
 
 def test_the_command_states_the_limits_of_the_policy(policy):
-    limited = Policy(replace(POLICY, model="tiny", min_pixels=784, max_pixels=12544, max_prompt_tokens=500))
+    limited = FastPolicy(replace(POLICY, model="tiny", min_pixels=784, max_pixels=12544, max_prompt_tokens=500))
     command = serve_command(limited, 2, 12)
     assert "--max-model-len 512" in command
     assert """--mm-processor-kwargs '{"size": {"shortest_edge": 784, "longest_edge": 12544}}'""" in command
@@ -258,7 +258,7 @@ def test_a_server_that_is_not_there_is_named_with_its_command(policy, tmp_path):
 
 def test_a_policy_without_adapters_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"give model\.policy\.lora"):
-        sample(VLLMSampler(str(tmp_path)), Policy(PolicyConfig("tiny-scratch")))
+        sample(VLLMSampler(str(tmp_path)), FastPolicy(PolicyConfig("tiny-scratch")))
 
 
 def test_yaml_can_name_it(tmp_path):

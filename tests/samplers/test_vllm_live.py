@@ -20,8 +20,8 @@ import torch
 from PIL import Image
 
 from lightning_sal.policy.config import LoRA, PolicyConfig
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.policy.images import resized
-from lightning_sal.policy.policy import Policy
 from lightning_sal.samplers import VLLMSampler
 from lightning_sal.samplers.vllm.command import serve_command
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
@@ -44,7 +44,7 @@ ROUNDING = 1e-4  # of float32
 
 @pytest.fixture(scope="module")
 def policy():
-    return Policy(CONFIG)
+    return FastPolicy(CONFIG)
 
 
 @pytest.fixture(scope="module")

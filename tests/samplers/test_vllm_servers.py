@@ -11,7 +11,7 @@ import torch
 from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
 
-from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.samplers import VLLMSampler
 from lightning_sal.samplers.vllm.adapters import adapter_weights, fingerprint, save
 from tests.modules.parts import POLICY
@@ -67,7 +67,7 @@ def test_whatever_changes_one_weight_is_seen(change, policy):
 
 
 def test_adapters_travel_in_the_dtype_of_the_policy_and_are_told_apart_in_their_own(tmp_path):
-    policy = stir(Policy(replace(POLICY, dtype="bfloat16")), 1)
+    policy = stir(FastPolicy(replace(POLICY, dtype="bfloat16")), 1)
     weights = adapter_weights(policy)
     save(policy, weights, tmp_path / "half")
     saved = load_file(tmp_path / "half" / "adapter_model.safetensors")
@@ -200,7 +200,7 @@ class TwoRanks:
 
 
 def test_of_two_ranks_one_tells_the_adapters_and_both_hear_of_failure(policy, tmp_path, monkeypatch):
-    ranks, stirred = TwoRanks(), [stir(policy, 1), stir(often_ending(Policy(POLICY)), 1)]
+    ranks, stirred = TwoRanks(), [stir(policy, 1), stir(often_ending(FastPolicy(POLICY)), 1)]
     for name in ("is_initialized", "get_rank", "barrier", "broadcast_object_list"):
         monkeypatch.setattr(torch.distributed, name, getattr(ranks, name))
 

@@ -13,8 +13,8 @@ from lightning_sal.evaluation.comparison import evaluate, summary
 from lightning_sal.modules import SFT
 from lightning_sal.modules.prompt_pretraining import true_prompt
 from lightning_sal.policy import PolicyConfig
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.policy.loading import load_processor
-from lightning_sal.policy.policy import Policy
 from lightning_sal.rewards.perception import box_and_point
 from lightning_sal.segmenters.tiny import EmbeddedSAM2Prompt
 from lightning_sal.tasks import VQA, task_of
@@ -54,7 +54,7 @@ def test_policies_score_what_they_are_for(model, tasks, least, most):
 
 def test_sampled_answers_to_questions_are_mediocre_and_differ_in_what_they_say_before():
     """What a group of responses can be told apart by."""
-    policy = Policy(PolicyConfig("tiny-vqa"))
+    policy = FastPolicy(PolicyConfig("tiny-vqa"))
     groups = [SceneGroups(2_000_003, QUESTIONS)[index] for index in range(48)]
     torch.manual_seed(0)
     texts = policy.sample(policy.encode(groups), 48, responses=4).texts
@@ -72,7 +72,7 @@ FIND = ("perception", "detection", "counting")
 
 @pytest.mark.parametrize("look", [None, ""])
 def test_the_policy_for_boxes_answers_in_the_format_and_is_mediocre(look):
-    policy = Policy(PolicyConfig("tiny-perception", look=look))
+    policy = FastPolicy(PolicyConfig("tiny-perception", look=look))
     groups = [SceneGroups(2_000_003, {task: 1})[index] for task in FIND for index in range(32)]
     texts = policy.sample(policy.encode(groups), 96, temperature=0).texts
     answers = [task_of(group, "").parse(text) for group, text in zip(groups, texts, strict=True)]
@@ -89,7 +89,7 @@ def test_the_policy_for_boxes_answers_in_the_format_and_is_mediocre(look):
 
 def test_sampled_boxes_differ_in_how_well_they_fit():
     """What a group of responses can be told apart by."""
-    policy = Policy(PolicyConfig("tiny-perception"))
+    policy = FastPolicy(PolicyConfig("tiny-perception"))
     groups = [group for index in range(40) if len((group := find_group(2_000_003, "detection", index)).boxes[0])]
     torch.manual_seed(0)
     texts = policy.sample(policy.encode(groups), 96, responses=4).texts
@@ -118,7 +118,7 @@ def test_the_policy_for_boxes_has_the_tokenizer_that_is_learnt_from_scenes():
 
 def test_the_scratch_policy_is_the_architecture_of_the_embedded_ones():
     scratch = {name: value.shape for name, value in scratch_policy()[0].state_dict().items()}
-    embedded = {name: value.shape for name, value in Policy(PolicyConfig("tiny")).qwen.state_dict().items()}
+    embedded = {name: value.shape for name, value in FastPolicy(PolicyConfig("tiny")).model.state_dict().items()}
     assert scratch == embedded
 
 

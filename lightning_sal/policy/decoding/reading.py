@@ -15,12 +15,12 @@ from torch import Tensor
 
 from lightning_sal.policy.backbone import Backbone
 from lightning_sal.policy.decoding.memory import Memory
-from lightning_sal.policy.prompts import Prompts
+from lightning_sal.policy.prompts import FastPrompts
 
 _BUCKET = 1.25  # Prompts are read together up to this ratio of the longest to the shortest
 
 
-def read_prompts(backbone: Backbone, prompts: Prompts, memory: Memory, order: Tensor | None) -> Tensor:
+def read_prompts(backbone: Backbone, prompts: FastPrompts, memory: Memory, order: Tensor | None) -> Tensor:
     """(P, C) hidden states of the last prompt tokens before the last norm; prompts of like length go through together.
 
     Args:
@@ -63,7 +63,7 @@ class Reading:
         return seen.transpose(1, 2)
 
 
-def _read(backbone: Backbone, prompts: Prompts, sees: Reading) -> Tensor:
+def _read(backbone: Backbone, prompts: FastPrompts, sees: Reading) -> Tensor:
     kept: list[Tensor] = []
     with backbone.before_last_norm(kept.append):
         embeds, features = backbone.prompt_embeds(prompts), backbone.deep_features(prompts)
@@ -72,7 +72,7 @@ def _read(backbone: Backbone, prompts: Prompts, sees: Reading) -> Tensor:
     return kept[0][torch.arange(len(last), device=last.device), last]
 
 
-def _padded_right(prompts: Prompts) -> Prompts:
+def _padded_right(prompts: FastPrompts) -> FastPrompts:
     width = prompts.ids.shape[1]
     if min(prompts.lengths) == width:
         return prompts
@@ -80,7 +80,7 @@ def _padded_right(prompts: Prompts) -> Prompts:
     at = (
         torch.arange(width, device=lengths.device) - lengths[:, None]
     ) % width  # (P, L): padding is gone round to the end
-    return Prompts(
+    return FastPrompts(
         prompts.ids.gather(1, at),
         prompts.mask.gather(1, at),
         prompts.positions.gather(2, at.expand(3, -1, -1)),

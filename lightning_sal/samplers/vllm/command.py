@@ -23,7 +23,7 @@ def serve_command(policy: Policy, images: int, max_new_tokens: int, *, sleep: bo
     assert config.lora is not None
     rank = next((rank for rank in _RANKS if rank >= config.lora.rank), config.lora.rank)
     # vLLM refuses to start with more than the model's own positions.
-    length = min(config.max_prompt_tokens + max_new_tokens, policy.qwen.config.text_config.max_position_embeddings)
+    length = min(config.max_prompt_tokens + max_new_tokens, policy.model.config.text_config.max_position_embeddings)
     size = policy.processor.image_processor.size  # in pixels, whatever the names say
     limits = {"size": {"shortest_edge": size.shortest_edge, "longest_edge": size.longest_edge}}
     limited = config.min_pixels is not None or config.max_pixels is not None

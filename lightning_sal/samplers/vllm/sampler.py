@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.policy.policy import Policy, pad_right
 from lightning_sal.policy.prompts import Prompts
 from lightning_sal.samplers.base import Generators
@@ -88,8 +89,13 @@ class VLLMSampler:
 
         Raises:
             ConnectionError: If a server is away, too slow, or answers what cannot be learnt from; it says what to do.
-            ValueError: If the policy has no LoRA, or not whole on each rank.
+            ValueError: If the policy has no LoRA, or not whole on each rank, or takes the general path.
         """
+        if not isinstance(policy, FastPolicy):
+            raise ValueError(
+                f"VLLMSampler shows servers images as Qwen's processor resizes them, and '{policy.config.model}' takes the "
+                "general path: let the policy sample itself (model.sampler null)"
+            )
         if policy.config.lora is None:
             raise ValueError("VLLMSampler tells its server adapters and the policy has none: give model.policy.lora")
         sources = [generator] if isinstance(generator, torch.Generator) else generator
