@@ -111,7 +111,7 @@ def test_photographs_that_are_refused_are_named_and_the_rest_is_done(server, cap
 
 
 @pytest.mark.usefixtures("photos")
-def test_a_model_that_answers_no_more_is_one_line_and_what_it_answered_is_kept(server, capsys):
+def test_a_model_that_answers_no_more_is_one_line_and_the_same_command_goes_on(server, capsys):
     budget = [*PRICES, "--budget", "0.018", "--batch-size", "1", "--max-new-tokens", "1000"]
     assert segment(server, *budget) == 2
     out, err = capsys.readouterr()
@@ -121,8 +121,9 @@ def test_a_model_that_answers_no_more_is_one_line_and_what_it_answered_is_kept(s
     spent = float(re.search(r"out, \$([\d.]+)", out)[1])
     assert 0 < spent <= 0.018
     assert 0 < len(lines()) < 4
-    assert segment(server, *PRICES, "--max-new-tokens", "1000", "--out", "runs/more") == 0
-    assert len(lines("runs/more")) == 4
+    assert Path("runs/segment/index.html").read_text().count("<article") == len(lines())
+    assert segment(server, *PRICES, "--max-new-tokens", "1000") == 0
+    assert len(lines()) == Path("runs/segment/index.html").read_text().count("<article") == 4
     assert len(server.log) == 4
 
 
