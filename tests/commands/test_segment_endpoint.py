@@ -94,6 +94,20 @@ def test_after_an_interrupt_what_was_answered_is_not_asked_again(server):
 
 
 @pytest.mark.usefixtures("photos")
+def test_instances_and_groups_are_answered_without_a_confidence(server):
+    server.answer = lambda *_: "<think>Two.</think><answer><ins>left</ins><ins>right</ins></answer>"
+    assert segment(server, "--task", "sis", "--out", "runs/sis") == 0
+    assert {tuple(line["expressions"]) for line in lines("runs/sis")} == {("left", "right")}
+    found = json.loads(Path("runs/sis/instances.json").read_text())
+    assert len(found["images"]) == 4
+    assert len(found["annotations"]) <= 8  # the embedded segmenter knows no photographs, and may find nothing
+    server.answer = lambda *_: "<think>All.</think><answer><rg>[semantic] square</rg></answer>"
+    assert segment(server, "--task", "cosod", "--out", "runs/cosod") == 0
+    (line,) = lines("runs/cosod")
+    assert len(line["masks"]) == len(server.log[-1].images) == 4
+
+
+@pytest.mark.usefixtures("photos")
 def test_photographs_that_are_refused_are_named_and_the_rest_is_done(server, capsys):
     server.deeds = {0: ["refusal"], 2: ["bad request"]}
     assert segment(server) == 1
