@@ -25,7 +25,7 @@ from lightning_sal.tasks.blocks import (
     tags_of,
     write_blocks,
 )
-from lightning_sal.tasks.lenient import find_phrases
+from lightning_sal.tasks.lenient_phrases import find_phrases
 from lightning_sal.tasks.registry import answer_tags
 
 SEMANTIC = "[semantic]"
