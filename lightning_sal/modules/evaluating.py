@@ -59,7 +59,8 @@ class EvaluatingModule(L.LightningModule):
     @property
     def evaluation_settings(self) -> dict[str, Any]:
         """How the responses that evaluation judges come about, for the file of results."""
-        return {"max_new_tokens": self.max_new_tokens, "reading": self.evaluation_reading}
+        segmenter = type(self.segmenter).__name__
+        return {"max_new_tokens": self.max_new_tokens, "reading": self.evaluation_reading, "segmenter": segmenter}
 
     def setup(self, stage: str) -> None:
         segmenter: Any = getattr(self, "segmenter", SegmenterByPrompt)  # the embedded ones
