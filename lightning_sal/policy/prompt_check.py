@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning_sal.internals.hub import is_hub_name, require_hub
-from lightning_sal.policy.chat import chat_text
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.frames import squashed
+from lightning_sal.policy.general.policy import prompt_text
+from lightning_sal.policy.general.prompts import processed
 from lightning_sal.policy.loading import load_processor, read_instructions
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import get_task, task_of
@@ -49,8 +50,8 @@ class PromptCheck:
         task = task_of(group, self.config.look)
         messages = task.messages(group, self.stated.get(task.label), self.stated.get("look"))
         shown = [squashed(get_task(group.task).view(image), self.config.square) for image in group.images]
-        text = chat_text(self.processor, messages)
-        return len(self.processor(text=[text], images=[[image.numpy() for image in shown]])["input_ids"][0])
+        inputs = processed(self.processor, [prompt_text(self.processor, messages)], [shown])
+        return int(inputs["attention_mask"].sum())
 
     def summary(self) -> Iterator[str]:
         """How long prompts are."""
