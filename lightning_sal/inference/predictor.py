@@ -73,8 +73,8 @@ class Predictor(BasePredictor):
             model: As in `PolicyConfig`: `tiny`, `tiny-early`, `tiny-vqa`, `tiny-perception`, a folder, a hub name; or a
                 checkpoint of `lightning fit`, or a folder of adapters in peft's format, either of which names its
                 base model.
-            segmenter: As `lightning_sal.segmenters.named.load_segmenter` takes it: folder or hub name of an EVF-SAM2, a
-                file of SAM2, or FILE.py:NAME; None takes the embedded small ones.
+            segmenter: As `lightning_sal.segmenters.named.load_segmenter` takes it: folder or hub name of an EVF-SAM2 or a
+                SAM 3, a file of SAM2, or FILE.py:NAME; None takes the embedded small ones.
             device: As torch names it; None takes cuda where there is one.
             dtype: Of the policy's frozen weights: float32, bfloat16 or float16; None takes that of the checkpoint, else
                 float32.

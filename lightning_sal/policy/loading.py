@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import torch
 from lightning_sal.files.loading import built_from, refuse_non_finite
 from lightning_sal.files.reading import read_object
 from lightning_sal.internals.hub import is_hub_name, require_hub
+from lightning_sal.internals.notices import without_bars
 from lightning_sal.internals.shell import installing
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.parts import language_parameters, seeing
@@ -111,18 +110,6 @@ def model_type(config: PolicyConfig) -> str:
             "Qwen2.5-VL, Qwen3-VL or InternVL"
         )
     return str(kind)
-
-
-@contextmanager
-def without_bars() -> Iterator[None]:
-    """Inside, transformers draws no bar of the weights that it loads or writes; those of downloads stay."""
-    from transformers.utils.logging import EmptyTqdm, set_tqdm_hook
-
-    before = set_tqdm_hook(lambda _, args, kwargs: EmptyTqdm(*args, **kwargs))
-    try:
-        yield
-    finally:
-        set_tqdm_hook(before)
 
 
 def load_processor(name: str, config: PolicyConfig) -> Any:

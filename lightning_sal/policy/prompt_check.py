@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lightning_sal.internals.hub import is_hub_name, require_hub
+import torch
+
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.frames import squashed
-from lightning_sal.policy.general.policy import prompt_text
-from lightning_sal.policy.general.prompts import processed
-from lightning_sal.policy.loading import load_processor, read_instructions
+from lightning_sal.policy.general.policy import named_prompts, prompt_text
+from lightning_sal.policy.loading import load_processor, model_type, read_instructions
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import get_task, task_of
 from lightning_sal.tiny.scratch import SCRATCH_POLICIES
@@ -34,24 +34,33 @@ class PromptCheck:
         self._lengths: list[tuple[int, str]] = []  # and of which sample
 
     def faults(self, name: str, group: ImageGroup) -> Iterator[str]:
-        """A line where the prompt of a sample is refused for its length; and takes it into the summary.
+        """A line where the prompt of a sample is refused; and takes it into the summary.
 
         Args:
             name: What lines name it by.
             group: The sample.
         """
-        length, most = self.length(group), self.config.max_prompt_tokens
+        most = self.config.max_prompt_tokens
+        try:
+            length = self.length(group)
+        except ValueError as error:  # of a family that takes no such prompt
+            yield str(error)
+            return
         self._lengths.append((length, name))
         if length > most:
             yield f"{name}: a prompt of {length:,} tokens, and policy.max_prompt_tokens is {most:,}: it would be refused"
 
     def length(self, group: ImageGroup) -> int:
-        """Tokens of a prompt, those of its images included."""
+        """Tokens of a prompt, those of its images included.
+
+        Raises:
+            ValueError: If the processor takes no such prompt, as one of several images.
+        """
         task = task_of(group, self.config.look)
         messages = task.messages(group, self.stated.get(task.label), self.stated.get("look"))
         shown = [squashed(get_task(group.task).view(image), self.config.square) for image in group.images]
-        inputs = processed(self.processor, [prompt_text(self.processor, messages)], [shown])
-        return int(inputs["attention_mask"].sum())
+        text, name = prompt_text(self.processor, messages), ", ".join(group.paths) or group.key
+        return named_prompts(self.processor, [text], [shown], [name], torch.device("cpu")).lengths[0]
 
     def summary(self) -> Iterator[str]:
         """How long prompts are."""
@@ -65,7 +74,6 @@ def _processor(config: PolicyConfig) -> tuple[Any, dict[str, str]]:
     if config.model in SCRATCH_POLICIES:
         _, processor, stated = SCRATCH_POLICIES[config.model]()
         return processor, stated
+    model_type(config)  # refuses what is no such model
     source = str(EMBEDDED_POLICIES.get(config.model, config.model))
-    if is_hub_name(source):
-        require_hub(source)
     return load_processor(source, config), read_instructions(Path(source))

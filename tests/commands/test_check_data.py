@@ -12,7 +12,7 @@ from PIL import Image
 from lightning_sal.commands.check_data import main
 from lightning_sal.datasets import task_records
 from lightning_sal.policy.config import PolicyConfig
-from lightning_sal.policy.policy import Policy
+from lightning_sal.policy.make import make_policy
 from lightning_sal.tasks import get_task
 
 REAL = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
@@ -280,7 +280,7 @@ def test_prompts_of_a_policy_are_as_long_as_it_makes_them(tmp_path, capsys):
     save(tmp_path / "images/1.png", np.zeros((200, 400, 3), np.uint8))
     save(tmp_path / "masks/1.png", np.zeros((200, 400), np.uint8))
     groups = [record.read() for record in task_records(get_task("sod"), tmp_path)]
-    long, short = Policy(PolicyConfig("tiny")).encode(groups).lengths
+    long, short = make_policy(PolicyConfig("tiny")).encode(groups).lengths
     config = ["--config", "conf/eval/ecssd.yaml"]
     assert main([str(tmp_path), *config]) == 0
     assert f"prompts of tiny have {short:,} to {long:,} tokens, the longest that of 0" in capsys.readouterr().out

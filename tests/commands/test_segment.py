@@ -16,6 +16,7 @@ from lightning_sal.commands.segment import EXAMPLES
 from lightning_sal.datasets.photographs import find_groups
 from lightning_sal.inference.predictor import Predictor
 from lightning_sal.paths import Paths
+from lightning_sal.segmenters.base import Found
 from lightning_sal.tasks import TASKS
 from lightning_sal.tiny.scenes import scene_group
 
@@ -137,6 +138,32 @@ def test_an_expression_without_a_mask_is_named(photos, predictor, capsys, monkey
     out = capsys.readouterr().out
     assert f"no mask found for {len(words)} expression" in out
     assert all(f'"{each}" in photos/a.png' in out for each in words[:3])
+
+
+def test_presence_scores_are_kept_and_said_of_what_is_not_found(photos, predictor, capsys, monkeypatch):
+    """The first expression is there for sure, every other one is not."""
+
+    class Sure:
+        def segment_with_presence(self, images, prompts):
+            found = []
+            for image, of_image in zip(images, prompts, strict=True):
+                there = torch.arange(len(of_image)) == 0
+                masks = there[:, None, None].expand(-1, *image.shape[:2]).clone()
+                found.append(Found(masks, torch.where(there, 1.0, 0.125)))
+            return found
+
+    monkeypatch.setattr(Predictor, "load", lambda *_, **options: replace(predictor, segmenter=Sure()))
+    assert main(["segment", "photos", "--task", "sis"]) == 0
+    out = capsys.readouterr().out
+    for line in lines():
+        words = line["expressions"]
+        assert line["presence"] == [[1.0, *[0.125] * (len(words) - 1)]]
+        assert f'"{words[0]}" in {line["images"][0]}' not in out
+    missing = [(each, line["images"][0]) for line in lines() for each in line["expressions"][1:]]
+    assert missing
+    for words, file in missing[:3]:
+        assert f'"{words}" in {file} (presence 0.12)' in out
+    assert "(presence 0.12)" in Path("runs/segment/index.html").read_text()
 
 
 def test_answers_are_no_photographs(photos, loaded, capsys):

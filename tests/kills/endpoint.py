@@ -1,8 +1,8 @@
-"""Evaluate a model behind an endpoint, again and again until one evaluation ends by itself.
+"""Evaluate a model behind an endpoint, in each folder again and again until an evaluation ends by itself.
 
-    python -m tests.kills.endpoint FOLDER URL
+    python -m tests.kills.endpoint URL FOLDER...
 
-FOLDER holds the benchmarks as `data`. Each evaluation is a forked process, whose number stands in `pid` before it asks for
+A folder holds the benchmarks as `data`. Each evaluation is a forked process, whose number stands in `pid` before it asks for
 anything; it writes `results` and, at the end, `closing`. Before each, `kept-N.json` gets the texts that are kept.
 """
 
@@ -51,7 +51,7 @@ def run(folder: Path, url: str) -> int:
 
 
 def main(folder: Path, url: str) -> int:
-    torch.set_num_threads(1)
+    """Evaluates until nobody kills it; returns the exit code of the last time."""
     for number in range(99):
         kept = [json.loads(path.read_text())["reply"]["reply"]["text"] for path in (folder / "kept").glob("*/*/*.json")]
         (folder / f"kept-{number}.json").write_text(json.dumps(kept))
@@ -61,4 +61,5 @@ def main(folder: Path, url: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
+    torch.set_num_threads(1)
+    sys.exit(max(main(Path(folder), sys.argv[1]) for folder in sys.argv[2:]))

@@ -141,13 +141,16 @@ def test_how_answers_are_read_changes_masks_and_never_the_share_of_the_format(tm
             found[reading], folder = evaluated(tmp_path, module, small)
             assert read_summary(folder).settings["ECSSD"]["reading"] == reading
     assert len(server.log) == 24  # the answers are the same ones
+    with Server(Model(answer=answer)) as server:  # the same words in the form
+        found["formed"], _ = evaluated(tmp_path, endpoint(server, tmp_path), small)
     for name in BENCHMARKS:
-        shares = [found[reading][f"test/{name}/malformed"] for reading in found]
-        assert shares == [1.0, 1.0]
-        rewards = [found[reading][f"test/{name}/reward_format"] for reading in found]
-        assert rewards[0] == rewards[1] < 1
-        scores = [found[reading][f"test/{name}/reward_correctness"] for reading in found]
-        assert scores[0] < scores[1]
+        kinds = ("malformed", "reward_format", "reward_correctness")
+        strict, lenient, formed = ([values[f"test/{name}/{kind}"] for kind in kinds] for values in found.values())
+        assert strict[:2] == lenient[:2] == [1, 0]
+        assert formed[:2] == [0, 1]
+        assert strict[2] == 0
+        assert lenient[2] == formed[2]
+    assert found["formed"]["test/ECSSD/reward_correctness"] > 0
 
 
 def test_confidence_is_measured_where_there_are_log_probabilities(tmp_path, small):
@@ -196,14 +199,12 @@ def test_ten_kills_change_nothing_and_no_answer_is_asked_for_twice(tmp_path, sma
 
         for number in range(1, 11):
             server.at_request(3 * number, kill)
-        command = [sys.executable, "-m", "tests.kills.endpoint"]
-        done = subprocess.run([*command, str(tmp_path), server.url], capture_output=True, text=True)
-        assert (done.returncode, len(marks)) == (0, 10), done.stderr
-        broken = list(server.log)
-
-        whole = tmp_path / "whole"
+        whole = tmp_path / "whole"  # nothing is left that would kill it
         shutil.copytree(tmp_path / "data", whole / "data")
-        assert subprocess.run([*command, str(whole), server.url]).returncode == 0
+        command = [sys.executable, "-m", "tests.kills.endpoint", server.url, str(tmp_path), str(whole)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert (done.returncode, len(marks)) == (0, 10), done.stderr
+    broken = server.log[:-24]
 
     borders = [0, *marks, len(broken)]
     for number, (first, last) in enumerate(pairwise(borders)):
@@ -228,3 +229,4 @@ def test_ten_kills_change_nothing_and_no_answer_is_asked_for_twice(tmp_path, sma
     ]
     assert ledgers[0] == ledgers[1]
     assert f"24 answers; {24 * INPUT:,} tokens in" in ledgers[0]
+    assert "; 24 requests; " in (whole / "output.txt").read_text()

@@ -93,7 +93,7 @@ class VLLMSampler:
         """
         if not isinstance(policy, FastPolicy):
             raise ValueError(
-                f"VLLMSampler shows servers images as a Qwen's processor resizes them, and '{policy.config.model}' takes the "
+                f"VLLMSampler shows servers images as Qwen's processor resizes them, and '{policy.config.model}' takes the "
                 "general path: let the policy sample itself (model.sampler null)"
             )
         if policy.config.lora is None:
