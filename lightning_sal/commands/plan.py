@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Prompt:
-    """The prompt of a task: its images and what each takes, its tokens, and the most that it can have."""
+    """The prompt of a task: its images and what each takes, its tokens, and the most that it can have, if that is known."""
 
     task: str
     images: int
     visual: int
     tokens: int
-    most: int
+    most: int | None
 
 
 @dataclass(frozen=True)
 class _Column:
-    """An objective, with or without gradient checkpointing: its name, and what a step of it takes."""
+    """An objective, with or without gradient checkpointing: its name, and what a step of it takes, as far as is known."""
 
     objective: str
     checkpointing: bool
@@ -62,7 +62,9 @@ def main(argv: list[str]) -> int:
     from rich.console import Console
 
     from lightning_sal.clients.endpoint import EndpointConfig
-    from lightning_sal.policy.shape import count_parameters, load_shape, most_visual_tokens, visual_tokens
+    from lightning_sal.policy.fast import FastPolicy
+    from lightning_sal.policy.make import policy_class
+    from lightning_sal.policy.shape import count_parameters, load_shape
 
     console = Console(width=None if sys.stdout.isatty() else 140)
     if isinstance(config, EndpointConfig):
@@ -77,22 +79,22 @@ def main(argv: list[str]) -> int:
     model, processor, stated = load_shape(config)
     console.print(_counts(f"Parameters of {config.model}", count_parameters(model)))
 
-    visual, most = visual_tokens(processor, height, width), most_visual_tokens(processor)
+    fast = policy_class(config) is FastPolicy
     size = given["data"].get("init_args", {}).get("group_size") or GROUP_SIZE
-    prompts = [_prompt(task, size, processor, stated, (height, width)) for task in tasks]
+    prompts = [_prompt(task, size, model, processor, stated, (height, width), fast=fast) for task in tasks]
     limit = config.max_prompt_tokens
-    title = (
-        f"Tokens of a prompt, for images of {arguments.image_size} pixels ({visual:,} visual tokens each) and at most"
-    )
-    console.print(_prompt_table(f"{title} ({most:,})", prompts, limit))
+    console.print(_prompt_table(f"Tokens of a prompt, for images of {arguments.image_size} pixels", prompts, limit))
 
     longest = max((p for p in prompts if p.tokens <= limit), key=lambda p: p.tokens, default=None)
     if longest is None:
         console.print(f"No prompt of such images fits into max_prompt_tokens {limit}: lower policy.max_pixels.")
         return 0
-    title, columns = _estimates(given, model, config, longest, arguments.responses)
+    title, columns = _estimates(given, model, config, longest, arguments.responses, fast=fast)
     configured = config.gradient_checkpointing
-    console.print(_memory(title, columns, configured=configured))
+    console.print(_memory(title, columns, configured=configured, whole=fast))
+    if not fast:
+        console.print(f"{config.model} takes the general path, of which no seconds are estimated.")
+        return 0
     shown = [column for column in columns if column.checkpointing == configured]
     console.print((_phases if len(gpus) == 1 else _totals)(gpus, shown))
     return 0
@@ -209,47 +211,63 @@ def _sides(size: str) -> tuple[int, int]:
     return int(sides[0]), int(sides[1])
 
 
-def _prompt(task: Task, group_size: int, processor: Any, stated: Mapping[str, str], size: tuple[int, int]) -> _Prompt:
+def _prompt(
+    task: Task,
+    group_size: int,
+    model: Any,
+    processor: Any,
+    stated: Mapping[str, str],
+    size: tuple[int, int],
+    *,
+    fast: bool,
+) -> _Prompt:
     """The prompt of a task, for photographs of H x W pixels."""
-    from lightning_sal.policy.shape import most_visual_tokens, prompt_tokens, visual_tokens
+    from lightning_sal.policy.shape import most_visual_tokens, prompt_tokens, read_prompt, visual_tokens
 
     group = blank_group(task.name, group_size if task.several else 1, size)
-    images, messages = group.images, task.messages(group, stated.get(task.label))
-    height, width = task.view(images[0]).shape[:2]
-    visual = visual_tokens(processor, height, width)
+    messages, images = task.messages(group, stated.get(task.label)), [task.view(image) for image in group.images]
+    if not fast:
+        return _Prompt(task.name, len(images), *read_prompt(model, processor, messages, images), most=None)
+    visual = visual_tokens(processor, *images[0].shape[:2])
     tokens, most = (prompt_tokens(processor, messages, each) for each in (visual, most_visual_tokens(processor)))
     return _Prompt(task.name, len(images), visual, tokens, most)
 
 
 def _estimates(
-    given: Mapping[str, Any], model: Any, config: PolicyConfig, prompt: _Prompt, responses: int
+    given: Mapping[str, Any], model: Any, config: PolicyConfig, prompt: _Prompt, responses: int, *, fast: bool
 ) -> tuple[str, list[_Column]]:
     """What a step is, in words; and what it takes, by objective and by whether gradients are checkpointed."""
     from lightning_sal.policy.estimate import Sizes, Step, estimate
+    from lightning_sal.policy.general.estimate import estimate_known
     from lightning_sal.policy.seconds import Matrices, work
 
     options, prompts = given["model"]["init_args"], given["data"].get("init_args", {}).get("batch_size", 1)
     tokens, micro = options["max_new_tokens"], options["micro_batch_size"]
-    sizes = Sizes.of(model, config, autocast=str(given["trainer"].get("precision") or "").endswith("-mixed"))
-    matrices = Matrices.of(model, config)
+    autocast = str(given["trainer"].get("precision") or "").endswith("-mixed")
+    number = 2 if autocast or config.dtype != "float32" else 4
 
     def step(responses: int, *, sampled: bool = True) -> Step:
         return Step(prompts, prompt.images, prompt.visual, prompt.tokens, tokens, responses, micro, sampled)
 
     steps = {"SFT": step(1, sampled=False), "CGPO": step(1), f"GRPO, G = {responses}": step(responses)}
-    columns = [
-        _Column(
-            name,
-            checkpointing,
-            estimate(sizes, each, checkpointing=checkpointing),
-            work(matrices, sizes, each, checkpointing=checkpointing),
-        )
-        for name, each in steps.items()
-        for checkpointing in (False, True)
-    ]
+    if fast:
+        sizes, matrices = Sizes.of(model, config, autocast=autocast), Matrices.of(model, config)
+        columns = [
+            _Column(
+                name,
+                checkpointing,
+                estimate(sizes, each, checkpointing=checkpointing),
+                work(matrices, sizes, each, checkpointing=checkpointing),
+            )
+            for name, each in steps.items()
+            for checkpointing in (False, True)
+        ]
+    else:
+        configured = config.gradient_checkpointing  # of which none of what is known depends
+        columns = [_Column(name, configured, estimate_known(model, each, number), {}) for name, each in steps.items()]
     title = (
         f"{prompts} {prompt.task} prompts of {prompt.tokens} tokens, {tokens} tokens a response, micro-batches of "
-        f"{micro or 'all'}, in {'float32' if sizes.number == 4 else 'half precision'}"
+        f"{micro or 'all'}, in {'float32' if number == 4 else 'half precision'}"
     )
     return title, columns
 
@@ -270,8 +288,8 @@ def _counts(title: str, counts: Mapping[str, tuple[int, int]]) -> Any:
 def _prompt_table(title: str, prompts: Sequence[_Prompt], limit: int) -> Any:
     from rich.table import Table
 
-    def tokens(count: int) -> str:
-        return f"{count:,}{'' if count <= limit else ' refused'}"
+    def tokens(count: int | None) -> str:
+        return "unknown" if count is None else f"{count:,}{'' if count <= limit else ' refused'}"
 
     grid = Table(title=title, caption=f"max_prompt_tokens {limit:,}: a longer prompt is refused")
     for head in ("task", "images", "visual tokens", "prompt tokens", "at most"):
@@ -282,15 +300,23 @@ def _prompt_table(title: str, prompts: Sequence[_Prompt], limit: int) -> Any:
     return grid
 
 
-def _memory(title: str, columns: Sequence[_Column], *, configured: bool) -> Any:
-    """One column an objective and a setting of gradient checkpointing; a row a phase, below it its parts."""
+def _memory(title: str, columns: Sequence[_Column], *, configured: bool, whole: bool) -> Any:
+    """One column an objective and a setting of gradient checkpointing; a row a phase, below it its parts.
+
+    Args:
+        title: What a step is.
+        columns: What it takes.
+        configured: Whether gradients are checkpointed.
+        whole: Whether activations and the vision tower are among it.
+    """
     from rich.table import Table
 
     estimates = [column.memory for column in columns]
     unit, name = (1e9, "GB") if max(each.peak for each in estimates) >= 1e9 else (1e6, "MB")
     grid = Table(
         title=f"Memory of a step, estimated: {title}, in {name}",
-        caption="of tensors, those of sampling as a GPU keeps them; what the allocator rounds up, kernels borrow and the "
+        caption="of tensors, those of sampling as a GPU keeps them; "
+        f"{'' if whole else 'activations, the vision tower, '}what the allocator rounds up, kernels borrow and the "
         "segmenter come on top",
     )
     grid.add_column("gradient checkpointing", no_wrap=True)

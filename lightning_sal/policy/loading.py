@@ -14,7 +14,7 @@ from lightning_sal.internals.hub import is_hub_name, require_hub
 from lightning_sal.internals.notices import without_bars
 from lightning_sal.internals.shell import installing
 from lightning_sal.policy.config import PolicyConfig
-from lightning_sal.policy.parts import seeing
+from lightning_sal.policy.parts import language_parameters, seeing
 from lightning_sal.tiny.scratch import SCRATCH_POLICIES
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 
@@ -168,7 +168,6 @@ def _four_bits(dtype: torch.dtype, settings: Any) -> Any:
 
 def freeze(model: Any, *, train_vision: bool) -> None:
     """Freeze all but the language part, so vision tower and projection, unless they are to be trained."""
-    language = {id(p) for part in (model.get_decoder(), model.get_output_embeddings()) for p in part.parameters()}
-    for parameter in model.parameters():  # LLaVA-OneVision has one outside of all parts, the end of a row of tiles
-        if id(parameter) not in language:
-            parameter.requires_grad_(train_vision)
+    # LLaVA-OneVision has a parameter outside of all modules, the end of a row of tiles
+    for parameter in set(model.parameters()) - language_parameters(model):
+        parameter.requires_grad_(train_vision)

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from lightning_sal.cli import main as lightning
@@ -11,7 +12,10 @@ from lightning_sal.clients.endpoint import AskedModel, EndpointConfig
 from lightning_sal.commands.plan import main
 from lightning_sal.datasets import task_records
 from lightning_sal.policy import gpus
+from lightning_sal.policy.config import LoRA, PolicyConfig
 from lightning_sal.policy.gpus import GPU
+from lightning_sal.policy.make import make_policy
+from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import get_task
 from lightning_sal.tiny.policy import build_processor
 from tests.annotation.server import Model, Server
@@ -220,3 +224,21 @@ def test_what_is_kept_is_not_asked_for_again(endpoint, tmp_path, monkeypatch):
 def test_samples_are_of_endpoints_alone(capsys):
     assert lightning(["plan", "--config", "conf/quickstart.yaml", "--samples", "9"]) == 2
     assert "--samples counts what a model behind an endpoint is asked" in capsys.readouterr().err
+
+
+def test_a_model_of_any_family_is_planned(family_folder, capsys):
+    """Against the model itself: its parameters and its prompts."""
+    policy = "--model.init_args.policy"
+    given = ["--config", "conf/real/cosod.yaml", f"{policy}.model", str(family_folder), f"{policy}.lora.rank", "8"]
+    batch = ["--data.init_args.group_size", "2", "--data.init_args.batch_size", "3", "--image-size", "160x80"]
+    assert main([*given, *batch, "--task", "cosod", "--task", "sod", "--responses", "2"]) == 0
+    rows = cells(capsys.readouterr().out)
+    found = make_policy(PolicyConfig(str(family_folder), lora=LoRA(rank=8)))
+    trained, all_ = (sum(p.numel() for p in found.parameters() if p.requires_grad >= least) for least in (1, 0))
+    assert rows["adapters"][0] == f"{trained:,}"
+    assert rows["all"] == [f"{trained:,}", f"{all_ - trained:,}"]
+    images = (torch.zeros(80, 160, 3, dtype=torch.uint8),) * 2
+    prompts = found.encode([ImageGroup("", "cosod", images)] * 3)
+    assert rows["cosod"][2] == str(prompts.lengths[0])
+    visual = (prompts.ids[0] == found.model.config.image_token_id).sum()
+    assert rows["cosod"][1] == str(int(visual))
