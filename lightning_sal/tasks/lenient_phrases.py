@@ -82,7 +82,7 @@ def find_phrases(text: str, tags: Sequence[str]) -> list[Phrase]:
 
 
 def _tagged(text: str, start: int, end: int, tags: Sequence[str]) -> Iterator[Phrase]:
-    """What stands between tags of any case, spacing and brackets, whichever closes it; to the end of the line if none does."""
+    """What stands between tags, whichever closes it and however they are spelt; to the end of the line if none does."""
     names = "|".join(map(re.escape, tags))
     marks = list(re.compile(rf"[<\[]\s?(/?)\s?(?:{names})\s?[>\]]", re.IGNORECASE).finditer(text, start, end))
     for number, mark in enumerate(marks):
