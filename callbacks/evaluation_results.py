@@ -14,7 +14,7 @@ from lightning_sal.evaluation.metrics import Row
 from lightning_sal.evaluation.results import Results, ResultsWriter, holds_results, measures_of
 from lightning_sal.files.writing import numbered
 from lightning_sal.pages.map_pictures import Pictures
-from lightning_sal.pages.pictures import of_masks
+from lightning_sal.pages.pictures import of_masks, small_masks
 from lightning_sal.tasks import get_task
 
 
@@ -22,9 +22,9 @@ class EvaluationResults(L.Callback):
     """Write what `test` finds to a folder that `lightning-sal table` reads.
 
     `<benchmark>.csv` has a row an image, `summary.json` the metrics over all images of all ranks, and `failures.html` the
-    worst images of each benchmark with truth, prediction and words. The summary says too what the responses took, in
-    seconds, tokens and dollars. A folder that holds results is refused before any work, or, with `numbered`, gets a number
-    appended.
+    worst images of each benchmark with truth, prediction and words. `<benchmark>.masks.csv` holds the masks of every image,
+    240 pixels wide, for pages that are made later. The summary says too what the responses took, in seconds, tokens and
+    dollars. A folder that holds results is refused before any work, or, with `numbered`, gets a number appended.
 
     What it asks of others, and nothing more: the first thing that `test_step` returns is a list of
     `lightning_sal.evaluation.metrics.Row`; the module has `evaluation.tasks`, name -> task, and logs `test/<name>/<metric>`
@@ -59,7 +59,7 @@ class EvaluationResults(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         for row in outputs[0]:
-            self.writer.add(row.fields, partial(_pictures, row))
+            self.writer.add(row.fields, partial(_pictures, row), _masks(row))
         for prediction in chain.from_iterable(outputs[1:2]):  # one a sample, where a row is of an image
             self.writer.use(prediction.group.benchmark or prediction.group.task, prediction.usage)
 
@@ -92,3 +92,7 @@ def _pictures(row: Row) -> Pictures:
     asked = [get_task(group.task).prompts(prediction.answer, image.shape[:2]) for image in group.images]
     at = slice(None) if row.image is None else slice(row.image, row.image + 1)
     return of_masks(group, prediction.masks or None, asked, at)
+
+
+def _masks(row: Row) -> dict[str, str] | None:
+    return None if row.image is None else small_masks(row.prediction.group, row.prediction.masks, row.image)

@@ -23,6 +23,7 @@ class Entry:
         name: Of the method.
         number: Of the method, which says its colour.
         folder: Where its results lie.
+        benchmark: Its name.
         task: Of the benchmark.
         settings: How its responses came about, and how they were measured.
         usage: What its responses took, as in `Results`.
@@ -33,6 +34,7 @@ class Entry:
     name: str
     number: int
     folder: Path
+    benchmark: str
     task: str
     settings: Mapping[str, Any]
     usage: Mapping[str, float]
@@ -61,14 +63,12 @@ def read_entries(folders: Sequence[Path], results: Sequence[Results]) -> dict[st
         curves = read_curves(folder)
         measured = [name for name, measure in result.measures.items() if measure.per_image]
         for benchmark, task in result.tasks.items():
-            rows = read_images(folder, benchmark)
-            for line, row in enumerate(rows, 2):
-                if fault := _fault(row, measured):
-                    raise ValueError(f"{folder / benchmark}.csv:{line}: {fault}")
+            rows = checked_rows(folder, benchmark, measured)
             entry = Entry(
                 name=result.name,
                 number=numbers[result.name],
                 folder=folder,
+                benchmark=benchmark,
                 task=task,
                 settings=result.settings.get(benchmark, {}),
                 usage=result.usage.get(benchmark, {}),
@@ -77,6 +77,21 @@ def read_entries(folders: Sequence[Path], results: Sequence[Results]) -> dict[st
             )
             benchmarks.setdefault(benchmark, []).append(entry)
     return benchmarks
+
+
+def checked_rows(folder: Path, benchmark: str, measured: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a benchmark; `measured` names the columns that hold numbers.
+
+    Raises:
+        OSError: The folder lacks them.
+        ValueError: A row of an image lacks what it should have, or a value is no number.
+    """
+    rows = read_images(folder, benchmark)
+    measured = [name for name in measured if rows and name in rows[0]]
+    for line, row in enumerate(rows, 2):
+        if fault := _fault(row, measured):
+            raise ValueError(f"{folder / benchmark}.csv:{line}: {fault}")
+    return rows
 
 
 def _fault(row: Mapping[str, str], measured: Sequence[str]) -> str | None:

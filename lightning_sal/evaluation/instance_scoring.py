@@ -21,7 +21,7 @@ from lightning_sal.metrics.functional import instance_aligned_structure_measure,
 from lightning_sal.metrics.functional.average_precision import average_precisions, match_ranked, rank, with_coco
 from lightning_sal.metrics.functional.mask_iou import instance_iou
 from lightning_sal.metrics.functional.panoptic import f1_of, panoptic_counts, qualities
-from lightning_sal.pages.pictures import of_masks
+from lightning_sal.pages.pictures import of_masks, small_masks
 from lightning_sal.predictions.pairing import Pairing, pair_up
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import InstanceTask, Task
@@ -61,7 +61,7 @@ def _run(found: Pairing, task: str, benchmark: str, everything: bool, writer: Re
             row: dict[str, Any] = {"benchmark": benchmark, "key": name, "image": str(photograph.path)} | values
             row |= {each: value if math.isfinite(value) else "" for each, value in precision.add(iou, scores).items()}
             group = ImageGroup(name, task, (image,), (truth,))
-            writer.add(row, partial(of_masks, group, [masks > 0.5]))
+            writer.add(row, partial(of_masks, group, [masks > 0.5]), small_masks(group, [masks > 0.5], 0))
             rows.append(values)
         means = {name: math.fsum(row[name] for row in rows) / len(rows) for name in rows[0]}
         whole = {name: value.item() for name, value in qualities(*panoptic)._asdict().items()} if everything else {}

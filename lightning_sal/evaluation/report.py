@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import combinations, groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,22 +17,23 @@ from lightning_sal import __version__
 from lightning_sal.evaluation.curves import FILE, Curves
 from lightning_sal.evaluation.entries import Entry, comparable, per_image, read_entries
 from lightning_sal.evaluation.report_images import STYLE as OF_IMAGES
-from lightning_sal.evaluation.report_images import Shots
-from lightning_sal.evaluation.results import ESCAPED, Results, joined, read_summary
+from lightning_sal.evaluation.report_images import Shots, unlike
+from lightning_sal.evaluation.results import Results, joined, read_summary
 from lightning_sal.evaluation.tables import (
     cells_of,
     columns,
-    conventions_apart,
     differences,
     heading,
     interval_text,
     measures_of,
+    settings_text,
 )
 from lightning_sal.evaluation.usage import in_words
-from lightning_sal.files.writing import whole
 from lightning_sal.pages.charts import STYLE as OF_CHARTS
 from lightning_sal.pages.charts import Series, distribution_chart, interval_bar, line_chart, swatch
-from lightning_sal.pages.html import page_head
+from lightning_sal.pages.html import page_head, require_free, write_page
+from lightning_sal.pages.tables import SCRIPT, scrolled, table_parts
+from lightning_sal.pages.tables import STYLE as OF_TABLES
 from lightning_sal.tasks import TASKS, Measure
 
 GRAPHS = (  # title, horizontal and vertical axis, what is drawn on each
@@ -51,16 +51,8 @@ h2 {{ margin: 3rem 0 .6rem; padding-top: .6rem; border-top: 2px solid var(--rule
 h3 {{ margin: 1.8rem 0 .5rem }}
 h4 {{ margin: 1.2rem 0 .4rem; font-size: 1rem; overflow-wrap: anywhere }}
 p {{ max-width: 60rem; margin: .5rem 0 }}
-.wide {{ overflow-x: auto }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem }}
-caption {{ text-align: left; padding-bottom: .4rem }}
-th, td {{ padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--rule) }}
-tbody th, td.words, thead th.words {{ text-align: left; font-weight: 400 }}
-td.words {{ overflow-wrap: anywhere; min-width: 9rem; vertical-align: top }}
+{OF_TABLES}
 td.words:nth-child(5) {{ min-width: 24rem }}
-thead th {{ vertical-align: bottom }}
-thead button {{ all: unset; cursor: pointer; text-decoration: underline dotted }}
-thead button:focus-visible {{ outline: 2px solid }}
 .charts {{ display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)) }}
 .charts > * {{ max-width: 44rem }}
 .charts figcaption, .charts h4 {{ margin: 0 0 .4rem }}
@@ -69,30 +61,8 @@ figure {{ margin: 0; min-width: 0 }}
 .legend li {{ overflow-wrap: anywhere }}
 details > summary {{ cursor: pointer; margin: .6rem 0 }}
 footer {{ margin-top: 3rem; opacity: .8; font-size: .9rem }}
-@media print {{ .wide {{ overflow: visible }} table {{ font-size: .7rem }} h2, h3, h4 {{ break-after: avoid }}
+@media print {{ h2, h3, h4 {{ break-after: avoid }}
   details::details-content {{ content-visibility: visible; height: auto }} }}
-"""
-# A click on the head of a column sorts by it, the best first; another one the other way round. Nothing else needs a script.
-SCRIPT = """
-for (const table of document.querySelectorAll("table.sortable")) {
-  const body = table.tBodies[0];
-  table.tHead.rows[1].querySelectorAll("th").forEach((head, at) => {
-    const button = document.createElement("button");
-    button.append(...head.childNodes);
-    head.append(button);
-    button.onclick = () => {
-      const other = head.getAttribute("aria-sort") === head.dataset.first;
-      table.tHead.querySelectorAll("[aria-sort]").forEach((each) => each.removeAttribute("aria-sort"));
-      const way = other === (head.dataset.first === "ascending") ? "descending" : "ascending";
-      head.setAttribute("aria-sort", way);
-      const value = (row) => row.cells[at].dataset.value;
-      const compare = (a, b) => at ? a - b : a.localeCompare(b);
-      const rows = [...body.rows], known = rows.filter((row) => value(row) !== "");
-      known.sort((a, b) => (way === "ascending" ? 1 : -1) * compare(value(a), value(b)));
-      body.append(...known, ...rows.filter((row) => value(row) === ""));
-    };
-  });
-}
 """
 
 
@@ -109,12 +79,8 @@ def write_report(folders: Sequence[Path], path: Path, metrics: Sequence[str] = (
         FileNotFoundError: A folder holds no results.
         ValueError: Results do not fit together, or hold what is no number.
     """
-    if path.exists():
-        raise FileExistsError(f"{path} is there already, and is not overwritten; name another file")
-    page = report(folders, metrics)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as part:
-        part.write_text(page, encoding="utf-8", errors=ESCAPED)
+    require_free(path)
+    write_page(report(folders, metrics), path)
 
 
 def report(folders: Sequence[Path], metrics: Sequence[str] = ()) -> str:
@@ -167,7 +133,9 @@ def _overview(results: Sequence[Results], metrics: Sequence[str]) -> str:
         rows += "</tr>"
     head = f'<tr><td></td>{over}</tr><tr><th scope="col" class="words" data-first="ascending">method</th>{heads}</tr>'
     caption = "The best of each column in bold; ↑ more is better, ↓ less is."
-    return _scrolled("All metrics", f'<table class="sortable"><caption>{caption}</caption>{_parts(head, rows)}</table>')
+    return scrolled(
+        "All metrics", f'<table class="sortable"><caption>{caption}</caption>{table_parts(head, rows)}</table>'
+    )
 
 
 def _sources(benchmarks: Mapping[str, Sequence[Entry]]) -> str:
@@ -176,7 +144,7 @@ def _sources(benchmarks: Mapping[str, Sequence[Entry]]) -> str:
     for benchmark, entries in benchmarks.items():
         everything = {image for entry in entries for image in entry.images}
         for entry in entries:
-            settings, took = _settings(entry.settings) or "none stated", in_words(entry.usage)
+            settings, took = settings_text(entry.settings) or "none stated", in_words(entry.usage)
             words = (entry.name, benchmark, _title(entry.task), str(entry.folder), settings, took)
             numbers = (len(entry.images), len(everything) - len(entry.images))
             rows += "<tr>" + "".join(f'<td class="words">{escape(word)}</td>' for word in words)
@@ -187,31 +155,11 @@ def _sources(benchmarks: Mapping[str, Sequence[Entry]]) -> str:
     )
     heads += '<th scope="col">images</th><th scope="col">missing</th>'
     caption = "<caption>Missing are the images that another method has on the benchmark and this one has not.</caption>"
-    return _scrolled("What is compared", f"<table>{caption}{_parts(f'<tr>{heads}</tr>', rows)}</table>")
-
-
-def _settings(settings: Mapping[str, Any]) -> str:
-    """Settings in words, those within others in brackets."""
-    return ", ".join(
-        f"{name} ({_settings(value)})" if isinstance(value, dict) else f"{name} {value}"
-        for name, value in settings.items()
-    )
-
-
-def _unlike(entries: Sequence[Entry]) -> str:
-    """A warning where methods are measured by different conventions, by whichever of their fields differ."""
-    differing = conventions_apart({entry.name: entry.settings.get("convention") for entry in entries})
-    if not differing:
-        return ""
-    told = "; ".join(
-        f"{name} {', '.join(f'{value} ({method})' for method, value in each.items())}"
-        for name, each in differing.items()
-    )
-    return f"<p><strong>Not measured alike, so that values cannot be compared:</strong> {escape(told)}.</p>"
+    return scrolled("What is compared", f"<table>{caption}{table_parts(f'<tr>{heads}</tr>', rows)}</table>")
 
 
 def _benchmark(entries: Sequence[Entry], measures: Mapping[str, Measure]) -> str:
-    parts = [_unlike(entries), _curves(entries)]
+    parts = [unlike(entries), _curves(entries)]
     if not measures:
         return "".join([*parts, '<p class="note">Its images have no values of their own.</p>'])
     primary, *others = measures
@@ -281,11 +229,11 @@ def _distribution(entries: Sequence[Entry], metric: str, measure: Measure) -> st
     heads = "".join(
         f'<th scope="col">{head}</th>' for head in ("images", "mean", "5 %", "25 %", "median", "75 %", "95 %")
     )
-    table = _parts(f'<tr><th scope="col" class="words">method</th>{heads}</tr>', rows)
+    table = table_parts(f'<tr><th scope="col" class="words">method</th>{heads}</tr>', rows)
     return (
         f'<div class="charts"><figure class="card"><figcaption>{escape(measure.heading)}: shares of images; the thick line '
         f"is the middle half, the dot the median, the thin line 5 % to 95 %.</figcaption>{chart}</figure>"
-        f"{_scrolled(f'Quantiles of {measure.heading}', f'<table>{table}</table>')}</div>"
+        f"{scrolled(f'Quantiles of {measure.heading}', f'<table>{table}</table>')}</div>"
     )
 
 
@@ -323,23 +271,14 @@ def _pairs(entries: Sequence[Entry], measures: Mapping[str, Measure]) -> str:
     if apart := [pair for pair in combinations(range(len(entries)), 2) if pair not in pairs]:
         names = "; ".join(f"{entries[first].name} and {entries[second].name}" for first, second in apart)
         words += f" No image is measured by both {names}."
-    return f"<p>{escape(words)}</p>" + _scrolled(
-        "Paired bootstrap", f"<table>{_parts(f'<tr>{head}</tr>', body)}</table>"
+    return f"<p>{escape(words)}</p>" + scrolled(
+        "Paired bootstrap", f"<table>{table_parts(f'<tr>{head}</tr>', body)}</table>"
     )
 
 
 def _title(task: str) -> str:
     """A task in words; its name where this process does not know it."""
     return TASKS[task].title if task in TASKS else task
-
-
-def _parts(head: str, body: str) -> str:
-    return f"<thead>{head}</thead><tbody>{body}</tbody>"
-
-
-def _scrolled(label: str, table: str) -> str:
-    """A table that is moved sideways where it is wider than the page, also by the keyboard."""
-    return f'<div class="wide" role="region" tabindex="0" aria-label="{escape(label)}">{table}</div>'
 
 
 def _count(number: int, noun: str) -> str:

@@ -4,6 +4,7 @@ summary.json          {"name", "tasks": {benchmark: task}, "metrics": {benchmark
                       "measures": {metric: its heading, direction, ...}, "settings": {benchmark: {name: value}},
                       "usage": {benchmark: {"samples", "seconds", "input_tokens", "output_tokens", "cost"}}}
 <benchmark>.csv       one row an image, in the order of the data
+<benchmark>.masks.csv where rows name no files of masks, a row for each of them with small pictures of its masks, for pages
 curves.json           of maps, {benchmark: {name: [a number at each threshold]}}; names as `lightning_sal.maps` has them
 failures.html         the worst images of each benchmark with pictures; needs nothing beside it
 """
@@ -143,6 +144,17 @@ def joined(results: Sequence[Results]) -> list[Results]:
     return list(methods.values())
 
 
+def masks_of(benchmark: str) -> str:
+    """The name of the table of a benchmark's masks."""
+    return f"{benchmark}.masks"
+
+
+def read_masks(folder: Path, benchmark: str) -> list[dict[str, str]]:
+    """The small pictures of masks, a row for each of `read_images`; empty where none were kept."""
+    name = masks_of(benchmark)
+    return read_images(folder, name) if (folder / f"{name}.csv").is_file() else []
+
+
 def read_images(folder: Path, benchmark: str) -> list[dict[str, str]]:
     """The rows of a benchmark, one an image."""
     with (folder / f"{benchmark}.csv").open(newline="", encoding="utf-8") as file:
@@ -181,26 +193,26 @@ class ResultsWriter:
         cls.refuse_results(folder)
         folder.mkdir(parents=True, exist_ok=True)
 
-    def add(self, row: Mapping[str, Any], pictures: Callable[[], Mapping[str, Image.Image]]) -> None:
+    def add(
+        self,
+        row: Mapping[str, Any],
+        pictures: Callable[[], Mapping[str, Image.Image]],
+        masks: Mapping[str, str] | None = None,
+    ) -> None:
         """Add an image.
 
         Args:
             row: Its fields, `benchmark` among them.
             pictures: Draws it, what a picture shows -> it; called if it is among the worst in the end.
+            masks: What `lightning_sal.pages.pictures.small_masks` gives; of all images of a benchmark, or of none.
         """
         benchmark = row["benchmark"]
         if row["key"] != self.key:  # the images of a group come one after the other
             self.samples, self.key = self.samples + 1, row["key"]
-        row = {"sample": self.samples * self.parts + self.part, **row}
-        new = benchmark not in self.worst
-        path = self._csv(benchmark, self.part)
-        if new:
-            path.unlink(missing_ok=True)  # of a run that did not finish
-        with appending(path, errors=ESCAPED) as file:
-            writer = csv.DictWriter(file, list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+        sample = {"sample": self.samples * self.parts + self.part}
+        row = {**sample, **row}
+        for name, fields in ((benchmark, row), (masks_of(benchmark), {**sample, **masks} if masks else {})):
+            self._append(name, fields, new=benchmark not in self.worst)
         measures = get_task(self.tasks[benchmark]).measures()
         # Of a method that gives boxes and no masks, or the other way round, what there is of the task's measures
         name = next(name for name in (primary(measures), *measures) if row.get(name, "") != "")
@@ -211,6 +223,19 @@ class ResultsWriter:
         if len(heap) < WORST or badness > heap[0][0]:
             entry = (badness, -self.images, partial(_failure, row, name, pictures))  # drawn once it is known to stay
             (heapq.heappush if len(heap) < WORST else heapq.heapreplace)(heap, entry)
+
+    def _append(self, name: str, fields: Mapping[str, Any], *, new: bool) -> None:
+        """Add a row to a table; one without fields is not written."""
+        path = self._csv(name, self.part)
+        if new:
+            path.unlink(missing_ok=True)  # of a run that did not finish
+        if not fields:
+            return
+        with appending(path, errors=ESCAPED) as file:
+            writer = csv.DictWriter(file, list(fields))
+            if new:
+                writer.writeheader()
+            writer.writerow(fields)
 
     def use(self, benchmark: str, usage: Usage | None) -> None:
         """Add what the response to a sample took."""
@@ -247,6 +272,7 @@ class ResultsWriter:
         results.usage.update({name: each for name, parts in used.items() if (each := known(summed(parts)))})
         for benchmark in worst:
             self._join(benchmark)
+            self._join(masks_of(benchmark))
         shown = {
             name: [Failure(**fields) for *_, fields in sorted(entries, key=lambda each: each[:2], reverse=True)[:WORST]]
             for name, entries in worst.items()
@@ -259,22 +285,24 @@ class ResultsWriter:
                 part.write_text(json.dumps(curves, allow_nan=False), encoding="utf-8")
         write_summary(results, self.folder)
 
-    def _join(self, benchmark: str) -> None:
-        """One file from several, in the order of the data."""
+    def _join(self, name: str) -> None:
+        """One file from several, in the order of the data; none from none."""
         lines, head = [], ""
         for part in range(self.parts):
-            path = self._csv(benchmark, part)
+            path = self._csv(name, part)
             if path.exists():
                 with path.open(newline="", encoding="utf-8") as file:
                     head, *own = file.readlines()
                 lines += own
                 path.unlink()
         lines.sort(key=lambda line: int(line.split(",", 1)[0]))  # stable: the images of a sample stay in order
-        with whole(self.folder / f"{benchmark}.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
+        if not head:
+            return
+        with whole(self.folder / f"{name}.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
             file.writelines([head, *lines])
 
-    def _csv(self, benchmark: str, part: int) -> Path:
-        return self.folder / f".{benchmark}-{part}.csv"
+    def _csv(self, name: str, part: int) -> Path:
+        return self.folder / f".{name}-{part}.csv"
 
     def _own_file(self, part: int) -> Path:
         return self.folder / f".part-{part}.json"

@@ -11,7 +11,7 @@ from typing import Any
 from lightning_sal.evaluation.jobs import Job, Options, Outcome, Show, one_thread
 from lightning_sal.evaluation.metrics import compute_all
 from lightning_sal.evaluation.results import ResultsWriter
-from lightning_sal.pages.pictures import of_masks
+from lightning_sal.pages.pictures import of_masks, small_masks
 from lightning_sal.predictions.pairing import Pairing, pair_up
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import Task
@@ -55,5 +55,5 @@ def score(
         row = {"benchmark": benchmark, "key": name, "image": str(photograph.path)}
         group = ImageGroup(name, task.name, (image,), (truth,))
         (values,) = task.update(metrics, group, None, (masks,), scores)
-        writer.add(row | values, partial(of_masks, group, [masks > 0.5]))
+        writer.add(row | values, partial(of_masks, group, [masks > 0.5]), small_masks(group, [masks > 0.5], 0))
     return {name: value.item() for name, value in compute_all(metrics).items()}

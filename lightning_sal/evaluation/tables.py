@@ -1,4 +1,4 @@
-"""Tables of results: Markdown, CSV and LaTeX, the best of a column in bold; and paired bootstrap intervals."""
+"""Tables of results: Markdown, CSV and LaTeX, the best of a column in bold; and what two methods differ by."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lightning_sal.evaluation.bootstrap import bootstrap
 from lightning_sal.evaluation.results import Results, read_images, read_summary
+from lightning_sal.internals.parser import did_you_mean
 from lightning_sal.tasks import Measure
 from lightning_sal.tasks.measures import joined as joined_measures
 
@@ -21,7 +23,8 @@ _LATEX = str.maketrans(
     {c: rf"\{c}" for c in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 )
-VALUES_AT_ONCE = 1 << 22  # of resamples held in memory
+
+BOLD, LATEX_BOLD = "**{}**".format, r"\textbf{{{}}}".format
 
 Images = dict[tuple[str, int], dict[str, str]]  # (folder and file, which of this name) -> row
 
@@ -36,7 +39,8 @@ def columns(results: Sequence[Results], metrics: Sequence[str] = ()) -> list[tup
     known = {(benchmark, metric) for r in results for benchmark, values in r.metrics.items() for metric in values}
     names = sorted({metric for _, metric in known})
     if unknown := [metric for metric in metrics if metric not in names]:
-        raise ValueError(f"no results have the metric {unknown[0]!r}; there are {', '.join(names)}")
+        hint = did_you_mean(unknown[0], names) or f"; there are {', '.join(names)}"
+        raise ValueError(f"no results have the metric {unknown[0]!r}{hint}")
     wanted = metrics or [name for name, measure in measures_of(results).items() if measure.reported]
     wanted = [(benchmark, metric) for benchmark in benchmarks for metric in wanted]
     return [column for column in wanted if column in known]
@@ -72,25 +76,32 @@ def best(results: Sequence[Results], benchmark: str, metric: str) -> float | Non
 def markdown(results: Sequence[Results], metrics: Sequence[str] = ()) -> str:
     """One row a method, one column a metric of a benchmark."""
     heads = [f"{benchmark} {heading(results, metric)}" for benchmark, metric in columns(results, metrics)]
-    lines = [["method", *heads], ["---", *["---:"] * len(heads)]]
-    lines += [[_plain(r.name), *cells] for r, cells in cells_of(results, metrics, "**{}**".format)]
+    return markdown_lines(["method", *heads], [[r.name, *cells] for r, cells in cells_of(results, metrics, BOLD)])
+
+
+def markdown_lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of which the first column is words, the others numbers."""
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *([_plain(name), *cells] for name, *cells in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def latex(results: Sequence[Results], metrics: Sequence[str] = ()) -> str:
     """The same for booktabs, benchmarks over their metrics."""
-    chosen = columns(results, metrics)
-    spans: dict[str, int] = {}
-    for benchmark, _ in chosen:
-        spans[benchmark] = spans.get(benchmark, 0) + 1
-    over = " & ".join(rf"\multicolumn{{{n}}}{{c}}{{{_escape(benchmark)}}}" for benchmark, n in spans.items())
-    heads = " & ".join(_escape(heading(results, metric)) for _, metric in chosen)
-    rows = [
-        " & ".join([_escape(r.name), *cells]) + r" \\"
-        for r, cells in cells_of(results, metrics, r"\textbf{{{}}}".format)
-    ]
-    body = [r"\toprule", rf" & {over} \\", rf"method & {heads} \\", r"\midrule", *rows, r"\bottomrule"]
-    return "\n".join([rf"\begin{{tabular}}{{l{'c' * len(chosen)}}}", *body, r"\end{tabular}", ""])
+    heads = [(benchmark, heading(results, metric)) for benchmark, metric in columns(results, metrics)]
+    rows = [[latex_text(r.name), *cells] for r, cells in cells_of(results, metrics, LATEX_BOLD)]
+    return latex_lines([("", "method"), *heads], rows)
+
+
+def latex_lines(heads: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> str:
+    """A tabular; heads are (what stands over several columns, head of the column), rows are LaTeX."""
+    spans = [(over, len([*group])) for over, group in groupby(heads, key=lambda head: head[0])]
+    over = " & ".join(
+        rf"\multicolumn{{{n}}}{{c}}{{{latex_text(name)}}}" if name else " & " * (n - 1) for name, n in spans
+    )
+    lines = [" & ".join(latex_text(head) for _, head in heads), *map(" & ".join, rows)]
+    head, *body = [rf"{line} \\" for line in lines]
+    ruled = [r"\toprule", rf"{over} \\", head, r"\midrule", *body, r"\bottomrule"]
+    return "\n".join([rf"\begin{{tabular}}{{l{'c' * (len(heads) - 1)}}}", *ruled, r"\end{tabular}", ""])
 
 
 def comma_separated(results: Sequence[Results], metrics: Sequence[str] = ()) -> str:
@@ -110,59 +121,6 @@ FORMATS: Mapping[str, Callable[[Sequence[Results], Sequence[str]], str]] = {
     "csv": comma_separated,
     "latex": latex,
 }
-
-
-def paired_bootstrap(
-    ours: Sequence[float], theirs: Sequence[float], *, resamples: int = 10_000, level: float = 0.95, seed: int = 0
-) -> tuple[float, float, float]:
-    """Mean of ours - theirs over the same images, and the percentile interval of that mean under resampled images.
-
-    Efron and Tibshirani 1993 (An introduction to the bootstrap).
-
-    Args:
-        ours: A value an image.
-        theirs: Those of the other method, in the same order.
-        resamples: Number of resamples, > 0.
-        level: Coverage of the interval, in (0, 1).
-        seed: Of the resamples.
-
-    Returns:
-        The mean, and the lower and the upper end of its interval.
-    """
-    each = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)
-    ((mean, low, high),) = bootstrap(each[:, None], resamples=resamples, level=level, seed=seed)
-    return mean, low, high
-
-
-def bootstrap(
-    values: np.ndarray, *, resamples: int = 10_000, level: float = 0.95, seed: int = 0
-) -> list[tuple[float, float, float]]:
-    """Mean and its percentile interval of each of M columns over the same N images, by the same resamples.
-
-    Args:
-        values: (N, M) float64.
-        resamples: As for `paired_bootstrap`, like the others.
-        level: Likewise.
-        seed: Likewise.
-
-    Returns:
-        For each column what `paired_bootstrap` returns; of a single image its own value thrice.
-    """
-    from scipy.stats import bootstrap as resample  # which takes a second to import
-
-    mean = low = high = values.mean(0)
-    if len(values) > 1:
-        low, high = resample(
-            (values,),
-            np.mean,
-            axis=0,
-            n_resamples=resamples,
-            batch=max(1, VALUES_AT_ONCE // values.size),
-            confidence_level=level,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-    return [tuple(column) for column in np.stack([mean, low, high]).T.tolist()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,12 +205,20 @@ def interval_text(each: Difference) -> str:
     return f"[{each.low:+.4f}, {each.high:+.4f}]"
 
 
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """Settings in words, those within others in brackets."""
+    return ", ".join(
+        f"{name} ({settings_text(value)})" if isinstance(value, dict) else f"{name} {value}"
+        for name, value in settings.items()
+    )
+
+
 def by_image(rows: Sequence[dict[str, str]]) -> Images:
     """Rows by folder and file name of their image, or their key where it came from no file, and which of these it is."""
     seen: Counter[str] = Counter()
     named: Images = {}
     for row in rows:
-        name = "/".join(Path(row["image"]).parts[-2:]) or row["key"]
+        name = "/".join(row["image"].rsplit("/", 2)[-2:]) or row["key"]
         seen[name] += 1
         named[name, seen[name]] = row
     return named
@@ -286,5 +252,6 @@ def _plain(name: str) -> str:
     return name.replace("|", r"\|")
 
 
-def _escape(text: str) -> str:
+def latex_text(text: str) -> str:
+    """Words as LaTeX shows them."""
     return text.translate(_LATEX)

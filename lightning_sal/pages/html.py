@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import html
 import io
+from pathlib import Path
 
 from PIL import Image
+
+from lightning_sal.files.writing import whole
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #f6f6f4; --card: #fff; --ink: #1d2129; --rule: #dcdfe4 }
@@ -46,3 +49,20 @@ def data_uri(image: Image.Image, kind: str = "JPEG", **options: object) -> str:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def require_free(path: Path) -> None:
+    """Refuse to write a page over a file.
+
+    Raises:
+        FileExistsError: The file is there.
+    """
+    if path.exists():
+        raise FileExistsError(f"{path} is there already, and is not overwritten; name another file")
+
+
+def write_page(page: str, path: Path) -> None:
+    """Write a page in one piece; its folder is made. What UTF-8 has no sign for, as in names of files, is escaped."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as part:
+        part.write_text(page, encoding="utf-8", errors="backslashreplace")

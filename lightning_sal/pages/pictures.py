@@ -7,13 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from lightning_sal.pages.drawing import scaled
+from lightning_sal.pages.html import data_uri
 from lightning_sal.pages.map_pictures import FOUND, PHOTOGRAPH, SIDE, TRUTH, Pictures
 from lightning_sal.pages.outlines import DARK, LIGHT, NO_MASK, THIN, colour
 from lightning_sal.samples import ImageGroup, VisualPrompt
+
+SMALL = 240  # pixels of the longer side of a mask that results keep
+LABELS = 255  # most masks of an image there
 
 
 def of_masks(
@@ -46,6 +51,34 @@ def of_masks(
             empty = not found and (masks is None or not masks.any())
             pictures[FOUND + which + f": {nothing}" * empty] = _drawn(image, masks, found)
     return pictures
+
+
+def small_masks(group: ImageGroup, predicted: Sequence[Tensor], number: int) -> dict[str, str]:
+    """The true and the predicted masks of an image as small pictures, for pages that are made from results.
+
+    Args:
+        group: The images with what is known of them.
+        predicted: K tensors (N, H, W) bool.
+        number: Of the image.
+
+    Returns:
+        `truth` and `prediction`: a PNG each in base64; empty where there are no masks.
+    """
+    truth = None if group.masks is None else group.masks[number]
+    return {"truth": "" if truth is None else _small(truth), "prediction": _small(predicted[number])}
+
+
+def _small(masks: Tensor) -> str:
+    """Masks (N, H, W), N >= 0, each in its colour, the first in front; a single one in white."""
+    labels = torch.zeros(masks.shape[1:], dtype=torch.uint8)
+    kept = masks[:LABELS].cpu()
+    for index in reversed(range(len(kept))):
+        labels[kept[index]] = index + 1
+    picture = Image.fromarray(labels.numpy())
+    paints = [(255, 255, 255)] if len(masks) == 1 else map(colour, range(len(kept)))
+    picture.putpalette([value for paint in ((0, 0, 0), *paints) for value in paint])
+    picture.thumbnail((SMALL, SMALL), Image.Resampling.NEAREST)
+    return data_uri(picture, "PNG").partition(",")[2]
 
 
 def _drawn(image: Tensor, masks: Tensor | None, prompts: Sequence[VisualPrompt]) -> Image.Image:

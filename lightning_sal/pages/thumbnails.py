@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import warnings
 from pathlib import Path
 
@@ -35,6 +37,17 @@ def thumbnail(path: Path, side: int, *, as_map: bool = False) -> str | None:
                 image.thumbnail((side, side))
                 return data_uri(_on_white(ImageOps.exif_transpose(image)), quality=75)
         except Exception:  # whatever a decoder says of a file that is broken
+            return None
+
+
+def kept_mask(text: str) -> str | None:
+    """What `lightning_sal.pages.pictures.small_masks` gave, of any origin, as an address; None where it is no picture."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(io.BytesIO(base64.b64decode(text)), formats=["PNG"]) as image:
+                return data_uri(image, "PNG")
+        except Exception:  # as above
             return None
 
 

@@ -16,9 +16,10 @@ from lightning_sal import tasks
 from lightning_sal.files.loading import built_from, read_safetensors, read_tensors
 from lightning_sal.files.reading import read_object
 from lightning_sal.files.writing import naming
+from lightning_sal.internals.notices import without_bars
 from lightning_sal.policy.adapters import add_lora
 from lightning_sal.policy.config import LoRA, PolicyConfig, parse_policy
-from lightning_sal.policy.loading import freeze, load_model, without_bars
+from lightning_sal.policy.loading import freeze, load_model
 
 POLICY = "policy.net."  # What the names of a policy's weights begin with in checkpoints of `lightning_sal.modules`
 ADAPTED = "base_model.model."  # What peft puts before the names of the model itself

@@ -1,11 +1,9 @@
 """The page of a comparison: its numbers are those of tables, what it lacks is said, and it needs nothing beside it."""
 
-import csv
 import json
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -13,9 +11,10 @@ from PIL import Image
 
 from lightning_sal.commands import table
 from lightning_sal.evaluation.report import write_report
-from lightning_sal.evaluation.results import Results, ResultsWriter, measures_of, read_summary, write_summary
+from lightning_sal.evaluation.results import Results, ResultsWriter, measures_of, read_summary
 from lightning_sal.evaluation.tables import difference_lines, markdown
 from lightning_sal.pages.charts import BOTTOM, LEFT, RIGHT, TOP
+from tests.evaluation.parts import Page, results, row
 
 SOD = {"A": [0.9, 0.8, 0.2, 0.7], "B": [0.5, 0.9, 0.4, 0.6]}
 CURVES = {
@@ -24,70 +23,6 @@ CURVES = {
     "recall": [1.0, 0.5, 0.0],
     "f_measure": [0.0, 1.0, 0.25],
 }
-VOID = ("img", "meta", "br", "circle", "line", "path", "polyline")
-
-
-class Page(HTMLParser):
-    """Tags and texts; every tag but those of a void element is closed in its order."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tags, self.text, self.open = [], [], []
-        self.feed(path.read_text())
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if not {"style", "script"} & {*self.open}:
-            self.text.append(data)
-
-    @property
-    def words(self):
-        return " ".join(" ".join(self.text).split())
-
-    def of(self, tag):
-        return [attrs for name, attrs in self.tags if name == tag]
-
-
-def results(
-    folder: Path,
-    name: str,
-    rows: dict,
-    metrics: dict | None = None,
-    tasks: dict | None = None,
-    curves=None,
-    settings=None,
-) -> Path:
-    """A folder by hand: `rows` are {benchmark: [row]}, metrics by default the means of the values."""
-    folder.mkdir()
-    tasks = tasks or dict.fromkeys(rows, "sod")
-    means = {}
-    for benchmark, each in rows.items():
-        with (folder / f"{benchmark}.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(each[0]))
-            writer.writeheader()
-            writer.writerows(each)
-        names = [key for key, value in each[0].items() if isinstance(value, float)]
-        means[benchmark] = {key: sum(row[key] for row in each) / len(each) for key in names}
-    write_summary(Results(name, tasks, metrics or means, measures_of(tasks), settings or {}), folder)
-    if curves:
-        (folder / "curves.json").write_text(json.dumps(curves))
-    return folder
-
-
-def row(number, value, **more):
-    image = {"key": str(number), "image": f"Imgs/{number}.jpg", "s_measure": value, "mae": (1 - value) / 4}
-    return {"sample": number, "benchmark": "ECSSD", **image, **more}
 
 
 def two(tmp_path: Path, **more) -> list[Path]:
@@ -230,7 +165,7 @@ def test_best_worst_and_differing_images_have_their_pictures(tmp_path):
     ]
     order = re.findall(r"Imgs/(\d)\.png S", page.words)
     assert order == ["0", "3", "2", "1", "2", "3", "0", "1", "2", "0", "1", "3"]
-    assert "A is better by most: Imgs/0.png S A 0.900 B 0.500" in page.words
+    assert "A is better by most: photograph ground truth A Imgs/0.png S A 0.900 B 0.500" in page.words
     assert "Where the two best, A and B , differ most" in page.words.replace("B, d", "B , d")
     assert all(image["src"].startswith("data:image/jpeg;base64,") for image in page.of("img"))
     assert "Not shown: 1 file that cannot be read from where this page was made." in page.words

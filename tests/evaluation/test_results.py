@@ -16,6 +16,7 @@ from lightning_sal.evaluation.results import (
     joined,
     measures_of,
     read_images,
+    read_masks,
     read_summary,
 )
 from lightning_sal.evaluation.tables import (
@@ -24,7 +25,6 @@ from lightning_sal.evaluation.tables import (
     difference_lines,
     latex,
     markdown,
-    paired_bootstrap,
 )
 
 TASKS = {"ECSSD": "sod", "ILSO": "sis"}
@@ -62,6 +62,19 @@ def test_what_is_written_is_read_in_the_order_of_the_data(tmp_path: Path, parts:
     assert [float(r["s_measure"]) for r in rows] == scores
     assert read_summary(folder).metrics["ECSSD"]["s_measure"] == pytest.approx(0.35)
     assert sorted(p.name for p in folder.iterdir()) == ["ECSSD.csv", "failures.html", "summary.json"]
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_masks_stand_in_the_order_of_the_rows(tmp_path: Path, parts: int) -> None:
+    ResultsWriter.prepare(tmp_path / "r")
+    for part in range(parts):
+        writer = ResultsWriter(tmp_path / "r", {"ECSSD": "sod"}, part, parts)
+        for number in range(part, 4, parts):
+            writer.add(row(number, 0.5), lambda: {}, {"truth": "", "prediction": f"mask {number}"})
+        writer.close()
+    writer.finish(Results("A", {"ECSSD": "sod"}, {"ECSSD": {"s_measure": 0.5}}))
+    assert [each["prediction"] for each in read_masks(tmp_path / "r", "ECSSD")] == [f"mask {n}" for n in range(4)]
+    assert read_masks(written(tmp_path / "without", [0.5]), "ECSSD") == []
 
 
 def test_failures_are_the_worst_first_and_bounded(tmp_path: Path) -> None:
@@ -107,8 +120,10 @@ def test_markdown_has_the_best_in_bold() -> None:
     assert lines[0] == "| method | ECSSD S | ECSSD MAE | ILSO AP50 |"
     assert lines[2] == "| A_1 | **0.900** | 0.050 | **0.500** |"
     assert lines[3] == "| B | 0.800 | **0.040** | - |"
-    with pytest.raises(ValueError, match="metric 'ap5'; there are ap50, mae, s_measure"):
+    with pytest.raises(ValueError, match=r"metric 'ap5'; did you mean ap50\?"):
         markdown([A, B], ["ap5"])
+    with pytest.raises(ValueError, match="metric 'reward'; there are ap50, mae, s_measure"):
+        markdown([A, B], ["reward"])
     assert "**" not in markdown([B])  # nothing to be better than
 
 
@@ -130,20 +145,6 @@ def test_results_of_one_method_are_joined() -> None:
     assert whole.metrics == {**B.metrics, **other.metrics}
     with pytest.raises(ValueError, match="two folders hold results of 'B' on ECSSD"):
         joined([B, B])
-
-
-def test_bootstrap_by_the_normal_interval_of_a_mean() -> None:
-    draw = np.random.default_rng(0)
-    ours = draw.normal(0.6, 0.1, 200)
-    theirs = ours - draw.normal(0.01, 0.05, 200)
-    mean, low, high = paired_bootstrap(ours.tolist(), theirs.tolist())
-    error = (ours - theirs).std() / 200**0.5
-    assert mean == pytest.approx((ours - theirs).mean(), abs=1e-12)
-    assert (low, high) == pytest.approx((mean - 1.96 * error, mean + 1.96 * error), abs=0.1 * error)
-
-
-def test_a_single_image_has_no_interval() -> None:
-    assert paired_bootstrap([0.5], [0.25]) == (0.25, 0.25, 0.25)
 
 
 def test_what_an_unfinished_run_left_is_written_over(tmp_path: Path) -> None:
