@@ -172,6 +172,16 @@ class Message:
     images: int = 0
 
 
+class InstancePhrase(str):
+    """A referring expression that means one object; any other means all that it names.
+
+    It is a text like any other. A segmenter that finds several objects for an expression tells by its kind whether the best
+    of them or all are meant.
+    """
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class VisualPrompt:
     """Where an object is: in a box, at points, or both. Coordinates are x, y in pixels of the original image.

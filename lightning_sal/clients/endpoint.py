@@ -224,9 +224,18 @@ class AskedModel:
         return replace(self._ledger, requests=self._budget.requests, unknown=self._budget.unknown)
 
     @property
+    def estimate(self) -> Estimate:
+        """Tokens of a request."""
+        return self._budget.estimate
+
+    @property
     def kept(self) -> int:
         """How many answers of this model are kept, under these settings."""
         return len(self._replies)
+
+    def keeps(self, request: Request) -> bool:
+        """Whether the answer to a request is kept, so that it costs nothing any more."""
+        return _read(self._replies.get(_key(request))) is not None
 
     def ask(self, groups: Sequence[ImageGroup], messages: Sequence[Sequence[Message]]) -> list[Answered]:
         """The answers to B groups, in their order.
@@ -242,7 +251,7 @@ class AskedModel:
         """
         side = self.config.longest_side
         requests = [request_of(group, turns, side) for group, turns in zip(groups, messages, strict=True)]
-        keys = [content_key(each.system, each.turns, *map(_digest, each.images)) for each in requests]
+        keys = [_key(request) for request in requests]
         asked = dict(zip(keys, requests, strict=True))
         told = {key: known for key in asked if (known := self._known(key)) is not None}
         if waiting := {key: request for key, request in asked.items() if key not in told}:
@@ -427,6 +436,11 @@ def request_of(group: ImageGroup, messages: Sequence[Message], side: int) -> Req
             "where there is one, and is shown all images at first"
         )
     return request
+
+
+def _key(request: Request) -> str:
+    """Under which the answer to a request is kept, in the folder of the model and its settings."""
+    return content_key(request.system, request.turns, *map(_digest, request.images))
 
 
 def _digest(image: bytes) -> str:

@@ -177,21 +177,16 @@ def _picture_check(arguments: argparse.Namespace) -> PictureCheck | None:
 def _show_estimate(samples: Sequence[Sample], all_samples: int, wording: Wording, budget: Budget) -> None:
     """What it would take to ask once about each sample, as it is to be expected and at most."""
     from lightning_sal.annotation.requests import shown_images, text_of
-    from lightning_sal.clients.budget import TYPICAL_ANSWER
+    from lightning_sal.clients.planning import forecast
     from lightning_sal.tasks import get_task
 
-    estimate = budget.estimate
     shown = [shown_images(get_task(sample.record.task), len(sample.record.photographs)) for sample in samples]
     texts = [text_of(sample, wording, {"instances": 9, "noise": ""}) for sample in samples]
-    asked = [([text], images) for text, images in zip(texts, shown, strict=True)]
-    tokens_in = [sum(count(*request) for request in asked) for count in (estimate.typical_input, estimate.most_input)]
-    tokens_out = [len(asked) * each for each in (min(TYPICAL_ANSWER, estimate.output), estimate.output)]
-    rows = {"input tokens": [f"{n:,}" for n in tokens_in], "output tokens": [f"{n:,}" for n in tokens_out]}
-    if budget.prices:
-        costs = [budget.prices.cost(*pair) for pair in zip(tokens_in, tokens_out, strict=True)]
-        rows["cost"] = [f"${cost:,.2f}" for cost in costs]
-    title = f"{len(samples)} of {all_samples} samples to ask for, {sum(shown)} images, one answer each"
-    _print_table(title, ("", "about", "at most"), [(name, *values) for name, values in rows.items()])
+    planned = forecast(
+        [([text], images) for text, images in zip(texts, shown, strict=True)], budget.estimate, budget.prices
+    )
+    title = f"{planned.requests} of {all_samples} samples to ask for, {planned.images} images, one answer each"
+    _print_table(title, ("", "about", "at most"), planned.rows())
 
 
 def _show_summary(tally: Tally, output: Output, budget: Budget) -> None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +15,10 @@ from lightning_sal.errors import printable
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lightning_sal.clients.request_check import RequestCheck
     from lightning_sal.datasets import Layout, Record
     from lightning_sal.datasets.layouts import Candidate
+    from lightning_sal.policy.prompt_check import PromptCheck
     from lightning_sal.samples import ImageGroup
 
 PEEKED_MASKS = 8
@@ -46,7 +48,21 @@ def main(argv: list[str]) -> int:
         help="sod, sis, cosod, vqa, perception, detection, counting, or your own as FILE.py:NAME, where the path alone does "
         "not tell",
     )
-    arguments = parser.parse_args(argv)
+    parser.add_argument(
+        "--config",
+        action="append",
+        metavar="FILE",
+        help="look at what the model of this config would be shown, too, and ask it nothing: tokens of prompts, or, behind "
+        "an endpoint, size and price of requests; further options are then those of `lightning test`",
+    )
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and not arguments.config:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    shown = (
+        Shown.of([word for file in arguments.config for word in ("--config", file)] + rest)
+        if arguments.config
+        else None
+    )
     try:
         records = _records(arguments.path, arguments.task)
     except (OSError, ValueError) as error:
@@ -66,19 +82,61 @@ def main(argv: list[str]) -> int:
         group = _group(record)
         counts += _counts(record, group)
         kinds += _kinds(record, group)
-        for fault in _faults(record, group, seen):
+        for fault in (*_faults(record, group, seen), *(shown.faults(record, group) if shown and group else ())):
             faults += 1
             print(printable(fault))
         if sys.stderr.isatty():
             print(f"\r{number} of {len(records)}", end="\n" if number == len(records) else "", file=sys.stderr)
     for warning in _warnings(kinds):
         print(f"{arguments.path}: warning: {warning}")
+    for line in shown.check.summary() if shown else ():
+        print(f"{arguments.path}: {printable(line)}")
     tasks = ", ".join(sorted({record.task for record in records if record.task})) or "no task"
     images = sum(len(record.photographs) for record in records)
     samples = f"{len(records)} samples ({tasks})" + (f", {bare} without masks" if bare else "")
     samples += "".join(f", {count} {what}" for what, count in counts.items())
     print(f"{arguments.path}: {samples}, {images} images, {faults or 'no'} faults")
     return int(faults > 0)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the model of a config would be shown.
+
+    Args:
+        check: Looks at it.
+        group_size: Photographs of a sample of several, at most.
+        reasoning: Whether it is asked to reason.
+    """
+
+    check: RequestCheck | PromptCheck
+    group_size: int
+    reasoning: bool
+
+    @classmethod
+    def of(cls, argv: list[str]) -> Shown:
+        """That of a config and options, as `lightning test` takes them."""
+        from lightning_sal.clients.endpoint import EndpointConfig
+        from lightning_sal.clients.request_check import RequestCheck
+        from lightning_sal.configs.reading import GROUP_SIZE, model_of, read_config
+        from lightning_sal.policy.prompt_check import PromptCheck
+
+        given = read_config(argv)
+        config, data = model_of(given), given["data"].get("init_args", {})
+        if isinstance(config, EndpointConfig):
+            check: RequestCheck | PromptCheck = RequestCheck(config, given["model"]["init_args"]["max_new_tokens"])
+        else:
+            check = PromptCheck(config)
+        return cls(check, data.get("group_size") or GROUP_SIZE, data.get("reasoning", True))
+
+    def faults(self, record: Record, group: ImageGroup) -> Iterator[str]:
+        """A line for all of a sample that the model would refuse."""
+        from lightning_sal.datasets.cosod import chunks
+
+        alone = len(record.photographs) == 1
+        for part in [record] if alone else chunks([record], self.group_size):
+            asked = replace(group if alone else part.read(), reasoning=self.reasoning)
+            yield from self.check.faults(record.source or part.key, asked)
 
 
 def _records(path: Path, task: str | None) -> list[Record]:

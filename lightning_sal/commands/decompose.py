@@ -79,7 +79,7 @@ def _decompose(samples: Sequence[Callable[[], ImageGroup]], arguments: argparse.
         name, _, source = given.rpartition("=") if not Path(given).exists() else (given, "", given)
         if (name or source) in policies:
             raise UsageError(f"two policies are called {name or source!r}: name them, as NAME=POLICY")
-        policies[name or source] = load_policy(source, {}).requires_grad_(False).eval().to(device)
+        policies[name or source] = load_policy(source, {}, attributed=True).requires_grad_(False).eval().to(device)
     segmenter = embedded_segmenter() if arguments.segmenter is None else load_segmenter(arguments.segmenter)
     module: Any = segmenter  # where it is one
     if isinstance(module, torch.nn.Module):

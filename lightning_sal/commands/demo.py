@@ -48,8 +48,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--segmenter",
         type=weights,
-        help="an EVF-SAM2, folder or hub name; a .pt or .safetensors file of SAM2, for boxes and points; or your own as "
-        "FILE.py:NAME; by default the embedded small ones",
+        help="an EVF-SAM2 or a SAM 3, folder or hub name; a .pt or .safetensors file of SAM2, for boxes and points; or your "
+        "own as FILE.py:NAME; by default the embedded small ones",
     )
     parser.add_argument(
         "--max-new-tokens",

@@ -120,18 +120,16 @@ def _cases(
     from transformers.utils.logging import disable_progress_bar
 
     from lightning_sal.explanations.responses import read_responses_of
-    from lightning_sal.inference.predictor import find_device, load_policy
+    from lightning_sal.inference.predictor import default_device, find_device, load_policy
 
     disable_progress_bar()  # there is one of ours
     given = None if arguments.responses is None else read_responses_of(arguments.responses)
     console = Console(stderr=True)
     with console.status(f"loading {arguments.model}"):
-        import torch
-
-        device = find_device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = find_device(arguments.device or default_device())
         stated = {"dtype": arguments.dtype, "max_pixels": arguments.max_pixels}
         settings = {name: value for name, value in stated.items() if value is not None}
-        policy = load_policy(arguments.model, settings).requires_grad_(False).eval().to(device)
+        policy = load_policy(arguments.model, settings, attributed=True).requires_grad_(False).eval().to(device)
         policy.require_attribution()
         policy = cast("FastPolicy", policy)
     for source in track(sources, "responses", console=console, transient=True):

@@ -3,40 +3,39 @@
 from __future__ import annotations
 
 import argparse
-import io
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_sal.configs.running import run
+from lightning_sal.configs.reading import GROUP_SIZE, asked_groups, blank_group, datamodule_of, model_of, read_config
+from lightning_sal.errors import UsageError
 
 if TYPE_CHECKING:
+    from lightning_sal.clients.endpoint import EndpointConfig
     from lightning_sal.policy.config import PolicyConfig
     from lightning_sal.policy.estimate import Estimate
     from lightning_sal.policy.gpus import GPU
     from lightning_sal.policy.seconds import Work
+    from lightning_sal.samples import ImageGroup
     from lightning_sal.tasks import Task
-
-GROUP = 8  # Images of a sample of several where the data module does not say
 
 
 @dataclass(frozen=True)
 class _Prompt:
-    """The prompt of a task: its images and what each takes, its tokens, and the most that it can have."""
+    """The prompt of a task: its images and what each takes, its tokens, and the most that it can have, if that is known."""
 
     task: str
     images: int
     visual: int
     tokens: int
-    most: int
+    most: int | None
 
 
 @dataclass(frozen=True)
 class _Column:
-    """An objective, with or without gradient checkpointing: its name, and what a step of it takes."""
+    """An objective, with or without gradient checkpointing: its name, and what a step of it takes, as far as is known."""
 
     objective: str
     checkpointing: bool
@@ -57,47 +56,99 @@ def main(argv: list[str]) -> int:
     from lightning_sal.tasks import TASKS, load_task
 
     tasks = [load_task(task) for task in arguments.task] if arguments.task else list(TASKS.values())
-    given = _read(rest)
+    given = read_config(rest)
+    config = model_of(given)
 
     from rich.console import Console
 
-    from lightning_sal.policy.shape import count_parameters, load_shape, most_visual_tokens, visual_tokens
+    from lightning_sal.clients.endpoint import EndpointConfig
+    from lightning_sal.policy.fast import FastPolicy
+    from lightning_sal.policy.make import policy_class
+    from lightning_sal.policy.shape import count_parameters, load_shape
 
     console = Console(width=None if sys.stdout.isatty() else 140)
-    config = _policy_config(given)
+    if isinstance(config, EndpointConfig):
+        return _plan_endpoint(console, config, given, arguments)
+    if arguments.samples is not None:
+        raise UsageError(
+            "--samples counts what a model behind an endpoint is asked, and the one of this config is none"
+        )
     if config.model.startswith(f"{given['paths']['runs']}/") and not Path(config.model).is_dir():
         console.print(f"{config.model} is not there yet: sizes are those of {given['paths']['policy']}.")
         config = replace(config, model=given["paths"]["policy"])
     model, processor, stated = load_shape(config)
     console.print(_counts(f"Parameters of {config.model}", count_parameters(model)))
 
-    visual, most = visual_tokens(processor, height, width), most_visual_tokens(processor)
-    size = given["data"].get("init_args", {}).get("group_size") or GROUP
-    prompts = [_prompt(task, size, processor, stated, (height, width)) for task in tasks]
+    fast = policy_class(config) is FastPolicy
+    size = given["data"].get("init_args", {}).get("group_size") or GROUP_SIZE
+    prompts = [_prompt(task, size, model, processor, stated, (height, width), fast=fast) for task in tasks]
     limit = config.max_prompt_tokens
-    title = (
-        f"Tokens of a prompt, for images of {arguments.image_size} pixels ({visual:,} visual tokens each) and at most"
-    )
-    console.print(_prompt_table(f"{title} ({most:,})", prompts, limit))
+    console.print(_prompt_table(f"Tokens of a prompt, for images of {arguments.image_size} pixels", prompts, limit))
 
     longest = max((p for p in prompts if p.tokens <= limit), key=lambda p: p.tokens, default=None)
     if longest is None:
         console.print(f"No prompt of such images fits into max_prompt_tokens {limit}: lower policy.max_pixels.")
         return 0
-    title, columns = _estimates(given, model, config, longest, arguments.responses)
+    title, columns = _estimates(given, model, config, longest, arguments.responses, fast=fast)
     configured = config.gradient_checkpointing
-    console.print(_memory(title, columns, configured=configured))
+    console.print(_memory(title, columns, configured=configured, whole=fast))
+    if not fast:
+        console.print(f"{config.model} takes the general path, of which no seconds are estimated.")
+        return 0
     shown = [column for column in columns if column.checkpointing == configured]
     console.print((_phases if len(gpus) == 1 else _totals)(gpus, shown))
     return 0
+
+
+def _plan_endpoint(
+    console: Any, config: EndpointConfig, given: Mapping[str, Any], arguments: argparse.Namespace
+) -> int:
+    """Print what `lightning test` would ask a model behind an endpoint, and what that takes."""
+    from lightning_sal.clients.endpoint import AskedModel
+    from lightning_sal.clients.planning import forecast, table
+    from lightning_sal.clients.request_check import conversation, kept_answer
+    from lightning_sal.tasks import load_task
+
+    model = AskedModel(config, given["model"]["init_args"]["max_new_tokens"])
+    names = [load_task(task).name for task in arguments.task or ()]
+    samples = asked_groups(given) if arguments.samples is None else _made_up(given, names, arguments.samples)
+    asked, kept, any_kept = [], 0, model.kept > 0
+    for group, read in samples:
+        if names and group.task not in names:
+            continue
+        if read is not None and any_kept and kept_answer(model, read):
+            kept += 1
+        else:
+            asked.append(conversation(group, config))
+    planned = forecast(asked, model.estimate, config.prices)
+    console.print(
+        f"{config.name} at {config.address}: {planned.requests} of {planned.requests + kept} samples to ask for, "
+        f"{planned.images} images; the answers to {kept} are kept already"
+    )
+    console.print(table(planned, config))
+    if planned.cost and config.budget is not None and planned.cost.most > config.budget:
+        console.print(
+            f"policy.budget ${config.budget:g} may end the run before its time; what is kept is not paid again."
+        )
+    return 0
+
+
+def _made_up(given: Mapping[str, Any], tasks: Sequence[str], samples: int) -> Iterator[tuple[ImageGroup, None]]:
+    """So many samples of each of some tasks, by default those that the data name, and nothing that reads them."""
+    from lightning_sal.tasks import get_task
+
+    size = given["data"].get("init_args", {}).get("group_size") or GROUP_SIZE
+    for task in map(get_task, tasks or datamodule_of(given).known_tasks):
+        yield from [(blank_group(task.name, size if task.several else 1), None)] * samples
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lightning-sal plan",
         description="Estimate parameters, tokens of a prompt, peak memory and seconds of a step, for the model and the "
-        "batch of a config of `lightning fit`. No weight is loaded, and no time is measured. All other options are those "
-        "of `lightning fit`, as --config FILE and --data.init_args.batch_size 8.",
+        "batch of a config of `lightning fit`. No weight is loaded, and no time is measured. Behind an endpoint: tokens, "
+        "dollars and time of all that `lightning test` would ask. All other options are those of `lightning fit`, as "
+        "--config FILE and --data.init_args.batch_size 8.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -124,6 +175,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--tflops", type=float, help="10^12 bf16 operations a second, of a GPU that is not known")
     parser.add_argument("--bandwidth", type=float, help="10^12 bytes a second of its memory, beside --tflops")
+    parser.add_argument(
+        "--samples",
+        type=int,
+        metavar="N",
+        help="of a model behind an endpoint: so many samples of each task, in place of those of the data",
+    )
     return parser
 
 
@@ -154,75 +211,63 @@ def _sides(size: str) -> tuple[int, int]:
     return int(sides[0]), int(sides[1])
 
 
-def _read(argv: list[str]) -> dict[str, Any]:
-    """A config as `lightning fit` reads it, every default in it."""
-    import yaml
-
-    printed = io.StringIO()
-    try:
-        with redirect_stdout(printed):
-            run(["fit", *argv, "--print_config"])
-    except SystemExit as stop:  # how --print_config ends
-        if stop.code:
-            raise
-    given = yaml.safe_load(printed.getvalue())
-    if "policy" not in given["model"].get("init_args", {}):
-        raise ValueError(f"{given['model']['class_path']} trains no policy: plan is for SFT, CGPO and the GRPO family")
-    return given
-
-
-def _policy_config(given: Mapping[str, Any]) -> PolicyConfig:
-    from lightning_sal.policy.config import LoRA, PolicyConfig
-
-    options = dict(given["model"]["init_args"]["policy"])
-    lora = options.pop("lora", None)
-    return PolicyConfig(**options, lora=LoRA(**lora | {"targets": tuple(lora["targets"])}) if lora else None)
-
-
-def _prompt(task: Task, group_size: int, processor: Any, stated: Mapping[str, str], size: tuple[int, int]) -> _Prompt:
+def _prompt(
+    task: Task,
+    group_size: int,
+    model: Any,
+    processor: Any,
+    stated: Mapping[str, str],
+    size: tuple[int, int],
+    *,
+    fast: bool,
+) -> _Prompt:
     """The prompt of a task, for photographs of H x W pixels."""
-    import torch
+    from lightning_sal.policy.shape import most_visual_tokens, prompt_tokens, read_prompt, visual_tokens
 
-    from lightning_sal.policy.shape import most_visual_tokens, prompt_tokens, visual_tokens
-    from lightning_sal.samples import ImageGroup
-
-    images = (torch.zeros(*size, 3, dtype=torch.uint8),) * (group_size if task.several else 1)
-    messages = task.messages(ImageGroup("", task.name, images), stated.get(task.label))
-    height, width = task.view(images[0]).shape[:2]
-    visual = visual_tokens(processor, height, width)
+    group = blank_group(task.name, group_size if task.several else 1, size)
+    messages, images = task.messages(group, stated.get(task.label)), [task.view(image) for image in group.images]
+    if not fast:
+        return _Prompt(task.name, len(images), *read_prompt(model, processor, messages, images), most=None)
+    visual = visual_tokens(processor, *images[0].shape[:2])
     tokens, most = (prompt_tokens(processor, messages, each) for each in (visual, most_visual_tokens(processor)))
     return _Prompt(task.name, len(images), visual, tokens, most)
 
 
 def _estimates(
-    given: Mapping[str, Any], model: Any, config: PolicyConfig, prompt: _Prompt, responses: int
+    given: Mapping[str, Any], model: Any, config: PolicyConfig, prompt: _Prompt, responses: int, *, fast: bool
 ) -> tuple[str, list[_Column]]:
     """What a step is, in words; and what it takes, by objective and by whether gradients are checkpointed."""
     from lightning_sal.policy.estimate import Sizes, Step, estimate
+    from lightning_sal.policy.general.estimate import estimate_known
     from lightning_sal.policy.seconds import Matrices, work
 
     options, prompts = given["model"]["init_args"], given["data"].get("init_args", {}).get("batch_size", 1)
     tokens, micro = options["max_new_tokens"], options["micro_batch_size"]
-    sizes = Sizes.of(model, config, autocast=str(given["trainer"].get("precision") or "").endswith("-mixed"))
-    matrices = Matrices.of(model, config)
+    autocast = str(given["trainer"].get("precision") or "").endswith("-mixed")
+    number = 2 if autocast or config.dtype != "float32" else 4
 
     def step(responses: int, *, sampled: bool = True) -> Step:
         return Step(prompts, prompt.images, prompt.visual, prompt.tokens, tokens, responses, micro, sampled)
 
     steps = {"SFT": step(1, sampled=False), "CGPO": step(1), f"GRPO, G = {responses}": step(responses)}
-    columns = [
-        _Column(
-            name,
-            checkpointing,
-            estimate(sizes, each, checkpointing=checkpointing),
-            work(matrices, sizes, each, checkpointing=checkpointing),
-        )
-        for name, each in steps.items()
-        for checkpointing in (False, True)
-    ]
+    if fast:
+        sizes, matrices = Sizes.of(model, config, autocast=autocast), Matrices.of(model, config)
+        columns = [
+            _Column(
+                name,
+                checkpointing,
+                estimate(sizes, each, checkpointing=checkpointing),
+                work(matrices, sizes, each, checkpointing=checkpointing),
+            )
+            for name, each in steps.items()
+            for checkpointing in (False, True)
+        ]
+    else:
+        configured = config.gradient_checkpointing  # of which none of what is known depends
+        columns = [_Column(name, configured, estimate_known(model, each, number), {}) for name, each in steps.items()]
     title = (
         f"{prompts} {prompt.task} prompts of {prompt.tokens} tokens, {tokens} tokens a response, micro-batches of "
-        f"{micro or 'all'}, in {'float32' if sizes.number == 4 else 'half precision'}"
+        f"{micro or 'all'}, in {'float32' if number == 4 else 'half precision'}"
     )
     return title, columns
 
@@ -243,8 +288,8 @@ def _counts(title: str, counts: Mapping[str, tuple[int, int]]) -> Any:
 def _prompt_table(title: str, prompts: Sequence[_Prompt], limit: int) -> Any:
     from rich.table import Table
 
-    def tokens(count: int) -> str:
-        return f"{count:,}{'' if count <= limit else ' refused'}"
+    def tokens(count: int | None) -> str:
+        return "unknown" if count is None else f"{count:,}{'' if count <= limit else ' refused'}"
 
     grid = Table(title=title, caption=f"max_prompt_tokens {limit:,}: a longer prompt is refused")
     for head in ("task", "images", "visual tokens", "prompt tokens", "at most"):
@@ -255,15 +300,23 @@ def _prompt_table(title: str, prompts: Sequence[_Prompt], limit: int) -> Any:
     return grid
 
 
-def _memory(title: str, columns: Sequence[_Column], *, configured: bool) -> Any:
-    """One column an objective and a setting of gradient checkpointing; a row a phase, below it its parts."""
+def _memory(title: str, columns: Sequence[_Column], *, configured: bool, whole: bool) -> Any:
+    """One column an objective and a setting of gradient checkpointing; a row a phase, below it its parts.
+
+    Args:
+        title: What a step is.
+        columns: What it takes.
+        configured: Whether gradients are checkpointed.
+        whole: Whether activations and the vision tower are among it.
+    """
     from rich.table import Table
 
     estimates = [column.memory for column in columns]
     unit, name = (1e9, "GB") if max(each.peak for each in estimates) >= 1e9 else (1e6, "MB")
     grid = Table(
         title=f"Memory of a step, estimated: {title}, in {name}",
-        caption="of tensors, those of sampling as a GPU keeps them; what the allocator rounds up, kernels borrow and the "
+        caption="of tensors, those of sampling as a GPU keeps them; "
+        f"{'' if whole else 'activations, the vision tower, '}what the allocator rounds up, kernels borrow and the "
         "segmenter come on top",
     )
     grid.add_column("gradient checkpointing", no_wrap=True)

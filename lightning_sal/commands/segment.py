@@ -139,8 +139,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--segmenter",
         type=weights,
-        help="an EVF-SAM2, folder or hub name; a .pt or .safetensors file of SAM2, for boxes and points; or your own as "
-        "FILE.py:NAME; by default the embedded small ones",
+        help="an EVF-SAM2 or a SAM 3, folder or hub name; a .pt or .safetensors file of SAM2, for boxes and points; or your "
+        "own as FILE.py:NAME; by default the embedded small ones",
     )
     parser.add_argument(
         "--maps",
@@ -195,16 +195,26 @@ def _answer(
                     folder.add(prediction)
                     missing += _without_mask(prediction)
                 progress.advance(bar, len(part))
+    except UsageError:  # an endpoint answers no more: what it has answered is there to look at
+        folder.finish(unanswered)
+        raise
     finally:
         if predictor.took is not None:
             print(predictor.took)
 
 
 def _without_mask(prediction: Prediction) -> list[str]:
-    """The expressions of an answer for which the segmenter found no pixel in any of its images, with the first file."""
+    """The expressions of an answer for which the segmenter found no pixel in any of its images, with the first file and the
+    presence score, of several images the highest."""
+    from lightning_sal.pages.outlines import presence_note
+
     found = [[bool(mask.any()) for mask in masks] for masks in prediction.prompt_masks or ()]
-    pairs = zip(prediction.expressions, zip(*found, strict=True), strict=True) if found else ()
-    return [f'"{words}" in {prediction.group.paths[0]}' for words, of_images in pairs if not any(of_images)]
+    missing = [number for number, of_images in enumerate(zip(*found, strict=True)) if not any(of_images)]
+    scores = [[of_image[number].item() for of_image in prediction.presence or ()] for number in missing]
+    return [
+        f'"{prediction.expressions[number]}" in {prediction.group.paths[0]}{presence_note(of_images)}'
+        for number, of_images in zip(missing, scores, strict=True)
+    ]
 
 
 def _load(arguments: argparse.Namespace) -> BasePredictor:
@@ -221,6 +231,7 @@ def _load(arguments: argparse.Namespace) -> BasePredictor:
         arguments.segmenter,
         device=arguments.device,
         max_new_tokens=arguments.max_new_tokens,
+        explained=arguments.maps,
         **settings_of(arguments.model, arguments),
         **({"concurrency": arguments.batch_size} if is_endpoint(arguments.model) else {}),
     )

@@ -12,6 +12,8 @@ from lightning_sal.inference.responses import Prediction, Reading, find_masks, p
 from lightning_sal.samples import ImageGroup
 from lightning_sal.segmenters.base import Segmenter
 
+UNEXPLAINED = "{model} cannot say where each word came from: that needs its weights"
+
 
 @dataclass(frozen=True, slots=True)
 class EndpointPredictor(BasePredictor):
@@ -34,7 +36,7 @@ class EndpointPredictor(BasePredictor):
     @property
     def unexplained(self) -> str:
         """See `BasePredictor`."""
-        return f"{self.asked.config.model} cannot say where each word came from: that needs its weights"
+        return UNEXPLAINED.format(model=self.asked.config.model)
 
     @property
     def notice(self) -> str:

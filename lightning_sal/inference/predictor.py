@@ -19,11 +19,11 @@ from lightning_sal.clients import default_limit, is_endpoint
 from lightning_sal.clients.endpoint import AskedModel, EndpointConfig
 from lightning_sal.files.loading import refuse_non_finite
 from lightning_sal.inference.base import BasePredictor
-from lightning_sal.inference.endpoint import EndpointPredictor
+from lightning_sal.inference.endpoint import UNEXPLAINED, EndpointPredictor
 from lightning_sal.inference.responses import Prediction, gather, prediction_of
 from lightning_sal.inference.words import explain
 from lightning_sal.policy.config import PolicyConfig
-from lightning_sal.policy.make import make_policy
+from lightning_sal.policy.make import make_policy, require_attribution
 from lightning_sal.policy.policy import Policy
 from lightning_sal.policy.prompts import Prompts
 from lightning_sal.samples import ImageGroup, Rollout
@@ -46,6 +46,15 @@ class Predictor(BasePredictor):
     segmenter: Segmenter
     max_new_tokens: int = 512
 
+    @property
+    def unexplained(self) -> str | None:
+        """See `BasePredictor`."""
+        try:
+            self.policy.require_attribution()
+        except ValueError as error:
+            return str(error)
+        return None
+
     @classmethod
     def load(
         cls,
@@ -56,6 +65,7 @@ class Predictor(BasePredictor):
         dtype: str | None = None,
         max_new_tokens: int = 512,
         max_pixels: int | None = None,
+        explained: bool = False,
     ) -> Predictor:
         """Load weights and be ready to answer.
 
@@ -63,21 +73,23 @@ class Predictor(BasePredictor):
             model: As in `PolicyConfig`: `tiny`, `tiny-early`, `tiny-vqa`, `tiny-perception`, a folder, a hub name; or a
                 checkpoint of `lightning fit`, or a folder of adapters in peft's format, either of which names its
                 base model.
-            segmenter: As `lightning_sal.segmenters.named.load_segmenter` takes it: folder or hub name of an EVF-SAM2, a
-                file of SAM2, or FILE.py:NAME; None takes the embedded small ones.
+            segmenter: As `lightning_sal.segmenters.named.load_segmenter` takes it: folder or hub name of an EVF-SAM2 or a
+                SAM 3, a file of SAM2, or FILE.py:NAME; None takes the embedded small ones.
             device: As torch names it; None takes cuda where there is one.
             dtype: Of the policy's frozen weights: float32, bfloat16 or float16; None takes that of the checkpoint, else
                 float32.
             max_new_tokens: Limit of response tokens, > 0.
             max_pixels: Most pixels that an image is resized to for the policy; None keeps what the model states.
+            explained: Whether its predictions are to say where each word came from: a model that cannot is not loaded.
 
         Raises:
             OSError: If there is no such model.
-            ValueError: If weights do not fit exactly, hold NaN, or cannot be trusted, or there is no such device.
+            ValueError: If weights do not fit exactly, hold NaN, or cannot be trusted, there is no such device, or its
+                words cannot be explained and are to be.
         """
         device = find_device(device or default_device())
         settings = {key: value for key, value in (("dtype", dtype), ("max_pixels", max_pixels)) if value is not None}
-        policy = load_policy(model, settings).requires_grad_(False).eval().to(device)
+        policy = load_policy(model, settings, attributed=explained).requires_grad_(False).eval().to(device)
         return cls(policy, _load_segmenter(segmenter, device), max_new_tokens)
 
     @torch.no_grad()
@@ -133,6 +145,7 @@ def load_predictor(
     *,
     device: str | None = None,
     max_new_tokens: int | None = None,
+    explained: bool = False,
     **settings: Any,
 ) -> BasePredictor:
     """What answers by any model: one that is loaded here, or one behind an endpoint, without its weights.
@@ -143,18 +156,21 @@ def load_predictor(
         segmenter: As `Predictor.load` takes it.
         device: Of the segmenter, and of a policy; None takes cuda where there is one.
         max_new_tokens: Limit of response tokens, > 0; None takes 512, or 2048 for an endpoint, where thoughts count too.
+        explained: See `Predictor.load`; a model behind an endpoint cannot.
         settings: Others that `Predictor.load` takes, or for a model behind an endpoint fields of `EndpointConfig`, as
             `base_url`.
 
     Raises:
         OSError: If there is no such model.
         UsageError: If a library, a key, or the server of an endpoint is missing.
-        ValueError: If weights do not fit exactly, hold NaN, or cannot be trusted, or there is no such device.
+        ValueError: See `Predictor.load`.
     """
     limit = default_limit(model) if max_new_tokens is None else max_new_tokens
     if not is_endpoint(model):
-        return Predictor.load(model, segmenter, device=device, max_new_tokens=limit, **settings)
+        return Predictor.load(model, segmenter, device=device, max_new_tokens=limit, explained=explained, **settings)
     asked = AskedModel(EndpointConfig(model, **settings), limit)
+    if explained:
+        raise ValueError(UNEXPLAINED.format(model=model))
     asked.check()
     return EndpointPredictor(asked, _load_segmenter(segmenter, find_device(device or default_device())))
 
@@ -184,15 +200,17 @@ def find_device(name: str) -> str:
     return name
 
 
-def load_policy(model: str, settings: dict[str, Any]) -> Policy:
+def load_policy(model: str, settings: dict[str, Any], *, attributed: bool = False) -> Policy:
     """The policy of a name, a folder, a checkpoint file or a folder of adapters.
 
     Args:
         model: See `Predictor.load`.
         settings: Fields of `PolicyConfig` that are to be other than what the checkpoint, or the default, says.
+        attributed: Whether it is to be asked for attribution: a policy that cannot is refused before its weights are read.
 
     Raises:
-        ValueError: If it is a model behind an endpoint, or weights do not fit exactly, hold NaN, or cannot be trusted.
+        ValueError: If it is a model behind an endpoint, it cannot do what it is to do, or weights do not fit exactly, hold
+            NaN, or cannot be trusted.
     """
     if is_endpoint(model):
         raise ValueError(
@@ -201,13 +219,19 @@ def load_policy(model: str, settings: dict[str, Any]) -> Policy:
         )
     path = Path(model)
     if path.is_file():
-        return _from_checkpoint(path, settings)
+        return _from_checkpoint(path, settings, attributed)
     if (path / "adapter_config.json").is_file():
-        return _from_adapter(path, settings)
-    return make_policy(PolicyConfig(model, **settings))
+        return _from_adapter(path, settings, attributed)
+    return _make_policy(PolicyConfig(model, **settings), attributed)
 
 
-def _from_checkpoint(path: Path, settings: dict[str, Any]) -> Policy:
+def _make_policy(config: PolicyConfig, attributed: bool) -> Policy:
+    if attributed:
+        require_attribution(config)
+    return make_policy(config)
+
+
+def _from_checkpoint(path: Path, settings: dict[str, Any], attributed: bool) -> Policy:
     from lightning_sal.policy.export import check_weights, read_checkpoint
 
     config, weights = read_checkpoint(path)
@@ -215,21 +239,21 @@ def _from_checkpoint(path: Path, settings: dict[str, Any]) -> Policy:
         raise ValueError(
             f"{path} does not say what its policy is: make a model of it by `lightning-sal export --config`"
         )
-    policy = make_policy(replace(config, gradient_checkpointing=False, feature_cache=None, **settings))
+    policy = _make_policy(replace(config, gradient_checkpointing=False, feature_cache=None, **settings), attributed)
     check_weights(str(path), weights, {name: p for name, p in policy.net.named_parameters() if p.requires_grad})
     refuse_non_finite(weights, str(path))
     policy.net.load_state_dict(weights, strict=False)
     return policy
 
 
-def _from_adapter(folder: Path, settings: dict[str, Any]) -> Policy:
+def _from_adapter(folder: Path, settings: dict[str, Any], attributed: bool) -> Policy:
     from lightning_sal.policy.export import check_layer_names, read_adapter, with_adapter
 
     config, weights = read_adapter(folder)
     if config.base_model_name_or_path is None:
         raise ValueError(f"{folder} does not say what its base model is: merge it by `lightning-sal export --model`")
     refuse_non_finite(weights, str(folder))
-    policy = make_policy(PolicyConfig(config.base_model_name_or_path, **settings))
+    policy = _make_policy(PolicyConfig(config.base_model_name_or_path, **settings), attributed)
     check_layer_names(str(folder), weights, policy.net)
     policy.net = with_adapter(str(folder), policy.net, config, weights)
     return policy

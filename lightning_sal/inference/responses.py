@@ -18,7 +18,7 @@ from lightning_sal.inference.maps import find_maps
 from lightning_sal.inference.words import Explanation
 from lightning_sal.objectives import token_confidence
 from lightning_sal.samples import ImageGroup, Rollout, Usage
-from lightning_sal.segmenters.base import Segmenter, require_fit
+from lightning_sal.segmenters.base import Segmenter, find, require_fit
 from lightning_sal.tasks import Answer, get_task, task_of
 from lightning_sal.transfer import read
 
@@ -45,6 +45,8 @@ class Response:
         truncated: Whether it hit the token limit before it ended.
         masks: K masks (N, H, W) bool, as the task composes them: N = 1 for a region, one a prompt for instances.
         prompt_masks: K masks (E, H, W) bool, one a prompt.
+        presence: K tensors (E,), how sure the segmenter is that the image shows what each prompt names, in [0, 1] or NaN;
+            None where it does not say.
         maps: For each label of the answer the attribution maps of the K images, (rows, columns) before the ReLU; none where
             there is no reasoning to look through, though the task asks for it.
         values: What the task's measures gave: a dictionary an image, or one in all; None where they were not taken.
@@ -60,6 +62,7 @@ class Response:
     truncated: bool = False
     masks: tuple[Tensor, ...] | None = None
     prompt_masks: tuple[Tensor, ...] | None = None
+    presence: tuple[Tensor, ...] | None = None
     maps: tuple[tuple[Tensor, ...], ...] | None = None
     values: tuple[dict[str, float], ...] | None = None
     tokens: Tensor | None = None
@@ -83,6 +86,7 @@ class Prediction:
         maps: Attribution maps, as in `Response`; None where they were not asked for.
         explanation: The maps of every word, sentence and label; None where it was not asked for.
         usage: What the response took; None where nothing of that is known.
+        presence: As in `Response`.
 
     Raises:
         ValueError: If the confidence is NaN.
@@ -97,6 +101,7 @@ class Prediction:
     maps: tuple[tuple[Tensor, ...], ...] | None = None
     explanation: Explanation | None = None
     usage: Usage | None = None
+    presence: tuple[Tensor, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.confidence is not None and math.isnan(self.confidence):
@@ -123,11 +128,13 @@ class Prediction:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Prediction:
         """The same prediction with its masks, and those of its group, on `device`."""
 
-        def moved(masks: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return tuple(mask.to(device, non_blocking=non_blocking) for mask in masks)
+        def moved(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return tuple(tensor.to(device, non_blocking=non_blocking) for tensor in tensors)
 
         parts = None if self.prompt_masks is None else moved(self.prompt_masks)
-        return replace(self, group=self.group.to(device, non_blocking), masks=moved(self.masks), prompt_masks=parts)
+        presence = self.presence and moved(self.presence)
+        group = self.group.to(device, non_blocking)
+        return replace(self, group=group, masks=moved(self.masks), prompt_masks=parts, presence=presence)
 
 
 def prediction_of(response: Response) -> Prediction:
@@ -141,6 +148,7 @@ def prediction_of(response: Response) -> Prediction:
         response.prompt_masks,
         response.maps,
         usage=response.usage,
+        presence=response.presence,
     )
 
 
@@ -255,7 +263,7 @@ def find_masks(responses: Sequence[Response], segmenter: Segmenter[Any]) -> list
         for image in response.group.images if task.prompt_type else ():
             images.append(image)
             prompts.append(task.prompts(response.answer, (image.shape[0], image.shape[1])))
-    found = segmenter.segment(images, prompts) if images else []
+    found = find(segmenter, images, prompts) if images else []
     if len(found) != len(images):
         raise ValueError(f"the segmenter gave masks for {len(found)} images and was asked about {len(images)}")
     following = iter(zip(found, prompts, strict=True))
@@ -263,8 +271,10 @@ def find_masks(responses: Sequence[Response], segmenter: Segmenter[Any]) -> list
     for response in responses:
         task, group = get_task(response.group.task), response.group
         shown = group.images if task.prompt_type else ()
-        each = tuple(_checked(*next(following), group, image) for image in shown)
-        segmented.append(replace(response, prompt_masks=each, masks=tuple(map(task.compose, each))))
+        own = [next(following) for _ in shown]
+        each = tuple(_checked(f.masks, asked, group, image) for (f, asked), image in zip(own, shown, strict=True))
+        presence = tuple(f.presence for f, _ in own if f.presence is not None) or None
+        segmented.append(replace(response, prompt_masks=each, masks=tuple(map(task.compose, each)), presence=presence))
     return segmented
 
 

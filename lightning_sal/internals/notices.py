@@ -1,10 +1,12 @@
-"""Notices of libraries that no user of the command line can act on."""
+"""What libraries show on the screen and no user of the command line can act on."""
 
 from __future__ import annotations
 
 import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def silence() -> None:
@@ -41,3 +43,15 @@ _NO_NEWS = (
 def _is_news(record: logging.LogRecord) -> bool:
     """Neither an advertisement nor what our own lines say."""
     return not record.getMessage().lstrip().startswith(_NO_NEWS)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Inside, transformers draws no bar of the weights that it loads or writes; those of downloads stay."""
+    from transformers.utils.logging import EmptyTqdm, set_tqdm_hook
+
+    before = set_tqdm_hook(lambda _, args, kwargs: EmptyTqdm(*args, **kwargs))
+    try:
+        yield
+    finally:
+        set_tqdm_hook(before)

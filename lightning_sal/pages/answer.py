@@ -18,7 +18,7 @@ from lightning_sal.inference.responses import Prediction
 from lightning_sal.pages.explanation import STYLE as EXPLANATION_STYLE
 from lightning_sal.pages.explanation import explanation_html
 from lightning_sal.pages.html import data_uri, escaped
-from lightning_sal.pages.outlines import DARK, DIM, LIGHT, NO_MASK, colour, outline
+from lightning_sal.pages.outlines import DARK, DIM, LIGHT, NO_MASK, colour, outline, presence_note
 from lightning_sal.tasks import SEMANTIC
 
 LONGEST_SIDE = 480  # pixels of an image on the page
@@ -73,6 +73,7 @@ def answer_html(prediction: Prediction, *, style: bool = True, longest_side: int
     answer = prediction.answer
     drawn = prediction.drawn or tuple(torch.zeros(0, *image.shape[:2]) for image in prediction.group.images)
     found = [bool(sum(int(masks[number].any()) for masks in drawn)) for number in range(len(drawn[0]))]
+    presence = [scores.tolist() for scores in prediction.presence or ()]  # of each image: a number an expression
     numbered: list[tuple[int, str]] = []
     expressions = []
     for number, words in enumerate(prediction.expressions):
@@ -81,12 +82,15 @@ def answer_html(prediction: Prediction, *, style: bool = True, longest_side: int
             numbered.append((mask, words))
             expressions.append(_expression(mask, words))
         else:
-            expressions.append(_without_mask(words, sought=bool(prediction.drawn)))
+            note = presence_note(scores[number] for scores in presence)
+            expressions.append(_without_mask(words, NO_MASK + note if prediction.drawn else None))
     parts = [
         '<div class="images">',
         *(
-            _figure(image, masks, longest_side, noted=len(drawn) > 1 and any(found))
-            for image, masks in zip(prediction.group.images, drawn, strict=True)
+            _figure(
+                image, masks, longest_side, NO_MASK + presence_note(scores) if len(drawn) > 1 and any(found) else ""
+            )
+            for image, masks, scores in zip(prediction.group.images, drawn, presence or [[]] * len(drawn), strict=True)
         ),
         f'</div><p class="expressions">{"".join(expressions)}</p>',
     ]
@@ -114,8 +118,8 @@ def answer_style(expressions: int) -> str:
     return " ".join((STYLE + EXPLANATION_STYLE + "".join(lit)).split())
 
 
-def _figure(image: Tensor, masks: Tensor, longest_side: int, *, noted: bool) -> str:
-    """A photograph with its layers; `noted` says whether it says so where it has no mask."""
+def _figure(image: Tensor, masks: Tensor, longest_side: int, missing: str) -> str:
+    """A photograph with its layers; `missing` is what it says where it has no mask."""
     height, width = image.shape[:2]
     photograph = Image.fromarray(image.cpu().numpy())
     photograph.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
@@ -131,8 +135,8 @@ def _figure(image: Tensor, masks: Tensor, longest_side: int, *, noted: bool) -> 
     if len(drawn) > 1:
         layers += [_layer("shade", number, _shade(mask)) for number, mask in enumerate(drawn)]
     layers += [_layer("mask", number, _outline(mask, number)) for number, mask in enumerate(drawn) if mask.any()]
-    if noted and not masks.any():
-        layers.append(f"<figcaption>{NO_MASK}</figcaption>")
+    if missing and not masks.any():
+        layers.append(f"<figcaption>{missing}</figcaption>")
     return f'<figure class="image" style="--aspect: {width / height:.3f}">{"".join(layers)}</figure>'
 
 
@@ -165,13 +169,11 @@ def _expression(number: int, words: str) -> str:
     )
 
 
-def _without_mask(words: str, *, sought: bool) -> str:
-    """An expression that lights nothing; `sought` says whether a segmenter was asked for it."""
-    return (
-        f'<span class="missing">{_shown(words)} <small>{NO_MASK}</small></span>'
-        if sought
-        else f"<b>{escaped(words)}</b>"
-    )
+def _without_mask(words: str, missing: str | None) -> str:
+    """An expression that lights nothing; `missing` is what is said of it, None where no segmenter was asked."""
+    if missing is None:
+        return f"<b>{escaped(words)}</b>"
+    return f'<span class="missing">{_shown(words)} <small>{missing}</small></span>'
 
 
 def _shown(words: str) -> str:

@@ -9,6 +9,8 @@ Legend: N masks of an image of H x W pixels, boolean and True inside the object.
 from __future__ import annotations
 
 import colorsys
+import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -21,6 +23,12 @@ DIM = 0.5  # what is left of the brightness of the surroundings
 THIN = 110  # an outline is one part in so many of the longer side of a picture, at least 2 pixels
 DARK, LIGHT = (16, 18, 22), (245, 246, 248)
 NOTHING, INNER, LINE, OUTER = range(4)  # of what `outline` gives
+
+
+def presence_note(presence: Iterable[float]) -> str:
+    """The highest of some presence scores, as it stands behind what it is about; empty where none is known."""
+    known = [score for score in presence if not math.isnan(score)]
+    return f" (presence {max(known):.2f})" if known else ""
 
 
 def colour(index: int) -> Colour:

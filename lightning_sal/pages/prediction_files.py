@@ -7,10 +7,12 @@ A line of `predictions.jsonl`, one a group, with files relative to its folder:
 
 `images` are paths as they were given; `labels` is what the answer says, one text a prompt of the segmenter, however it was
 read; `confidence` is null where it is not known; `masks` is a list an image, of one file for a region or one an instance.
+Where the segmenter gives presence scores there is `presence`, a list an image with a number in [0, 1], or null, a label.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
@@ -74,6 +76,7 @@ def write(folder: Path, prediction: Prediction, claim: Claim) -> dict[str, Any]:
         **prediction.answer.fields(),
         "reason": prediction.reason,
         "confidence": prediction.confidence,
+        **({"presence": [_numbers(scores) for scores in prediction.presence]} if prediction.presence else {}),
         "masks": masks,
         "overlays": overlays,
     }
@@ -113,6 +116,11 @@ def _stem(prediction: Prediction, number: int) -> str:
         key = re.sub(r"[^\w.-]+", "_", group.key)
         stem = f"{key}_image{number}" if len(group.images) > 1 else key
     return stem.encode(errors="surrogateescape")[:LONGEST_STEM].decode(errors="ignore")
+
+
+def _numbers(scores: Tensor) -> list[float | None]:
+    """Scores as JSON has them, which knows no NaN."""
+    return [None if math.isnan(score) else score for score in scores.tolist()]
 
 
 def _save(pixels: Tensor, path: Path) -> None:

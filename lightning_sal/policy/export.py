@@ -16,9 +16,11 @@ from lightning_sal import tasks
 from lightning_sal.files.loading import built_from, read_safetensors, read_tensors
 from lightning_sal.files.reading import read_object
 from lightning_sal.files.writing import naming
+from lightning_sal.internals.notices import without_bars
 from lightning_sal.policy.adapters import add_lora
 from lightning_sal.policy.config import LoRA, PolicyConfig, parse_policy
-from lightning_sal.policy.loading import freeze, load_model, without_bars
+from lightning_sal.policy.loading import freeze, load_model
+from lightning_sal.policy.parts import language_parameters
 
 POLICY = "policy.net."  # What the names of a policy's weights begin with in checkpoints of `lightning_sal.modules`
 ADAPTED = "base_model.model."  # What peft puts before the names of the model itself
@@ -140,7 +142,8 @@ def with_adapter(source: str, base: nn.Module, config: Any, weights: dict[str, T
 
 def with_trained(source: str, base: Any, lora: LoRA | None, weights: dict[str, Tensor]) -> nn.Module:
     """The base model with the weights of a checkpoint in it, or merged into it."""
-    freeze(base, train_vision=any(name.startswith("model.visual.") for name in weights))
+    language = language_parameters(base)
+    freeze(base, train_vision=any(name in weights for name, p in base.named_parameters() if p not in language))
     model = base if lora is None else add_lora(base, lora)
     check_weights(source, weights, {name: p for name, p in model.named_parameters() if p.requires_grad})
     model.load_state_dict(weights, strict=False)
@@ -211,8 +214,9 @@ def write(folder: Path, model: Any, processor: Any, instructions: Mapping[str, s
     folder.parent.mkdir(parents=True, exist_ok=True)
     with naming(folder.parent, folder.name), TemporaryDirectory(prefix=".export-", dir=folder.parent) as held:
         whole = Path(held) / folder.name
-        for part in (model.config.text_config, model.config.vision_config):  # transformers sets that of the whole alone
-            part.dtype = model.dtype
+        for name in model.config.sub_configs:  # transformers sets that of the whole alone
+            if (part := getattr(model.config, name, None)) is not None:
+                part.dtype = model.dtype
         with without_bars():
             model.save_pretrained(whole)
         processor.save_pretrained(whole)

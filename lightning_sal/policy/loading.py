@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,10 @@ import torch
 from lightning_sal.files.loading import built_from, refuse_non_finite
 from lightning_sal.files.reading import read_object
 from lightning_sal.internals.hub import is_hub_name, require_hub
+from lightning_sal.internals.notices import without_bars
 from lightning_sal.internals.shell import installing
 from lightning_sal.policy.config import PolicyConfig
-from lightning_sal.policy.parts import seeing
+from lightning_sal.policy.parts import language_parameters, seeing
 from lightning_sal.tiny.scratch import SCRATCH_POLICIES
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 
@@ -113,18 +112,6 @@ def model_type(config: PolicyConfig) -> str:
     return str(kind)
 
 
-@contextmanager
-def without_bars() -> Iterator[None]:
-    """Inside, transformers draws no bar of the weights that it loads or writes; those of downloads stay."""
-    from transformers.utils.logging import EmptyTqdm, set_tqdm_hook
-
-    before = set_tqdm_hook(lambda _, args, kwargs: EmptyTqdm(*args, **kwargs))
-    try:
-        yield
-    finally:
-        set_tqdm_hook(before)
-
-
 def load_processor(name: str, config: PolicyConfig) -> Any:
     """The processor of a folder or hub name, with its settings that `config` states, and limits of pixels if it has some."""
     from transformers import AutoProcessor
@@ -180,6 +167,7 @@ def _four_bits(dtype: torch.dtype, settings: Any) -> Any:
 
 
 def freeze(model: Any, *, train_vision: bool) -> None:
-    """Freeze the vision tower, its projection included, unless it is to be trained."""
-    for part in seeing(model):
-        part.requires_grad_(train_vision)
+    """Freeze all but the language part, so vision tower and projection, unless they are to be trained."""
+    # LLaVA-OneVision has a parameter outside of all modules, the end of a row of tiles
+    for parameter in set(model.parameters()) - language_parameters(model):
+        parameter.requires_grad_(train_vision)

@@ -30,6 +30,11 @@ def linear_layers(model: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def language_parameters(model: Any) -> set[nn.Parameter]:
+    """The parameters of its decoder and of its output layer, adapters included."""
+    return {p for part in (model.get_decoder(), model.get_output_embeddings()) for p in part.parameters()}
+
+
 def seeing(model: Any) -> list[nn.Module]:
     """The outermost modules that are no part of its decoder and of its output layer: vision tower and projection."""
     decoder, head = model.get_decoder(), model.get_output_embeddings()

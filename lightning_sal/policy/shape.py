@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lightning_sal.files.loading import built_from
 from lightning_sal.internals.hub import is_hub_name, require_hub
 from lightning_sal.policy.adapters import add_lora
 from lightning_sal.policy.chat import chat_text
 from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.general.policy import prompt_text
+from lightning_sal.policy.general.prompts import processed
 from lightning_sal.policy.loading import freeze, load_processor, read_instructions
+from lightning_sal.policy.parts import language_parameters
 from lightning_sal.samples import Message
 from lightning_sal.tiny.scratch import SCRATCH_POLICIES
 from lightning_sal.tiny.weights import EMBEDDED_POLICIES
@@ -58,20 +62,35 @@ def count_parameters(model: Any) -> dict[str, tuple[int, int]]:
     """Part -> (trainable, frozen) parameters; weights that two parts share count once.
 
     Args:
-        model: A Qwen2.5-VL, its adapters in place.
+        model: As `load_shape` returns it.
 
     Returns:
         For "vision tower" (its projection included), "language model" and "adapters".
     """
     counts = {"vision tower": [0, 0], "language model": [0, 0], "adapters": [0, 0]}
+    language = language_parameters(model)
     for name, parameter in model.named_parameters():
-        part = "adapters" if ".lora_" in name else "vision tower" if ".visual." in f".{name}" else "language model"
+        part = "adapters" if ".lora_" in name else "language model" if parameter in language else "vision tower"
         counts[part][0 if parameter.requires_grad else 1] += parameter.numel()
     return {part: (trainable, frozen) for part, (trainable, frozen) in counts.items()}
 
 
+def read_prompt(model: Any, processor: Any, messages: Sequence[Message], images: Sequence[Tensor]) -> tuple[int, int]:
+    """Visual tokens of each image and all tokens of a prompt, of any family, as its processor makes them.
+
+    Args:
+        model: As `load_shape` returns it.
+        processor: Of the model.
+        messages: The conversation.
+        images: Its images, (H, W, 3) uint8, of one size.
+    """
+    inputs = processed(processor, [prompt_text(processor, messages)], [images])
+    visual = int((inputs["input_ids"] == model.config.image_token_id).sum())
+    return visual // len(images), int(inputs["attention_mask"].sum())
+
+
 def visual_tokens(processor: Any, height: int, width: int) -> int:
-    """Visual tokens of an image of H x W pixels.
+    """Visual tokens of an image of H x W pixels, of a Qwen2.5-VL or Qwen3-VL.
 
     Both sides are rounded to multiples of patch x merge size (28), their ratio nearly kept, so that the image has from
     min_pixels to max_pixels; each square of that side becomes a token.
@@ -81,7 +100,7 @@ def visual_tokens(processor: Any, height: int, width: int) -> int:
 
 
 def most_visual_tokens(processor: Any) -> int:
-    """The most visual tokens that an image of any size takes: max_pixels / (patch x merge size)^2, rounded down."""
+    """The most visual tokens that an image takes in a Qwen2.5-VL or Qwen3-VL: max_pixels / (patch x merge size)^2."""
     images = processor.image_processor
     return images.size["longest_edge"] // (images.patch_size * images.merge_size) ** 2
 

@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from lightning_sal.segmenters.by_prompt import SegmenterByPrompt
     from lightning_sal.segmenters.evf_sam2 import EVFSAM2
     from lightning_sal.segmenters.sam2_prompt import SAM2Prompt
+    from lightning_sal.segmenters.sam3 import SAM3
 
-__all__ = ["EVFSAM2", "SAM2Prompt", "Segmenter", "SegmenterByPrompt", "VisualPrompt"]
+__all__ = ["EVFSAM2", "SAM3", "SAM2Prompt", "Segmenter", "SegmenterByPrompt", "VisualPrompt"]
 _HOME = {
     "EVFSAM2": "segmenters.evf_sam2",
     "SAM2Prompt": "segmenters.sam2_prompt",
+    "SAM3": "segmenters.sam3",
     "Segmenter": "segmenters.base",
     "SegmenterByPrompt": "segmenters.by_prompt",
     "VisualPrompt": "samples",

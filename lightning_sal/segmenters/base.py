@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any, Protocol, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 
@@ -30,6 +30,33 @@ class Segmenter(Protocol[Prompt]):
             B boolean tensors of shape (E, H, W), True inside the object.
         """
         ...
+
+
+class Found(NamedTuple):
+    """What a segmenter found on an image.
+
+    Args:
+        masks: (E, H, W) bool, one mask a prompt, True inside the object.
+        presence: (E,) how sure the segmenter is that the image shows what a prompt names, in [0, 1], and NaN for a prompt of
+            which it does not say; None where it says so of none.
+    """
+
+    masks: Tensor
+    presence: Tensor | None = None
+
+
+def find(segmenter: Any, images: Sequence[Tensor], prompts: Sequence[Sequence[Any]]) -> list[Found]:
+    """What a segmenter finds on each image, with its presence scores where it has some.
+
+    Args:
+        segmenter: Any; one that knows presence scores has a method `segment_with_presence`, which takes what `segment`
+            takes and gives a `Found` an image.
+        images: As for `Segmenter.segment`.
+        prompts: Likewise.
+    """
+    if hasattr(segmenter, "segment_with_presence"):
+        return segmenter.segment_with_presence(images, prompts)
+    return [Found(masks) for masks in segmenter.segment(images, prompts)]
 
 
 def prompt_types(segmenter: Any) -> tuple[type, ...]:
@@ -67,5 +94,5 @@ def require_fit(segmenter: Any, wanted: type | None, task: str) -> None:
         taken = " and ".join(kind.__name__ for kind in prompt_types(segmenter))
         raise ValueError(
             f"the task {task} asks by {wanted.__name__} and the segmenter {name} takes {taken}: give one that fits as "
-            "model.segmenter, or as --segmenter of a command; SAM2Prompt takes VisualPrompt, EVFSAM2 takes str"
+            "model.segmenter, or as --segmenter of a command; SAM2Prompt takes VisualPrompt, EVFSAM2 and SAM3 take str"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from lightning_sal.transfer import moved
 
 Prompt = TypeVar("Prompt", bound=Hashable)
+Finding = TypeVar("Finding")
 _MOST_PIXELS = 2**24  # of images that are made ready together: 200 MB where they are floats
 
 
-@torch.no_grad()
 def segment_distinct(
     module: nn.Module,
     images: Sequence[Tensor],
@@ -39,25 +39,59 @@ def segment_distinct(
     Raises:
         ValueError: If there are not as many lists of prompts as images.
     """
+    device = next(module.parameters()).device
+
+    def masks(images: list[Tensor], prompts: list[list[Prompt]]) -> list[Tensor]:
+        return [grids > 0 for grids in logits(images, prompts)]
+
+    found = find_distinct(module, images, prompts, masks, max_batch)
+    return [stacked(each, image, device) for each, image in zip(found, images, strict=True)]
+
+
+@torch.no_grad()
+def find_distinct(
+    module: nn.Module,
+    images: Sequence[Tensor],
+    prompts: Sequence[Sequence[Prompt]],
+    find: Callable[[list[Tensor], list[list[Prompt]]], Sequence[Iterable[Finding]]],
+    max_batch: int,
+) -> list[list[Finding]]:
+    """What is found for each prompt; evaluation mode, no gradient.
+
+    Args:
+        module: The segmenter.
+        images: As for `segment_distinct`.
+        prompts: Likewise.
+        find: Of images and their distinct prompts, at least one each: an image's findings, one a prompt.
+        max_batch: Most images in one call of `find`.
+
+    Returns:
+        For each image one finding a prompt.
+
+    Raises:
+        ValueError: If there are not as many lists of prompts as images.
+    """
     if len(images) != len(prompts):
         raise ValueError(f"segment got {len(images)} images and {len(prompts)} lists of prompts: give one each")
     # The G responses to a prompt ask about the same images, and often in the same words
     distinct = {id(image): image for image in images}
-    asked: dict[int, dict[Prompt, Tensor]] = {key: {} for key in distinct}
+    asked: dict[int, dict[Prompt, None]] = {key: {} for key in distinct}
     for image, wanted in zip(images, prompts, strict=True):
-        asked[id(image)] |= dict.fromkeys(wanted, torch.empty(0))
+        asked[id(image)] |= dict.fromkeys(wanted)
     keys = [key for key, wanted in asked.items() if wanted]
+    answers: dict[int, dict[Prompt, Finding]] = {}
     with evaluating(module):
         for start in range(0, len(keys), max_batch):
             part = keys[start : start + max_batch]
-            found = logits([distinct[key] for key in part], [list(asked[key]) for key in part])
-            for key, grids in zip(part, found, strict=True):
-                asked[key] = dict(zip(asked[key], grids > 0, strict=True))
-    none = torch.zeros(0, dtype=torch.bool, device=next(module.parameters()).device)
-    return [
-        torch.stack([asked[id(image)][prompt] for prompt in wanted]) if wanted else none.new_zeros(0, *image.shape[:2])
-        for image, wanted in zip(images, prompts, strict=True)
-    ]
+            found = find([distinct[key] for key in part], [list(asked[key]) for key in part])
+            for key, findings in zip(part, found, strict=True):
+                answers[key] = dict(zip(asked[key], findings, strict=True))
+    return [[answers[id(image)][prompt] for prompt in wanted] for image, wanted in zip(images, prompts, strict=True)]
+
+
+def stacked(masks: Sequence[Tensor], image: Tensor, device: torch.device) -> Tensor:
+    """The E >= 0 masks (H, W) of an image of (H, W, 3) as one (E, H, W) bool tensor."""
+    return torch.stack(list(masks)) if masks else torch.zeros(0, *image.shape[:2], dtype=torch.bool, device=device)
 
 
 def views(images: Sequence[Tensor], view: Callable[[Tensor], Tensor], device: torch.device) -> Tensor:

@@ -12,8 +12,8 @@ def load_segmenter(name: str) -> Any:
     """The segmenter that a user names.
 
     Args:
-        name: Folder or hub name of an EVF-SAM2, which takes words; a .pt or .safetensors file of SAM2 large, which takes
-            boxes and points; or one of your own as FILE.py:NAME or package.module:NAME, a class or a function that is
+        name: Folder or hub name of an EVF-SAM2 or a SAM 3, which take words; a .pt or .safetensors file of SAM2 large, which
+            takes boxes and points; or one of your own as FILE.py:NAME or package.module:NAME, a class or a function that is
             called without arguments. That is code, and it is run: name none that you do not trust.
 
     Raises:
@@ -29,6 +29,13 @@ def load_segmenter(name: str) -> Any:
         from lightning_sal.segmenters.sam2_prompt import SAM2Prompt
 
         return SAM2Prompt.from_pretrained(name)
+    from lightning_sal.segmenters import sam3_weights
+    from lightning_sal.segmenters.weights import model_type
+
+    if model_type(name) in sam3_weights.MODEL_TYPES:
+        from lightning_sal.segmenters.sam3 import SAM3
+
+        return SAM3.from_pretrained(name)
     from lightning_sal.segmenters.evf_sam2 import EVFSAM2
 
     return EVFSAM2.from_pretrained(name)

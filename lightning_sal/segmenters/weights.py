@@ -26,11 +26,16 @@ def find_folder(source: str | Path, patterns: Sequence[str]) -> Path:
     if not is_hub_name(name):
         raise FileNotFoundError(f"segmenter '{name}': there is no such folder, and it is no hub name")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.errors import GatedRepoError, HFValidationError
 
     try:
         require_hub(name)
         return Path(snapshot_download(name, allow_patterns=list(patterns)))
+    except GatedRepoError as error:
+        raise FileNotFoundError(
+            f"segmenter '{name}': the hub gives it only to those who were granted access: ask for it on the model's page, "
+            "then log in by `hf auth login` or set HF_TOKEN"
+        ) from error
     except (OSError, HFValidationError) as error:
         reason = str(error).strip().splitlines()[0]
         raise FileNotFoundError(
@@ -129,3 +134,13 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], source: str, dtype: tor
     buffers = {name for name, _ in module.named_buffers()}
     placed = {k: v.to(torch.float32 if k in buffers else dtype) for k, v in state.items()}
     load_strictly(module, placed, source, assign=True)
+
+
+def model_type(source: str | Path) -> str | None:
+    """The `model_type` that config.json states in a folder or in a hub's repository; None where it states none.
+
+    Raises:
+        FileNotFoundError: See `find_folder`.
+    """
+    stated = find_folder(source, ["config.json"]) / "config.json"
+    return read_object(stated).get("model_type") if stated.is_file() else None

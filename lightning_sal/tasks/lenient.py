@@ -14,7 +14,8 @@ from collections.abc import Iterator
 _THINK = re.compile(r"<\s?(/?)\s?think(?:ing)?\s?>", re.IGNORECASE)
 _ANSWER = re.compile(r"<\s?(/?)\s?answer\s?>|<\|(?:begin|(end))_of_box\|>", re.IGNORECASE)
 _ANSWER_LINE = re.compile(
-    r"^[ \t>#*_]{0,20}(?:final )?answers?[ \t*_]{0,20}(?:[:：][ \t*_]{0,20}|\r?$)", re.IGNORECASE | re.MULTILINE
+    r"^[ \t>#*_]{0,20}(?:final )?(?:answers?|conclusion)[ \t*_]{0,20}(?:[:：][ \t*_]{0,20}|\r?$)",
+    re.IGNORECASE | re.MULTILINE,
 )
 _FENCE = re.compile(r"```\w*")
 

@@ -25,24 +25,34 @@ _KEYS = (
 )  # fmt: skip
 # What stands before an item of a list
 _ITEM = re.compile(r"(?P<depth>[ \t]{0,40})(?:\*\*|__)?(?:[-*•–+]|\(?\d{1,3}[.):])(?:\*\*|__)?[ \t]{1,40}(?=\S)")
-_LEAD = re.compile(  # what stands before a phrase, and says only that one follows
-    r"(?:in\s(?:the|this)\s(?:image|picture|photo),?\s)?(?:(?:the|my)\s)?"
+# What says that a phrase follows, or stood before, and no more: "the most salient region in this image is", "Region 1:"
+_SALIENT = (
+    r"(?:(?:the|my)\s)?"
     r"(?:(?:most|final|main|only|single|common|shared|visually|co-?salient|salient|striking|prominent|eye-?catching)\s){0,4}"
     r"(?:answer|expression|phrase|label|name|category|object|region|instance|subject)s?(?:\s\d{1,3})?"
     r"(?:\s(?:in|of|across)\s(?:the|this|these|all)(?:\s(?:the|these))?\s(?:image|picture|photo)s?)?"
-    r"(?:\s?[:：]|\s(?:is|are)(?=[\s:]))[\s:*_]{0,20}",
+)
+_LEAD = re.compile(
+    rf"(?:in\s(?:the|this)\s(?:image|picture|photo),?\s)?{_SALIENT}(?:\s?[:：]|\s(?:is|are)(?=[\s:]))[\s:*_]{{0,20}}",
     re.IGNORECASE,
 )
+_STRESSED = re.compile(r"[:：]\s\*\*")
 # Of the steps of reasoning
-_TITLES = {"scene", "analysis", "conclusion", "objects", "reasoning", "answer", "note", "summary"}
-_BEHIND = re.compile(r"\s[-–—]{1,2}\s|[:：](?=\s)")  # between a phrase and what is said about it
+_TITLE = re.compile(
+    r"(?:scene|analysis|conclusion|objects|reasoning|answer|note|summary|(?:image|picture|photo)\s?\d*)", re.IGNORECASE
+)
+# Between a phrase and what is said about it
+_BEHIND = re.compile(
+    rf"\s[-–—]{{1,2}}\s|[:：](?=\s)|\*\*|,?\s(?:because|which|since)\s|\s(?:is|are)\s{_SALIENT}", re.IGNORECASE
+)
 # Between phrases on one line; "and" alone joins what belongs together
 _NEXT = re.compile(r"[,;]\s(?:and\s)?(?=(?:an?|the)\s)|;\s", re.IGNORECASE)
 _LAST = re.compile(rf"{_NEXT.pattern}|\sand\s(?=(?:an?|the)\s)", re.IGNORECASE)
 _SENTENCES = re.compile(r"[.!?]\s\S|[。！？].|[!?！？]\Z|\A\W*\Z")
 _REFUSAL = re.compile(
     r"\b(?:i|sorry|cannot|can['’]t|unable|don['’]t|unfortunately|not (?:possible|sure))\b|抱歉|对不起|无法"
-    r"|\A(?:none|nothing|null|n/?a|unknown|no)\Z|\Athere (?:is|are) no"
+    r"|\A(?:none|nothing|null|n/?a|unknown|no|yes|ok|okay)\Z|\Athere (?:is|are) no"
+    r"|\A(?:the|this|these) (?:image|picture|photo)s? (?:do|does)(?: not|n['’]t)"
     r"|\Ano (?:single |clear |common |visible )?(?:salient|object|region|instance|image|answer)",
     re.IGNORECASE,
 )
@@ -72,9 +82,9 @@ def find_phrases(text: str, tags: Sequence[str]) -> list[Phrase]:
 
 
 def _tagged(text: str, start: int, end: int, tags: Sequence[str]) -> Iterator[Phrase]:
-    """What stands between tags of any case and spacing, whichever closes it; up to the end of the line where none does."""
+    """What stands between tags, whichever closes it and however they are spelt; to the end of the line if none does."""
     names = "|".join(map(re.escape, tags))
-    marks = list(re.compile(rf"<\s?(/?)\s?(?:{names})\s?>", re.IGNORECASE).finditer(text, start, end))
+    marks = list(re.compile(rf"[<\[]\s?(/?)\s?(?:{names})\s?[>\]]", re.IGNORECASE).finditer(text, start, end))
     for number, mark in enumerate(marks):
         following = marks[number + 1] if number + 1 < len(marks) else None
         if mark[1]:
@@ -152,6 +162,7 @@ def _on_lines(text: str, start: int, end: int) -> list[Phrase]:
         if text[line_start:line_end].rstrip(" \t\r*_").endswith((":", "：", "!")):
             continue
         lead = _LEAD.match(text, *_stripped(text, line_start, line_end, _AROUND))
+        lead = lead or _STRESSED.search(text, line_start, line_end)
         borders = [lead.end() if lead else line_start]
         for between in _LAST.finditer(text, borders[0], line_end) if _NEXT.search(text, borders[0], line_end) else ():
             borders += between.span()
@@ -194,7 +205,7 @@ def is_phrase(words: str) -> bool:
     return (
         0 < len(words) <= LETTERS
         and len(words.split()) <= WORDS
-        and words.lower() not in _TITLES
+        and not _TITLE.fullmatch(words)
         and not _SENTENCES.search(words)
         and not _REFUSAL.search(words)
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lightning_sal.samples import InstancePhrase
 from lightning_sal.tasks.masks import InstanceTask, RegionTask
 from lightning_sal.tasks.registry import register
-from lightning_sal.tasks.tags import TagTask
+from lightning_sal.tasks.tags import Expressions, TagTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +18,10 @@ class TagRegions(TagTask, RegionTask):
 @dataclass(frozen=True, kw_only=True)
 class TagInstances(TagTask, InstanceTask):
     """Each expression names an instance, with a mask of its own."""
+
+    def prompts(self, answer: Expressions, size: tuple[int, int]) -> tuple[InstancePhrase, ...]:
+        """The expressions, each of which means one object."""
+        return tuple(map(InstancePhrase, super().prompts(answer, size)))
 
 
 _SOD = """\

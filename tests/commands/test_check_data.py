@@ -10,6 +10,10 @@ import pytest
 from PIL import Image
 
 from lightning_sal.commands.check_data import main
+from lightning_sal.datasets import task_records
+from lightning_sal.policy.config import PolicyConfig
+from lightning_sal.policy.make import make_policy
+from lightning_sal.tasks import get_task
 
 REAL = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 SAID = "<think>a disc</think><answer><rg>the disc</rg></answer>"
@@ -218,3 +222,73 @@ def test_one_coloured_mask_makes_the_plain_ones_instances(tmp_path, capsys):
     warning, _ = capsys.readouterr().out.splitlines()
     assert warning.startswith(f"{tmp_path}: warning: 1 of 4 masks are in colour")
     assert "--task sis" in warning
+
+
+# What a model would be shown
+
+BEHIND = ["--config", "conf/eval/ecssd.yaml", "--config", "conf/eval/endpoint.yaml"]
+POLICY = "--model.init_args.policy"
+
+
+def test_requests_to_an_endpoint_are_counted_and_priced(tmp_path, capsys):
+    pairs(tmp_path / "data")
+    priced = [f"{POLICY}.input_price", "100", f"{POLICY}.output_price", "1000"]
+    options = [
+        f"{POLICY}.model",
+        "m",
+        *priced,
+        f"{POLICY}.longest_side",
+        "480",
+        f"{POLICY}.cache",
+        str(tmp_path / "kept"),
+    ]
+    assert main([str(tmp_path / "data"), *BEHIND, *options, "--model.init_args.max_new_tokens", "1000"]) == 0
+    size, counts, last = capsys.readouterr().out.splitlines()
+    text = len(get_task("sod").instruction.encode())
+    assert "m at OpenAI's API: requests of up to 0.00" in size
+    assert size.endswith(f"and {1200 + text + 32:,} tokens")
+    assert "4 requests to send, 0 answers kept already" in counts
+    typical, most = 4 * (800 + text // 4), 4 * (1200 + text + 32)
+    assert f"cost ${typical / 1e4 + 1.6:.2f} to ${most / 1e4 + 4:.2f}" in counts
+    assert last.endswith("4 samples (sod), 4 images, no faults")
+
+
+def test_what_servers_refuse_is_a_fault(tmp_path, capsys, monkeypatch):
+    pairs(tmp_path, 2)
+    save(tmp_path / "images/1.png", np.zeros((10, 4000, 3), np.uint8))
+    save(tmp_path / "masks/1.png", np.zeros((10, 4000), np.uint8))
+    assert main([str(tmp_path), *BEHIND, f"{POLICY}.longest_side", "1000"]) == 1
+    assert (
+        "1: image 1 is sent as 1000 x 2 pixels, and many servers refuse more than 200 to 1" in capsys.readouterr().out
+    )
+    monkeypatch.setattr("lightning_sal.clients.request_check.MOST_BYTES", 500)
+    assert main([str(tmp_path), *BEHIND]) == 1
+    assert "a request of 0.0 MB, and Gemini's API takes 0.0005: lower policy.longest_side" in capsys.readouterr().out
+
+
+def test_groups_are_asked_about_in_parts(tmp_path, capsys):
+    for number in range(5):
+        save(tmp_path / f"image/cup/{number}.jpg", np.full((20, 30, 3), 9 * number, np.uint8))
+        save(tmp_path / f"gt/cup/{number}.png", np.full((20, 30), 255, np.uint8))
+    options = ["--data.init_args.benchmarks", "{CoCA: cosod}", "--data.init_args.group_size", "3"]
+    assert main([str(tmp_path), "--task", "cosod", *BEHIND, *options]) == 0
+    assert "2 requests to send" in capsys.readouterr().out
+
+
+def test_prompts_of_a_policy_are_as_long_as_it_makes_them(tmp_path, capsys):
+    pairs(tmp_path, 2)
+    save(tmp_path / "images/1.png", np.zeros((200, 400, 3), np.uint8))
+    save(tmp_path / "masks/1.png", np.zeros((200, 400), np.uint8))
+    groups = [record.read() for record in task_records(get_task("sod"), tmp_path)]
+    long, short = make_policy(PolicyConfig("tiny")).encode(groups).lengths
+    config = ["--config", "conf/eval/ecssd.yaml"]
+    assert main([str(tmp_path), *config]) == 0
+    assert f"prompts of tiny have {short:,} to {long:,} tokens, the longest that of 0" in capsys.readouterr().out
+    assert main([str(tmp_path), *config, f"{POLICY}.max_prompt_tokens", str(long - 1)]) == 1
+    assert f"0: a prompt of {long:,} tokens, and policy.max_prompt_tokens is {long - 1:,}" in capsys.readouterr().out
+
+
+def test_options_without_a_config_are_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--colour", "red"])
+    assert "unrecognized arguments: --colour red" in capsys.readouterr().err

@@ -26,7 +26,7 @@ def policy():
 @pytest.fixture(autouse=True)
 def loaded(policy, monkeypatch):
     """The model is in memory already."""
-    monkeypatch.setattr("lightning_sal.inference.predictor.load_policy", lambda *_: policy)
+    monkeypatch.setattr("lightning_sal.inference.predictor.load_policy", lambda *_, **__: policy)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from lightning_sal.commands.segment import EXAMPLES
 from lightning_sal.datasets.photographs import find_groups
 from lightning_sal.inference.predictor import Predictor
 from lightning_sal.paths import Paths
+from lightning_sal.segmenters.base import Found
 from lightning_sal.tasks import TASKS
 from lightning_sal.tiny.scenes import scene_group
 
@@ -139,6 +140,32 @@ def test_an_expression_without_a_mask_is_named(photos, predictor, capsys, monkey
     assert all(f'"{each}" in photos/a.png' in out for each in words[:3])
 
 
+def test_presence_scores_are_kept_and_said_of_what_is_not_found(photos, predictor, capsys, monkeypatch):
+    """The first expression is there for sure, every other one is not."""
+
+    class Sure:
+        def segment_with_presence(self, images, prompts):
+            found = []
+            for image, of_image in zip(images, prompts, strict=True):
+                there = torch.arange(len(of_image)) == 0
+                masks = there[:, None, None].expand(-1, *image.shape[:2]).clone()
+                found.append(Found(masks, torch.where(there, 1.0, 0.125)))
+            return found
+
+    monkeypatch.setattr(Predictor, "load", lambda *_, **options: replace(predictor, segmenter=Sure()))
+    assert main(["segment", "photos", "--task", "sis"]) == 0
+    out = capsys.readouterr().out
+    for line in lines():
+        words = line["expressions"]
+        assert line["presence"] == [[1.0, *[0.125] * (len(words) - 1)]]
+        assert f'"{words[0]}" in {line["images"][0]}' not in out
+    missing = [(each, line["images"][0]) for line in lines() for each in line["expressions"][1:]]
+    assert missing
+    for words, file in missing[:3]:
+        assert f'"{words}" in {file} (presence 0.12)' in out
+    assert "(presence 0.12)" in Path("runs/segment/index.html").read_text()
+
+
 def test_answers_are_no_photographs(photos, loaded, capsys):
     assert main(["segment", "."]) == 0
     assert main(["segment", "."]) == 0
@@ -201,7 +228,7 @@ def test_options_reach_the_models(photos, loaded):
     assert main(["segment", "photos/a.png", *options.split()]) == 0
     (((model, segmenter), rest),) = loaded
     assert (model, segmenter) == ("m", "s")
-    assert rest == {"device": "cpu", "dtype": "bfloat16", "max_new_tokens": 7, "max_pixels": 9}
+    assert rest == {"device": "cpu", "dtype": "bfloat16", "max_new_tokens": 7, "max_pixels": 9, "explained": False}
 
 
 def test_every_shipped_file_is_in_a_group():

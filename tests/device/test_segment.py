@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from lightning_sal.samples import VisualPrompt
+from lightning_sal.segmenters import SAM3
 from lightning_sal.segmenters.tiny import EmbeddedSAM2Prompt, embedded_evf_sam2, embedded_segmenter
 from tests.device import pretend
 from tests.device.counting import counting
+from tests.segmenters.sam3_parts import tiny_model, tiny_processor
 
 SIZES = [(112, 112), (97, 130), (112, 112), (50, 60)]
 WORDS = [["the red circle"], ["[semantic] square", "a blue square"], [], ["the red circle", "the red circle"]]
@@ -44,3 +46,27 @@ def test_masks_without_a_wait_or_a_copy(make, prompts, several):
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.device == pretend.device()
         assert (ours.cpu() != theirs).float().mean().nan_to_num() < 1e-3  # sums of another order, at the edge
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("region", ["semantic", "instances"])
+def test_sam3_waits_for_its_model_alone(region):
+    """Transformers' own lines ask the device a few times in a pass; ours once, for unions of instances alone."""
+    model, processor = tiny_model(), tiny_processor()
+    segmenter = SAM3(model, processor, region, presence_threshold=0.4, score_threshold=0.3)
+    expected = segmenter.segment_with_presence(images(), WORDS)
+    segmenter.to(pretend.device())
+    pixels = torch.zeros(3, 3, 56, 56, device=pretend.device())
+    text = processor(text=["circle"] * 3, return_tensors="pt").to(pretend.device())
+    with counting() as of_model:
+        model(pixel_values=pixels, **text)
+    given = images()
+    with counting() as counts:
+        found = segmenter.segment_with_presence(given, WORDS)
+    assert counts.waits.total() == of_model.waits.total() + (region == "instances")
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.masks.device == ours.presence.device == pretend.device()
+        torch.testing.assert_close(ours.presence.cpu(), theirs.presence, atol=1e-5, rtol=0)
+        assert (
+            ours.masks.cpu() != theirs.masks
+        ).float().mean().nan_to_num() < 1e-3  # sums of another order, at the edge

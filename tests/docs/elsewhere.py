@@ -32,8 +32,16 @@ ELSEWHERE = [
     (r"lightning-sal --install-completion", "tests/test_completion.py", "install-completion"),  # writes into the home
     # Needs more lines than fit into a test: its sizes are shared out there.
     (r"lightning-sal split .*sod=2640.*", "tests/datasets/test_splitting.py", "sod=2640,sis=2467,cosod=1262"),
+    # Needs a model behind an endpoint, which a server on loopback plays.
+    (r"lightning-sal segment .* --model (openai|gemini):.*", "tests/commands/test_segment_endpoint.py", "segment"),
     # Needs weights of real size: the same command runs there with the embedded ones.
     (r"(uv run )?lightning(-sal)? segment .*YxZhang/.*", "tests/commands/test_segment.py", "segment"),
+    # Needs weights that the hub gives on request: a small SAM 3 is named there.
+    (
+        r"lightning(-sal)? (segment .*facebook/sam3|test .*conf/eval/sam3\.yaml).*",
+        "tests/segmenters/test_sam3_runs.py",
+        "sam3.yaml",
+    ),
     # Takes minutes: fewer scenes are explained there.
     (r"(uv run )?lightning(-sal)? explain --scenes 48 .*", "tests/commands/test_explain.py", "--scenes"),
     # Needs a policy and data of real size: every config is parsed there, with the options that its head states.
@@ -55,6 +63,7 @@ ELSEWHERE = [
     (r"lightning-sal export .* --push .*", "tests/commands/test_export_push.py", "--push"),
     # Another project's, which loads what is exported as transformers do.
     (r"python -m lmms_eval .*", "tests/commands/test_export.py", "from_pretrained"),
+    (r"SALIENCY_SOD=\S+ python -m lmms_eval .*", "tests/examples/test_lmms_eval.py", "lmms_eval"),
     # Needs several GPUs or machines: the same strategies run there, on processes of a CPU that find each other as under
     # torchrun.
     (r"(uv run )?(torchrun|srun) .*", "tests/distributed/processes.py", "torchrun"),

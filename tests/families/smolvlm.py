@@ -16,7 +16,7 @@ from transformers.models.smolvlm import processing_smolvlm
 from tests.families.base import VISION, byte_level, ids_of, save, text_of
 
 # Its processor asks for the package num2words, which only writes out how many frames a video has.
-processing_smolvlm.num2words = processing_smolvlm.num2words or str
+processing_smolvlm.num2words = processing_smolvlm.num2words or str  # pyright: ignore[reportPrivateImportUsage]
 
 SIDE, PATCH = 28, 7  # of a part of an image; 4 x 4 patches are 4 tokens
 PLACES = tuple(f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2))

@@ -89,7 +89,7 @@ def test_a_group_is_one_request_with_all_its_images_and_files_are_read(tmp_path)
 def test_an_answer_in_another_form_is_malformed_and_segmented_all_the_same():
     with Server(Model(answer=lambda *_: "<answer><rg>the yellow square</rg></answer>")) as server:
         (prediction,) = predictor(server).predict([group(1)])
-    assert "think" in prediction.reason
+    assert "think" in (prediction.reason or "")
     assert prediction.expressions == ("the yellow square",)
     assert prediction.masks[0].any()
 
@@ -127,14 +127,10 @@ def test_another_run_asks_for_nothing_that_was_answered():
     assert [asked.image for asked in server.log] == [1, 2]
     assert (again.text, again.usage) == (first.text, first.usage)
     assert new.text == SAID
-    assert (
-        before.took
-        == "m: 1 answers, 0 of them kept from before; 1 requests; 700 tokens in, 150 out, $0.0026; 0 refused"
-    )
-    assert (
-        after.took
-        == "m: 2 answers, 1 of them kept from before; 1 requests; 1,400 tokens in, 300 out, $0.0052; 0 refused"
-    )
+    assert "1 answers, 0 of them kept" in before.took
+    assert "1 requests; 700 tokens in, 150 out, $0.0026" in before.took
+    assert "2 answers, 1 of them kept" in after.took
+    assert "1 requests; 1,400 tokens in, 300 out, $0.0052" in after.took
 
 
 def test_where_words_came_from_is_refused_before_anything_is_asked():
@@ -144,6 +140,8 @@ def test_where_words_came_from_is_refused_before_anything_is_asked():
             model.predict([group(1)], explained=True)
         with pytest.raises(ValueError, match="needs its weights"):
             next(model.stream(group(1), explained=True))
+        with pytest.raises(ValueError, match="needs its weights"):
+            load_predictor("openai:m", base_url=server.url, explained=True)
     assert not server.log
 
 

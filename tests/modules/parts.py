@@ -9,6 +9,7 @@ from torch import nn
 from lightning_sal.datamodules import ScenesDataModule
 from lightning_sal.modules import CGPO, SFT
 from lightning_sal.policy.config import LoRA, PolicyConfig
+from lightning_sal.rewards import RewardTerm, Scores
 
 POLICY = PolicyConfig("tiny-scratch", lora=LoRA(rank=4))
 SGD = partial(torch.optim.SGD, lr=1.0)
@@ -25,6 +26,16 @@ class StripeSegmenter(nn.Module):
             stripes = [rows // (len(text) + 1) % 2 == 0 for text in texts]
             masks.append(torch.stack(stripes) if stripes else torch.zeros(0, *image.shape[:2], dtype=torch.bool))
         return masks
+
+
+class Letters(RewardTerm):
+    """A number that depends on the text alone and differs between most random responses."""
+
+    name = "letters"
+    bounds = (0.0, 1.0)
+
+    def forward(self, responses):
+        return Scores(torch.tensor([len(set(item.text)) / 30 for item in responses]), (None,) * len(responses))
 
 
 def cgpo(**options):

@@ -20,6 +20,7 @@ from lightning_sal.samplers import PolicySampler
 from lightning_sal.segmenters import EVFSAM2
 from tests.modules.parts import (
     POLICY,
+    Letters,
     StripeSegmenter,
     assert_advantages_need_no_confidence_of_others,
     scenes,
@@ -29,16 +30,6 @@ from tests.modules.parts import (
 
 G, TOKENS, KL = 4, 8, 0.04
 ALGORITHMS = [CGPO, GRPO, DrGRPO, DAPO, GSPO, CISPO, RLOO]
-
-
-class Letters(RewardTerm):
-    """A number that depends on the text alone and differs between most random responses."""
-
-    name = "letters"
-    bounds = (0.0, 1.0)
-
-    def forward(self, responses):
-        return Scores(torch.tensor([len(set(item.text)) / 30 for item in responses]), (None,) * len(responses))
 
 
 class Cut(PolicySampler):

@@ -100,6 +100,20 @@ def test_an_image_of_a_group_without_a_mask_says_so():
     assert "".join(Read(answer_html(without)).texts).count("no mask found") == 1
 
 
+def test_what_is_not_found_says_how_sure_the_segmenter_was_of_it():
+    """Of an expression the highest presence score of the images, of an image that of what it lacks; where there are some."""
+    found = answer("t", ["cat"], task="sis", images=3)
+    scores = tuple(torch.tensor([score]) for score in (0.9, 0.25, 0.125))
+    nothing = replace(found, prompt_masks=tuple(masks & False for masks in found.masks), presence=scores)
+    assert "cat no mask found (presence 0.90)" in "".join(Read(answer_html(nothing)).texts)
+    partly = replace(nothing, prompt_masks=(found.masks[0], found.masks[1] & False, found.masks[2]))
+    text = "".join(Read(answer_html(partly)).texts)
+    assert text.count("no mask found") == 1
+    assert "no mask found (presence 0.25)" in text
+    unknown = replace(nothing, presence=(torch.tensor([float("nan")]),) * 3)
+    assert "presence" not in "".join(Read(answer_html(unknown)).texts)
+
+
 def test_where_only_the_union_was_kept_all_expressions_light_it():
     kept = answer("Scene: red cat, and dog.", ["red cat", "dog"], task="sod")
     union = replace(kept, masks=(kept.masks[0].any(0, keepdim=True),), prompt_masks=None)

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lightning_sal.samples import InstancePhrase
 from lightning_sal.tasks import COSOD, SIS, SOD, TagRegions, get_task, instructions, register
 
 TASKS = {task.name: task for task in (SOD, SIS, COSOD)}
@@ -338,3 +339,15 @@ def test_a_name_that_is_taken_or_cannot_be_is_refused(cod, changes):
     register(cod)
     with pytest.raises(ValueError, match="task '"):
         register(replace(cod, **changes))
+
+
+@pytest.mark.parametrize(
+    ("task", "body", "instance"), [("sod", DOG, False), ("sis", INS, True), ("cosod", NAME, False)]
+)
+def test_what_a_segmenter_is_asked(task, body, instance):
+    """The words, whose kind tells whether one object is meant: a text like any other for who does not care."""
+    found = TASKS[task]
+    (prompt,) = prompts = found.prompts(found.parse(answer(body)), (4, 4))
+    assert prompts == found.parse(answer(body)).expressions
+    assert isinstance(prompt, InstancePhrase) is instance
+    assert issubclass(type(prompt), found.prompt_type)

@@ -87,7 +87,6 @@ def processed(processor: Any, texts: Sequence[str], images: Sequence[Sequence[Te
                 images=pictures if any(pictures) else None,
                 padding=True,
                 padding_side="left",
-                return_mm_token_type_ids=True,  # of which families with positions of several axes compute them
                 add_special_tokens=not (bos and texts[0].startswith(bos)),  # which the chat template has written
                 return_tensors="pt",
             )
