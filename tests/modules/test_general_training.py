@@ -23,9 +23,10 @@ def adapted(family_folder):
     return PolicyConfig(str(family_folder), lora=LoRA(rank=4))
 
 
-def data(**options):
-    """All three tasks in the first batch of each stream and in what is tested, with two images to one of several."""
-    return scenes(group_size=2, batch_size=4, val_size=0, test_size=8, **options)
+def data(stream):
+    """All three tasks in the first batch of a stream and in what is tested, with two images to one of several."""
+    seed = {"rl": 0, "sft": 2}[stream]
+    return scenes(streams=[stream], seed=seed, group_size=2, batch_size=3, val_size=0, test_size=9)
 
 
 @pytest.mark.parametrize(("make", "stream"), [(sft, "sft"), (grpo, "rl")])
@@ -34,7 +35,7 @@ def test_the_gradient_does_not_depend_on_the_micro_batch(make, stream, adapted, 
     weights = []
     for size in (None, 2):
         module = make(policy=adapted, optimizer=SGD, micro_batch_size=size)
-        trainer(tmp_path, max_steps=1).fit(module, datamodule=data(streams=[stream]))
+        trainer(tmp_path, max_steps=1).fit(module, datamodule=data(stream))
         weights.append(trained(module))
     whole, cut = weights
     scale = float(max(weight.abs().max() for name, weight in whole.items() if "lora_B" in name))
@@ -45,10 +46,10 @@ def test_the_gradient_does_not_depend_on_the_micro_batch(make, stream, adapted, 
 
 def test_a_run_from_training_to_a_folder(adapted, tmp_path):
     module = cgpo(policy=adapted, optimizer=lambda p: ADAMW(p, lr=0.1))
-    run = trainer(tmp_path, max_steps=2, limit_test_batches=2)
-    run.fit(module, datamodule=data(streams=["rl"]))
+    run = trainer(tmp_path, max_steps=2, limit_test_batches=3)
+    run.fit(module, datamodule=data("rl"))
     assert module.record.rewards.total.isfinite().all()
-    metrics = run.test(module, datamodule=data(), verbose=False)[0]
+    metrics = run.test(module, datamodule=data("rl"), verbose=False)[0]
     assert {"test/sod/s_measure", "test/sis/iasm", "test/cosod/s_measure"} <= set(metrics)
     run.save_checkpoint(tmp_path / "last.ckpt")
     assert export(tmp_path / "last.ckpt", tmp_path / "whole", dtype="float32") == adapted.model
@@ -63,3 +64,22 @@ def test_a_run_from_training_to_a_folder(adapted, tmp_path):
         )
     torch.testing.assert_close(exported, trained_, atol=1e-4, rtol=1e-5)
     assert (untrained - trained_).abs().max() > 0.1
+
+
+def test_all_weights_can_be_trained(family_folder, tmp_path):
+    """Without adapters, the vision tower too; the checkpoint becomes a folder with the weights that training ended with."""
+    policy = PolicyConfig(str(family_folder), train_vision=True)
+    module = sft(policy=policy, optimizer=lambda p: torch.optim.SGD(p, lr=0.01))
+    run = trainer(tmp_path, max_steps=1)
+    run.fit(module, datamodule=data("sft"))
+    run.save_checkpoint(tmp_path / "last.ckpt")
+    export(tmp_path / "last.ckpt", tmp_path / "whole", dtype="float32")
+    ended, exported, began = (
+        dict(each.model.named_parameters())
+        for each in (module.policy, *(make_policy(PolicyConfig(str(f))) for f in (tmp_path / "whole", family_folder)))
+    )
+    assert all(torch.equal(exported[name], weight) for name, weight in ended.items())
+    sees = {id(p) for p in module.policy.model.get_encoder(modality="image").parameters()}
+    moved = [name for name, weight in ended.items() if not torch.equal(weight, began[name])]
+    assert any(id(ended[name]) in sees for name in moved)
+    assert any(id(ended[name]) not in sees for name in moved)

@@ -6,6 +6,7 @@ from torch import nn
 
 from lightning_sal.datasets.scenes import SceneGroups
 from lightning_sal.policy.config import LoRA, PolicyConfig
+from lightning_sal.policy.general.estimate import key_value_numbers
 from lightning_sal.policy.make import make_policy
 from lightning_sal.policy.suppressed import placeholder_ids
 from lightning_sal.samples import Message
@@ -146,3 +147,13 @@ def test_a_placeholder_in_a_text_is_refused_by_name(policy):
     with pytest.raises(ValueError, match="scene-1") as error:
         policy.encode_chats([[GROUPS[0].images[0]]], [(Message("user", f"What is {placeholder}?", 1),)], ["scene-1"])
     assert "\n" not in str(error.value)
+
+
+@torch.no_grad()
+def test_the_cache_that_is_estimated_is_the_one_that_is_filled(policy):
+    """By a text that is shorter than any sliding window."""
+    ids = policy.processor.tokenizer("Which regions?", add_special_tokens=False, return_tensors="pt")["input_ids"]
+    output = policy.model(input_ids=ids, use_cache=True)
+    filled = output.get("cache") or output["past_key_values"]  # as it was called before
+    kept = [(layer.keys, layer.values) for layer in filled.layers if getattr(layer, "keys", None) is not None]
+    assert sum(each.numel() for pair in kept for each in pair) == ids.shape[1] * key_value_numbers(policy.model)
