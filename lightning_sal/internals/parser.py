@@ -52,7 +52,8 @@ def _drop_unknown(parser_or_action: Any, before: Any, now: Any) -> None:
         now: The new one.
     """
     from jsonargparse import Namespace
-    from jsonargparse._typehints import ActionTypeHint, find_action
+    from jsonargparse._subcommands import find_action
+    from jsonargparse._typehints import ActionTypeHint
 
     if not before or "init_args" not in before or before["class_path"] == now["class_path"]:
         return
