@@ -194,6 +194,25 @@ def test_later_configs_change_only_what_they_name(config, parsed):
     assert [callback.init_args.log_momentum for callback in merged.trainer.callbacks] == [False, True]
 
 
+@pytest.mark.parametrize("name", ["grpo", "dr_grpo", "dapo", "gspo"])
+def test_a_class_in_the_place_of_another_keeps_what_it_has_by_name(parsed, name):
+    """Also what holds `${...}`, which cannot be checked while configs come together."""
+    first = parsed("fit", "--config", "conf/cgpo.yaml").model
+    model = parsed("fit", "--config", "conf/cgpo.yaml", "--config", f"conf/grpo/{name}.yaml").model
+    assert model.class_path != first.class_path
+    assert model.init_args.segmenter.init_args.source == first.init_args.segmenter.init_args.source
+    assert model.init_args.policy == first.init_args.policy
+    assert model.init_args.optimizer == first.init_args.optimizer
+
+
+def test_a_class_in_the_place_of_another_drops_what_it_does_not_have(parsed):
+    endpoint = ("--config", "conf/test.yaml", "--config", "conf/eval/endpoint.yaml")
+    model = parsed("test", *endpoint, "--model.init_args.policy.model", "org/name").model
+    assert model.init_args.policy.model == "org/name"
+    assert not hasattr(model.init_args.policy, "lora")
+    assert model.init_args.segmenter.class_path == "lightning_sal.segmenters.EVFSAM2.from_pretrained"
+
+
 def test_a_conf_file_is_found_in_the_package(config, parsed):
     assert parsed("fit", "--config", "conf/quickstart.yaml").model.class_path.startswith("lightning_sal.")
     Path("conf").mkdir()

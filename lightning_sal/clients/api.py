@@ -164,7 +164,7 @@ class OpenAIClient:
             self._first.set()
 
 
-MAY_LACK = "the address of most servers ends in /v1, which --base-url may lack"
+MAY_LACK = "the address of most servers ends in /v1, which the base URL may lack"
 PATIENCE = 1.0  # seconds; a refusal comes at once, an answer takes longer
 
 

@@ -77,16 +77,16 @@ def require_inputs(command: str, places: Mapping[str, str]) -> None:
     missing = [part for part in ("data", "model") if all(key.partition(".")[0] != part for key in places)]
     if missing:
         raise UsageError(f"no {', '.join(missing)} given: put them in a file, --config FILE")
-    behind_endpoint = values.get("model.class_path") == _ENDPOINT
     for key, value in values.items():
         place = places.get(f"{key}={value}", "")
         if key == "trainer.accelerator" and (why := without_gpu(value)):
             raise UsageError(f"{place}{key}: {why}")
         found = _resolved(value, values)
-        if not found or Path(found).exists():
+        if found and key == "model.policy.model" and values.get("model.class_path") == _ENDPOINT:
+            address = values.get("model.policy.base_url")
+            require_access(found, None if _is_null(address) else address)
             continue
-        if behind_endpoint and key.endswith("policy.model"):
-            require_access(found, _resolved(values.get("model.policy.base_url", ""), values) or None)
+        if not found or Path(found).exists():
             continue
         if key.endswith(_WEIGHTS) and is_hub_name(found):
             require_hub(found)

@@ -19,7 +19,13 @@ from lightning_sal.configs.ending import show_ending
 from lightning_sal.configs.resuming import require_file, resume_from
 from lightning_sal.errors import TERMINATED, UsageError, runtime_error_line
 from lightning_sal.internals.activity import doing
-from lightning_sal.internals.parser import explain, keep_known_keys, plain_key, raised_by_class
+from lightning_sal.internals.parser import (
+    explain,
+    keep_known_keys,
+    keep_settings_by_name,
+    plain_key,
+    raised_by_class,
+)
 from lightning_sal.internals.signals import next_ends_at_once
 from lightning_sal.internals.versions import warn_untested
 from lightning_sal.paths import Paths
@@ -90,6 +96,7 @@ def run_cli(argv: list[str], places: dict[str, str], options: Sequence[str]) -> 
     """
     warn_untested("lightning", "jsonargparse")
     jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    keep_settings_by_name()
     try:
         with _complaints_as_lines(places):
             cli = _CLI(

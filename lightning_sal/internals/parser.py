@@ -1,4 +1,7 @@
-"""What jsonargparse says of a config that is wrong, in one line: it words that in many, and not by promise."""
+"""What jsonargparse does not promise: how it words what is wrong with a config, and what a class in another's place keeps.
+
+What is wrong is told in one line.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,45 @@ MOVED = {
     "lightning_sal.tiny.segmenter_training": "lightning_sal.modules.segmenter_pretraining",
 }
 REQUIRED = re.compile(r"the following arguments are required: (?P<keys>(?P<command>\w+\.).+)")
+
+
+def keep_settings_by_name() -> None:
+    """Let a class that a later config puts in another's place keep the settings that it has by name, and no others.
+
+    jsonargparse by itself also drops, in silence, what it cannot check yet, such as a segmenter whose source holds
+    `${paths.runs}`. And it keeps what stands inside of a group, such as `policy.lora`, where the new class has a group of
+    that name without it.
+    """
+    from jsonargparse import _typehints
+
+    _typehints.discard_init_args_on_class_path_change = _drop_unknown
+
+
+def _drop_unknown(parser_or_action: Any, before: Any, now: Any) -> None:
+    """Drop from the settings of a class what the one in its place does not know.
+
+    Args:
+        parser_or_action: Of the new class.
+        before: The old one with its settings, which are changed.
+        now: The new one.
+    """
+    from jsonargparse import Namespace
+    from jsonargparse._subcommands import find_action
+    from jsonargparse._typehints import ActionTypeHint
+
+    if not before or "init_args" not in before or before["class_path"] == now["class_path"]:
+        return
+    parser = parser_or_action
+    if isinstance(parser, ActionTypeHint):
+        parser = ActionTypeHint.get_class_parser(now["class_path"], getattr(parser, "sub_add_kwargs", {}))
+    settings = before["init_args"]
+    for name, value in list(vars(settings).items()):
+        action = find_action(parser, name)
+        if action is None:
+            settings.pop(name)
+        elif isinstance(value, Namespace) and not isinstance(action, ActionTypeHint):  # a group
+            for inner in [each for each in vars(value) if find_action(parser, f"{name}.{each}") is None]:
+                value.pop(inner)
 
 
 def keep_known_keys(parser: Any, error: Exception) -> None:

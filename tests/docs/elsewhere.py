@@ -29,6 +29,12 @@ ELSEWHERE = [
         "fiftyone",
     ),
     (r"export (OPENAI|GEMINI|GOOGLE)_API_KEY=.*", "tests/commands/test_annotate.py", "API_KEY"),
+    # Asks a server: one on loopback plays it there.
+    (
+        r"(uv run )?lightning test --config conf/eval/\w+\.yaml --config conf/eval/endpoint\.yaml.*",
+        "tests/modules/test_endpoint.py",
+        "conf/eval/endpoint.yaml",
+    ),
     (r"lightning-sal --install-completion", "tests/test_completion.py", "install-completion"),  # writes into the home
     # Needs more lines than fit into a test: its sizes are shared out there.
     (r"lightning-sal split .*sod=2640.*", "tests/datasets/test_splitting.py", "sod=2640,sis=2467,cosod=1262"),

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from lightning_sal.callbacks import EvaluationResults
+from lightning_sal.cli import main
 from lightning_sal.clients.endpoint import EndpointConfig
 from lightning_sal.datamodules import BenchmarksDataModule
 from lightning_sal.errors import UsageError
@@ -24,6 +25,8 @@ from lightning_sal.modules import Endpoint
 from lightning_sal.rewards import Alignment, Format, Reward
 from tests.annotation.parts import write_cosod, write_sis, write_sod
 from tests.annotation.server import INPUT, OUTPUT, Model, Server
+from tests.cli_parts import fails, parsed_alone
+from tests.docs.pages import ROOT
 from tests.docs.workspace import COSOD, SIS, SOD, write_benchmarks
 from tests.kills.endpoint import BENCHMARKS
 from tests.modules.parts import StripeSegmenter, scenes, sft, trainer
@@ -33,6 +36,7 @@ NINE = {
     **dict.fromkeys(SIS, "sis"),
     **dict.fromkeys((name for name in COSOD if name != "CoCO-SEG"), "cosod"),
 }
+SECOND = ROOT / "conf/eval/endpoint.yaml"
 SAID = {"sod": "<rg>a</rg>", "sis": "<ins>a</ins><ins>bb</ins>", "cosod": "<rg>[semantic] a</rg>"}
 
 
@@ -186,6 +190,57 @@ def test_what_an_endpoint_does_not_have_is_refused_in_one_line(tmp_path):
         with pytest.raises(ValueError, match="max_new_tokens 0"):
             endpoint(server, tmp_path, max_new_tokens=0)
     assert not server.log
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(set((ROOT / "conf/eval").glob("*.yaml")) - {SECOND}),
+    ids=lambda path: path.stem,
+)
+def test_the_second_config_fits_every_evaluation(path, monkeypatch):
+    parsed = parsed_alone(monkeypatch)
+    options = ["--model.init_args.policy.model", "gpt-4o", "--model.init_args.policy.base_url", "http://127.0.0.1:9/v1"]
+    assert main(["test", "--config", str(path), "--config", str(SECOND), *options]) == 0
+    (config,) = parsed
+    assert config.model.class_path == "lightning_sal.modules.Endpoint"
+    assert config.model.init_args.policy.model == "gpt-4o"
+    named = "segmenter:" in path.read_text()
+    assert (config.model.init_args.segmenter is not None) == named
+    assert config.trainer.callbacks[0].init_args.name == "gpt-4o"
+
+
+def test_the_command_of_the_page_works_as_it_is_written(tmp_path, monkeypatch, capsys):
+    write_benchmarks(tmp_path / "data")
+    (tmp_path / "conf").symlink_to(ROOT / "conf")
+    monkeypatch.chdir(tmp_path)
+    command = "test --config conf/eval/all.yaml --config conf/eval/endpoint.yaml --data.init_args.root data"
+    with Server(Model(answer=answer)) as server:
+        where = f"--model.init_args.policy.model gpt-4o --model.init_args.policy.base_url {server.url}"
+        assert main([*command.split(), *where.split()]) == 0
+        asked = len(server.log)
+        assert main([*command.split(), *where.split()]) == 0
+    assert len(server.log) == asked
+    first, second = (read_summary(tmp_path / f"runs/eval/gpt-4o{number}") for number in ("", "-2"))
+    assert first.name == "gpt-4o"
+    assert first == second
+    assert set(first.tasks) == set(NINE)
+    assert f"gpt-4o at {server.url}: 0 answers are kept already" in capsys.readouterr().out
+
+
+def test_what_is_missing_is_said_before_anything_is_loaded(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "lightning_sal.configs.trainer_cli", None)
+    monkeypatch.delenv("OPENAI_API_KEY")
+    configs = [word for name in ("ecssd", "endpoint") for word in ("--config", str(ROOT / f"conf/eval/{name}.yaml"))]
+    assert "no key: put it into the environment variable OPENAI_API_KEY" in fails(capsys, ["test", *configs], 2)
+    gemini = ["--model.init_args.policy.model", "gemini:some-model"]
+    assert "variable GEMINI_API_KEY or GOOGLE_API_KEY" in fails(capsys, ["test", *configs, *gemini], 2)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret-0123456789")
+    for package in ("openai", "tenacity"):
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                "lightning_sal.clients.api.find_spec", lambda name, missing=package: None if name == missing else 1
+            )
+            assert f"this model needs the package {package}: " in fails(capsys, ["test", *configs], 2)
 
 
 def test_ten_kills_change_nothing_and_no_answer_is_asked_for_twice(tmp_path, small):
