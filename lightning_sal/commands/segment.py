@@ -195,6 +195,9 @@ def _answer(
                     folder.add(prediction)
                     missing += _without_mask(prediction)
                 progress.advance(bar, len(part))
+    except UsageError:  # an endpoint answers no more: what it has answered is there to look at
+        folder.finish(unanswered)
+        raise
     finally:
         if predictor.took is not None:
             print(predictor.took)

@@ -5,22 +5,18 @@ Nothing is compared in silence that was not measured alike: such a value is neit
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from lightning_sal.evaluation.likeness import find_unlike, settings_apart
 from lightning_sal.evaluation.measured import Measured, Place, intervals, read_measured
 from lightning_sal.evaluation.results import Results, joined, read_summary
-from lightning_sal.evaluation.tables import columns, measures_of, settings_text
+from lightning_sal.evaluation.tables import columns, measures_of
 from lightning_sal.tasks import TASKS, Measure
 
 ROUNDED = 5e-4  # two values that differ by less are shown alike
-# How a benchmark was measured, and what the row says itself: all other settings say how responses came about
-NOT_OF_RESPONSES = ("convention", "images", "samples", "missing", "extra", "resized", "reading", "model", "address")
-
-T = TypeVar("T", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +106,11 @@ class Leaderboard:
         """What is to be known of all rows."""
         words = "Values with 95 % intervals over 10,000 bootstrap resamples of the images, where they are means over images."
         if self.ranked:
-            over = ", ".join(f"{self.measures[metric].heading} of {name}" for name, metric in self.ranked.items())
-            words += f" Rows stand by rank: the mean of a row's ranks by {over}; equal values share a rank."
+            over: dict[str, list[str]] = {}
+            for name, metric in self.ranked.items():
+                over.setdefault(self.measures[metric].heading, []).append(name)
+            by = " and ".join(f"{heading} of {', '.join(names)}" for heading, names in over.items())
+            words += f" Rows stand by rank: the mean of a row's ranks by {by}; equal values share a rank."
         return words
 
 
@@ -166,8 +165,8 @@ def primaries(results: Sequence[Results]) -> dict[str, str]:
     for result in results:
         for benchmark, task in result.tasks.items():
             known = TASKS[task].measures() if task in TASKS else measures
-            names = [name for name, measure in known.items() if measure.primary and name in result.metrics[benchmark]]
-            if names:
+            own = result.metrics.get(benchmark, {})
+            if names := [name for name, measure in known.items() if measure.primary and name in own]:
                 found.setdefault(benchmark, names[0])
     return found
 
@@ -182,47 +181,59 @@ def leaderboard(
         measured: What their images hold.
         chosen: The columns.
     """
-    notes, measures = _Notes(), measures_of(results)
-    unlike = _unlike(results, measured)
+    measures = {metric: Measure(metric) for _, metric in chosen}  # where no summary states it
+    measures |= measures_of(results)
+    notes, unlike, apart = _Notes(), find_unlike(results, measured), settings_apart(results)
     found = intervals(measured)
     ranked = {
         name: metric
         for name, metric in primaries(results).items()
         if len(results) > 1 and all(metric in r.metrics.get(name, {}) and (r.name, name) not in unlike for r in results)
     }
-    left_out = [name for name in dict.fromkeys(name for r in results for name in r.metrics) if name not in ranked]
     ranks = {r.name: _mean_rank(r, results, ranked, measures) for r in results}
-    tops = {column: _best(results, unlike, measures, *column) for column in chosen}
-    apart = _settings_apart(results)
+    tops = {column: _best(results, unlike, measures, *column) for column in chosen if len(results) > 1}
     lines = []
     for r in sorted(results, key=lambda r: ranks[r.name] or 0.0):
-        cells = {}
-        for benchmark, metric in chosen:
-            value = r.metrics.get(benchmark, {}).get(metric)
-            if value is None:
-                continue
-            told = [*unlike.get((r.name, benchmark), ())]
-            mean, low, high = found.get((r.name, benchmark, metric), (value, None, None))
-            if low is not None and abs(mean - value) > ROUNDED:
-                low = None
-                told.append(f"{benchmark}: no interval, since the value is no plain mean over its images.")
-            cells[benchmark, metric] = Cell(
+        cells = {
+            (benchmark, metric): _cell(
                 value,
-                None if low is None else (low, high),
-                tuple(map(notes.number, told)),
-                best=len(results) > 1
-                and not unlike.get((r.name, benchmark))
-                and _shown(value) == tops[benchmark, metric],
+                found.get((r.name, benchmark, metric)),
+                benchmark,
+                unlike.get((r.name, benchmark), []),
+                tops.get((benchmark, metric)),
+                notes,
             )
+            for benchmark, metric in chosen
+            if (value := r.metrics.get(benchmark, {}).get(metric)) is not None
+        }
         of_settings = tuple(notes.number(text) for text, names in apart if r.name in names)
         lines.append(Line(r, ranks[r.name], cells, _costs(r, results, measured, notes), _reading(r), of_settings))
+    left_out = [name for name in dict.fromkeys(name for r in results for name in r.metrics) if name not in ranked]
     if len(results) > 1 and left_out:
         over = f"over {', '.join(ranked)} alone" if ranked else "given for none"
         notes.number(f"Ranks are {over}: not all rows have, or are measured alike on, {', '.join(left_out)}.")
-    costs = {
-        name: cost for name, cost in {**COSTS, "malformed": MALFORMED}.items() if any(name in e.costs for e in lines)
-    }
+    stated = {name for line in lines for name in line.costs}
+    costs = {name: cost for name, cost in {**COSTS, "malformed": MALFORMED}.items() if name in stated}
     return Leaderboard(chosen, measures, costs, lines, ranked, notes.texts)
+
+
+def _cell(
+    value: float,
+    found: tuple[float, float, float] | None,
+    benchmark: str,
+    unlike: Sequence[str],
+    top: float | None,
+    notes: _Notes,
+) -> Cell:
+    """A value with the interval of its images, where these have it as their mean."""
+    told, interval = [*unlike], None
+    if found is not None:
+        mean, *interval = found
+        if abs(mean - value) > ROUNDED:
+            interval = None
+            told.append(f"{benchmark}: no interval, since the value is no plain mean over its images.")
+    ends = None if interval is None else (interval[0], interval[1])
+    return Cell(value, ends, tuple(map(notes.number, told)), best=not unlike and _shown(value) == top)
 
 
 def _shown(value: float) -> float:
@@ -259,62 +270,6 @@ def _lower(measures: Mapping[str, Measure], metric: str) -> bool:
     return metric in measures and measures[metric].lower_is_better
 
 
-def _unlike(results: Sequence[Results], measured: Mapping[Place, Measured]) -> dict[Place, list[str]]:
-    """The values that cannot be compared with those of the most rows -> why."""
-    reasons: dict[Place, list[str]] = {}
-    for benchmark in dict.fromkeys(name for r in results for name in r.metrics):
-        own = {r.name: measured[r.name, benchmark] for r in results if benchmark in r.metrics}
-        usual = own[_most({name: each.which for name, each in own.items()})]
-        for name, each in own.items():
-            if each.which != usual.which:
-                other = (
-                    f"on as many images, {each.images}, but of other names"
-                    if each.images == usual.images
-                    else f"on {each.images} images, where the other rows have {usual.images}"
-                )
-                reasons.setdefault((name, benchmark), []).append(f"{benchmark}: measured {other}; not compared.")
-        stated = {r.name: r.settings.get(benchmark, {}).get("convention") for r in results if benchmark in r.metrics}
-        known = {name: fields for name, fields in stated.items() if isinstance(fields, dict)}
-        if not known:
-            continue
-        common = known[_most({name: _fields(fields) for name, fields in known.items()})]
-        for name, fields in known.items():
-            differing = [key for key in {**common, **fields} if key != "name" and common.get(key) != fields.get(key)]
-            if differing:
-                words = ", ".join(f"{key} {fields.get(key)} and not {common.get(key)}" for key in differing)
-                reasons.setdefault((name, benchmark), []).append(
-                    f"{benchmark}: by another convention, {words}; not compared."
-                )
-    return reasons
-
-
-def _fields(convention: Mapping[str, Any]) -> str:
-    return repr(sorted((key, repr(value)) for key, value in convention.items() if key != "name"))
-
-
-def _most(values: Mapping[str, T]) -> str:
-    """The first of those that have what the most have."""
-    counts = Counter(values.values())
-    return max(values, key=lambda name: counts[values[name]])  # the first of equal ones
-
-
-def _settings_apart(results: Sequence[Results]) -> list[tuple[str, list[str]]]:
-    """A note for each setting of responses in which rows differ, and the rows that have it otherwise than the most."""
-    stated: dict[str, dict[str, str]] = {}
-    for r in results:
-        names = dict.fromkeys(name for own in r.settings.values() for name in own if name not in NOT_OF_RESPONSES)
-        for name in names:
-            values = dict.fromkeys(settings_text({name: own[name]}) for own in r.settings.values() if name in own)
-            stated.setdefault(name, {})[r.name] = " and ".join(values)
-    notes = []
-    for values in stated.values():
-        usual = values[_most(values)]
-        if others := [name for name, value in values.items() if value != usual]:
-            told = "; ".join(f"{name}: {values[name]}" for name in others)
-            notes.append((f"Responses came about otherwise: {told}; the other rows: {usual}.", others))
-    return notes
-
-
 def _reading(result: Results) -> str:
     readings = dict.fromkeys(str(own["reading"]) for own in result.settings.values() if "reading" in own)
     return ", ".join(readings)
@@ -326,7 +281,7 @@ def _costs(
     """What is known of the costs of a method; where it is not of all benchmarks of the table, a note says of which."""
     everything = dict.fromkeys(name for r in results for name in r.metrics)
     images = {name: measured[result.name, name].images for name in result.metrics}
-    known = {name: {b: own[name] for b, own in result.usage.items() if name in own and b in images} for name in COSTS}
+    known = {name: {b: own[name] for b, own in result.usage.items() if name in own and images.get(b)} for name in COSTS}
     cells = {}
     for name, own in known.items():
         if own:

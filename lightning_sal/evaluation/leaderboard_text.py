@@ -99,7 +99,7 @@ def _row(
     for name, cost in board.costs.items():
         cell = line.costs.get(name)
         cells.append("" if cell is None else cost.form.format(cell.value) + raised(cell.notes))
-    reading = [line.reading] * has_readings(board)
+    reading = [words(line.reading)] * has_readings(board)
     return [f"{words(line.result.name)}{raised(line.notes)}", rank_text(line), *cells, *reading]
 
 

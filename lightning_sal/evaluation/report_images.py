@@ -22,7 +22,7 @@ SIDE = 240  # pixels of the longer side of a thumbnail
 STYLE = """
 .shots { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)) }
 .shots .card { padding: .6rem; border-radius: .5rem }
-.shots .pictures { grid-template-columns: repeat(auto-fit, minmax(min(45%, 6.5rem), 1fr)) }
+.shots .pictures { grid-template-columns: repeat(auto-fit, minmax(min(45%, 8rem), 1fr)) }
 .shots .pictures img { width: 100% }
 .shots .pictures small { display: block; overflow-wrap: anywhere; line-height: 1.2; padding-top: .2rem; opacity: .75 }
 .shots figcaption { margin-top: .4rem; font-size: .85rem; overflow-wrap: anywhere }

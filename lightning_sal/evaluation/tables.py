@@ -81,8 +81,8 @@ def markdown(results: Sequence[Results], metrics: Sequence[str] = ()) -> str:
 
 def markdown_lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of which the first column is words, the others numbers."""
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *([_plain(name), *cells] for name, *cells in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
+    return "".join(f"| {' | '.join(map(_plain, line))} |\n" for line in lines)
 
 
 def latex(results: Sequence[Results], metrics: Sequence[str] = ()) -> str:

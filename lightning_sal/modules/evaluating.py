@@ -47,7 +47,8 @@ class EvaluatingModule(L.LightningModule):
         if segmenter is not None:
             self.segmenter = segmenter
         self.reward = reward if isinstance(reward, Reward) else Reward(None if reward is None else [reward])
-        self.max_new_tokens, self.evaluation_reading = max_new_tokens, evaluation_reading
+        self.max_new_tokens = max_new_tokens
+        self.evaluation_reading: Reading = evaluation_reading
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens {max_new_tokens} must be at least 1")
 
@@ -58,7 +59,8 @@ class EvaluatingModule(L.LightningModule):
     @property
     def evaluation_settings(self) -> dict[str, Any]:
         """How the responses that evaluation judges come about, for the file of results."""
-        return {"max_new_tokens": self.max_new_tokens, "reading": self.evaluation_reading}
+        segmenter = type(self.segmenter).__name__
+        return {"max_new_tokens": self.max_new_tokens, "reading": self.evaluation_reading, "segmenter": segmenter}
 
     def setup(self, stage: str) -> None:
         segmenter: Any = getattr(self, "segmenter", SegmenterByPrompt)  # the embedded ones

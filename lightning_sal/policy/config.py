@@ -55,6 +55,8 @@ class PolicyConfig:
             null keeps its own.
         square: Side in pixels of a square that every image is squashed to before it is shown, 840 in Dr. Seg's recipe; null
             shows images in their own shape.
+        frame: Side of the square in whose units the model states places, whatever the image, as 1000; null for those of its
+            family: pixels of the image as it is shown for Qwen2.5-VL, 0 to 1000 for all others.
         look: Tag of blocks that the reasoning must hold, whatever the task: `look` asks for `<look>...</look>` around what
             is looked at. Null asks for what the task asks for, an empty text for none.
         max_prompt_tokens: Longest prompt in tokens, visual ones included. A longer one is refused, never cut.
@@ -77,6 +79,7 @@ class PolicyConfig:
     max_pixels: int | None = None
     processor: dict[str, Any] | None = None
     square: int | None = None
+    frame: int | None = None
     look: str | None = None
     max_prompt_tokens: int = 8192
     gradient_checkpointing: bool = False
@@ -96,6 +99,8 @@ class PolicyConfig:
             )
         if self.square is not None and self.square < 1:
             raise ValueError(f"policy.square {self.square} must be at least 1 pixel, or null")
+        if self.frame is not None and self.frame < 1:
+            raise ValueError(f"policy.frame {self.frame} must be at least 1, as 1000, or null")
         if not re.fullmatch(r"[A-Za-z]\w*|", self.look or ""):
             raise ValueError(f"policy.look {self.look!r} is no name of a tag: give letters, as look, or an empty text")
         if self.train_vision and self.feature_cache is not None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sal import tasks
+from lightning_sal.frames import Square
 from lightning_sal.internals.devices import leave_out_cudnn_attention
 from lightning_sal.policy.adapters import add_lora
 from lightning_sal.policy.config import PolicyConfig
@@ -57,7 +58,8 @@ class Policy(nn.Module):
         tokenizer = self.processor.tokenizer
         eos = model.generation_config.eos_token_id
         eos = tokenizer.eos_token_id if eos is None else eos
-        self.frame = frame_of(model.config.model_type, self.processor.image_processor, config.square)
+        of_family = frame_of(model.config.model_type, self.processor.image_processor, config.square)
+        self.frame = Square(config.frame) if config.frame else of_family
         self.eos_ids = tuple(eos) if isinstance(eos, (list, tuple)) else (int(eos),)
         self.pad_id = int(self.eos_ids[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
         self.suppressed: Tensor

@@ -13,18 +13,17 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_sal.internals.resizing import resize_bytes
 from lightning_sal.samples import InstancePhrase
 from lightning_sal.segmenters.base import Found
 from lightning_sal.segmenters.batching import evaluating, find_distinct, stacked, views
+from lightning_sal.segmenters.sam3_masks import choose_masks
 from lightning_sal.segmenters.sam3_weights import KERNELS, load_sam3
 from lightning_sal.tasks import SEMANTIC
-from lightning_sal.transfer import indices, moved, read
+from lightning_sal.transfer import indices, moved
 
-_MASK_THRESHOLD = 0.5  # of a pixel's probability, as in transformers' post-processing
 _TOLD = frozenset(10**power for power in range(12))  # of the phrases that are cut off, those that are told of
 Region = Literal["semantic", "instances"]
 
@@ -165,33 +164,13 @@ class SAM3(nn.Module):
             )
             sizes = [(images[number].shape[0], images[number].shape[1]) for number, _ in part]
             instances = [each.instance for _, each in part]
-            for (number, _), mask, presence in zip(part, *self._masks(outputs, instances, sizes), strict=True):
-                found[number].append((mask, presence))
+            masks = choose_masks(
+                outputs, instances, sizes, self.score_threshold if self.region == "instances" else None, self.max_batch
+            )
+            presence = outputs.presence_logits[:, 0].sigmoid()
+            for (number, _), mask, sure in zip(part, masks, presence, strict=True):
+                found[number].append((mask & (sure >= self.presence_threshold), sure.float()))
         return found
-
-    def _masks(
-        self, outputs: Any, instances: Sequence[bool], sizes: Sequence[tuple[int, int]]
-    ) -> tuple[list[Tensor], Tensor]:
-        """The mask of each of N pairs at the size of its image, and (N,) presence scores in float32."""
-        presence = outputs.presence_logits.sigmoid()  # (N, 1)
-        scores = outputs.pred_logits.sigmoid() * presence  # (N, Q)
-        best = scores.argmax(1)
-        # Boolean indices have the host wait: once for all pairs
-        counted = (
-            read(scores > self.score_threshold)[0]
-            if self.region == "instances" and not all(instances)
-            else [None] * len(sizes)
-        )
-        masks = []
-        for row, (instance, size, kept) in enumerate(zip(instances, sizes, counted, strict=True)):
-            if instance:
-                grids = outputs.pred_masks[row].index_select(0, best[row : row + 1])
-            elif kept is None:
-                grids = outputs.semantic_seg[row]
-            else:
-                grids = outputs.pred_masks[row].index_select(0, moved(kept.nonzero()[:, 0], best.device))
-            masks.append(_union(grids.sigmoid(), size, self.max_batch) & (presence[row] >= self.presence_threshold))
-        return masks, presence[:, 0].float()
 
     def _view(self, images: Tensor) -> Tensor:
         """(b, 3, H, W) uint8 -> (b, 3, S, S) as transformers' processor makes them on a CPU, on any device."""
@@ -261,21 +240,3 @@ def _of_pairs(seen: Any, image: Tensor) -> Any:
     positions = seen.fpn_position_encoding[-2][:1].expand_as(levels[-1])
     unread = levels[-1]
     return type(seen)(fpn_hidden_states=(*levels, unread), fpn_position_encoding=(positions, unread))
-
-
-def _union(grids: Tensor, size: tuple[int, int], step: int) -> Tensor:
-    """Where any of some probabilities exceeds one half at the image's size; `step` of them are resized at once.
-
-    Args:
-        grids: (n, h, w), n >= 0.
-        size: H, W.
-        step: >= 1.
-
-    Returns:
-        (H, W) bool.
-    """
-    union = torch.zeros(size, dtype=torch.bool, device=grids.device)
-    for part in grids.split(step) if len(grids) else ():
-        resized = F.interpolate(part[None], size, mode="bilinear", align_corners=False)[0]
-        union |= (resized > _MASK_THRESHOLD).any(0)
-    return union

@@ -120,9 +120,8 @@ class BoxTask(Task):
     def read_leniently(self, text: str) -> Objects:
         """See `Task.read_leniently`; a list as it is asked for, wherever it stands, else what `find_objects` finds."""
         strict = self.parse(text)
-        for start, end, whole in answer_places(text):
-            start, end = unfenced(text, start, end)
-            listed = _lenient_list(text, start, end) if whole else Listed()
+        for place, whole in answer_places(text):
+            listed = _lenient_list(text, *unfenced(text, place)) if whole else Listed()
             if listed.readable:
                 return replace(strict, boxes=listed.boxes, points=listed.points, readable=True, labels_at=listed.places)
         return strict

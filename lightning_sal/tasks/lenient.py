@@ -1,279 +1,54 @@
-"""What a response means that does not keep the form: the part of it that answers, and the phrases in that part.
+"""Where the answer of a response stands that does not keep the form: in a block of its own, behind "Answer:", or in all.
 
-Models that never saw a format write Markdown, lists, JSON, other tags, or a plain phrase. Here is read what a person would
-take for their answer, and no more: what is longer than a phrase and no list, or says that there is no answer, gives none.
-Everything takes time linear in the length of the text.
+Models that never saw a format write Markdown, lists, JSON, other tags, or a plain phrase. What they answer by is read as a
+person would read it, and no more: by `find_phrases` (`lenient_phrases`) and `find_objects` (`lenient_boxes`). Everything
+takes time linear in the length of the text.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator
 
-from lightning_sal.tasks.blocks import normalised
-
-LONGEST = 15  # words of a phrase that no tags mark as one
 # A closing or opening mark of the reasoning, and of the answer; GLM-4.1V has marks of its own around the latter
 _THINK = re.compile(r"<\s?(/?)\s?think(?:ing)?\s?>", re.IGNORECASE)
 _ANSWER = re.compile(r"<\s?(/?)\s?answer\s?>|<\|(?:begin|(end))_of_box\|>", re.IGNORECASE)
 _ANSWER_LINE = re.compile(
-    r"^[ \t>#*_]{0,20}(?:final )?answers?[ \t*_]{0,20}(?:[:：][ \t*_]{0,20}|\r?$)", re.IGNORECASE | re.MULTILINE
+    r"^[ \t>#*_]{0,20}(?:final )?(?:answers?|conclusion)[ \t*_]{0,20}(?:[:：][ \t*_]{0,20}|\r?$)",
+    re.IGNORECASE | re.MULTILINE,
 )
 _FENCE = re.compile(r"```\w*")
-# A text in quotes, to the end of everything where it has none
-_STRING = re.compile(
-    r'"(?P<double>(?:[^"\\]|\\.)*+)(?:"|\Z)' r"|(?<!\w)'(?P<single>(?:[^'\\]|\\.|'(?=\w))*+)(?:'|\Z)", re.DOTALL
-)
-_JSON = re.compile(r"""[\[{]\s{0,99}["'{\[]""")
-_KEYS = (
-    "expression", "phrase", "label", "name", "object", "instance", "region", "category", "class", "answer", "description",
-)  # fmt: skip
-# What stands before an item of a list
-_ITEM = re.compile(r"(?P<depth>[ \t]{0,40})(?:\*\*|__)?(?:[-*•–+]|\(?\d{1,3}[.):])(?:\*\*|__)?[ \t]{1,40}(?=\S)")
-_LEAD = re.compile(  # what stands before a phrase, and says only that one follows
-    r"(?:in\s(?:the|this)\s(?:image|picture|photo),?\s)?(?:(?:the|my)\s)?"
-    r"(?:(?:most|final|main|only|single|common|shared|visually|co-?salient|salient|striking|prominent|eye-?catching)\s){0,4}"
-    r"(?:answer|expression|phrase|label|name|category|object|region|instance|subject)s?(?:\s\d{1,3})?"
-    r"(?:\s(?:in|of|across)\s(?:the|this|these|all)(?:\s(?:the|these))?\s(?:image|picture|photo)s?)?"
-    r"(?:\s?[:：]|\s(?:is|are)(?=[\s:]))[\s:*_]{0,20}",
-    re.IGNORECASE,
-)
-_TITLES = {
-    "scene",
-    "analysis",
-    "conclusion",
-    "objects",
-    "reasoning",
-    "answer",
-    "note",
-    "summary",
-}  # of steps, not phrases
-_BEHIND = re.compile(r"\s[-–—]{1,2}\s|[:：](?=\s)")  # between a phrase and what is said about it
-# Between phrases on one line; "and" alone joins what belongs together
-_NEXT = re.compile(r"[,;]\s(?:and\s)?(?=(?:an?|the)\s)|;\s", re.IGNORECASE)
-_LAST = re.compile(rf"{_NEXT.pattern}|\sand\s(?=(?:an?|the)\s)", re.IGNORECASE)
-_SENTENCES = re.compile(r"[.!?]\s\S|[。！？].|[!?！？]\Z|\A\W*\Z")
-_REFUSAL = re.compile(
-    r"\b(?:i|sorry|cannot|can['’]t|unable|don['’]t|unfortunately|not (?:possible|sure))\b|抱歉|对不起|无法"
-    r"|\A(?:none|nothing|null|n/?a|unknown|no)\Z|\Athere (?:is|are) no"
-    r"|\Ano (?:single |clear |common |visible )?(?:salient|object|region|instance|image|answer)",
-    re.IGNORECASE,
-)
-_AROUND = "*_`\"'“”‘’«»#"  # what stands around a phrase and is none of it
 
-Place = tuple[int, int]
+Place = tuple[int, int]  # the first character and the one behind the last
 
 
-class Phrase(NamedTuple):
-    """A phrase, white space normalised, and where it stands in the text: its first character and the one behind its last."""
-
-    text: str
-    place: Place
-
-
-def find_phrases(text: str, tags: Sequence[str]) -> list[Phrase]:
-    """The phrases that a response answers by, in their order.
-
-    Args:
-        text: Of any content.
-        tags: Names of the tags that are asked for around a phrase, or are around those of other tasks.
-    """
-    for start, end, whole in answer_places(text):
-        if found := list(_tagged(text, start, end, tags)):
-            return found
-        if whole and (found := _without_tags(text, *unfenced(text, start, end), tags)):
-            return found
-    return []
-
-
-def answer_places(text: str) -> Iterator[tuple[int, int, bool]]:
+def answer_places(text: str) -> Iterator[tuple[Place, bool]]:
     """Where in a response the answer may stand, the likeliest place first.
 
     Yields:
-        Its first character, the one behind its last, and whether all that stands there may be the answer, rather than only
-        what is marked as such.
+        The place, and whether all that stands there may be the answer, rather than only what is marked as such.
     """
     thoughts = list(_THINK.finditer(text))
-    closed = [mark.end() for mark in thoughts if mark[1]]
-    behind = closed[-1] if closed else 0
-    unfinished = any(mark.start() >= behind for mark in thoughts if not mark[1])
+    behind = max((mark.end() for mark in thoughts if mark[1]), default=0)
+    unfinished = any(not mark[1] and mark.start() >= behind for mark in thoughts)
     marks = list(_ANSWER.finditer(text, behind))
-    blocks = []
-    for number, mark in enumerate(marks):
-        if not (mark[1] or mark[2]):
-            blocks.append((mark.end(), marks[number + 1].start() if number + 1 < len(marks) else len(text)))
-    for start, end in reversed(blocks):
-        if text[start:end].strip():
-            yield start, end, True
-            break
-    else:
-        unfinished |= bool(blocks)
+    ends = [*(mark.start() for mark in marks[1:]), len(text)]
+    blocks = [(mark.end(), end) for mark, end in zip(marks, ends, strict=False) if not (mark[1] or mark[2])]
     lines = [] if blocks or unfinished else list(_ANSWER_LINE.finditer(text, behind))
+    if filled := [block for block in blocks if text[slice(*block)].strip()]:
+        yield filled[-1], True
     if lines:
         start = lines[-1].end()
-        line_end = text.find("\n", start)
-        same_line = line_end < 0 or text[start:line_end].strip()
-        yield start, len(text) if line_end < 0 or not same_line else line_end, True
-    yield behind, len(text), not (blocks or unfinished or lines)
+        rest = text[start:].partition("\n")[0]
+        yield (start, start + len(rest) if rest.strip() else len(text)), True
+    yield (behind, len(text)), not (blocks or lines or unfinished)
 
 
-def unfenced(text: str, start: int, end: int) -> Place:
+def unfenced(text: str, place: Place) -> Place:
     """Where the last fenced block of Markdown stands within a place; the place itself where there is none."""
-    fences = list(_FENCE.finditer(text, start, end))
+    fences = list(_FENCE.finditer(text, *place))
     if not fences:
-        return start, end
-    if len(fences) % 2:
-        return fences[-1].end(), end
+        return place
+    if len(fences) % 2:  # it has no end
+        return fences[-1].end(), place[1]
     return fences[-2].end(), fences[-1].start()
-
-
-def _tagged(text: str, start: int, end: int, tags: Sequence[str]) -> Iterator[Phrase]:
-    """What stands between tags of any case and spacing, whichever closes it; up to the end of the line where none does."""
-    names = "|".join(map(re.escape, tags))
-    marks = list(re.compile(rf"<\s?(/?)\s?(?:{names})\s?>", re.IGNORECASE).finditer(text, start, end))
-    for number, mark in enumerate(marks):
-        following = marks[number + 1] if number + 1 < len(marks) else None
-        if mark[1]:
-            continue
-        if following is not None and following[1]:
-            place = _stripped(text, mark.end(), following.start(), "")
-            if place[0] < place[1]:
-                yield Phrase(normalised(text[slice(*place)]), place)
-            continue
-        stop = following.start() if following else end
-        line = text.find("\n", mark.end(), stop)
-        if phrase := _phrase(text, mark.end(), stop if line < 0 else line):
-            yield phrase
-
-
-def _without_tags(text: str, start: int, end: int, tags: Sequence[str]) -> list[Phrase]:
-    """Phrases in quotes, in a list, or on lines of their own."""
-    if opening := _JSON.search(text, start, end):
-        return _quoted(text, opening.start(), end, tags)
-    lists = _lists(text, start, end)
-    return _of_lists(lists) if lists else _on_lines(text, start, end)
-
-
-def _quoted(text: str, start: int, end: int, tags: Sequence[str]) -> list[Phrase]:
-    """The texts of JSON, or of what looks like it, that stand under the key that likeliest names a phrase."""
-    by_key: dict[str, list[Phrase]] = {}
-    key = ""
-    for string in _STRING.finditer(text, start, end):
-        part = "double" if string["double"] is not None else "single"
-        if text[string.end() : string.end() + 9].lstrip().startswith(":"):
-            key = re.sub(r"[^a-z]", "", string[part].lower()[:99]).rstrip("s")
-            continue
-        place = string.span(part)
-        by_key.setdefault(key, [])
-        if is_phrase(words := normalised(_unescaped(string[part]))):
-            by_key[key].append(Phrase(words, place))
-    for name in (*tags, *_KEYS):
-        for key, phrases in by_key.items():
-            if key.endswith(name.rstrip("s")):
-                return phrases
-    return next(iter(by_key.values())) if len(by_key) == 1 else []
-
-
-def _unescaped(text: str) -> str:
-    try:
-        return json.loads('"' + text.replace("\\'", "'") + '"') if "\\" in text else text
-    except ValueError:
-        return text
-
-
-def _lists(text: str, start: int, end: int) -> list[list[tuple[int, Phrase | None]]]:
-    """The lists of Markdown that a text holds: of each item how far it is indented, and the phrase with which it begins."""
-    lists: list[list[tuple[int, Phrase | None]]] = [[]]
-    for line_start, line_end in _lines(text, start, end):
-        if item := _ITEM.match(text, line_start, line_end):
-            lists[-1].append((len(item["depth"].expandtabs()), _phrase(text, item.end(), line_end)))
-        elif not text[line_start].isspace():
-            lists.append([])
-    return list(filter(None, lists))
-
-
-def _of_lists(lists: Sequence[Sequence[tuple[int, Phrase | None]]]) -> list[Phrase]:
-    """The items of the last list of which each begins with a phrase; items within items are what is said about those."""
-    for items in reversed(lists):
-        least = min(depth for depth, _ in items)
-        phrases = [phrase for depth, phrase in items if depth == least]
-        if None not in phrases:
-            return [phrase for phrase in phrases if phrase is not None]
-    return []
-
-
-def _on_lines(text: str, start: int, end: int) -> list[Phrase]:
-    """Phrases that stand alone, one or more a line; lines that end in a colon or a call announce them."""
-    found: list[Phrase] = []
-    for line_start, line_end in _lines(text, start, end):
-        if text[line_start:line_end].rstrip(" \t\r*_").endswith((":", "：", "!")):
-            continue
-        lead = _LEAD.match(text, *_stripped(text, line_start, line_end, _AROUND))
-        borders = [lead.end() if lead else line_start]
-        for between in _LAST.finditer(text, borders[0], line_end) if _NEXT.search(text, borders[0], line_end) else ():
-            borders += between.span()
-        parts = [*borders, line_end]
-        phrases = [_phrase(text, *place) for place in zip(parts[::2], parts[1::2], strict=True)]
-        if None in phrases:
-            return []
-        found += [phrase for phrase in phrases if phrase is not None]
-    return found
-
-
-def _lines(text: str, start: int, end: int) -> Iterator[Place]:
-    """Where the lines stand that hold more than white space."""
-    while start < end:
-        stop = text.find("\n", start, end)
-        stop = end if stop < 0 else stop
-        if text[start:stop].strip():
-            yield start, stop
-        start = stop + 1
-
-
-def _phrase(text: str, start: int, end: int) -> Phrase | None:
-    """The phrase with which a line, or a part of one, begins; None where it begins with none."""
-    start, end = _stripped(text, start, end, "")
-    if text.startswith("**", start) and (closing := text.find("**", start + 2, end)) > 0:
-        title = text[slice(*_stripped(text, start, closing, _AROUND + ":"))]
-        start, end = (closing, end) if _LEAD.fullmatch(f"{title}:") else (start, closing)
-    start, end = _stripped(text, start, end, _AROUND + ":")
-    if lead := _LEAD.match(text, start, end):
-        start = lead.end()
-    if behind := _BEHIND.search(text, start, end):
-        end = behind.start()
-    start, end = _stripped(text, start, end, _AROUND)
-    words = normalised(text[start:end])
-    return Phrase(words, (start, end)) if is_phrase(words) else None
-
-
-def is_phrase(words: str) -> bool:
-    """Whether words can name something: neither too many, nor sentences, nor the title of a step, nor a refusal."""
-    return (
-        0 < len(words) <= 12 * LONGEST
-        and len(words.split()) <= LONGEST
-        and words.lower() not in _TITLES
-        and not _SENTENCES.search(words)
-        and not _REFUSAL.search(words)
-    )
-
-
-def _stripped(text: str, start: int, end: int, around: str) -> Place:
-    """A place without white space, these characters and other tags at its ends, nor, with such, a full stop or comma."""
-    behind = around and around + ".,;"
-    while start < end:
-        if text[start].isspace() or text[start] in around or (around and text[start] == ">"):
-            start += 1
-        elif around and text[start] == "<" and (close := text.find(">", start, min(start + 40, end))) > 0:
-            start = close + 1
-        else:
-            break
-    while start < end:
-        if text[end - 1].isspace() or text[end - 1] in behind:
-            end -= 1
-        elif around and text[end - 1] == ">" and (opening := text.rfind("<", max(start, end - 40), end)) >= 0:
-            end = opening
-        else:
-            break
-    return start, end

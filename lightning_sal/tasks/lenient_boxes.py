@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 _ENTRY = re.compile(r"\{[^{}]*\}")
-_NUMBERS = re.compile(r"""[\[(]([-+\d.eE,;\s"']{3,120}+)[\])]""")
+# Qwen-VL writes the corners of a box as (x0,y0),(x1,y1)
+_NUMBERS = re.compile(r"""[\[(]((?:[-+\d.eE,;\s"']|\),\(){3,120}+)[\])]""")
 _KEY = re.compile(r"""(\w{1,40})["']?\s{0,9}[:=]\s{0,9}\[?\s{0,9}\Z""")  # of what follows, by itself or in a list
 _NAMED = re.compile(r"""\b([A-Za-z]\w{0,15})["']?\s{0,9}[:=]\s{0,9}["']?([-+]?\d{1,9}(?:\.\d{0,15})?)(?![\d.])""")
 # Names of single numbers of a box, and of a point, where they are no list
@@ -73,7 +74,7 @@ def _lists(text: str, start: int, end: int) -> Iterator[tuple[str, Numbers, tupl
     """Each list of 2 or 4 numbers: the key in front of it, in lower case and empty where it has none; it; its place."""
     for found in _NUMBERS.finditer(text, start, end):
         try:
-            numbers = tuple(float(part.strip("\"'")) for part in re.split(r"[\s,;]+", found[1].strip(" \t\r\n,;")))
+            numbers = tuple(float(part.strip("\"'")) for part in re.split(r"[\s,;()]+", found[1].strip(" \t\r\n,;")))
         except ValueError:
             continue
         if len(numbers) in (2, 4) and all(map(math.isfinite, numbers)):

@@ -25,11 +25,11 @@ from lightning_sal.tasks.blocks import (
     tags_of,
     write_blocks,
 )
-from lightning_sal.tasks.lenient import find_phrases
+from lightning_sal.tasks.lenient_phrases import find_phrases
 from lightning_sal.tasks.registry import answer_tags
 
 SEMANTIC = "[semantic]"
-_LOOSE = re.compile(r"\[\s*semantic\s*\]\s*", re.IGNORECASE)
+_LOOSE = re.compile(r"\[\s*semantic\s*\][:：]?\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

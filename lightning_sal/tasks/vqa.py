@@ -70,7 +70,7 @@ class TextTask(AccuracyTask):
     def read_leniently(self, text: str) -> Text:
         """See `Task.read_leniently`; an answer block, what follows "Answer:", or all that stands behind the reasoning."""
         strict = self.parse(text)
-        places = (stripped(text, start, end) for start, end, whole in answer_places(text) if whole)
+        places = (stripped(text, *place) for place, whole in answer_places(text) if whole)
         said = next(filter(None, places), None)
         return replace(strict, text=text[slice(*said)], labels_at=(said,)) if said else strict
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from PIL import Image
 from lightning_sal.callbacks import EvaluationResults, PredictionWriter
 from lightning_sal.commands.score import main as score
 from lightning_sal.datamodules import BenchmarksDataModule
-from lightning_sal.evaluation.results import read_images, read_summary
+from lightning_sal.evaluation.results import read_images, read_masks, read_summary
 from lightning_sal.inference.responses import gather
 from lightning_sal.metrics.functional import structure_measure
 from tests.modules.parts import sft, trainer
@@ -73,6 +75,10 @@ def test_each_benchmark_has_its_own_numbers(tmp_path: Path, module) -> None:
         assert values[f"test/{name}/s_measure"] == pytest.approx(np.mean(expected), abs=1e-6)
         assert [float(row["s_measure"]) for row in read_images(out, name)] == pytest.approx(expected, abs=1e-6)
         assert values[f"test/{name}/malformed"] == 0
+        for kept, truth in zip(read_masks(out, name), truths, strict=True):  # these are smaller than what is kept
+            for column, mask in (("truth", truth), ("prediction", stripe)):
+                picture = Image.open(io.BytesIO(base64.b64decode(kept[column]))).convert("1")
+                assert np.array_equal(np.array(picture), mask[0].numpy())
     assert values["test/ECSSD/s_measure"] != values["test/PASCAL-S/s_measure"]
     assert {"test/ILSO/iasm", "test/ILSO/ap50", "test/CoCA/mae"} <= set(values)
     results = read_summary(out)
@@ -82,6 +88,7 @@ def test_each_benchmark_has_its_own_numbers(tmp_path: Path, module) -> None:
         for metric, value in metrics.items():
             assert value == pytest.approx(values[f"test/{name}/{metric}"]), (name, metric)
     assert [row["expressions"] for row in read_images(out, "ILSO")] == ["a; bb"] * 2
+    assert [len(read_masks(out, name)) for name in ("ILSO", "CoCA")] == [2, 2]
     assert (out / "failures.html").read_text().count("<figure ") == 10
 
 

@@ -94,6 +94,20 @@ def test_after_an_interrupt_what_was_answered_is_not_asked_again(server):
 
 
 @pytest.mark.usefixtures("photos")
+def test_instances_and_groups_are_answered_without_a_confidence(server):
+    server.answer = lambda *_: "<think>Two.</think><answer><ins>left</ins><ins>right</ins></answer>"
+    assert segment(server, "--task", "sis", "--out", "runs/sis") == 0
+    assert {tuple(line["expressions"]) for line in lines("runs/sis")} == {("left", "right")}
+    found = json.loads(Path("runs/sis/instances.json").read_text())
+    assert len(found["images"]) == 4
+    assert len(found["annotations"]) <= 8  # the embedded segmenter knows no photographs, and may find nothing
+    server.answer = lambda *_: "<think>All.</think><answer><rg>[semantic] square</rg></answer>"
+    assert segment(server, "--task", "cosod", "--out", "runs/cosod") == 0
+    (line,) = lines("runs/cosod")
+    assert len(line["masks"]) == len(server.log[-1].images) == 4
+
+
+@pytest.mark.usefixtures("photos")
 def test_photographs_that_are_refused_are_named_and_the_rest_is_done(server, capsys):
     server.deeds = {0: ["refusal"], 2: ["bad request"]}
     assert segment(server) == 1
@@ -111,7 +125,7 @@ def test_photographs_that_are_refused_are_named_and_the_rest_is_done(server, cap
 
 
 @pytest.mark.usefixtures("photos")
-def test_a_model_that_answers_no_more_is_one_line_and_what_it_answered_is_kept(server, capsys):
+def test_a_model_that_answers_no_more_is_one_line_and_the_same_command_goes_on(server, capsys):
     budget = [*PRICES, "--budget", "0.018", "--batch-size", "1", "--max-new-tokens", "1000"]
     assert segment(server, *budget) == 2
     out, err = capsys.readouterr()
@@ -121,8 +135,9 @@ def test_a_model_that_answers_no_more_is_one_line_and_what_it_answered_is_kept(s
     spent = float(re.search(r"out, \$([\d.]+)", out)[1])
     assert 0 < spent <= 0.018
     assert 0 < len(lines()) < 4
-    assert segment(server, *PRICES, "--max-new-tokens", "1000", "--out", "runs/more") == 0
-    assert len(lines("runs/more")) == 4
+    assert Path("runs/segment/index.html").read_text().count("<article") == len(lines())
+    assert segment(server, *PRICES, "--max-new-tokens", "1000") == 0
+    assert len(lines()) == Path("runs/segment/index.html").read_text().count("<article") == 4
     assert len(server.log) == 4
 
 

@@ -1,6 +1,7 @@
 """Short runs, and a workspace for each page."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningCLI
 
+from tests.annotation.server import Model, Server
 from tests.docs.workspace import make_run, make_workspace
 
 # Settings of any config -> the most that they may be in a test.
@@ -48,6 +50,13 @@ def shorten(cli: LightningCLI) -> None:
     config = cli.config[cli.subcommand]
     lessen(config)
     config.trainer.accelerator, config.trainer.devices, config.trainer.strategy = "cpu", 1, "auto"
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Model]:
+    """A model behind an OpenAI-compatible server, for the commands that ask one."""
+    with Server(Model()) as model:
+        yield model
 
 
 @pytest.fixture(scope="session")

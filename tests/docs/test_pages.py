@@ -13,6 +13,7 @@ import yaml
 from lightning_sal.cli import main
 from tests.docs.elsewhere import ELSEWHERE, elsewhere
 from tests.docs.pages import PAGES, ROOT, Block, blocks, commands, in_checkout, name, place_exists, prose
+from tests.docs.workspace import SERVER
 
 LANGUAGES = {"bash", "console", "python", "yaml", "json", "text", ""}  # "" and text are shown, and never commands
 VARIABLE = re.compile(r"([A-Z_]+)=(.*)")
@@ -21,7 +22,7 @@ COMMAND = re.compile(r"^( {4,}|\t)(uv run |\$ )?(lightning(-sal)?|python|pip|uv)
 
 @in_checkout
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_all_that_a_page_shows_runs(page, workspace, monkeypatch):
+def test_all_that_a_page_shows_runs(page, workspace, server, monkeypatch):
     namespace = {"__name__": name(page)}
     failures = []
     for block in blocks(page.read_text()):
@@ -32,6 +33,7 @@ def test_all_that_a_page_shows_runs(page, workspace, monkeypatch):
         if block.language not in ("bash", "console"):
             continue
         for line, words in commands(block):
+            words = [word.replace(SERVER, f"{server.url}/v1") for word in words]
             shown_only = block.language == "console"
             if elsewhere(words) is None and (fault := run_command(words, shown_only, monkeypatch)):
                 failures.append(f"{name(page)}:{line}: {' '.join(words)}\n    {fault}")

@@ -33,6 +33,7 @@ COSOD = ("CoCO-SEG", "CoSOD3k", "CoCA", "CoSal2015")
 PATHS = {"data": "data", "policy": "tiny", "segmenter": str(WEIGHTS / "segmenter"), "runs": "runs"}
 SAMPLES = 4  # of each dataset
 SEED = 11
+SERVER = "http://localhost:8000/v1"  # of an OpenAI-compatible server, as pages name it
 
 
 def make_workspace(folder: Path) -> None:

@@ -90,6 +90,8 @@ def test_the_annotation_reaches_all_that_the_frame_allows(tmp_path: Path) -> Non
             "sampler": "Annotated",
             "temperature": 0.0,
             "max_new_tokens": 8,
+            "reading": "strict",
+            "segmenter": "FillBoxes",
         }
 
 
@@ -136,6 +138,7 @@ def test_what_is_drawn_depends_on_seed_and_sample_alone() -> None:
 def test_the_summary_states_temperature_and_seed(tmp_path: Path) -> None:
     _, out = run(tmp_path, evaluation_temperature=0.8, seed=3)
     expected = {"sampler": "PolicySampler", "temperature": 0.8, "max_new_tokens": 8, "seed": 3}
+    expected |= {"reading": "strict", "segmenter": "FillBoxes"}
     assert read_summary(out).settings == dict.fromkeys(("perception", "detection", "counting"), expected)
     with pytest.raises(ValueError, match="evaluation_temperature -1 must be 0 or above"):
         sft(evaluation_temperature=-1)

@@ -103,3 +103,9 @@ def test_options_that_cannot_be_are_refused():
         PolicyConfig(square=0)
     with pytest.raises(ValueError, match=r"policy.look '<look>' is no name of a tag"):
         PolicyConfig(look="<look>")
+
+
+def test_a_stated_frame_goes_before_that_of_the_family():
+    assert FastPolicy(PolicyConfig("tiny-scratch", frame=500)).frame == Square(500)
+    with pytest.raises(ValueError, match=r"policy\.frame 0 must be at least 1"):
+        PolicyConfig(frame=0)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from lightning_sal.rewards import Alignment, Annotated, Brevity, Centred, Chance, Elsewhere, Noise, Pointing, Response
-from lightning_sal.samples import ImageGroup
+from lightning_sal.samples import ImageGroup, Usage
 from lightning_sal.tasks import COSOD, SIS, SOD, VQA, Text
 
 SHARED = Path(__file__).parents[3] / "shared" / "fixtures" / "saliency_alignment" / "saliency_model_a"
@@ -123,8 +123,11 @@ def test_chance_is_what_a_map_that_is_the_same_everywhere_gets():
 
 
 def test_brevity_and_noise_know_the_text_alone():
-    response = replace(answered(VQA, [[drawn(0)]]), tokens=torch.arange(10))
-    assert Brevity(40)([response]).values.item() == pytest.approx(0.75)
+    response = replace(answered(VQA, [[drawn(0)]]), usage=Usage(output_tokens=10))
+    scores = Brevity(40)([response, replace(response, usage=None)])
+    assert scores.values[0].item() == pytest.approx(0.75)
+    assert scores.known is not None
+    assert scores.known.tolist() == [True, False]
     noise = Noise()([response, response, replace(response, text="other")]).values.tolist()
     assert noise[0] == noise[1] != noise[2]
     assert all(0 <= value < 1 for value in noise)
