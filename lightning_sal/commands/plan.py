@@ -146,7 +146,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lightning-sal plan",
         description="Estimate parameters, tokens of a prompt, peak memory and seconds of a step, for the model and the "
-        "batch of a config of `lightning fit`. No weight is loaded, and no time is measured. Behind an endpoint: tokens, "
+        "batch of a config of `lightning fit`. No weight is loaded, and no time is measured. Of what takes the general "
+        "path the parts of memory are stated that follow from its shapes alone, and no seconds. Behind an endpoint: tokens, "
         "dollars and time of all that `lightning test` would ask. All other options are those of `lightning fit`, as "
         "--config FILE and --data.init_args.batch_size 8.",
         allow_abbrev=False,
@@ -335,7 +336,7 @@ def _memory(title: str, columns: Sequence[_Column], *, configured: bool, whole: 
     rows("at all times", [each.held for each in estimates])
     for phase in max((each.phases for each in estimates), key=len):
         rows(phase, [each.phases.get(phase, {}) for each in estimates])
-    grid.add_row("peak", *(f"{each.peak / unit:.1f}" for each in estimates))
+    grid.add_row("peak" if whole else "peak of these", *(f"{each.peak / unit:.1f}" for each in estimates))
     grid.add_row("", *(f"({each.largest})" for each in estimates))
     return grid
 

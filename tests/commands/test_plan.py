@@ -237,6 +237,7 @@ def test_a_model_of_any_family_is_planned(family_folder, capsys):
     trained, all_ = (sum(p.numel() for p in found.parameters() if p.requires_grad >= least) for least in (1, 0))
     assert rows["adapters"][0] == f"{trained:,}"
     assert rows["all"] == [f"{trained:,}", f"{all_ - trained:,}"]
+    assert rows["AdamW states"] == [f"{2 * 4 * trained / 1e6:.2f}"] * 3
     images = (torch.zeros(80, 160, 3, dtype=torch.uint8),) * 2
     prompts = found.encode([ImageGroup("", "cosod", images)] * 3)
     assert rows["cosod"][2] == str(prompts.lengths[0])
