@@ -114,8 +114,6 @@ class DeepSpeed(OneDevice):
 
     def check(self, config: PolicyConfig) -> None:
         super().check(config)
-        if self.strategy.zero_stage_3:
-            _refuse_general(config, "ZeRO stage 3")
         precision = self.trainer.precision
         dtype = _DEEPSPEED_DTYPES[str(precision).partition("-")[0]]
         if config.dtype != dtype:
@@ -123,6 +121,8 @@ class DeepSpeed(OneDevice):
                 f"DeepSpeed casts the whole policy by precision {precision}: set model.policy.dtype {dtype}, not "
                 f"{config.dtype}, or another precision"
             )
+        if self.strategy.zero_stage_3:
+            _refuse_general(config, "ZeRO stage 3")
 
     def before_setup(self, module: L.LightningModule, outside: Sequence[str]) -> None:
         from lightning_sal.policy.sharding import hide

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_sal.datasets.scenes import SceneGroups
-from lightning_sal.policy import policy as policy_file
+from lightning_sal.policy import fast as policy_file
 from lightning_sal.policy.config import LoRA, PolicyConfig
 from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.policy.log_probs import log_probs_and_entropy, places, reading_rows
