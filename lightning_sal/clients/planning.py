@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_sal.clients.budget import TYPICAL_ANSWER, Estimate, Prices
 
 if TYPE_CHECKING:
-    from lightning_sal.clients.endpoint import EndpointConfig
+    from lightning_sal.clients.endpoint_config import EndpointConfig
 
 SPEED = 50  # tokens of an answer that a server writes in a second, as a rule
 

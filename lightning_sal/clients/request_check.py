@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from lightning_sal.clients.endpoint import AskedModel, EndpointConfig, request_of
+from lightning_sal.clients.endpoint import AskedModel, request_of
+from lightning_sal.clients.endpoint_config import EndpointConfig
 from lightning_sal.clients.planning import Conversation, forecast
 from lightning_sal.clients.requests import Request
 from lightning_sal.datasets.decoding import UnreadableSample

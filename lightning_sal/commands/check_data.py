@@ -116,7 +116,7 @@ class Shown:
     @classmethod
     def of(cls, argv: list[str]) -> Shown:
         """That of a config and options, as `lightning test` takes them."""
-        from lightning_sal.clients.endpoint import EndpointConfig
+        from lightning_sal.clients.endpoint_config import EndpointConfig
         from lightning_sal.clients.request_check import RequestCheck
         from lightning_sal.configs.reading import GROUP_SIZE, model_of, read_config
         from lightning_sal.policy.prompt_check import PromptCheck

@@ -13,7 +13,7 @@ from lightning_sal.configs.reading import GROUP_SIZE, asked_groups, blank_group,
 from lightning_sal.errors import UsageError
 
 if TYPE_CHECKING:
-    from lightning_sal.clients.endpoint import EndpointConfig
+    from lightning_sal.clients.endpoint_config import EndpointConfig
     from lightning_sal.policy.config import PolicyConfig
     from lightning_sal.policy.estimate import Estimate
     from lightning_sal.policy.gpus import GPU
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
 
     from rich.console import Console
 
-    from lightning_sal.clients.endpoint import EndpointConfig
+    from lightning_sal.clients.endpoint_config import EndpointConfig
     from lightning_sal.policy.fast import FastPolicy
     from lightning_sal.policy.make import policy_class
     from lightning_sal.policy.shape import count_parameters, load_shape

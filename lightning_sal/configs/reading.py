@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_sal.configs.running import run
 
 if TYPE_CHECKING:
-    from lightning_sal.clients.endpoint import EndpointConfig
+    from lightning_sal.clients.endpoint_config import EndpointConfig
     from lightning_sal.datasets import Record
     from lightning_sal.policy.config import PolicyConfig
     from lightning_sal.samples import ImageGroup
@@ -48,7 +48,7 @@ def model_of(given: Config) -> EndpointConfig | PolicyConfig:
     Raises:
         ValueError: It names none.
     """
-    from lightning_sal.clients.endpoint import EndpointConfig
+    from lightning_sal.clients.endpoint_config import EndpointConfig
     from lightning_sal.modules import Endpoint
     from lightning_sal.policy.config import parse_policy
 

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from lightning_sal.clients import default_limit, is_endpoint
-from lightning_sal.clients.endpoint import AskedModel, EndpointConfig
+from lightning_sal.clients.endpoint import AskedModel
+from lightning_sal.clients.endpoint_config import EndpointConfig
 from lightning_sal.files.loading import refuse_non_finite
 from lightning_sal.inference.base import BasePredictor
 from lightning_sal.inference.endpoint import UNEXPLAINED, EndpointPredictor

@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 
 import torch
 
-from lightning_sal.clients.endpoint import AskedModel, EndpointConfig, Ledger, closing, opening
+from lightning_sal.clients.endpoint import AskedModel, Ledger, closing, opening
+from lightning_sal.clients.endpoint_config import EndpointConfig
 from lightning_sal.errors import UsageError
 from lightning_sal.inference.asked import ask
 from lightning_sal.inference.responses import MAPS, Reading, Response, find_masks

@@ -132,3 +132,15 @@ def test_a_numbered_folder_leaves_the_results_of_before(tmp_path, module):
         trainer(tmp_path, callbacks=[callback]).test(module, benchmarks(tmp_path / "data"), verbose=False)
         assert callback.outputs()["Results"] == tmp_path / name
         assert (tmp_path / name / "summary.json").is_file()
+
+
+def test_the_summary_says_what_the_responses_of_a_policy_took(tmp_path: Path, module) -> None:
+    _, out = run(tmp_path, module)
+    dataset = benchmarks(tmp_path / "data").evaluation_dataset("test")
+    groups = [group for group in map(dataset.__getitem__, range(len(dataset))) if group.benchmark == "ECSSD"]
+    usage = read_summary(out).usage["ECSSD"]
+    assert usage["samples"] == len(groups) == 3
+    assert usage["input_tokens"] == sum(module.policy.encode(groups).lengths)
+    assert 3 <= usage["output_tokens"] <= 3 * 8
+    assert usage["seconds"] > 0
+    assert "cost" not in usage

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_sal.clients.endpoint import AskedModel, EndpointConfig, closing, opening
+from lightning_sal.clients.endpoint import AskedModel, closing, opening
+from lightning_sal.clients.endpoint_config import EndpointConfig
 from lightning_sal.errors import UsageError
 from lightning_sal.frames import Shrunk, Square
 from lightning_sal.samples import ImageGroup, Message

@@ -3,7 +3,7 @@
 import pytest
 
 from lightning_sal.clients.budget import Estimate, Prices
-from lightning_sal.clients.endpoint import EndpointConfig
+from lightning_sal.clients.endpoint_config import EndpointConfig
 from lightning_sal.clients.planning import forecast, minutes
 from lightning_sal.clients.request_check import sent_bytes
 from lightning_sal.clients.requests import Request

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from lightning_sal.cli import main as lightning
-from lightning_sal.clients.endpoint import AskedModel, EndpointConfig
+from lightning_sal.clients.endpoint import AskedModel
+from lightning_sal.clients.endpoint_config import EndpointConfig
 from lightning_sal.commands.plan import main
 from lightning_sal.datasets import task_records
 from lightning_sal.policy import gpus

@@ -5,7 +5,7 @@ from contextlib import redirect_stdout
 import pytest
 
 from lightning_sal.callbacks import EvaluationResults
-from lightning_sal.clients.endpoint import EndpointConfig
+from lightning_sal.clients.endpoint_config import EndpointConfig
 from lightning_sal.datamodules import BenchmarksDataModule
 from lightning_sal.evaluation.results import read_images, read_summary
 from lightning_sal.modules import Endpoint

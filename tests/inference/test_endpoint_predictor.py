@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lightning_sal import Predictor, load_predictor
-from lightning_sal.clients.endpoint import AskedModel, EndpointConfig
+from lightning_sal.clients.endpoint import AskedModel
+from lightning_sal.clients.endpoint_config import EndpointConfig
 from lightning_sal.errors import UsageError
 from lightning_sal.inference.endpoint import EndpointPredictor
 from lightning_sal.samples import ImageGroup

@@ -18,7 +18,7 @@ import torch
 
 from lightning_sal.callbacks import EvaluationResults
 from lightning_sal.clients import asking  # noqa: F401, likewise
-from lightning_sal.clients.endpoint import EndpointConfig
+from lightning_sal.clients.endpoint_config import EndpointConfig
 from lightning_sal.datamodules import BenchmarksDataModule
 from lightning_sal.modules import Endpoint
 from tests.modules.parts import StripeSegmenter, trainer

@@ -16,7 +16,7 @@ import torch
 
 from lightning_sal.callbacks import EvaluationResults
 from lightning_sal.cli import main
-from lightning_sal.clients.endpoint import EndpointConfig
+from lightning_sal.clients.endpoint_config import EndpointConfig
 from lightning_sal.datamodules import BenchmarksDataModule
 from lightning_sal.errors import UsageError
 from lightning_sal.evaluation.results import read_images, read_summary
@@ -194,7 +194,7 @@ def test_what_an_endpoint_does_not_have_is_refused_in_one_line(tmp_path):
 
 @pytest.mark.parametrize(
     "path",
-    sorted(set((ROOT / "conf/eval").glob("*.yaml")) - {SECOND}),
+    [path for path in sorted((ROOT / "conf/eval").glob("*.yaml")) if "lightning_sal.datamodules." in path.read_text()],
     ids=lambda path: path.stem,
 )
 def test_the_second_config_fits_every_evaluation(path, monkeypatch):
