@@ -1,8 +1,27 @@
 """Other people's models by API, or on this machine: requests, replies, budget and retries."""
 
+from typing import NamedTuple
+
 LOCAL = "local:"  # before the folder or hub name of a model that is to be loaded here
-APIS = {"openai": "OpenAI's API", "gemini": "Gemini's API"}
-"""What stands before the name of a model behind an endpoint, and a colon -> where it is asked, for people to read."""
+
+
+class API(NamedTuple):
+    """Where a model is asked that names no address.
+
+    Args:
+        name: For people to read.
+        variable: Of the environment, by which its library takes another address.
+    """
+
+    name: str
+    variable: str
+
+
+APIS = {
+    "openai": API("OpenAI's API", "OPENAI_BASE_URL"),
+    "gemini": API("Gemini's API", "GOOGLE_GEMINI_BASE_URL"),
+}
+"""What stands before the name of a model behind an endpoint, and a colon -> its API."""
 
 
 def is_endpoint(model: str) -> bool:

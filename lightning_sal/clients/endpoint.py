@@ -101,7 +101,7 @@ class AskedModel:
 
     def __init__(self, config: EndpointConfig, max_new_tokens: int) -> None:
         self.config, self.max_new_tokens = config, max_new_tokens
-        settings = (config.model, config.base_url, config.temperature, max_new_tokens)
+        settings = (config.model, config.address, config.temperature, max_new_tokens)
         plain = re.sub(r"[^A-Za-z0-9._-]+", "-", config.name).strip(".-") or "model"
         self.folder = config.cache and Path(config.cache, f"{plain}-{content_key(*settings)[:12]}")
         self._replies = ReplyCache(self.folder or None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
@@ -89,7 +90,8 @@ class EndpointConfig:
     @property
     def address(self) -> str:
         """Where it is asked, for people to read."""
-        return self.base_url or APIS["gemini" if self.model.startswith("gemini:") else "openai"]
+        api = APIS["gemini" if self.model.startswith("gemini:") else "openai"]
+        return self.base_url or os.environ.get(api.variable) or api.name
 
     @property
     def prices(self) -> Prices | None:

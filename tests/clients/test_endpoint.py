@@ -401,3 +401,11 @@ def test_settings_that_make_no_sense_are_refused(options, message):
 def test_a_name_cannot_leave_the_folder_of_the_cache():
     model = AskedModel(EndpointConfig("openai:../../org/name:tag", cache="kept"), 9)
     assert Path(model.folder).parent == Path("kept")
+
+
+def test_an_address_of_the_environment_is_another_one(monkeypatch):
+    own = AskedModel(EndpointConfig("a"), 8).folder
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:1/v1")
+    config = EndpointConfig("a")
+    assert config.address == "http://localhost:1/v1"
+    assert own != AskedModel(config, 8).folder == AskedModel(EndpointConfig("a", "http://localhost:1/v1"), 8).folder
