@@ -1,5 +1,6 @@
 """The general path against the fast one on the same model, and which of them a policy takes."""
 
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -95,6 +96,32 @@ def test_the_models_own_settings_of_sampling_do_not_count_and_stay(paths):
         assert general.model.generation_config is settings
     finally:
         settings.repetition_penalty = None
+
+
+def test_a_response_grows_as_it_is_sampled_and_both_paths_stream_alike(paths):
+    streamed = []
+    for policy in paths:
+        stream, texts = policy.stream(policy.encode(GROUPS[:1]), 60), []
+        while True:
+            try:
+                texts.append(next(stream))
+            except StopIteration as end:
+                streamed.append((texts, end.value))
+                break
+    (texts, fast), (others, general) = streamed
+    assert texts == others
+    assert len(texts) > 5
+    assert all(later.startswith(text) for text, later in pairwise(texts))
+    assert fast.texts == general.texts == (texts[-1],)
+    assert torch.equal(fast.tokens, general.tokens)
+
+
+def test_a_stream_that_is_left_ends_what_goes_on_beside_it(paths):
+    general = paths[1]
+    stream = general.stream(general.encode(GROUPS[:1]), 10_000)
+    next(stream)
+    stream.close()  # returns once the thread has ended
+    assert general.training
 
 
 def test_a_policy_takes_the_fast_path_where_it_can():

@@ -9,8 +9,10 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -24,7 +26,7 @@ from lightning_sal.policy.general.prompts import GeneralPrompts
 from lightning_sal.policy.loading import limits_pixels
 from lightning_sal.policy.log_probs import Entropy, TokenScores, log_probs_and_entropy, places
 from lightning_sal.policy.parts import language_path, seeing
-from lightning_sal.policy.policy import Policy, in_one_piece
+from lightning_sal.policy.policy import Policy
 from lightning_sal.policy.tracing import Convention, Span
 from lightning_sal.samples import ImageGroup, Message, Rollout
 
@@ -177,10 +179,14 @@ class GeneralPolicy(Policy):
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
     ) -> Rollout:
         """See `Policy.sample`."""
-        from transformers import GenerationConfig
-
         draws = self.draws(len(prompts), responses, max_new_tokens, temperature, generator)
         choosing = Choosing(lambda logits: self.predicted(logits, temperature or 1.0), draws)
+        return self._generated(repeated(prompts, responses), max_new_tokens, choosing)
+
+    def _generated(self, prompts: GeneralPrompts, max_new_tokens: int, choosing: Choosing) -> Rollout:
+        """A response to each prompt, whose tokens are chosen as `choosing` says."""
+        from transformers import GenerationConfig
+
         how = GenerationConfig(
             max_new_tokens=max_new_tokens,
             do_sample=False,
@@ -188,9 +194,10 @@ class GeneralPolicy(Policy):
             eos_token_id=list(self.eos_ids),
             pad_token_id=self.pad_id,
         )
-        prompts = repeated(prompts, responses)
         with self._sampling_mode(how):
-            ids = self.model.generate(**prompts.inputs, logits_processor=[choosing])
+            ids = self.model.generate(
+                **prompts.inputs, logits_processor=[choosing], stopping_criteria=[choosing.unwanted]
+            )
         tokens = ids[:, prompts.ids.shape[1] :][:, :max_new_tokens]
         ends = torch.isin(tokens, torch.tensor(self.eos_ids, device=tokens.device))
         mask = (ends.cumsum(1) - ends.long()) == 0
@@ -200,8 +207,28 @@ class GeneralPolicy(Policy):
         return self.rollout(self.decode(tokens, mask), tokens, mask, logp, ~(ends & mask).any(1))
 
     def stream(self, prompts: GeneralPrompts, max_new_tokens: int) -> Generator[str, None, Rollout]:
-        """See `Policy.stream`; it comes in one piece."""
-        return (yield from in_one_piece(self, prompts, max_new_tokens))
+        """See `Policy.stream`. Until it ends or is left the policy is busy: `generate` goes on beside it, on a thread."""
+        said: SimpleQueue[int | Future[Rollout]] = SimpleQueue()
+        choosing = Choosing(self.predicted, None, told=lambda token: said.put(int(token[0])))
+        with ThreadPoolExecutor(1) as beside:
+            # The mode without gradients is that of a thread
+            response = beside.submit(torch.no_grad()(self._generated), prompts, max_new_tokens, choosing)
+            response.add_done_callback(said.put)
+            try:
+                yield from self._texts(iter(said.get, response))
+            finally:
+                choosing.wanted = False
+        return response.result()
+
+    def _texts(self, said: Iterator[Any]) -> Iterator[str]:
+        """The text so far, whenever it has grown by one of the tokens."""
+        tokens, before = list[int](), ""
+        for token in said:
+            tokens.append(token)
+            text = self._text(tokens).rstrip("\N{REPLACEMENT CHARACTER}")
+            if len(text) > len(before) and token not in self.eos_ids:
+                yield text
+                before = text
 
     @contextmanager
     def _sampling_mode(self, how: Any) -> Iterator[None]:
