@@ -57,7 +57,7 @@ def _the_same_numbers_in_any_order():
 @pytest.fixture(scope="session", params=sorted(FAMILIES))
 def family_folder(request, tmp_path_factory):
     """The folder of a tiny random model: of each family of multimodal LLMs in turn."""
-    return FAMILIES[request.param](tmp_path_factory.mktemp(request.param, numbered=False))
+    return FAMILIES[request.param](tmp_path_factory.mktemp(request.param))
 
 
 @pytest.fixture

@@ -82,7 +82,15 @@ def test_a_second_run_asks_for_nothing_and_a_new_photograph_alone_is_asked_about
     assert len(lines()) == 5
 
 
-@pytest.mark.usefixtures("photos")
+@pytest.fixture
+def heeds_ctrl_c():
+    """Which a shell's background ignores, and so its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("photos", "heeds_ctrl_c")
 def test_after_an_interrupt_what_was_answered_is_not_asked_again(server):
     server.at_request(3, lambda: os.kill(os.getpid(), signal.SIGINT))
     server.deeds = {2: ["hang", "ok"]}  # the third is under way when the signal comes

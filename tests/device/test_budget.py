@@ -50,7 +50,8 @@ class Step:
             **LOSS,
             "inference/responses.py": self.rounds,  # lengths, confidence and what was cut off, together
             "rewards/total.py": self.rounds * self.measured,  # all terms together
-            "modules/rollout.py": 2 * phases + 1,  # the clock at both ends; and all that is logged, together
+            "modules/base.py": 2 * phases,  # the clock at both ends
+            "modules/rollout.py": 1,  # all that is logged, together
         }
 
     @property

@@ -14,7 +14,7 @@ import lightning_sal
 from lightning_sal import Predictor
 from lightning_sal.callbacks import InterleavedSFT
 from lightning_sal.cli import main
-from lightning_sal.modules import CGPO, DAPO, GRPO, SFT, SegmenterFineTuning, rollout
+from lightning_sal.modules import CGPO, DAPO, GRPO, SFT, SegmenterFineTuning, base
 from lightning_sal.rewards import (
     Alignment,
     Centred,
@@ -126,7 +126,7 @@ def test_seconds_are_read_once_the_device_is_done(tmp_path, monkeypatch):
     monkeypatch.setattr(
         torch.get_device_module(pretend.NAME), "synchronize", lambda *_: waited.append(0), raising=False
     )
-    monkeypatch.setattr(rollout.time, "perf_counter", lambda: float(len(waited)))
+    monkeypatch.setattr(base.time, "perf_counter", lambda: float(len(waited)))
     loop = trainer(tmp_path)
     loop.fit(module(CGPO), datamodule=scenes(streams=["rl"], batch_size=1))
     seconds = {name: float(value) for name, value in loop.logged_metrics.items() if name.startswith("train/seconds/")}

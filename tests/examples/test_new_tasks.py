@@ -287,7 +287,11 @@ def test_a_page_offers_the_tasks_that_its_segmenter_can_serve(tmp_path, monkeypa
     boxes, how_many = load("new_answer.py"), load("new_question.py")
 
     def offered(segmenter):
-        page = build({"model": SimpleNamespace(segmenter=segmenter)}, Bounds(20, 12, 25, 8), Visitors())
+        page = build(
+            {"model": SimpleNamespace(segmenter=segmenter, unexplained=None, notice=None)},
+            Bounds(20, 12, 25, 8),
+            Visitors(),
+        )
         (radio,) = [block for block in page.blocks.values() if getattr(block, "label", None) == "Task"]
         return radio.choices, radio.info
 
