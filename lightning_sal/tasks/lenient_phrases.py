@@ -49,10 +49,12 @@ _BEHIND = re.compile(
 _NEXT = re.compile(r"[,;]\s(?:and\s)?(?=(?:an?|the)\s)|;\s", re.IGNORECASE)
 _LAST = re.compile(rf"{_NEXT.pattern}|\sand\s(?=(?:an?|the)\s)", re.IGNORECASE)
 _SENTENCES = re.compile(r"[.!?]\s\S|[。！？].|[!?！？]\Z|\A\W*\Z")
+_SENTENCE_END = re.compile(r"[.!?]\s")
 _REFUSAL = re.compile(
     r"\b(?:i|sorry|cannot|can['’]t|unable|don['’]t|unfortunately|not (?:possible|sure))\b|抱歉|对不起|无法"
     r"|\A(?:none|nothing|null|n/?a|unknown|no|yes|ok|okay)\Z|\Athere (?:is|are) no"
     r"|\A(?:the|this|these) (?:image|picture|photo)s? (?:do|does)(?: not|n['’]t)"
+    r"|\A(?:not|unclear|unknown|unsure)\b"
     r"|\Ano (?:single |clear |common |visible )?(?:salient|object|region|instance|image|answer)",
     re.IGNORECASE,
 )
@@ -163,15 +165,33 @@ def _on_lines(text: str, start: int, end: int) -> list[Phrase]:
             continue
         lead = _LEAD.match(text, *_stripped(text, line_start, line_end, _AROUND))
         lead = lead or _STRESSED.search(text, line_start, line_end)
-        borders = [lead.end() if lead else line_start]
-        for between in _LAST.finditer(text, borders[0], line_end) if _NEXT.search(text, borders[0], line_end) else ():
-            borders += between.span()
-        parts = [*borders, line_end]
-        phrases = [_phrase(text, *place) for place in zip(parts[::2], parts[1::2], strict=True)]
-        if None in phrases:
-            return []
-        found += [phrase for phrase in phrases if phrase is not None]
+        phrases = _side_by_side(text, lead.end() if lead else line_start, line_end)
+        if not phrases:
+            return _announced(text, start, end)
+        found += phrases
     return found
+
+
+def _announced(text: str, start: int, end: int) -> list[Phrase]:
+    """The phrases of those sentences of a prose that say "the most salient object is", or the like."""
+    found: list[Phrase] = []
+    for place in _lines(text, start, end):
+        ends = [mark.start() + 1 for mark in _SENTENCE_END.finditer(text, *place)]
+        for sentence in zip([place[0], *ends], [*ends, place[1]], strict=True):
+            stripped = _stripped(text, *sentence, _AROUND)
+            if lead := _LEAD.match(text, *stripped):
+                found += _side_by_side(text, lead.end(), stripped[1])
+    return found
+
+
+def _side_by_side(text: str, start: int, end: int) -> list[Phrase]:
+    """The phrases on one line; none where a part of it is no phrase."""
+    borders = [start]
+    for between in _LAST.finditer(text, start, end) if _NEXT.search(text, start, end) else ():
+        borders += between.span()
+    parts = [*borders, end]
+    phrases = [_phrase(text, *place) for place in zip(parts[::2], parts[1::2], strict=True)]
+    return [] if None in phrases else [phrase for phrase in phrases if phrase is not None]
 
 
 def _lines(text: str, start: int, end: int) -> Iterator[Place]:

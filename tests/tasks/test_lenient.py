@@ -63,6 +63,10 @@ INSTANCES = [
     ("<ref>the dog</ref>", ["the dog"]),
     ("Salient instances:\nthe dog\na cat", ["the dog", "a cat"]),
     ("Sure!\nthe dog", ["the dog"]),
+    (f"**Scene:** {TEXT}\n\nThe most salient object is the brown dog.", ["the brown dog"]),
+    (f"{TEXT} The main objects are: a dog and a cat. {TEXT}", ["a dog and a cat"]),
+    ("It is a lawn at noon. In this image, the most salient object is the dog. It is sharp.", ["the dog"]),
+    (f"{TEXT} The most salient object is not clear.", []),
     # Markdown
     (f"Here are the salient instances:\n\n1. **The dog** – {TEXT}\n2. **A cat**\n\n{TEXT}", ["The dog", "A cat"]),
     ("1. **The dog**: it is bright.\n   - Colour: brown\n   - Place: centre\n2. **A cat**", ["The dog", "A cat"]),
