@@ -147,6 +147,23 @@ def test_a_prompt_that_is_too_long_is_named_and_not_cut():
         policy.encode(GROUPS[:1])
 
 
+def test_a_model_that_takes_one_image_is_named_with_the_sample_that_has_more(paths, monkeypatch):
+    general = paths[1]
+    several = next(group for group in GROUPS if len(group.images) > 1)
+    take = type(general.processor).__call__
+
+    def takes_one(processor, images=None, **options):
+        if images and any(len(shown) > 1 for shown in images):
+            raise ValueError("only one image a prompt is supported")
+        return take(processor, images=images, **options)
+
+    monkeypatch.setattr(type(general.processor), "__call__", takes_one)
+    with pytest.raises(
+        ValueError, match=rf"{several.key}: a prompt of \d images to Qwen2_5_VLProcessor .* only one image"
+    ):
+        general.encode([GROUPS[0], several])
+
+
 def test_targets_that_a_model_lacks_are_named():
     with pytest.raises(ValueError, match="qwen2_5_vl has no layer gate_up_proj; it has q_proj, k_proj"):
         make_policy(PolicyConfig("tiny", lora=LoRA(targets=("q_proj", "gate_up_proj"))))
