@@ -32,6 +32,12 @@ def add_options(parser: Any) -> None:
 
 def add_endpoint(parser: argparse.ArgumentParser) -> None:
     """Add what commands take whose `--model` may be behind an endpoint."""
+    parser.add_argument(
+        "--reading",
+        choices=("strict", "lenient"),
+        help="how answers are read that are not in the form: as nothing, or for what they name; by default strict, and "
+        "lenient behind an endpoint",
+    )
     group = parser.add_argument_group(
         f"a model behind an endpoint: {' or '.join(f'{prefix}:NAME' for prefix in APIS)}",
         "It is sent the photographs. Keys are read from OPENAI_API_KEY, or GEMINI_API_KEY or GOOGLE_API_KEY, alone.",

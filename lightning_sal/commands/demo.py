@@ -131,6 +131,7 @@ def _load(models: list[str], arguments: argparse.Namespace, own: list[str], boun
             arguments.segmenter,
             device=arguments.device,
             max_new_tokens=arguments.max_new_tokens,
+            reading=arguments.reading,
             **settings_of(model, arguments),
         )
         for model in models

@@ -231,6 +231,7 @@ def _load(arguments: argparse.Namespace) -> BasePredictor:
         arguments.segmenter,
         device=arguments.device,
         max_new_tokens=arguments.max_new_tokens,
+        reading=arguments.reading,
         explained=arguments.maps,
         **settings_of(arguments.model, arguments),
         **({"concurrency": arguments.batch_size} if is_endpoint(arguments.model) else {}),

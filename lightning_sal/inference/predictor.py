@@ -21,7 +21,7 @@ from lightning_sal.clients.endpoint_config import EndpointConfig
 from lightning_sal.files.loading import refuse_non_finite
 from lightning_sal.inference.base import BasePredictor
 from lightning_sal.inference.endpoint import UNEXPLAINED, EndpointPredictor
-from lightning_sal.inference.responses import Prediction, gather, prediction_of
+from lightning_sal.inference.responses import Prediction, Reading, gather, prediction_of
 from lightning_sal.inference.words import explain
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.make import make_policy, require_attribution
@@ -41,11 +41,14 @@ class Predictor(BasePredictor):
         policy: The multimodal LLM.
         segmenter: Finds the mask of each expression.
         max_new_tokens: Limit of response tokens, > 0; a response that reaches it is cut off.
+        reading: How answers are read: strict, as the format has it; lenient, where that finds nothing to segment, as a model
+            may write that has not learned the format.
     """
 
     policy: Policy
     segmenter: Segmenter
     max_new_tokens: int = 512
+    reading: Reading = "strict"
 
     @property
     def unexplained(self) -> str | None:
@@ -66,6 +69,7 @@ class Predictor(BasePredictor):
         dtype: str | None = None,
         max_new_tokens: int = 512,
         max_pixels: int | None = None,
+        reading: Reading = "strict",
         explained: bool = False,
     ) -> Predictor:
         """Load weights and be ready to answer.
@@ -81,6 +85,7 @@ class Predictor(BasePredictor):
                 float32.
             max_new_tokens: Limit of response tokens, > 0.
             max_pixels: Most pixels that an image is resized to for the policy; None keeps what the model states.
+            reading: How answers are read: strict or lenient; see the class.
             explained: Whether its predictions are to say where each word came from: a model that cannot is not loaded.
 
         Raises:
@@ -91,7 +96,7 @@ class Predictor(BasePredictor):
         device = find_device(device or default_device())
         settings = {key: value for key, value in (("dtype", dtype), ("max_pixels", max_pixels)) if value is not None}
         policy = load_policy(model, settings, attributed=explained).requires_grad_(False).eval().to(device)
-        return cls(policy, _load_segmenter(segmenter, device), max_new_tokens)
+        return cls(policy, _load_segmenter(segmenter, device), max_new_tokens, reading)
 
     @torch.no_grad()
     def predict(self, groups: Sequence[ImageGroup], *, explained: bool = False) -> list[Prediction]:
@@ -130,7 +135,9 @@ class Predictor(BasePredictor):
     def _predictions(
         self, groups: Sequence[ImageGroup], prompts: Prompts, rollout: Rollout, explained: bool
     ) -> list[Prediction]:
-        predictions = [prediction_of(response) for response in gather(groups, rollout, self.segmenter)]
+        predictions = [
+            prediction_of(response) for response in gather(groups, rollout, self.segmenter, reading=self.reading)
+        ]
         if not explained:
             return predictions
         found = explain([each.answer for each in predictions], groups, rollout, self.policy, prompts)
@@ -146,6 +153,7 @@ def load_predictor(
     *,
     device: str | None = None,
     max_new_tokens: int | None = None,
+    reading: Reading | None = None,
     explained: bool = False,
     **settings: Any,
 ) -> BasePredictor:
@@ -157,6 +165,8 @@ def load_predictor(
         segmenter: As `Predictor.load` takes it.
         device: Of the segmenter, and of a policy; None takes cuda where there is one.
         max_new_tokens: Limit of response tokens, > 0; None takes 512, or 2048 for an endpoint, where thoughts count too.
+        reading: How answers are read, strict or lenient; None takes strict, or lenient for an endpoint, whose model never
+            saw the format.
         explained: See `Predictor.load`; a model behind an endpoint cannot.
         settings: Others that `Predictor.load` takes, or for a model behind an endpoint fields of `EndpointConfig`, as
             `base_url`.
@@ -168,12 +178,14 @@ def load_predictor(
     """
     limit = default_limit(model) if max_new_tokens is None else max_new_tokens
     if not is_endpoint(model):
-        return Predictor.load(model, segmenter, device=device, max_new_tokens=limit, explained=explained, **settings)
+        settings |= {"max_new_tokens": limit, "reading": reading or "strict", "explained": explained}
+        return Predictor.load(model, segmenter, device=device, **settings)
     asked = AskedModel(EndpointConfig(model, **settings), limit)
     if explained:
         raise ValueError(UNEXPLAINED.format(model=model))
     asked.check()
-    return EndpointPredictor(asked, _load_segmenter(segmenter, find_device(device or default_device())))
+    own_segmenter = _load_segmenter(segmenter, find_device(device or default_device()))
+    return EndpointPredictor(asked, own_segmenter, reading or "lenient")
 
 
 def _load_segmenter(name: str | None, device: str) -> Any:

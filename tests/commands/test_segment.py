@@ -224,11 +224,14 @@ def test_what_cannot_be_run_is_one_line_before_any_work(photos, loaded, capsys):
 
 
 def test_options_reach_the_models(photos, loaded):
-    options = "--model m --segmenter s --device cpu --dtype bfloat16 --max-new-tokens 7 --max-pixels 9"
+    options = (
+        "--model m --segmenter s --device cpu --dtype bfloat16 --max-new-tokens 7 --max-pixels 9 --reading lenient"
+    )
     assert main(["segment", "photos/a.png", *options.split()]) == 0
     (((model, segmenter), rest),) = loaded
     assert (model, segmenter) == ("m", "s")
-    assert rest == {"device": "cpu", "dtype": "bfloat16", "max_new_tokens": 7, "max_pixels": 9, "explained": False}
+    wanted = {"device": "cpu", "dtype": "bfloat16", "max_new_tokens": 7, "max_pixels": 9}
+    assert rest == {**wanted, "reading": "lenient", "explained": False}
 
 
 def test_every_shipped_file_is_in_a_group():

@@ -163,3 +163,14 @@ def test_the_package_is_light_to_import_and_the_predictor_needs_no_lightning():
         "assert not {'lightning', 'torchmetrics', 'peft'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_answer_out_of_form_is_segmented_where_it_is_read_leniently(predictor, groups, monkeypatch):
+    monkeypatch.setattr(FastPolicy, "decode", lambda _, tokens, mask: ("The red circle.",) * len(tokens))
+    (strict,) = predictor.predict(groups[:1])
+    (lenient,) = replace(predictor, reading="lenient").predict(groups[:1])
+    assert strict.expressions == ()
+    assert not strict.masks[0].any()
+    assert lenient.expressions == ("The red circle",)
+    assert len(lenient.prompt_masks) == 1
+    assert strict.reason == lenient.reason is not None
