@@ -1,5 +1,6 @@
 """The general path against the fast one on the same model, and which of them a policy takes."""
 
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from lightning_sal.policy.config import LoRA, PolicyConfig
 from lightning_sal.policy.fast import FastPolicy
 from lightning_sal.policy.frames import at_most
 from lightning_sal.policy.general.policy import GeneralPolicy, prompt_text
+from lightning_sal.policy.general.prompts import can_stand_side_by_side
 from lightning_sal.policy.make import make_policy, policy_class, require_attribution
 from lightning_sal.samples import Message
 
@@ -82,6 +84,39 @@ def test_prompts_can_be_taken_apart_and_joined(paths):
         together = general.score(joined, tokens[[4, 2, 0]], mask[[4, 2, 0]])
     torch.testing.assert_close(torch.cat(apart), whole, rtol=0, atol=1e-5)
     torch.testing.assert_close(together, whole[[4, 2, 0]], rtol=0, atol=1e-5)
+
+
+def test_images_go_through_the_processor_once_and_batches_are_those_of_the_processor(paths, monkeypatch):
+    general, calls = paths[1], []
+    take = type(general.processor.image_processor).__call__
+    monkeypatch.setattr(
+        type(general.processor.image_processor),
+        "__call__",
+        lambda processor, images, *rest, **options: (
+            calls.append(len(images)) or take(processor, images, *rest, **options)
+        ),
+    )
+    prompts = general.encode(GROUPS)
+    rows = [4, 4, 1, 0]
+    some = prompts.select(rows)
+    assert len(calls) == len(GROUPS)
+    anew = replace(some, apart=None)
+    assert some.lengths == anew.lengths
+    assert some.inputs.keys() == anew.inputs.keys()
+    for name, value in anew.inputs.items():
+        assert torch.equal(some.inputs[name], value), name
+
+
+def test_a_processor_that_makes_another_batch_is_asked_anew():
+    def odd(text, images=None, **_):  # tells each prompt how many there are
+        ids = torch.full((len(text), 2), len(text))
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    class Odd:
+        tokenizer = SimpleNamespace(bos_token=None, pad_token_id=0)
+        __call__ = staticmethod(odd)
+
+    assert not can_stand_side_by_side(Odd(), "a b")
 
 
 def test_the_models_own_settings_of_sampling_do_not_count_and_stay(paths):

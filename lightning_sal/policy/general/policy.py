@@ -22,7 +22,7 @@ from lightning_sal.policy.chat import chat, chat_text
 from lightning_sal.policy.config import PolicyConfig
 from lightning_sal.policy.frames import at_most
 from lightning_sal.policy.general.choosing import Choosing
-from lightning_sal.policy.general.prompts import GeneralPrompts
+from lightning_sal.policy.general.prompts import GeneralPrompts, can_stand_side_by_side, made_apart
 from lightning_sal.policy.loading import limits_pixels
 from lightning_sal.policy.log_probs import Entropy, TokenScores, log_probs_and_entropy, places
 from lightning_sal.policy.parts import language_path, seeing
@@ -67,9 +67,13 @@ class GeneralPolicy(Policy):
                 "leave it out, or give policy.processor its settings"
             )
         self.eos_ids = end_of_turn_first(self.processor, self.eos_ids)
+        self._apart = can_stand_side_by_side(self.processor, prompt_text(self.processor, [Message("user", "a b", 1)]))
 
     def _prepare(self, model: Any) -> None:
         language_path(model)
+        tokenizer = self.processor.tokenizer
+        if tokenizer.pad_token is None:  # some families never pad
+            tokenizer.pad_token = tokenizer.eos_token
         taken = inspect.signature(model.forward).parameters
         self._keeps = "logits_to_keep" in taken
         # Families with positions of several axes compute them from where images stand
@@ -93,7 +97,7 @@ class GeneralPolicy(Policy):
     ) -> GeneralPrompts:
         """See `Policy.encode_chats`."""
         texts = [prompt_text(self.processor, messages) for messages in chats]
-        prompts = named_prompts(self.processor, texts, images, names, self.device)
+        prompts = named_prompts(self.processor, texts, images, names, self.device, apart=self._apart)
         for name, length in zip(names, prompts.lengths, strict=True):
             if length > self.config.max_prompt_tokens:
                 raise ValueError(
@@ -270,16 +274,23 @@ def prompt_text(processor: Any, messages: Sequence[Message]) -> str:
 
 
 def named_prompts(
-    processor: Any, texts: Sequence[str], images: Sequence[Sequence[Tensor]], names: Sequence[str], device: torch.device
+    processor: Any,
+    texts: Sequence[str],
+    images: Sequence[Sequence[Tensor]],
+    names: Sequence[str],
+    device: torch.device,
+    *,
+    apart: bool = False,
 ) -> GeneralPrompts:
-    """Prompts of a processor.
+    """Prompts of a processor; `apart` says that it may take each alone.
 
     Raises:
         ValueError: If it does not take one of them; the line names it.
     """
     pictures = [tuple(shown) for shown in images]
     try:
-        return GeneralPrompts(processor, tuple(texts), tuple(pictures), device)
+        made = made_apart(processor, texts, pictures, device) if apart else None
+        return GeneralPrompts(processor, tuple(texts), tuple(pictures), device, made)
     except ValueError:
         for name, text, shown in zip(names, texts, pictures, strict=True):
             try:
