@@ -81,7 +81,7 @@ def main(argv: list[str]) -> int:
 
     fast = policy_class(config) is FastPolicy
     size = given["data"].get("init_args", {}).get("group_size") or GROUP_SIZE
-    prompts = [_prompt(task, size, model, processor, stated, (height, width), fast=fast) for task in tasks]
+    prompts = [_prompt(task, size, model, processor, stated, (height, width), config, fast=fast) for task in tasks]
     limit = config.max_prompt_tokens
     console.print(_prompt_table(f"Tokens of a prompt, for images of {arguments.image_size} pixels", prompts, limit))
 
@@ -219,15 +219,18 @@ def _prompt(
     processor: Any,
     stated: Mapping[str, str],
     size: tuple[int, int],
+    config: PolicyConfig,
     *,
     fast: bool,
 ) -> _Prompt:
     """The prompt of a task, for photographs of H x W pixels."""
+    from lightning_sal.policy.general.policy import fitted
     from lightning_sal.policy.shape import most_visual_tokens, prompt_tokens, read_prompt, visual_tokens
 
     group = blank_group(task.name, group_size if task.several else 1, size)
     messages, images = task.messages(group, stated.get(task.label)), [task.view(image) for image in group.images]
     if not fast:
+        images = [fitted(image, processor, config) for image in images]
         return _Prompt(task.name, len(images), *read_prompt(model, processor, messages, images), most=None)
     visual = visual_tokens(processor, *images[0].shape[:2])
     tokens, most = (prompt_tokens(processor, messages, each) for each in (visual, most_visual_tokens(processor)))

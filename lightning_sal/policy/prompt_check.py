@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 from lightning_sal.policy.config import PolicyConfig
-from lightning_sal.policy.frames import squashed
-from lightning_sal.policy.general.policy import named_prompts, prompt_text
+from lightning_sal.policy.general.policy import fitted, named_prompts, prompt_text
 from lightning_sal.policy.loading import load_processor, model_type, read_instructions
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import get_task, task_of
@@ -58,7 +57,7 @@ class PromptCheck:
         """
         task = task_of(group, self.config.look)
         messages = task.messages(group, self.stated.get(task.label), self.stated.get("look"))
-        shown = [squashed(get_task(group.task).view(image), self.config.square) for image in group.images]
+        shown = [fitted(get_task(group.task).view(image), self.processor, self.config) for image in group.images]
         text, name = prompt_text(self.processor, messages), ", ".join(group.paths) or group.key
         return named_prompts(self.processor, [text], [shown], [name], torch.device("cpu")).lengths[0]
 

@@ -11,9 +11,10 @@ from lightning_sal.tiny.scenes import scene_group
 from tests.families import FAMILIES
 
 
+@pytest.mark.parametrize("max_pixels", [None, 600])
 @pytest.mark.parametrize("family", ["internvl", "llava_onevision", "smolvlm"])
-def test_lengths_are_those_of_the_models_own_prompts(family, tmp_path, monkeypatch):
-    config = PolicyConfig(str(FAMILIES[family](tmp_path / family)))
+def test_lengths_are_those_of_the_models_own_prompts(family, max_pixels, tmp_path, monkeypatch):
+    config = PolicyConfig(str(FAMILIES[family](tmp_path / family)), max_pixels=max_pixels)
     wide = ImageGroup("wide", "sod", (torch.zeros(40, 160, 3, dtype=torch.uint8),))
     groups = [scene_group(1, "sod", 0), wide, scene_group(1, "cosod", 0)]
     expected = [make_policy(config).encode([group]).lengths[0] for group in groups]

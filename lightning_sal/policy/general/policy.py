@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lightning_sal.policy.chat import chat, chat_text
 from lightning_sal.policy.config import PolicyConfig
-from lightning_sal.policy.frames import at_most
+from lightning_sal.policy.frames import at_most, squashed
 from lightning_sal.policy.general.choosing import Choosing
 from lightning_sal.policy.general.prompts import GeneralPrompts, can_stand_side_by_side, made_apart
 from lightning_sal.policy.loading import limits_pixels
@@ -60,8 +60,7 @@ class GeneralPolicy(Policy):
                 f"policy.feature_cache {config.feature_cache}: only the fast path keeps features: set it null"
             )
         super().__init__(config, as_stored=as_stored)
-        self._limits = limits_pixels(self.processor)
-        if config.min_pixels is not None and not self._limits:
+        if config.min_pixels is not None and not limits_pixels(self.processor):
             raise ValueError(
                 f"policy.min_pixels {config.min_pixels}: {type(self.processor).__name__} resizes images in its own way; "
                 "leave it out, or give policy.processor its settings"
@@ -90,7 +89,7 @@ class GeneralPolicy(Policy):
 
     def shown(self, group: ImageGroup) -> list[Tensor]:
         """See `Policy.shown`. Where the processor limits no pixels, images are made smaller before."""
-        return [at_most(image, None if self._limits else self.config.max_pixels) for image in super().shown(group)]
+        return [fitted(image, self.processor, self.config) for image in super().shown(group)]
 
     def encode_chats(
         self, images: Sequence[Sequence[Tensor]], chats: Sequence[Sequence[Message]], names: Sequence[str]
@@ -248,6 +247,11 @@ class GeneralPolicy(Policy):
                 if getattr(part, "rope_deltas", None) is not None:
                     part.rope_deltas = None
             self.train(training)
+
+
+def fitted(image: Tensor, processor: Any, config: PolicyConfig) -> Tensor:
+    """An image (H, W, 3) as a processor gets it: squashed where that is asked for, and with `max_pixels` at most."""
+    return at_most(squashed(image, config.square), None if limits_pixels(processor) else config.max_pixels)
 
 
 def repeated(prompts: GeneralPrompts, responses: int) -> GeneralPrompts:
