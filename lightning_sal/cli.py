@@ -78,7 +78,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _ended(code: int) -> int:
-    print(f"lightning: {'terminated' if code == TERMINATED else 'interrupted'}", file=sys.stderr)
+    start = "\r" if sys.stderr.isatty() else ""  # over the ^C that a terminal writes
+    print(f"{start}lightning: {'terminated' if code == TERMINATED else 'interrupted'}", file=sys.stderr)
     return code
 
 
