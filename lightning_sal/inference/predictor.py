@@ -115,18 +115,7 @@ class Predictor(BasePredictor):
         return self._predictions(groups, prompts, rollout, explained)
 
     def stream(self, group: ImageGroup, *, explained: bool = False) -> Generator[str, None, Prediction]:
-        """The response to one group as it grows, then its prediction, which is that of `predict`.
-
-        Args:
-            group: The image group.
-            explained: See `predict`.
-
-        Yields:
-            The text so far.
-
-        Returns:
-            The prediction: the value of `yield from`, or of the StopIteration that ends `next`.
-        """
+        """See `BasePredictor.stream`."""
         with torch.no_grad():
             prompts = self.policy.encode([group])
         rollout = yield from self.policy.stream(prompts, self.max_new_tokens)

@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 # How families of transformers call the ids that stand for what is no text, in their config and on their processor
-_PLACEHOLDER = re.compile(
-    r"(image|video|audio|vision|img|fake|global|row|boi|eoi|boa|eoa)\w*_(id|ids|index)|(boi|eoi)_token_index"
-)
+_PLACEHOLDER = re.compile(r"(image|video|audio|vision|img|fake|global|row|boi|eoi|boa|eoa)\w*_(id|ids|index)")
 _TAG = re.compile(r"</?(think|answer)>")  # which some families have as special tokens, and responses are written in
 
 
