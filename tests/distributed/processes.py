@@ -6,7 +6,7 @@ import socket
 import time
 from contextlib import closing
 
-import torch
+import tests.forking  # noqa: F401
 
 # Forks from a server that has no threads, which a fork of the tests' own process would not survive.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -21,7 +21,6 @@ def process(work, *args):
 def _as_here(environment, work, args):
     os.environ.clear()  # the server's, which are as old as it
     os.environ.update(environment)
-    torch.set_num_threads(torch.get_num_threads())  # renews torch's pool after the fork: two threads at once fail at it
     work(*args)
 
 

@@ -4,6 +4,7 @@ import openai.resources.chat.completions  # noqa: F401
 import pytest  # noqa: F401
 import torch
 
+import tests.forking  # noqa: F401
 from lightning_sal.policy.fast import FastPolicy
 from tests.modules.parts import POLICY
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import openai  # noqa: F401, once for all children, since it takes a while
 import torch
 
+import tests.forking  # noqa: F401
 from lightning_sal.callbacks import EvaluationResults
 from lightning_sal.clients import asking  # noqa: F401, likewise
 from lightning_sal.clients.endpoint_config import EndpointConfig

@@ -23,6 +23,8 @@ from pathlib import Path
 import torch
 import yaml
 
+import tests.forking  # noqa: F401
+
 STEPS, EPOCH = 6, 4
 TIMES = re.compile(r"train/(seconds/|tokens_per_second|memory_gb)")  # what no two runs share
 
