@@ -13,17 +13,16 @@ if TYPE_CHECKING:
     from lightning_sal.tiny.scenes import Draw
 
 Named = Sequence[Sequence[str]]  # the names of the salient objects of each image, from left to right
-_OPENINGS = ("Scene:", "I see", "There is", "Shown:", "Here is", "In view:", "It has")
-_JOINS = ("and", "with", "beside", "plus", "near", "next to")
-_CLAUSES = ("", "", "on a plain ground", "on soft grey", "in front", "at once", "first of all")
-_STRONG = ("vivid", "bright", "strong", "bold", "rich", "clear", "pure")
-_TINTS = ("colour", "paint", "tone", "hue", "tint", "light")
-_AGAINST = ("against", "amid", "over", "among", "before", "beside")
-_FAINT = ("pale", "faint", "dull", "weak", "dim", "soft", "grey")
-_OTHERS = ("shapes", "forms", "figures", "things", "others", "parts")
-_SO = ("Conclusion:", "So", "Thus", "Hence", "In all", "Then", "Result:")
-_EACH = ("each has a", "all show a", "every one has a", "common is the", "shared is the", "they repeat the")
-_ONE = ("one category.", "one kind.", "the same thing.", "one sort.", "a single kind.", "one class.")
+_OPENINGS = ("Scene:", "I see", "There is", "Here is", "In view:")
+_JOINS = ("and", "with", "beside", "near")
+_CLAUSES = ("", "", "in front", "at once")
+_STRONG = ("vivid", "bright", "strong", "bold")
+_TINTS = ("colour", "paint", "tone")
+_FAINT = ("pale", "faint", "dull", "weak")
+_OTHERS = ("shapes", "forms", "figures")
+_SO = ("Conclusion:", "So", "Thus", "In all")
+_EACH = ("each has a", "all show a", "common is the", "shared is the")
+_ONE = ("one category.", "one kind.", "the same thing.", "one class.")
 
 
 def plain(task: str, named: Named, expressions: Sequence[str], draw: Draw) -> str:
@@ -47,8 +46,8 @@ def varied(task: str, named: Named, expressions: Sequence[str], draw: Draw) -> s
     if task == "cosod":
         shape = expressions[0].split()[-1]
         return f"{opening}. {draw.choice(_EACH).capitalize()} {shape}. {draw.choice(_SO)} {draw.choice(_ONE)}"
-    reason = " ".join(map(draw.choice, (_STRONG, _TINTS, _AGAINST, _FAINT, _OTHERS)))
-    return f"{opening}. {reason.capitalize()}. {draw.choice(_SO)} {_count(task, expressions)}."
+    strong, tint, faint, others = map(draw.choice, (_STRONG, _TINTS, _FAINT, _OTHERS))
+    return f"{opening}. {strong.capitalize()} {tint} against {faint} {others}. {draw.choice(_SO)} {_count(task, expressions)}."
 
 
 def _count(task: str, expressions: Sequence[str]) -> str:
