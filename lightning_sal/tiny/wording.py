@@ -47,7 +47,8 @@ def varied(task: str, named: Named, expressions: Sequence[str], draw: Draw) -> s
         shape = expressions[0].split()[-1]
         return f"{opening}. {draw.choice(_EACH).capitalize()} {shape}. {draw.choice(_SO)} {draw.choice(_ONE)}"
     strong, tint, faint, others = map(draw.choice, (_STRONG, _TINTS, _FAINT, _OTHERS))
-    return f"{opening}. {strong.capitalize()} {tint} against {faint} {others}. {draw.choice(_SO)} {_count(task, expressions)}."
+    reason = f"{strong.capitalize()} {tint} against {faint} {others}."
+    return f"{opening}. {reason} {draw.choice(_SO)} {_count(task, expressions)}."
 
 
 def _count(task: str, expressions: Sequence[str]) -> str:
