@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from lightning_sal.samples import ImageGroup
+from lightning_sal.tiny.draw import Draw
 from lightning_sal.tiny.finding import FINDING, find_group
 from lightning_sal.tiny.questions import question_group
-from lightning_sal.tiny.scenes import Draw, scene_group
+from lightning_sal.tiny.scenes import scene_group
 
 WORDED = ("sod", "sis", "cosod")
 """Tasks whose responses can be worded in several ways."""

@@ -21,8 +21,9 @@ from lightning_sal.modules.segmenter_pretraining import dice
 from lightning_sal.samples import Batch, VisualPrompt
 from lightning_sal.segmenters.tiny import embedded_evf_sam2, tiny_sam2_prompt
 from lightning_sal.tiny.cells import scenes_of_group
+from lightning_sal.tiny.draw import Draw
 from lightning_sal.tiny.finding import box_of, point_of
-from lightning_sal.tiny.scenes import SIZE, Draw, SceneObject
+from lightning_sal.tiny.scenes import SIZE, SceneObject
 
 _CELLS = 7  # of a side of the grid that the decoder attends to
 _MASK_TOKEN = 2  # of what the decoder's transformer gives: behind those of the object's score and of IoU

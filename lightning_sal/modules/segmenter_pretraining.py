@@ -17,7 +17,8 @@ from lightning_sal.segmenters.evf_sam2 import EVFSAM2
 from lightning_sal.segmenters.tiny import tiny_evf_sam2
 from lightning_sal.tasks import SEMANTIC
 from lightning_sal.tiny.cells import CellHeads, scenes_of_group
-from lightning_sal.tiny.scenes import COLOURS, SHAPES, SIZE, Draw, Scene
+from lightning_sal.tiny.draw import Draw
+from lightning_sal.tiny.scenes import COLOURS, SHAPES, SIZE, Scene
 from lightning_sal.tiny.segmenter_tokenizer import build_word_tokenizer
 
 _PATCHES = 8  # of a side in BEiT-3

@@ -17,7 +17,8 @@ import torch
 
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks.blocks import tags_of, write_blocks
-from lightning_sal.tiny.scenes import COLOURS, SHAPES, SIZE, Draw, Scene, SceneObject, render
+from lightning_sal.tiny.draw import Draw
+from lightning_sal.tiny.scenes import COLOURS, SHAPES, SIZE, Scene, SceneObject, render
 
 FINDING = {"perception": 5, "detection": 6, "counting": 7}  # stream of each task, beside those of the others
 _MOST = 3  # objects of a shape in a scene, so that no answer is long

@@ -15,7 +15,8 @@ import torch
 
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import VQA, Text
-from lightning_sal.tiny.scenes import COLOURS, SHAPES, Draw, Scene, SceneObject, render
+from lightning_sal.tiny.draw import Draw
+from lightning_sal.tiny.scenes import COLOURS, SHAPES, Scene, SceneObject, render
 
 _STREAM = 4  # beside those of the other tasks
 

@@ -10,15 +10,14 @@ another object, or at none, and costs a large part of the mask.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
 
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import SEMANTIC, TASKS
+from lightning_sal.tiny.draw import Draw
 from lightning_sal.tiny.wording import WORDINGS
 
 SIZE = 112  # pixels of a side: 8 x 8 patches of 14, 4 x 4 visual tokens
@@ -31,44 +30,10 @@ COLOURS = {
     "purple": (155, 50, 190),
     "orange": (240, 130, 25),
 }
-T = TypeVar("T")
 _MIN_VISIBLE = 60  # per cent of an object that must stay uncovered
 _PALE = 32  # per cent of a distractor's colour that is not background
 _STREAMS = {"sod": 1, "sis": 2, "cosod": 3}
 _Y, _X = np.mgrid[0:SIZE, 0:SIZE].astype(np.int64)
-
-
-class Draw:
-    """Integers from the raw 64-bit output of PCG64."""
-
-    def __init__(self, *entropy: int) -> None:
-        self._bits = np.random.PCG64(np.random.SeedSequence(entropy))
-
-    def below(self, n: int) -> int:
-        """One integer in [0, n)."""
-        return int(self._bits.random_raw() % n)
-
-    def between(self, low: int, high: int) -> int:
-        """One integer in [low, high], both included."""
-        return low + self.below(high - low + 1)
-
-    def chance(self, per_cent: int) -> bool:
-        """True in `per_cent` of a hundred draws."""
-        return self.below(100) < per_cent
-
-    def choice(self, items: Sequence[T]) -> T:
-        """One of `items`."""
-        return items[self.below(len(items))]
-
-    def shuffled(self, items: Sequence[T]) -> list[T]:
-        """`items` in a drawn order."""
-        order = np.argsort(self._bits.random_raw(len(items)), kind="stable")
-        return [items[i] for i in order]
-
-    def noise(self, amplitude: int) -> np.ndarray:
-        """(SIZE, SIZE, 3) integers in [-amplitude, amplitude]."""
-        raw = self._bits.random_raw(SIZE * SIZE * 3 // 8 + 1).view(np.uint8)[: SIZE * SIZE * 3]
-        return (raw.reshape(SIZE, SIZE, 3).astype(np.int64) * (2 * amplitude + 1) >> 8) - amplitude
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +131,7 @@ def render(draw: Draw, named: list[tuple[str, str, bool]]) -> Scene:
         paint = np.array(COLOURS[colour], np.int64) + np.array([draw.between(-14, 14) for _ in range(3)])
         canvas[mask] = paint if salient else (ground[mask] * (100 - _PALE) + paint * _PALE) // 100
         objects.append(SceneObject(colour, shape, salient, mask, place[0]))
-    image = np.clip(canvas + draw.noise(7), 0, 255).astype(np.uint8)
+    image = np.clip(canvas + draw.noise(7, SIZE), 0, 255).astype(np.uint8)
     return Scene(image, tuple(sorted(objects, key=lambda o: o.x)))
 
 

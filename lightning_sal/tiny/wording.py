@@ -7,10 +7,8 @@ are not, as in free text: their mean probability lies near .8, between what wron
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from lightning_sal.tiny.scenes import Draw
+from lightning_sal.tiny.draw import Draw
 
 Named = Sequence[Sequence[str]]  # the names of the salient objects of each image, from left to right
 _OPENINGS = ("Scene:", "I see", "There is", "Here is", "In view:")

@@ -8,7 +8,8 @@ import torch
 from lightning_sal.datasets.scenes import SceneGroups
 from lightning_sal.metrics.functional import structure_measure
 from lightning_sal.tasks import TASKS as KNOWN
-from lightning_sal.tiny.scenes import SIZE, Draw, scene_group, scenes_of
+from lightning_sal.tiny.draw import Draw
+from lightning_sal.tiny.scenes import SIZE, scene_group, scenes_of
 
 TASKS = {name: KNOWN[name] for name in ("sod", "sis", "cosod")}
 
