@@ -89,6 +89,12 @@ def power_sums(above: Tensor) -> Tensor:
     return torch.stack([torch.ones_like(above), above, above.square()]).sum(dim=1)
 
 
+def moments(values: Tensor) -> Moments:
+    """The moments of (B,) values that are all there are of a step, B >= 1."""
+    values = values.double()
+    return moments_of(values.min(), power_sums(values - values.min()))
+
+
 def centred(values: Tensor, step: Moments) -> Tensor:
     """Values less their mean over the step: exactly 0 where all are equal.
 
