@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from lightning_sal.datamodules.base import ImageGroupsDataModule
-from lightning_sal.datasets.scenes import HELD_OUT, SCENES, SceneGroups
+from lightning_sal.datasets.scenes import HELD_OUT, SCENES, WORDED, SceneGroups
 
 _TASKS = {"sod": 1, "sis": 1, "cosod": 1}
 _ANNOTATED_SEED = 1
+_TELLINGS = {"plain": 1, "varied": 16}  # responses to an annotated scene
 
 
 class ScenesDataModule(ImageGroupsDataModule):
@@ -31,6 +32,9 @@ class ScenesDataModule(ImageGroupsDataModule):
         annotated: Number of annotated scenes in stream "sft"; null for no end of them.
         mistakes: Per cent of the annotated responses in which one word is wrong (a shape; of vqa the
             answer; of what is to be found an object that is wrong, missing or misplaced), in [0, 100].
+        wording: How responses of sod, sis and cosod are worded: `plain`, always in the same words, of which a policy is soon
+            certain; or `varied`, in words drawn for each response, as in free text. Annotated scenes then have 16 responses
+            each, alike in what they say; `tiny-varied` is trained on them.
         val_size: Held-out scenes to validate on, all tasks together.
         test_size: Held-out scenes to test on, all tasks together.
         **kwargs: See `ImageGroupsDataModule`.
@@ -45,6 +49,7 @@ class ScenesDataModule(ImageGroupsDataModule):
         group_size: int = 3,
         annotated: int | None = 300,
         mistakes: int = 15,
+        wording: Literal["plain", "varied"] = "plain",
         val_size: int = 192,
         test_size: int = 192,
         **kwargs: Any,
@@ -56,13 +61,16 @@ class ScenesDataModule(ImageGroupsDataModule):
             raise ValueError(f"scenes: unknown task {unknown[0]!r}; known are {', '.join(SCENES)}")
         self.names, self.tasks, self.group_size = streams, tasks, group_size
         self.annotated, self.mistakes = annotated, mistakes
+        self.wording, self.tellings = wording, _TELLINGS[wording]
+        if unworded := [task for task, weight in tasks.items() if weight and task not in WORDED and wording != "plain"]:
+            raise ValueError(f"scenes: task {unworded[0]} has one wording alone; wording {wording} is for {', '.join(WORDED)}")
         self.sizes = {"val": val_size, "test": test_size}
 
     def training_datasets(self) -> dict[str, Any]:
         annotated_seed = 2 * self.seed + 1 if self.annotated is None else _ANNOTATED_SEED
         make = {
             "rl": lambda: self._scenes(2 * self.seed, annotated=False),
-            "sft": lambda: self._scenes(annotated_seed, size=self.annotated, mistakes=self.mistakes),
+            "sft": lambda: self._scenes(annotated_seed, size=self.annotated, mistakes=self.mistakes, tellings=self.tellings),
         }
         return {name: make[name]() for name in self.names}
 
@@ -74,4 +82,4 @@ class ScenesDataModule(ImageGroupsDataModule):
         return self._scenes(HELD_OUT[split], size=self.sizes[split]) if self.sizes[split] else None
 
     def _scenes(self, seed: int, **options: Any) -> SceneGroups:
-        return SceneGroups(seed, self.tasks, group_size=self.group_size, **options)
+        return SceneGroups(seed, self.tasks, group_size=self.group_size, wording=self.wording, **options)

@@ -10,10 +10,10 @@ from lightning_sal.tiny.finding import FINDING, find_group
 from lightning_sal.tiny.questions import question_group
 from lightning_sal.tiny.scenes import Draw, scene_group
 
+WORDED = ("sod", "sis", "cosod")
+"""Tasks whose responses can be worded in several ways."""
 SCENES: dict[str, Callable[..., ImageGroup]] = {
-    "sod": partial(scene_group, task="sod"),
-    "sis": partial(scene_group, task="sis"),
-    "cosod": partial(scene_group, task="cosod"),
+    **{task: partial(scene_group, task=task) for task in WORDED},
     "vqa": question_group,
     **{task: partial(find_group, task=task) for task in FINDING},
 }
@@ -32,6 +32,8 @@ class SceneGroups:
         size: Number of samples; None for a dataset without end.
         annotated: Whether groups carry responses.
         mistakes: Per cent of the responses in which one word is wrong, in [0, 100].
+        wording: Key of `lightning_sal.tiny.wording.WORDINGS`, how responses of sod, sis and cosod are worded.
+        tellings: How many responses each sample has, worded one by one; the dataset is so many times as long.
     """
 
     def __init__(
@@ -43,10 +45,13 @@ class SceneGroups:
         size: int | None = None,
         annotated: bool = True,
         mistakes: int = 0,
+        wording: str = "plain",
+        tellings: int = 1,
     ) -> None:
-        self.seed, self.size = seed, size
+        self.seed, self.size, self.samples = seed, None if size is None else size * tellings, size
         self.annotated, self.mistakes = annotated, mistakes
-        self._make = SCENES | {"cosod": partial(SCENES["cosod"], group_size=group_size)}
+        worded = {task: partial(SCENES[task], wording=wording) for task in WORDED}
+        self._make = SCENES | worded | {"cosod": partial(worded["cosod"], group_size=group_size)}
         self.endless = size is None
         self._deck = tuple(task for task, weight in tasks.items() for _ in range(weight))
         if not self._deck:
@@ -60,5 +65,7 @@ class SceneGroups:
     def __getitem__(self, index: int) -> ImageGroup:
         if self.size is not None and not 0 <= index < self.size:
             raise IndexError(index)
+        telling, index = divmod(index, self.samples) if self.samples else (0, index)
         task = Draw(self.seed, 0, index).choice(self._deck)
-        return self._make[task](seed=self.seed, index=index, annotated=self.annotated, mistakes=self.mistakes)
+        told = {"telling": telling} if task in WORDED else {}
+        return self._make[task](seed=self.seed, index=index, annotated=self.annotated, mistakes=self.mistakes, **told)

@@ -75,9 +75,9 @@ class Predictor(BasePredictor):
         """Load weights and be ready to answer.
 
         Args:
-            model: As in `PolicyConfig`: `tiny`, `tiny-early`, `tiny-vqa`, `tiny-perception`, a folder, a hub name; or a
-                checkpoint of `lightning fit`, or a folder of adapters in peft's format, either of which names its
-                base model.
+            model: As in `PolicyConfig`: `tiny`, `tiny-early`, `tiny-varied`, `tiny-vqa`, `tiny-perception`, a folder, a hub
+                name; or a checkpoint of `lightning fit`, or a folder of adapters in peft's format, either of which
+                names its base model.
             segmenter: As `lightning_sal.segmenters.named.load_segmenter` takes it: folder or hub name of an EVF-SAM2 or a
                 SAM 3, a file of SAM2, or FILE.py:NAME; None takes the embedded small ones.
             device: As torch names it; None takes cuda where there is one.

@@ -39,8 +39,8 @@ class PolicyConfig:
 
     Args:
         model: Folder or hub name of an image-text-to-text model of transformers, or one of the embedded ones: `tiny` (well
-            trained), `tiny-early` (format right, content mediocre), `tiny-vqa` (for questions), `tiny-perception` (for boxes
-            and points), `tiny-scratch` (random weights).
+            trained), `tiny-early` (format right, content mediocre), `tiny-varied` (the same, in many words), `tiny-vqa` (for
+            questions), `tiny-perception` (for boxes and points), `tiny-scratch` (random weights).
         path: How it is read. `fast` knows Qwen2.5-VL and Qwen3-VL from inside: a prompt is read once for all its responses,
             and attribution looks into it. `general` takes any family by what transformers promises of all: its processor,
             `generate`, and one forward pass. `auto` takes the fast one where it can.

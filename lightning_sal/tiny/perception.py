@@ -11,9 +11,16 @@ from torch import Tensor
 
 from lightning_sal.tasks.blocks import BLOCKS, tags_of
 from lightning_sal.tiny.finding import FINDING, find_group
-from lightning_sal.tiny.policy import ROLES, build_processor, build_tokenizer, learn_words, random_model, tokenizer_of
+from lightning_sal.tiny.policy import (
+    LAYERS,
+    ROLES,
+    build_processor,
+    learn_words,
+    random_model,
+    take_over,
+    tokenizer_of,
+)
 from lightning_sal.tiny.scenes import COLOURS, SHAPES, SIZE
-from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 
 LOOK = "look"  # key of the sentence that asks for blocks of the tag {tag}
 INSTRUCTIONS = {
@@ -62,29 +69,16 @@ def perception_scratch() -> tuple[Any, Any, dict[str, str]]:
     more layers of language, which begin by changing nothing. A word starts as the mean of what `tiny-vqa` spells it by, a
     number n as waves of n, so that near numbers are alike.
     """
-    from transformers import Qwen2_5_VLForConditionalGeneration
-
     tokenizer = build_number_tokenizer()
     model = random_model(tokenizer, layers=_LAYERS)
-    start: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(EMBEDDED_POLICIES["tiny-vqa"], dtype=torch.float32)
-    known = start.get_input_embeddings().weight.detach()
-    rows = model.get_input_embeddings().weight.detach().clone()
-    spelling = build_tokenizer()
-    pieces = {*_PIECES, *_TAGS, *_NUMBERS}
-    for token, at in tokenizer.get_vocab().items():
-        if token in spelling.get_vocab():
-            rows[at] = known[spelling.get_vocab()[token]]
-        elif token not in pieces:
-            spelt = spelling(tokenizer.decode([at]), add_special_tokens=False)["input_ids"]
-            rows[at] = known[spelt].mean(0)
-    numbers = tokenizer.convert_tokens_to_ids(list(_NUMBERS))
-    rows[numbers] = number_waves(len(_NUMBERS), rows.shape[1]) * known.std()
-    state = start.state_dict()
-    state |= {name: rows for name, value in state.items() if value.shape == known.shape}
-    for layer in model.model.language_model.layers[start.config.text_config.num_hidden_layers :]:
+    for layer in model.model.language_model.layers[LAYERS:]:
         for last in (layer.self_attn.o_proj, layer.mlp.down_proj):
             torch.nn.init.zeros_(last.weight)
-    model.load_state_dict(model.state_dict() | state)
+    known = take_over(model, tokenizer, "tiny-vqa", but=frozenset((*_PIECES, *_TAGS, *_NUMBERS)))
+    numbers = tokenizer.convert_tokens_to_ids(list(_NUMBERS))
+    with torch.no_grad():
+        rows = model.get_input_embeddings().weight
+        rows[numbers] = number_waves(len(_NUMBERS), rows.shape[1]) * known.std()
     return model, build_processor(tokenizer), INSTRUCTIONS
 
 

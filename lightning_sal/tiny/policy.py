@@ -8,10 +8,12 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lightning_sal.tasks import SEMANTIC, SIS, SOD
 from lightning_sal.tasks.blocks import BLOCKS, tags_of
 from lightning_sal.tiny.scenes import COLOURS, SHAPES, SIZE, scene_group
+from lightning_sal.tiny.weights import EMBEDDED_POLICIES
 
 INSTRUCTIONS = {
     "sod": "Which regions stand out?",
@@ -27,6 +29,7 @@ BRIEF = {
     "vqa without reasoning": "Answer.",
 }
 ROLES = ("user", "assistant")
+LAYERS = 3  # of language
 TAGS = (*tags_of(*BLOCKS, SOD.tag, SIS.tag), SEMANTIC)  # what scenes are answered by, whatever other tasks are known
 _VISION = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 _CHAT_TEMPLATE = (
@@ -39,9 +42,9 @@ _CHAT_TEMPLATE = (
 
 
 @cache
-def _learnt() -> Any:
+def _learnt(wording: str) -> Any:
     """Vocabulary and merges out of the words of scenes. Learnt once, since all those scenes are drawn for it."""
-    corpus = [scene_group(0, task, i).response or "" for task in INSTRUCTIONS for i in range(200)]
+    corpus = [scene_group(0, task, i, wording=wording).response or "" for task in INSTRUCTIONS for i in range(200)]
     for tag in TAGS:
         corpus = [text.replace(tag, " ") for text in corpus]
     return learn_words(
@@ -64,11 +67,15 @@ def learn_words(corpus: Sequence[str]) -> Any:
     return json.loads(bpe.to_str())["model"]
 
 
-def build_tokenizer() -> Any:
-    """A byte-level BPE `Qwen2Tokenizer` whose merges come from scene responses; any Unicode text round-trips."""
+def build_tokenizer(wording: str = "plain") -> Any:
+    """A byte-level BPE `Qwen2Tokenizer` whose merges come from scene responses; any Unicode text round-trips.
+
+    Args:
+        wording: Key of `lightning_sal.tiny.wording.WORDINGS`, how those responses are worded.
+    """
     from tokenizers import AddedToken
 
-    tokenizer = tokenizer_of(_learnt())
+    tokenizer = tokenizer_of(_learnt(wording))
     tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
     return tokenizer
 
@@ -119,7 +126,46 @@ def scratch_policy(seed: int = 0) -> tuple[Any, Any, dict[str, str]]:
     return random_model(processor.tokenizer, seed), processor, INSTRUCTIONS | QUESTION | BRIEF
 
 
-def random_model(tokenizer: Any, seed: int = 0, layers: int = 3) -> Any:
+def varied_scratch() -> tuple[Any, Any, dict[str, str]]:
+    """Model, processor and instructions of `tiny-early` with the words of varied responses, before it is trained on them."""
+    tokenizer = build_tokenizer("varied")
+    model = random_model(tokenizer)
+    take_over(model, tokenizer, "tiny-early")
+    return model, build_processor(tokenizer), INSTRUCTIONS | QUESTION | BRIEF
+
+
+def take_over(model: Any, tokenizer: Any, name: str, but: frozenset[str] = frozenset()) -> Tensor:
+    """Give a small policy the weights of an embedded one, which has another tokenizer and may have fewer layers.
+
+    A token that the embedded one lacks starts as the mean of what it is spelt by there.
+
+    Args:
+        model: The small policy, changed in place.
+        tokenizer: Its tokenizer.
+        name: Of the embedded policy, one with the tokenizer of plain responses.
+        but: Tokens that keep their rows where the embedded one lacks them.
+
+    Returns:
+        (V, C) rows of the embedded one's tokens.
+    """
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    start: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(EMBEDDED_POLICIES[name], dtype=torch.float32)
+    known = start.get_input_embeddings().weight.detach()
+    rows = model.get_input_embeddings().weight.detach().clone()
+    spelling = build_tokenizer()
+    for token, at in tokenizer.get_vocab().items():
+        if token in spelling.get_vocab():
+            rows[at] = known[spelling.get_vocab()[token]]
+        elif token not in but:
+            rows[at] = known[spelling(tokenizer.decode([at]), add_special_tokens=False)["input_ids"]].mean(0)
+    state = start.state_dict()
+    state |= {key: rows for key, value in state.items() if value.shape == known.shape}
+    model.load_state_dict(model.state_dict() | state)
+    return known
+
+
+def random_model(tokenizer: Any, seed: int = 0, layers: int = LAYERS) -> Any:
     """The small Qwen2.5-VL for a tokenizer, with so many layers of language and random weights, in evaluation mode."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 

@@ -19,6 +19,7 @@ import torch
 
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import SEMANTIC, TASKS
+from lightning_sal.tiny.wording import WORDINGS
 
 SIZE = 112  # pixels of a side: 8 x 8 patches of 14, 4 x 4 visual tokens
 SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "cross", "ring")
@@ -230,21 +231,6 @@ def cosod_scene(draw: Draw, group_size: int) -> tuple[list[Scene], list[str]]:
     return scenes, [f"{SEMANTIC} {common}"]
 
 
-def _think(task: str, scenes: list[Scene], expressions: list[str], wrong: dict[str, str]) -> str:
-    """Scene, analysis and conclusion in a line each, with the words in `wrong` exchanged."""
-
-    def name(o: SceneObject) -> str:
-        return wrong.get(o.phrase, o.phrase)
-
-    if task == "cosod":
-        objects = "; ".join(" and ".join(name(o) for o in scene.salient) for scene in scenes)
-        return f"Objects: {objects}. Analysis: each has a {expressions[0].split()[-1]}. Conclusion: one category."
-    salient = " and ".join(name(o) for o in scenes[0].salient)
-    noun = "region" if task == "sod" else "instance"
-    count = f"{len(expressions)} {noun}{'s' if len(expressions) > 1 else ''}"
-    return f"Scene: {salient}. Analysis: vivid colour against pale shapes. Conclusion: {count}."
-
-
 def _mistaken(draw: Draw, expression: str) -> str:
     """`expression` with its last word, the shape, exchanged."""
     *head, shape = expression.split()
@@ -275,18 +261,43 @@ def scene_masks(task: str, scene: Scene, expressions: list[str]) -> np.ndarray:
     return np.logical_or.reduce(masks)[None]
 
 
-def response_of(task: str, scenes: list[Scene], expressions: list[str], mistake: Draw | None = None) -> str:
-    """The annotated response of a sample; with `mistake`, one shape in it is named wrongly."""
+def response_of(
+    task: str,
+    scenes: list[Scene],
+    expressions: list[str],
+    mistake: Draw | None = None,
+    wording: str = "plain",
+    words: Draw | None = None,
+) -> str:
+    """The annotated response of a sample; with `mistake`, one shape in it is named wrongly.
+
+    Args:
+        task: "sod", "sis" or "cosod".
+        scenes: Of the sample.
+        expressions: Its right answer.
+        mistake: Draws the shape that is wrong; None for none.
+        wording: Key of `WORDINGS`.
+        words: Draws the words, where these differ from response to response.
+    """
     written, wrong = list(expressions), {}
     if mistake is not None:
         at = mistake.below(len(written))
         written[at] = _mistaken(mistake, written[at])
         wrong = {expressions[at]: written[at]}
-    return TASKS[task].response(_think(task, scenes, written, wrong), written)
+    named = [[wrong.get(o.phrase, o.phrase) for o in scene.salient] for scene in scenes]
+    return TASKS[task].response(WORDINGS[wording](task, named, written, words or Draw(0)), written)
 
 
 def scene_group(
-    seed: int, task: str, index: int, *, group_size: int = 3, annotated: bool = True, mistakes: int = 0
+    seed: int,
+    task: str,
+    index: int,
+    *,
+    group_size: int = 3,
+    annotated: bool = True,
+    mistakes: int = 0,
+    wording: str = "plain",
+    telling: int = 0,
 ) -> ImageGroup:
     """The image group number `index` of the endless stream of a task.
 
@@ -297,6 +308,8 @@ def scene_group(
         group_size: K, the images of a CoSOD group, >= 2.
         annotated: Whether the group carries its response.
         mistakes: Per cent of the responses in which one shape is named wrongly, in [0, 100].
+        wording: Key of `WORDINGS`, how the response is worded.
+        telling: Which of the wordings of the same content it is, >= 0.
 
     Returns:
         The group, with masks (1, H, W) an image for SOD and CoSOD and (I, H, W) for SIS.
@@ -307,5 +320,6 @@ def scene_group(
     response = None
     if annotated:
         errs = Draw(seed, _STREAMS[task], index, 1)
-        response = response_of(task, scenes, expressions, errs if errs.chance(mistakes) else None)
+        words = Draw(seed, _STREAMS[task], index, 2, telling)
+        response = response_of(task, scenes, expressions, errs if errs.chance(mistakes) else None, wording, words)
     return ImageGroup(f"{task}-{seed}-{index}", task, images, masks, response)

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from lightning_sal.tiny.perception import perception_scratch
-from lightning_sal.tiny.policy import scratch_policy
+from lightning_sal.tiny.policy import scratch_policy, varied_scratch
 
 SCRATCH_POLICIES: dict[str, Callable[[], tuple[Any, Any, dict[str, str]]]] = {
     "tiny-scratch": scratch_policy,
+    "tiny-varied-scratch": varied_scratch,
     "tiny-perception-scratch": perception_scratch,
 }
 """Name -> what makes model, processor and instructions."""

@@ -8,6 +8,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 EMBEDDED_POLICIES = {
     "tiny": WEIGHTS / "policy",
     "tiny-early": WEIGHTS / "policy_early",
+    "tiny-varied": WEIGHTS / "policy_varied",
     "tiny-vqa": WEIGHTS / "policy_vqa",
     "tiny-perception": WEIGHTS / "policy_perception",
 }
