@@ -226,17 +226,15 @@ def test_the_judged_runs_use_what_the_grid_has_chosen(file, tmp_path, capsys, mo
     assert "2 seeds and 4 scenes" in power
     with (folder / "grid.csv").open() as lines:
         rows = list(csv.DictReader(lines))
-    assert {
-        row["exact %"] for row in rows if row["options"] == "model.updates_per_rollout=2,model.optimizer.lr=0.5"
-    } == {"75.00"}
+    best = "model.updates_per_rollout=2,model.optimizer.lr=0.5"
+    assert {row["exact %"] for row in rows if row["options"] == best} == {"75.00"}
     assert len(rows) == 8
     fits.commands.clear()
     assert main(["ablate", "--config", str(file)]) == 0
     assert len(fits.commands) == 4
     assert all({f"--{UPDATES}=2", f"--{RATE}=0.5"} < {*command} for command in fits.commands)
-    assert all(
-        callbacks(command) == {"RunRecord": {"split": "test"}, "Budget": {"prompts": 32}} for command in fits.commands
-    )
+    added = {"RunRecord": {"split": "test"}, "Budget": {"prompts": 32}}
+    assert all(callbacks(command) == added for command in fits.commands)
     table = (folder / "table.md").read_text()
     assert f"- one: {best}, chosen on seed 100\n" in table
     assert "run 4/4" in capsys.readouterr().out
