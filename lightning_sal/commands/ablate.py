@@ -122,7 +122,7 @@ def _chosen(ablation: Ablation) -> Chosen | None:
 
     own = ablation.folder / "chosen.yaml"
     if ablation.chosen:
-        chosen = read_chosen(ablation.chosen, ablation)
+        chosen = read_chosen(find_config(str(ablation.chosen)), ablation)
         if lacking := [arm for arm in ablation.arms if arm not in chosen.arms]:
             raise ValueError(f"{ablation.chosen}: no options are chosen for {', '.join(lacking)}")
         return chosen

@@ -14,7 +14,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from lightning_sal.configs.places import find_config
 from lightning_sal.files.reading import parse_yaml, read_text
 from lightning_sal.internals.parser import plain_key
 
@@ -230,7 +229,7 @@ def _callback(name: str, **options: Any) -> str:
 
 def _beside(path: Path, name: str) -> Path:
     beside = path.parent / name
-    return beside if beside.is_file() else find_config(name)
+    return beside if beside.is_file() else Path(name)
 
 
 def _file_name(text: str) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -147,7 +148,8 @@ def detectable(components: Components, seeds: int, scenes: int, power: float = 0
         error = (total / (seeds * scenes)) ** 0.5
     critical = float(t.ppf(1 - level / 2, df))
     # That it is found with the wrong sign adds nothing at a power that anyone wants.
-    return error * float(brentq(lambda effect: nct.sf(critical, df, effect) - power, 0.0, 10 * critical + 10))
+    effect: Any = brentq(lambda effect: nct.sf(critical, df, effect) - power, 0.0, 10 * critical + 10)
+    return error * float(effect)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -17,7 +17,7 @@ def drawn(rng, seeds, scenes, seed, scene, rest, mean=0.0):
 
 
 def test_by_hand():
-    """Seeds have the means 1 and 3, and so have scenes: MS 4, 4 and 0 of the rest, se^2 = (4 + 4) / 4, df = 8^2 / (2 4^2)."""
+    """Seeds and scenes have the means 1 and 3: mean squares 4 and 4, rest 0; se^2 = (4 + 4) / 4, df = 8^2 / (2 4^2)."""
     found = estimate(np.array([[0.0, 2.0], [2.0, 4.0]]))
     assert (found.mean, found.df) == (2, 2)
     assert found.se == pytest.approx(2**0.5)
