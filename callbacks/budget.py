@@ -42,6 +42,9 @@ class Budget(L.Callback):
         self._mark: float | None = None  # of the time that is counted
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        endless = trainer.max_steps == -1 and trainer.max_epochs == -1
+        if endless and self.unit != "seconds" and not hasattr(pl_module, "record"):
+            raise ValueError(f"Budget: {type(pl_module).__name__} samples no {self.unit}, so set trainer.max_steps")
         self._mark = time.perf_counter()
         self._stop_if_spent(trainer, _phase(trainer, ahead=0))  # as a run that went on from its last checkpoint
 

@@ -122,6 +122,16 @@ def test_sft_alone_samples_nothing_and_has_no_schedule(options, steps, clock, tm
     assert trainer.global_step == steps
 
 
+def test_a_run_that_would_have_no_end_is_refused(clock, tmp_path):
+    module = Sampling(clock)
+    del module.record
+    trainer = L.Trainer(
+        max_epochs=-1, accelerator="cpu", logger=False, callbacks=[Budget(prompts=1)], default_root_dir=tmp_path
+    )
+    with pytest.raises(ValueError, match="Sampling samples no prompts, so set trainer.max_steps"):
+        trainer.fit(module, torch.utils.data.DataLoader(torch.zeros(50, 1)))
+
+
 @pytest.mark.parametrize("options", [{}, {"prompts": 1, "seconds": 1}, {"responses": 0}, {"seconds": -1}])
 def test_anything_but_one_budget_is_refused(options):
     with pytest.raises(ValueError, match="exactly one of prompts, responses and seconds"):
