@@ -280,8 +280,9 @@ def _estimates(
     else:
         configured = config.gradient_checkpointing  # of which none of what is known depends
         columns = [_Column(name, configured, estimate_known(model, each, number), {}) for name, each in steps.items()]
+    apart = "" if prompts == annotated else f" ({annotated} in an SFT step)"
     title = (
-        f"{prompts} {prompt.task} prompts of {prompt.tokens} tokens, {tokens} tokens a response, micro-batches of "
+        f"{prompts} {prompt.task} prompts{apart} of {prompt.tokens} tokens, {tokens} tokens a response, micro-batches of "
         f"{micro or 'all'}, in {'float32' if number == 4 else 'half precision'}"
     )
     return title, columns
