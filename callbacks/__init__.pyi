@@ -1,4 +1,5 @@
 from .before_after import BeforeAfter
+from .budget import Budget
 from .collapse_guard import CollapseGuard
 from .curves import Curves
 from .dashboard import Dashboard
@@ -19,6 +20,7 @@ from .save_adapter import SaveAdapter
 
 __all__ = [
     "BeforeAfter",
+    "Budget",
     "CollapseGuard",
     "Curves",
     "Dashboard",

@@ -24,6 +24,7 @@ class ImageGroupsDataModule(L.LightningDataModule):
 
     Args:
         batch_size: Image groups of a batch on one rank.
+        rl_batch_size: Those of a batch of stream "rl", the prompts that an RL step samples for; null for `batch_size`.
         num_workers: Processes that read ahead; 0 reads in the main process.
         seed: Seed of the order of samples, >= 0.
         steps_per_epoch: Batches of a training epoch; null for one pass over the data.
@@ -38,6 +39,7 @@ class ImageGroupsDataModule(L.LightningDataModule):
     def __init__(
         self,
         batch_size: int = 1,
+        rl_batch_size: int | None = None,
         num_workers: int = 0,
         seed: int = 0,
         steps_per_epoch: int | None = None,
@@ -47,11 +49,14 @@ class ImageGroupsDataModule(L.LightningDataModule):
         super().__init__()
         if not 0 <= max_unreadable <= 1:
             raise ValueError(f"max_unreadable is a share in [0, 1], not {max_unreadable}")
-        if batch_size < 1 or num_workers < 0:
+        rl_batch_size = batch_size if rl_batch_size is None else rl_batch_size
+        if min(batch_size, rl_batch_size) < 1 or num_workers < 0:
             raise ValueError(
-                f"batch_size must be at least 1 and num_workers at least 0, not {batch_size}, {num_workers}"
+                "batch_size and rl_batch_size must be at least 1 and num_workers at least 0, not "
+                f"{batch_size}, {rl_batch_size}, {num_workers}"
             )
-        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.batch_size, self.rl_batch_size = batch_size, rl_batch_size
+        self.num_workers, self.seed = num_workers, seed
         self.steps_per_epoch, self.max_unreadable = steps_per_epoch, max_unreadable
         self.reasoning = reasoning
         self.streams: dict[str, Stream] = {}
@@ -80,14 +85,14 @@ class ImageGroupsDataModule(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         if stage not in STAGES:
             raise ValueError(f"{type(self).__name__} feeds fit, validate and test, not {stage}")
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, world_size = self._place
         self.streams, self.loaders = {}, {}
         self.seen = self.unreadable = 0
         training, splits = STAGES[stage]
         for number, (name, dataset) in enumerate(self.training_datasets().items() if training else ()):
             self.streams[name] = Stream(
                 self._asked(dataset),
-                self.batch_size,
+                self.rl_batch_size if name == "rl" else self.batch_size,
                 seed=self.seed + number,  # so that streams over the same photographs do not run side by side
                 num_workers=self.num_workers,
                 length=self.steps_per_epoch,
@@ -95,18 +100,24 @@ class ImageGroupsDataModule(L.LightningDataModule):
                 world_size=world_size,
             )
         for split in splits:
-            if (dataset := self.evaluation_dataset(split)) is not None:
-                self.loaders[split] = EvaluationLoader(
-                    self._asked(dataset),
-                    self.batch_size,
-                    num_workers=self.num_workers,
-                    rank=rank,
-                    world_size=world_size,
-                )
+            if (loader := self._evaluation_loader(split)) is not None:
+                self.loaders[split] = loader
         if not (self.streams if training else self.loaders):
             raise ValueError(
                 f"{type(self).__name__}: no data to {stage} on; give `{'train' if training else splits[0]}`"
             )
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """The rank of this process, and how many there are."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _evaluation_loader(self, split: str) -> EvaluationLoader | None:
+        dataset, (rank, world_size) = self.evaluation_dataset(split), self._place
+        if dataset is None:
+            return None
+        options: dict[str, Any] = {"num_workers": self.num_workers, "rank": rank, "world_size": world_size}
+        return EvaluationLoader(self._asked(dataset), self.batch_size, **options)
 
     def _asked(self, dataset: Any) -> Any:
         return dataset if self.reasoning else WithoutReasoning(dataset)
@@ -119,7 +130,11 @@ class ImageGroupsDataModule(L.LightningDataModule):
         return self.loaders.get("val", [])
 
     def test_dataloader(self) -> EvaluationLoader:
-        return self.loaders["test"]
+        """In a fit too, where it is read only if it is asked for."""
+        loader = self.loaders.get("test") or self._evaluation_loader("test")
+        if loader is None:
+            raise ValueError(f"{type(self).__name__}: no data to test on; give `test`")
+        return loader
 
     def teardown(self, stage: str) -> None:
         for stream in self.streams.values():

@@ -125,7 +125,8 @@ def test_every_config_parses_by_the_command_in_its_header(path, monkeypatch):
     head = (ROOT / path).read_text().replace("\\\n#", "")
     commands = [shlex.split(command, comments=True) for command in COMMAND.findall(head)]
     for ablation in (read_ablation(ROOT / name) for name in ABLATION.findall(head)):
-        commands += [ablation.command(arm, ablation.seeds[0]) for arm in ablation.arms]
+        runs = ablation.grid_runs() or ablation.judged_runs({arm: {} for arm in ablation.arms})
+        commands += [ablation.command(run) for run in {run.arm: run for run in runs}.values()]  # one of each arm
     assert commands, f"{path} does not begin with the command that runs it: #   lightning fit --config {path}"
     monkeypatch.chdir(ROOT)
     parsed = parsed_alone(monkeypatch)

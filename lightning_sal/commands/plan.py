@@ -245,13 +245,24 @@ def _estimates(
     from lightning_sal.policy.general.estimate import estimate_known
     from lightning_sal.policy.seconds import Matrices, work
 
-    options, prompts = given["model"]["init_args"], given["data"].get("init_args", {}).get("batch_size", 1)
+    options, data = given["model"]["init_args"], given["data"].get("init_args", {})
+    annotated = data.get("batch_size", 1)
+    prompts = data.get("rl_batch_size") or annotated
     tokens, micro = options["max_new_tokens"], options["micro_batch_size"]
     autocast = str(given["trainer"].get("precision") or "").endswith("-mixed")
     number = 2 if autocast or config.dtype != "float32" else 4
 
     def step(responses: int, *, sampled: bool = True) -> Step:
-        return Step(prompts, prompt.images, prompt.visual, prompt.tokens, tokens, responses, micro, sampled)
+        return Step(
+            prompts if sampled else annotated,
+            prompt.images,
+            prompt.visual,
+            prompt.tokens,
+            tokens,
+            responses,
+            micro,
+            sampled,
+        )
 
     steps = {"SFT": step(1, sampled=False), "CGPO": step(1), f"GRPO, G = {responses}": step(responses)}
     if fast:
@@ -269,8 +280,9 @@ def _estimates(
     else:
         configured = config.gradient_checkpointing  # of which none of what is known depends
         columns = [_Column(name, configured, estimate_known(model, each, number), {}) for name, each in steps.items()]
+    apart = "" if prompts == annotated else f" ({annotated} in an SFT step)"
     title = (
-        f"{prompts} {prompt.task} prompts of {prompt.tokens} tokens, {tokens} tokens a response, micro-batches of "
+        f"{prompts} {prompt.task} prompts{apart} of {prompt.tokens} tokens, {tokens} tokens a response, micro-batches of "
         f"{micro or 'all'}, in {'float32' if number == 4 else 'half precision'}"
     )
     return title, columns

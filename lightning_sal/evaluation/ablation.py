@@ -1,23 +1,61 @@
-"""Many runs from one start in one table: what each arm reached, and what it cost.
+"""An ablation: many trainings from one start, at one budget; what its file says, and the command of each run.
 
-An arm is a set of choices, run once for each seed; a run is a folder that `lightning_sal.callbacks.RunRecord` wrote.
+An arm is a set of choices. Where there is a grid, the options of each arm are chosen first, on seeds and scenes that no arm
+is judged on.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
-from lightning_sal.evaluation.comparison import Sample, heading_of, paired_difference, read_arms, summary, tasks_of
 from lightning_sal.files.reading import parse_yaml, read_text
-from lightning_sal.files.writing import whole
-from lightning_sal.rewards import Correctness
+from lightning_sal.internals.parser import plain_key
+
+NEEDED = ("folder", "fit", "arms", "seeds")
+OPTIONAL = ("processes", "budget", "grid", "grid_seeds", "chosen", "comparisons", "measures")
+UNITS = ("prompts", "responses", "seconds")
+MEASURES = ("exact", "correctness", "reward", "confidence")
+JUDGED, CHOSEN_ON = "test", "val"
+
+Settings = Mapping[str, Any]  # option of `lightning fit` -> value
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What makes an arm.
+
+    Args:
+        options: Words of `lightning fit`.
+        without: Options of the grid that it has not.
+    """
+
+    options: tuple[str, ...]
+    without: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training.
+
+    Args:
+        arm: Its arm.
+        seed: Of data, sampling and adapters.
+        settings: Options of the grid.
+        split: The held-out samples that it is measured on.
+        folder: Where it goes.
+    """
+
+    arm: str
+    seed: int
+    settings: Settings
+    split: str
+    folder: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,177 +63,174 @@ class Ablation:
     """What an ablation file says.
 
     Args:
-        folder: Where the runs and the table go.
+        folder: Where the runs and the tables go.
         fit: Config file that all arms begin with.
-        arms: Name of an arm -> the options of `lightning fit` that make it.
-        seeds: Seeds of data, sampling and adapters; every arm is run with each.
+        arms: Name of an arm -> what makes it.
+        seeds: Every arm is judged on runs with each.
         processes: Runs at a time, which share the cores.
+        budget: Unit (prompts, responses or seconds) -> how many of it a run spends; empty where the config says how long.
+        grid: Option of `lightning fit` -> values to try; of each arm every combination is run.
+        grid_seeds: Seeds of the grid; none of `seeds`.
+        chosen: File with the options that an earlier grid has chosen, in place of a grid.
+        comparisons: Pairs of arms (arm, reference) that are compared.
+        measures: What they are compared by, as `lightning_sal.evaluation.comparison.value_of` names it; empty for exactly
+            right answers, or correctness where no task has such.
     """
 
     folder: Path
     fit: str
-    arms: dict[str, list[str]]
+    arms: dict[str, Choices]
     seeds: tuple[int, ...]
     processes: int = 1
+    budget: dict[str, float] = field(default_factory=dict)
+    grid: dict[str, list[Any]] = field(default_factory=dict)
+    grid_seeds: tuple[int, ...] = ()
+    chosen: Path | None = None
+    comparisons: tuple[tuple[str, str], ...] = ()
+    measures: tuple[str, ...] = ()
 
-    def run_folder(self, arm: str, seed: int) -> Path:
-        """The folder of one run."""
-        return self.folder / arm.replace(" ", "_").replace("/", "_") / f"seed_{seed}"
+    @property
+    def split(self) -> str:
+        """What the arms are judged on: test where the scenes of val have chosen options, else val."""
+        return JUDGED if self.grid or self.chosen else CHOSEN_ON
 
-    def command(self, arm: str, seed: int) -> list[str]:
-        """The words of `lightning` that make one run."""
-        seeds = [f"--{key}={seed}" for key in ("seed_everything", "data.init_args.seed", "model.init_args.seed")]
-        root = f"--trainer.default_root_dir={self.run_folder(arm, seed)}"
-        return ["fit", "--config", self.fit, *self.arms[arm], *seeds, root]
+    def grid_runs(self) -> list[Run]:
+        """Each arm with each combination of the grid that it has, and each seed of the grid."""
+        return [
+            Run(arm, seed, settings, CHOSEN_ON, self._folder("grid", arm, told(settings), f"seed_{seed}"))
+            for seed in self.grid_seeds
+            for arm, choices in self.arms.items()
+            for settings in _combinations(self.grid, choices.without)
+        ]
+
+    def judged_runs(self, settings: Mapping[str, Settings]) -> list[Run]:
+        """Each arm with each seed.
+
+        Args:
+            settings: Arm -> the options that were chosen for it; an arm that is missing has no runs.
+        """
+        return [
+            Run(arm, seed, settings[arm], self.split, self._folder(arm, f"seed_{seed}"))
+            for seed in self.seeds
+            for arm in self.arms
+            if arm in settings
+        ]
+
+    def command(self, run: Run) -> list[str]:
+        """The words of `lightning` that make a run."""
+        options = [f"--{option}={json.dumps(value)}" for option, value in run.settings.items()]
+        seeds = [f"--{key}={run.seed}" for key in ("seed_everything", "data.init_args.seed", "model.init_args.seed")]
+        root = f"--trainer.default_root_dir={run.folder}"
+        callbacks = [_callback("RunRecord", split=run.split)]
+        callbacks += [_callback("Budget", **self.budget)] if self.budget else []
+        return ["fit", "--config", self.fit, *self.arms[run.arm].options, *options, *seeds, root, *callbacks]
+
+    def _folder(self, *parts: str) -> Path:
+        return self.folder.joinpath(*(_file_name(part) for part in parts))
+
+
+def told(settings: Settings) -> str:
+    """Options of the grid in short."""
+    return ",".join(f"{plain_key(option)}={value}" for option, value in settings.items()) or "as it is"
 
 
 def read_ablation(path: Path) -> Ablation:
-    """An ablation file: YAML with folder, fit, arms, seeds and, where wanted, processes.
+    """An ablation file: YAML with the arguments of `Ablation`.
+
+    An arm is the options of `lightning fit` as one text, or a mapping with these `options` and a list `without` of options
+    of the grid. `chosen` is a file beside this one, or one that `--config` would find. By default each arm is compared with
+    the first.
 
     Raises:
         ValueError: If it is no YAML, a key is missing or unknown, or holds another kind of value.
     """
     given = parse_yaml(read_text(path), path)
-    needed, known = {"folder", "fit", "arms", "seeds"}, {"folder", "fit", "arms", "seeds", "processes"}
-    if not isinstance(given, dict) or not needed <= set(given) <= known:
+    if not isinstance(given, dict) or not set(NEEDED) <= set(given) <= {*NEEDED, *OPTIONAL}:
         found = ", ".join(map(str, given)) if isinstance(given, dict) else "no keys"
-        raise ValueError(f"{path}: an ablation has {', '.join(sorted(needed))} and may have processes, not {found}")
-    arms, seeds = given["arms"], given["seeds"]
-    if not isinstance(arms, dict) or not all(isinstance(text, str) for text in (*arms, *arms.values())):
-        raise ValueError(f"{path}: arms are names, each with the options of `lightning fit` as one text")
-    if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds):
-        raise ValueError(f"{path}: seeds are a list of whole numbers")
-    arms = {name: shlex.split(options) for name, options in arms.items()}
-    return Ablation(Path(given["folder"]), given["fit"], arms, tuple(seeds), given.get("processes", 1))
+        may = ", ".join(OPTIONAL)
+        raise ValueError(f"{path}: an ablation has {', '.join(sorted(NEEDED))} and may have {may}; found: {found}")
+
+    def require(fine: bool, rule: str) -> None:
+        if not fine:
+            raise ValueError(f"{path}: {rule}")
+
+    arms, seeds, grid_seeds = given["arms"], given["seeds"], given.get("grid_seeds", [])
+    budget, grid, chosen = given.get("budget", {}), given.get("grid", {}), given.get("chosen")
+    require(
+        isinstance(arms, dict) and all(isinstance(name, str) and _is_arm(made) for name, made in arms.items()),
+        "arms are names, each with the options of `lightning fit` as one text, or with `options` and `without`",
+    )
+    for name, found in {"seeds": seeds, "grid_seeds": grid_seeds}.items():
+        require(
+            isinstance(found, list) and all(type(seed) is int for seed in found), f"{name} are a list of whole numbers"
+        )
+    require(
+        not set(seeds) & set(grid_seeds), "an arm is judged on a seed that chose its options: give other grid_seeds"
+    )
+    require(
+        isinstance(grid, dict) and all(isinstance(values, list) and values for values in grid.values()),
+        "grid is a mapping of options of `lightning fit`, each with a list of values",
+    )
+    require(bool(grid) == bool(grid_seeds), "grid and grid_seeds come together")
+    require(not (grid and chosen), "options are either `chosen` or found by a `grid`: give one of them")
+    require(
+        isinstance(budget, dict) and (not budget or (len(budget) == 1 and set(budget) < set(UNITS))),
+        f"budget is a mapping with one of {', '.join(UNITS)}",
+    )
+    made = {name: _choices(choices) for name, choices in arms.items()}
+    require(len({_file_name(name) for name in made}) == len(made), "two arms have the same folder: name them apart")
+    unknown = [option for each in made.values() for option in each.without if grid and option not in grid]
+    require(not unknown, f"`without` names {', '.join(unknown)}, which is not in the grid")
+    pairs = given.get("comparisons") or [[arm, next(iter(made))] for arm in list(made)[1:]]
+    require(
+        isinstance(pairs, list)
+        and all(isinstance(pair, list) and len(pair) == 2 and set(pair) <= {*made} for pair in pairs),
+        "comparisons are a list of pairs of arms, [arm, reference]",
+    )
+    measures = given.get("measures", [])
+    require(
+        isinstance(measures, list) and all(str(name).partition("/")[0] in MEASURES for name in measures),
+        f"measures are a list of {', '.join(MEASURES)}, or one of a task or term, such as exact/sod or reward/format",
+    )
+    return Ablation(
+        Path(given["folder"]),
+        given["fit"],
+        made,
+        tuple(seeds),
+        given.get("processes", 1),
+        budget,
+        grid,
+        tuple(grid_seeds),
+        _beside(path, chosen) if chosen else None,
+        tuple((ours, theirs) for ours, theirs in pairs),
+        tuple(measures),
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class Arm:
-    """The runs of an arm, one a seed.
-
-    Args:
-        samples: Held-out samples of each run.
-        costs: `run.json` of each run.
-        curves: Lines of `curve.jsonl` of each run.
-    """
-
-    samples: list[list[Sample]]
-    costs: list[dict[str, Any]]
-    curves: list[list[dict[str, float]]]
+def _is_arm(made: Any) -> bool:
+    if isinstance(made, dict):
+        return isinstance(made.get("options"), str) and isinstance(made.get("without", []), list) and len(made) <= 2
+    return isinstance(made, str)
 
 
-def read_arm(folders: Sequence[Path]) -> Arm:
-    """The runs of an arm from their folders."""
-    samples = [next(iter(read_arms(folder / "samples.jsonl").values())) for folder in folders]
-    costs = [json.loads((folder / "run.json").read_text()) for folder in folders]
-    lines = [(folder / "curve.jsonl").read_text().splitlines() for folder in folders]
-    return Arm(samples, costs, [[json.loads(line) for line in of_run] for of_run in lines])
+def _choices(made: Any) -> Choices:
+    given = made if isinstance(made, dict) else {"options": made}
+    return Choices(tuple(shlex.split(given["options"])), tuple(given.get("without", ())))
 
 
-def rows(arms: Mapping[str, Arm]) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows of the table; the first arm is what the others are compared with.
-
-    Values are means over seeds with their standard error. A difference, of what is to its left, is paired over the held-out
-    samples, each averaged over seeds first, and left out where an arm has other samples than the first.
-    """
-    everything = [sample for arm in arms.values() for run in arm.samples for sample in run]
-    tasks = tasks_of(everything)
-    exact = [task for task in tasks if any(s.exact is not None for s in everything if s.task == task)]
-    heads = ["arm", *(["exact %", "difference"] if exact else []), *(f"{task} exact %" for task in exact)]
-    heads += [head for task in tasks for head in (f"{task} {heading_of(everything, task)}", "difference")]
-    heads += ["reward"]
-    terms = [term for term in dict.fromkeys(t for s in everything for t in s.terms) if term != Correctness.name]
-    heads += [head for term in terms for head in (term, "difference")]
-    heads += ["s an RL step", "s an SFT step", "peak GB", "responses a prompt", "minutes"]
-    first = next(iter(arms.values()))
-    table = []
-    for name, arm in arms.items():
-        means = [summary(samples) for samples in arm.samples]
-        by_task = [{task: [s for s in run if s.task == task] for task in tasks} for run in arm.samples]
-        cells = [name]
-        if exact:
-            cells += [_mean([100 * m["exact"] for m in means if "exact" in m], 1), _difference(arm, first, _exact)]
-        cells += [_mean([100 * m[f"exact/{t}"] for m in means if f"exact/{t}" in m], 1) for t in exact]
-        for task in tasks:
-            cells += [_mean([fmean(s.correctness for s in run[task]) for run in by_task if run[task]], 3)]
-            cells += [_difference(arm, first, lambda s, task=task: s.correctness if s.task == task else None, 3)]
-        cells += [_mean([m["reward"] for m in means], 3)]
-        for term in terms:
-            cells += [_mean([m[f"reward/{term}"] for m in means if f"reward/{term}" in m], 3)]
-            cells += [_difference(arm, first, lambda sample, term=term: sample.terms.get(term), 3)]
-        for key, scale, digits in (
-            ("rl_seconds", 1, 2),
-            ("sft_seconds", 1, 2),
-            ("memory", 1e-9, 2),
-            ("responses", 1, 1),
-        ):
-            values = [scale * cost[key] for cost in arm.costs if cost[key] is not None]
-            cells.append(f"{fmean(values):.{digits}f}" if values else "")
-        cells.append(f"{fmean(cost['seconds'] for cost in arm.costs) / 60:.1f}")
-        table.append(cells)
-    return heads, table
+def _combinations(grid: Mapping[str, Sequence[Any]], without: Sequence[str]) -> list[dict[str, Any]]:
+    options = [option for option in grid if option not in without]
+    return [dict(zip(options, values, strict=True)) for values in product(*(grid[option] for option in options))]
 
 
-def markdown(heads: Sequence[str], table: Sequence[Sequence[str]]) -> str:
-    """The table in Markdown."""
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *table]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def _callback(name: str, **options: Any) -> str:
+    return "--trainer.callbacks+=" + json.dumps({"class_path": f"lightning_sal.callbacks.{name}", "init_args": options})
 
 
-def write_table(heads: Sequence[str], table: Sequence[Sequence[str]], folder: Path) -> None:
-    """`table.md` and `table.csv`; those of an earlier call over fewer runs are replaced."""
-    with whole(folder / "table.md") as part:
-        part.write_text(markdown(heads, table))
-    with whole(folder / "table.csv") as part, part.open("w", newline="") as file:
-        csv.writer(file).writerows([heads, *table])
+def _beside(path: Path, name: str) -> Path:
+    beside = path.parent / name
+    return beside if beside.is_file() else Path(name)
 
 
-def draw_curves(arms: Mapping[str, Arm], path: Path, window: int = 9) -> None:
-    """Mean reward of sampled responses against wall time, one line a run, smoothed by a running mean of `window` steps."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    for number, (name, arm) in enumerate((n, a) for n, a in arms.items() if any(a.curves)):
-        for run, curve in enumerate(arm.curves):
-            reward = [line["reward"] for line in curve]
-            smooth = [fmean(reward[max(0, at - window + 1) : at + 1]) for at in range(len(reward))]
-            label = name if not run else None
-            axes.plot([line["seconds"] for line in curve], smooth, color=f"C{number}", alpha=0.8, lw=1.3, label=label)
-    axes.set_xlabel("wall time in seconds")
-    axes.set_ylabel(f"mean reward of sampled responses, last {window} RL steps")
-    axes.legend(fontsize=8)
-    figure.savefig(path, dpi=120)
-
-
-def _mean(values: Sequence[float], digits: int) -> str:
-    """Mean over seeds and its standard error."""
-    if not values:
-        return ""
-    error = f" ± {stdev(values) / len(values) ** 0.5:.{digits}f}" if len(values) > 1 else ""
-    return f"{fmean(values):.{digits}f}{error}"
-
-
-def _exact(sample: Sample) -> float | None:
-    """100 for an answer that is exactly the annotated one, 0 for another."""
-    return None if sample.exact is None else 100 * float(sample.exact)
-
-
-def _difference(arm: Arm, first: Arm, of: Callable[[Sample], float | None], digits: int = 1) -> str:
-    """Mean difference to the first arm, paired over the held-out samples, each averaged over seeds first, and its error."""
-    keys = [[sample.key for sample in run] for run in (*arm.samples, *first.samples)]
-    if arm is first or any(each != keys[0] for each in keys):
-        return ""
-    columns = [
-        [[of(sample) for sample in column] for column in zip(*each.samples, strict=True)] for each in (arm, first)
-    ]
-    whole = [
-        pair for pair in zip(*columns, strict=True) if all(value is not None for column in pair for value in column)
-    ]
-    if not whole:
-        return ""
-    ours, theirs = ([fmean(column) for column in side] for side in zip(*whole, strict=True))
-    mean, error = paired_difference(ours, theirs)
-    return f"{mean:+.{digits}f} ± {error:.{digits}f}"
+def _file_name(text: str) -> str:
+    return text.replace(" ", "_").replace("/", "_")

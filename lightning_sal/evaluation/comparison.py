@@ -224,7 +224,7 @@ def differences(arms: Mapping[str, Sequence[Sample]], ours: str) -> Any:
     for key in _rows(arms):
         cells[key] = []
         for other in others:
-            values = ((_value(a, key), _value(b, key)) for a, b in zip(arms[ours], arms[other], strict=True))
+            values = ((value_of(a, key), value_of(b, key)) for a, b in zip(arms[ours], arms[other], strict=True))
             pairs = [(a, b) for a, b in values if a is not None and b is not None]
             mean, error = paired_difference(*zip(*pairs, strict=True)) if pairs else (0.0, 0.0)
             cells[key].append(f"{mean:+.3f} ± {error:.3f}" if pairs else "")
@@ -246,12 +246,13 @@ def _rows(arms: Mapping[str, Sequence[Sample]]) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _value(sample: Sample, key: str) -> float | None:
-    """What a sample has of a row; None where it has none."""
+def value_of(sample: Sample, key: str) -> float | None:
+    """What a sample has of `values_of`, or of `correctness/<task>`; None where it has none."""
     kind, _, name = key.partition("/")
-    if kind == "exact":
-        return None if sample.exact is None or name not in ("", sample.task) else float(sample.exact)
-    return sample.terms.get(name) if name else getattr(sample, key)
+    if kind == "reward" and name:
+        return sample.terms.get(name)
+    value = getattr(sample, kind)
+    return None if value is None or name not in ("", sample.task) else float(value)
 
 
 def _grid(title: str, columns: Sequence[str], rows: Mapping[str, str], cells: Mapping[str, Sequence[str]]) -> Any:

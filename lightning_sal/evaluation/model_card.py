@@ -24,6 +24,7 @@ SHOWN = {  # What a run's config says of the training -> where
     "learning rate": "model.init_args.optimizer.init_args.lr",
     "steps at most": "trainer.max_steps",
     "prompts per step": "data.init_args.batch_size",
+    "prompts per RL step": "data.init_args.rl_batch_size",
     "response tokens at most": "model.init_args.max_new_tokens",
     "data": "data.class_path",
     "precision": "trainer.precision",

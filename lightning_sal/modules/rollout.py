@@ -305,7 +305,8 @@ class RolloutModule(PolicyModule):
     def memory_setting(self, phase: str) -> str:
         if phase == "sample":
             count = f"{self.responses_per_prompt} x data.batch_size responses are sampled at once"
-            return f"{count}: halve data.batch_size, or set model.max_new_tokens {self.max_new_tokens // 2}"
+            lower = "halve data.batch_size, or data.rl_batch_size where it is given"
+            return f"{count}: {lower}, or set model.max_new_tokens {self.max_new_tokens // 2}"
         if phase == "segment":
             return "halve max_batch of model.segmenter"
         return super().memory_setting(phase)

@@ -244,3 +244,13 @@ def test_a_model_of_any_family_is_planned(family_folder, capsys):
     assert rows["cosod"][2] == str(prompts.lengths[0])
     visual = (prompts.ids[0] == found.model.config.image_token_id).sum()
     assert rows["cosod"][1] == str(int(visual))
+
+
+def test_prompts_of_an_rl_step_are_counted_apart_from_those_of_sft(plan):
+    """The columns of CGPO are those of a larger batch, and those of SFT stay."""
+    same, small = plan("--data.init_args.batch_size", "2")
+    apart, both = plan("--data.init_args.batch_size", "2", "--data.init_args.rl_batch_size", "6")
+    _, large = plan("--data.init_args.batch_size", "6")
+    assert "in an SFT step" not in same
+    assert "prompts (2 in an SFT step)" in " ".join(apart.split())
+    assert both["backward"] == [*small["backward"][:2], *large["backward"][2:]]

@@ -49,6 +49,25 @@ def test_one_stream_comes_as_it_is_and_goes_on_where_it_stood():
     assert not set(first) & set(later)
 
 
+def test_an_rl_step_may_take_other_numbers_of_prompts_than_an_sft_step():
+    loaders = ready(rl_batch_size=7).streams
+    assert {name: len(next(stream)) for name, stream in loaders.items()} == {"rl": 7, "sft": 4}
+    assert keys(ready(rl_batch_size=8).streams["rl"], 1) == keys(ready().streams["rl"], 2)  # the same prompts, in order
+    with pytest.raises(ValueError, match="rl_batch_size must be at least 1"):
+        ready(rl_batch_size=0)
+
+
+def test_the_scenes_of_test_are_there_in_a_fit_for_those_that_ask():
+    data = ready(test_size=6)
+    within = [group.key for batch in data.test_dataloader() for group in batch]
+    other = ScenesDataModule(batch_size=4, test_size=6)
+    other.setup("test")
+    assert within == [group.key for batch in other.test_dataloader() for group in batch]
+    assert not set(within) & {group.key for batch in data.val_dataloader() for group in batch}
+    with pytest.raises(ValueError, match="no data to test on"):
+        ready(test_size=0).test_dataloader()
+
+
 @pytest.mark.parametrize(("options", "word"), [({"streams": ["rl", "dpo"]}, "dpo"), ({"tasks": {"depth": 1}}, "depth")])
 def test_unknown_names_are_refused(options, word):
     with pytest.raises(ValueError, match=word):
