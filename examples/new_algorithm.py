@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from lightning_sal.modules import RolloutModule
-from lightning_sal.samples import Batch
 
 
 def baseline_advantages(rewards: Tensor, baseline: Tensor) -> Tensor:
@@ -60,12 +59,8 @@ class Reinforce(RolloutModule):
     def advantages(self, rewards: Tensor, confidence: Tensor) -> Tensor:
         return baseline_advantages(rewards, self.baseline)
 
-    def rl_step(self, batch: Batch) -> Tensor:
-        loss = super().rl_step(batch)
-        rewards = self.record.rewards.total.to(self.device)  # pyright: ignore[reportOptionalMemberAccess]  just set
-        total, count = self.all_reduce(
-            torch.stack([rewards.sum(), rewards.new_tensor(len(rewards))])
-        )  # alike on all ranks
+    def after_updates(self, rewards: Tensor, confidence: Tensor) -> None:
+        sums = torch.stack([rewards, torch.ones_like(rewards)]).sum(1)
+        total, count = self.all_reduce(sums)  # alike on all ranks
         self.baseline.lerp_(total / count, 1 - self.decay)
         self.log("train/baseline", self.baseline.clone())
-        return loss

@@ -44,10 +44,9 @@ def main(argv: list[str]) -> int:
             f"{arguments.files[0]}: there are no rollouts in it; give files that RolloutWriter has written"
         )
     rewards, confidence, trained = torch.tensor([numbers for _, numbers in rows]).T
-    advantages = {
-        "as trained": trained,
-        **advantages_by_algorithm(rewards, confidence, [prompt for prompt, _ in rows]),
-    }
+    prompts = [prompt for prompt, _ in rows]
+    steps = [(path.parent, step) for path, step, *_ in prompts]  # the processes of a run write into one folder
+    advantages = {"as trained": trained, **advantages_by_algorithm(rewards, confidence, prompts, steps)}
     known = {name: values for name, values in advantages.items() if not values.isnan().all()}
     limits = threshold(rewards, arguments.reward_threshold), threshold(confidence, arguments.confidence_threshold)
     types = classify(rewards, confidence, *limits)
@@ -65,8 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lightning-sal types",
         description="Sort sampled responses by reward (Hr, Lr) and confidence (Hc, Lc), high or low, and show the mean "
-        "advantage of each type: that of the training, of CGPO, and of GRPO, Dr.GRPO and RLOO over the responses to the "
-        "same prompt at the same step, where there are several.",
+        "advantage of each type: that of the training, of CGPO and those of its variants that need no token's probability, "
+        "of BatchLOO, and of GRPO, Dr.GRPO and RLOO over the responses to the same prompt at the same step, where there "
+        "are several.",
     )
     parser.add_argument(
         "files", nargs="+", type=Path, metavar="FILE", help="rollouts*.jsonl that RolloutWriter has written"
@@ -118,22 +118,18 @@ def _read(path: Path) -> Iterator[tuple[tuple[Any, ...], list[float]]]:
 
 
 def _table(title: str, types: Tensor, values: dict[str, Tensor], advantages: dict[str, Tensor]) -> Any:
-    """A Rich table, one row a type and one for all; values of a type that no response has are left blank."""
+    """A Rich table, one column a type and one for all; values of a type that no response has are left blank."""
     from rich.table import Table
 
     from lightning_sal.evaluation.response_types import TYPES, mean_by_type, shares
 
-    grid = Table(title=title, caption="mean reward, confidence and advantages of each type")
-    for head in ("type", "share", *values, *advantages):
-        grid.add_column(head, justify="left" if head == "type" else "right", no_wrap=True)
-    columns = {name: mean_by_type(column, types) for name, column in (values | advantages).items()}
-    whole = {name: column.nanmean().item() for name, column in (values | advantages).items()}
-    share = shares(types)
-    for name in (*TYPES, "all"):
-        means = whole if name == "all" else {column: means[name] for column, means in columns.items()}
-        cells = [
-            "" if math.isnan(mean) else f"{mean:.3f}" if column in values else f"{mean:+.3f}"
-            for column, mean in means.items()
-        ]
-        grid.add_row(name, f"{100 * share.get(name, 1):.1f} %", *cells, end_section=name == TYPES[-1])
+    grid = Table("", title=title, caption="shares, mean reward and confidence, and mean advantages of each type")
+    for head in (*TYPES, "all"):
+        grid.add_column(head, justify="right", no_wrap=True)
+    grid.add_row("share", *(f"{100 * share:.1f} %" for share in (*shares(types).values(), 1)))
+    for name, column in (values | advantages).items():
+        form = "{:.3f}" if name in values else "{:+.3f}"
+        means = (*mean_by_type(column, types).values(), column.nanmean().item())
+        cells = ("" if math.isnan(mean) else form.format(mean) for mean in means)
+        grid.add_row(name, *cells, end_section=name == list(values)[-1])
     return grid

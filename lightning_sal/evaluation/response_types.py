@@ -9,14 +9,26 @@ Legend: B responses, G of them to one prompt.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from lightning_sal.objectives import cgpo_advantages, group_advantages, leave_one_out_advantages
+from lightning_sal.objectives import (
+    Moments,
+    batch_leave_one_out_advantages,
+    calibrated,
+    centred,
+    cgpo_advantages,
+    fit_sums,
+    group_advantages,
+    leave_one_out_advantages,
+    moments,
+    scaled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +36,6 @@ if TYPE_CHECKING:
 
 TYPES = ("LrLc", "LrHc", "HrLc", "HrHc")
 TYPE_COLOURS = ("#8a8f99", "#d55e00", "#009e73", "#0072b2")
-BAR_COLOURS = ("#20242c", "#6c5aa8", "#c9a227", "#cc79a7", "#8c6d46")
 
 
 def threshold(values: Tensor, given: float | None = None) -> float:
@@ -81,33 +92,70 @@ def mean_by_type(values: Tensor, types: Tensor) -> dict[str, float]:
     return {name: values[types == place].nanmean().item() for place, name in enumerate(TYPES)}
 
 
-def advantages_by_algorithm(rewards: Tensor, confidence: Tensor, prompts: Sequence[Hashable]) -> dict[str, Tensor]:
+def advantages_by_algorithm(
+    rewards: Tensor,
+    confidence: Tensor,
+    prompts: Sequence[Hashable],
+    steps: Sequence[Hashable],
+    confidences: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
     """The advantage that each algorithm would give the same responses.
 
-    CGPO, GRPO, Dr.GRPO and RLOO, as `lightning_sal.objectives` has them; DAPO and GSPO take that of GRPO.
+    CGPO and its variants, BatchLOO, GRPO, Dr.GRPO and RLOO, as `lightning_sal.objectives` has them; DAPO and GSPO take that
+    of GRPO. The line of calibrated CGPO is fitted to these responses themselves.
 
     Args:
         rewards: (B,) rewards.
         confidence: (B,) in [0, 1].
         prompts: What tells the prompt of each response, and the step at which it was sampled, from others.
+        steps: What tells its step from others.
+        confidences: Name -> (B,) the confidence in the same responses as a variant of CGPO takes it, NaN where unknown.
 
     Returns:
-        Algorithm -> (B,) advantages. All but CGPO's compare the G responses to a prompt, and are NaN where G = 1.
+        Algorithm -> (B,) advantages. Those of GRPO, Dr.GRPO and RLOO compare the G responses to a prompt, and are NaN where
+        G = 1.
     """
-    rows: dict[Hashable, list[int]] = {}
-    for row, prompt in enumerate(prompts):
-        rows.setdefault(prompt, []).append(row)
-    grouped: dict[int, list[int]] = {}  # G -> rows of all prompts that have G, those of a prompt side by side
-    for own in rows.values():
-        grouped.setdefault(len(own), []).extend(own)
+    cgpo = cgpo_advantages(rewards, confidence)
+    advantages = {
+        "CGPO": cgpo,
+        "CGPO centred": _by_step(centred, cgpo, steps),
+        "CGPO scaled": _by_step(scaled, cgpo, steps),
+        "CGPO calibrated": cgpo_advantages(rewards, calibrated(confidence, fit_sums(confidence, rewards))),
+    }
+    advantages |= {f"CGPO {name}": cgpo_advantages(rewards, values) for name, values in (confidences or {}).items()}
+    advantages["BatchLOO"] = _by_step(batch_leave_one_out_advantages, rewards, steps)
+    return advantages | _by_prompt(rewards, prompts)
+
+
+def _by_step(advantage: Callable[[Tensor, Moments], Tensor], values: Tensor, steps: Sequence[Hashable]) -> Tensor:
+    """What is computed from the values of each step."""
+    found = torch.empty_like(values)
+    for rows in _rows(steps):
+        found[rows] = advantage(values[rows], moments(values[rows]))
+    return found
+
+
+def _by_prompt(rewards: Tensor, prompts: Sequence[Hashable]) -> dict[str, Tensor]:
+    """What is computed from the rewards of each prompt."""
     alone = torch.full_like(rewards, torch.nan)
     grpo, dr_grpo, rloo = alone.clone(), alone.clone(), alone.clone()
+    grouped: dict[int, list[int]] = {}  # G -> rows of all prompts that have G, those of a prompt side by side
+    for own in _rows(prompts):
+        grouped.setdefault(len(own), []).extend(own)
     for size, own in grouped.items():
         if size > 1:
             grpo[own] = group_advantages(rewards[own], size)
             dr_grpo[own] = group_advantages(rewards[own], size, "none")
             rloo[own] = leave_one_out_advantages(rewards[own], size)
-    return {"CGPO": cgpo_advantages(rewards, confidence), "GRPO": grpo, "Dr.GRPO": dr_grpo, "RLOO": rloo}
+    return {"GRPO": grpo, "Dr.GRPO": dr_grpo, "RLOO": rloo}
+
+
+def _rows(keys: Sequence[Hashable]) -> list[list[int]]:
+    """The rows that each key has, in the order in which the keys come first."""
+    rows: dict[Hashable, list[int]] = {}
+    for row, key in enumerate(keys):
+        rows.setdefault(key, []).append(row)
+    return list(rows.values())
 
 
 def figure(
@@ -122,7 +170,7 @@ def figure(
     Args:
         rewards: (B,) rewards, B >= 1.
         confidence: (B,) in [0, 1].
-        advantages: Algorithm -> (B,) advantages; one that is NaN throughout is left out.
+        advantages: Algorithm -> (B,) advantages, one or more; one that is NaN throughout is left out.
         reward_threshold: Where a high reward begins.
         confidence_threshold: Where high confidence begins.
 
@@ -133,15 +181,17 @@ def figure(
     from matplotlib.figure import Figure  # not by pyplot, which would keep every figure of a training
 
     types = classify(rewards, confidence, reward_threshold, confidence_threshold)
-    whole = Figure(figsize=(5.6, 8.4), layout="constrained")  # upright, for TensorBoard's narrow columns
-    upper, lower = whole.subplots(2, 1)
+    shown = {name: values for name, values in advantages.items() if not values.isnan().all()}
+    heights = 4.2, 0.8 + 0.32 * len(shown)
+    whole = Figure(figsize=(5.6, sum(heights)), layout="constrained")  # upright, for TensorBoard's narrow columns
+    upper, lower = whole.subplots(2, 1, height_ratios=heights)
     _scatter(upper, rewards, confidence, types)
     upper.set(xlabel="confidence", xlim=_limits(confidence, confidence_threshold))
     upper.set(ylabel="reward", ylim=_limits(rewards, reward_threshold))
     upper.axvline(confidence_threshold, color="#707886", linewidth=1, linestyle="--")
     upper.axhline(reward_threshold, color="#707886", linewidth=1, linestyle="--")
     upper.set_title(heading(len(types), reward_threshold, confidence_threshold), fontsize=10)
-    _bars(lower, advantages, types)
+    _means(lower, shown, types)
     return whole
 
 
@@ -180,14 +230,16 @@ def _limits(values: Tensor, threshold: float) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _bars(axes: Axes, advantages: Mapping[str, Tensor], types: Tensor) -> None:
-    shown = {name: values for name, values in advantages.items() if not values.isnan().all()}
-    width = 0.8 / max(len(shown), 1)
-    for number, (name, values) in enumerate(shown.items()):
-        means = mean_by_type(values, types)
-        places = [at + (number + 0.5) * width - 0.4 for at in range(len(TYPES))]
-        axes.bar(places, list(means.values()), 0.92 * width, label=name, color=BAR_COLOURS[number % len(BAR_COLOURS)])
-    axes.axhline(0, color="#20242c", linewidth=0.8)
+def _means(axes: Axes, advantages: Mapping[str, Tensor], types: Tensor) -> None:
+    """A row an algorithm, a column a type; each row has a colour scale of its own, since their units differ."""
+    means = torch.tensor([list(mean_by_type(values, types).values()) for values in advantages.values()])
+    largest = means.abs().nan_to_num().amax(1, keepdim=True)
+    colours = means / largest.clamp(min=1e-12)
+    axes.imshow(colours.numpy(), cmap="RdBu", vmin=-1.6, vmax=1.6, aspect="auto")  # no colour too dark to write on
+    for row, column in torch.cartesian_prod(*map(torch.arange, means.shape)).tolist():
+        if not math.isnan(mean := means[row, column].item()):
+            axes.text(column, row, f"{mean:+.3f}", ha="center", va="center", fontsize=9)
     axes.set_xticks(range(len(TYPES)), TYPES)
-    axes.set(title="mean advantage by type", ylabel="advantage")
-    axes.legend(frameon=False)
+    axes.set_yticks(range(len(advantages)), list(advantages))
+    axes.tick_params(length=0)
+    axes.set_title("mean advantage by type; colours within a row", fontsize=10)

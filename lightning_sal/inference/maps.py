@@ -86,12 +86,26 @@ def response_spans(policy: Policy, rollout: Rollout, row: int, places: Sequence[
     Raises:
         ValueError: If its text is not that of its tokens.
     """
+    return text_spans(policy, rollout.tokens[row][rollout.mask[row]].tolist(), rollout.texts[row], places)
+
+
+def text_spans(policy: Policy, tokens: Sequence[int], text: str, places: Sequence[tuple[int, int]]) -> list[Span]:
+    """The tokens that hold parts of a text.
+
+    Args:
+        policy: That wrote them.
+        tokens: T ids.
+        text: What they say.
+        places: For each part its first character and the one behind its last.
+
+    Raises:
+        ValueError: If the text is not that of the tokens.
+    """
     if not places:
         return []
-    pieces = policy.pieces(rollout.tokens[row][rollout.mask[row]].tolist())
-    if b"".join(pieces).decode(errors="replace") != rollout.texts[row]:
+    pieces = policy.pieces(tokens)
+    if b"".join(pieces).decode(errors="replace") != text:
         raise ValueError(
-            f"the text of response {row} is not that of its tokens, so nothing in it can be attributed: "
-            f"{rollout.texts[row][:60]!r}"
+            f"the text of a response is not that of its tokens, so no part is found in them: {text[:60]!r}"
         )
     return token_spans(pieces, places)

@@ -50,8 +50,8 @@ class Response:
         maps: For each label of the answer the attribution maps of the K images, (rows, columns) before the ReLU; none where
             there is no reasoning to look through, though the task asks for it.
         values: What the task's measures gave: a dictionary an image, or one in all; None where they were not taken.
-        tokens: (T,) ids of its tokens.
-        logp: (T,) log-probabilities of the tokens in nats, under the policy that sampled.
+        tokens: (T,) ids of its tokens, on the CPU.
+        logp: (T,) log-probabilities of the tokens in nats, under the policy that sampled, likewise.
         confidence: Mean probability of the tokens, in [0, 1]; None where their probabilities are not known.
         usage: What it took; None where nothing of that is known.
     """
@@ -163,10 +163,9 @@ def read_responses(groups: Sequence[ImageGroup], rollout: Rollout, reading: Read
     Raises:
         ValueError: If there are not as many groups as responses, or a task is unknown.
     """
-    confidence, lengths, truncated = (
-        numbers.tolist()
-        for numbers in read(token_confidence(rollout.logp, rollout.mask), rollout.mask.sum(1), rollout.truncated)
-    )
+    confidence = token_confidence(rollout.logp, rollout.mask)
+    *numbers, tokens, logp = read(confidence, rollout.mask.sum(1), rollout.truncated, rollout.tokens, rollout.logp)
+    confidence, lengths, truncated = (each.tolist() for each in numbers)
     responses = responses_of(
         groups,
         rollout.texts,
@@ -178,7 +177,7 @@ def read_responses(groups: Sequence[ImageGroup], rollout: Rollout, reading: Read
         reading=reading,
     )
     return [
-        replace(response, tokens=rollout.tokens[row, :length], logp=rollout.logp[row, :length])
+        replace(response, tokens=tokens[row, :length], logp=logp[row, :length])
         for row, (response, length) in enumerate(zip(responses, lengths, strict=True))
     ]
 

@@ -1,6 +1,6 @@
 """LightningModules: each ties a policy, a segmenter, rewards and an objective together and holds no mathematics."""
 
-from lightning_sal.modules.cgpo import CGPO
+from lightning_sal.modules.cgpo import CGPO, BatchLOO
 from lightning_sal.modules.endpoint import Endpoint
 from lightning_sal.modules.groups import CISPO, DAPO, GRPO, GSPO, RLOO, DrGRPO
 from lightning_sal.modules.rollout import RolloutModule
@@ -15,6 +15,7 @@ __all__ = [
     "GSPO",
     "RLOO",
     "SFT",
+    "BatchLOO",
     "DrGRPO",
     "Endpoint",
     "RolloutModule",

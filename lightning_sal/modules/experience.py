@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -102,6 +102,18 @@ def join_experience(rounds: Sequence[Experience]) -> Experience:
     )
 
 
+class ConfidenceMeasure(NamedTuple):
+    """How the confidence is taken that advantages compare rewards with.
+
+    Args:
+        mean: Of (n, T) log-probabilities and a mask, (n,) in [0, 1].
+        tokens: (B, T) bool, the tokens that it is the mean of.
+    """
+
+    mean: Callable[[Tensor, Tensor], Tensor]
+    tokens: Tensor
+
+
 @dataclass(slots=True)
 class OldPolicy:
     """What the policy and its reference gave for sampled responses before the first update.
@@ -111,6 +123,8 @@ class OldPolicy:
     Args:
         logp: (B, T) log-probabilities in nats, 0 until a row is scored.
         confidence: (B,) in [0, 1], that of the sampler until a row is scored.
+        measure: How `compared` is taken.
+        compared: (B,) the confidence that advantages compare rewards with, likewise.
         reference: (B, T) log-probabilities of the policy without adapters; None where none is needed.
         scored: (B,) bool.
         entropy: (B,) mean over the tokens of a response in nats, 0 until a row is scored.
@@ -119,19 +133,23 @@ class OldPolicy:
 
     logp: Tensor
     confidence: Tensor
+    measure: ConfidenceMeasure
+    compared: Tensor
     reference: Tensor | None
     scored: Tensor
     entropy: Tensor
     embeddings: Tensor
 
     @classmethod
-    def of(cls, rollout: Rollout, width: int, *, reference: bool) -> OldPolicy:
+    def of(cls, rollout: Rollout, measure: ConfidenceMeasure, width: int, *, reference: bool) -> OldPolicy:
         """Of a rollout of which nothing is scored yet; `width` is C."""
         empty = torch.zeros_like(rollout.logp)
         plain: dict[str, Any] = {"dtype": torch.float32, "device": empty.device}
         return cls(
             logp=empty,
             confidence=token_confidence(rollout.logp, rollout.mask),
+            measure=measure,
+            compared=measure.mean(rollout.logp, measure.tokens),
             reference=torch.zeros_like(empty) if reference else None,
             scored=torch.zeros(len(empty), dtype=torch.bool, device=empty.device),
             entropy=torch.zeros(len(empty), **plain),
@@ -143,6 +161,8 @@ class OldPolicy:
         assert scores.entropy is not None
         self.logp[rows, : mask.shape[1]] = scores.logp.detach().to(self.logp.dtype)
         self.confidence[rows] = token_confidence(scores.logp, mask).to(self.confidence.dtype)
+        compared = self.measure.mean(scores.logp, mask & self.measure.tokens[rows, : mask.shape[1]])
+        self.compared[rows] = compared.to(self.compared.dtype)
         self.scored.index_fill_(0, rows, True)
         self.entropy[rows] = (scores.entropy.detach().sum(1) / mask.sum(1).clamp(min=1)).float()
         self.embeddings[rows] = scores.last.float()

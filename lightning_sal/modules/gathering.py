@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from lightning_sal.objectives import Moments, moments_of, power_sums
+
 
 def gather_rows(module: Any, rows: Tensor) -> Tensor:
     """The rows of all ranks, in the order of the ranks, which may have unequally many.
@@ -28,6 +30,18 @@ def gather_rows(module: Any, rows: Tensor) -> Tensor:
     padded = pad(rows, [0, 0] * (rows.ndim - 1) + [0, most - len(rows)])
     counts, everything = module.all_gather(count), module.all_gather(padded)  # one more dimension in front: the rank
     return torch.cat([of_rank[:n] for of_rank, n in zip(everything, counts.tolist(), strict=True)])
+
+
+def moments_over_ranks(module: Any, values: Tensor) -> Moments:
+    """Moments of the values of all ranks together, the same on each; the host does not wait.
+
+    Args:
+        module: As for `gather_rows`.
+        values: (n,) of this rank, n >= 1, on its device.
+    """
+    values = values.double()
+    low = -module.all_reduce(-values.min(), "max")
+    return moments_of(low, module.all_reduce(power_sums(values - low)))
 
 
 def gather_in_order(module: Any, columns: Mapping[str, Tensor], places: Tensor) -> dict[str, Tensor]:

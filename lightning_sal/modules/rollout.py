@@ -14,10 +14,10 @@ from torch import Tensor
 from lightning_sal.inference.responses import MAPS, gather, with_maps
 from lightning_sal.modules.accumulation import grouped_micro_batches
 from lightning_sal.modules.base import PolicyModule
-from lightning_sal.modules.experience import Experience, OldPolicy, RolloutRecord
+from lightning_sal.modules.experience import ConfidenceMeasure, Experience, OldPolicy, RolloutRecord
 from lightning_sal.modules.gathering import gather_in_order
 from lightning_sal.modules.rollout_log import RatioLog, log_rollout
-from lightning_sal.objectives import k3, policy_loss
+from lightning_sal.objectives import k3, policy_loss, token_confidence
 from lightning_sal.objectives.policy import Ratio, Reduction, Surrogate, check_dual_clip
 from lightning_sal.policy.log_probs import Entropy
 from lightning_sal.policy.prompts import Prompts
@@ -134,12 +134,32 @@ class RolloutModule(PolicyModule):
         """(B,) advantages, the G responses to a prompt side by side.
 
         The first update asks for them in each micro-batch, when the rows of `confidence` that are still to come are those
-        of the sampler. So the advantage of a response may depend on all rewards, and on no confidence but its own; what it
-        is given twice it answers alike.
+        of the sampler. So the advantage of a response may depend on all rewards, on what `before_updates` has kept, and on
+        no confidence but its own; what it is given twice it answers alike.
 
         Args:
             rewards: (B,) as `shaped_rewards` gives them, all known.
-            confidence: (B,) in [0, 1], detached.
+            confidence: (B,) in [0, 1], detached, as `confidence_measure` has it taken.
+        """
+
+    def confidence_measure(self, experience: Experience) -> ConfidenceMeasure:
+        """How the confidence is taken that `advantages` gets: the mean probability of all tokens of a response."""
+        return ConfidenceMeasure(token_confidence, experience.rollout.mask)
+
+    def before_updates(self, rewards: Tensor, confidence: Tensor) -> None:
+        """Once a step, before the first update: keep what advantages need of the whole step on all ranks.
+
+        Args:
+            rewards: As for `advantages`.
+            confidence: Likewise, that of the sampler, which where the sampler is exact is the policy's but for rounding.
+        """
+
+    def after_updates(self, rewards: Tensor, confidence: Tensor) -> None:
+        """Once a step, when the advantages of its last update are known: keep what later steps need of it.
+
+        Args:
+            rewards: As for `advantages`.
+            confidence: Likewise, that of the policy, or of the sampler for responses that were not scored.
         """
 
     def shaped_rewards(self, experience: Experience) -> Tensor:
@@ -157,7 +177,9 @@ class RolloutModule(PolicyModule):
         experience = self.collect(batch.groups, self._generator(), seconds)
         shaped = self.shaped_rewards(experience)
         rewards = shaped.to(self.device, non_blocking=True)
-        old = OldPolicy.of(experience.rollout, self.policy.width, reference=bool(self.beta))
+        measure = self.confidence_measure(experience)
+        old = OldPolicy.of(experience.rollout, measure, self.policy.width, reference=bool(self.beta))
+        self.before_updates(rewards, old.compared)
         ratios = RatioLog(self.clip, self.ratio)
         parts = self._parts(experience, self.trained(experience, shaped))
         totals = self._totals(experience)
@@ -170,7 +192,7 @@ class RolloutModule(PolicyModule):
                 pending = self.accumulate(losses, len(parts))
         confidence, advantages, scored, entropy, *sums = read(
             old.confidence,
-            self.advantages(rewards, old.confidence),
+            self.advantages(rewards, old.compared),
             old.scored,
             old.entropy,
             *ratios.sums(),
@@ -188,6 +210,7 @@ class RolloutModule(PolicyModule):
             old.embeddings,
             seconds,
         )
+        self.after_updates(rewards, old.compared)
         self._observe(experience)
         log_rollout(self, self.record, *sums)
         return pending
@@ -229,7 +252,7 @@ class RolloutModule(PolicyModule):
                         reference = self.policy.score_tokens(*given, lengths=counted).logp
                     old.reference[rows, :length] = reference.to(old.reference.dtype)
             logp_old, sampled = old.logp[rows, :length], rollout.logp[rows, :length]
-            advantages = self.advantages(rewards, old.confidence)[rows]
+            advantages = self.advantages(rewards, old.compared)[rows]
             mask = mask & loss_mask[rows, :length]
             ratios.add(logp, logp_old, sampled, advantages, mask)
             yield policy_loss(

@@ -5,7 +5,7 @@ Legend: B responses, T tokens. Masks are True on response tokens. The responses 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +29,17 @@ def token_confidence(logp: Tensor, mask: Tensor) -> Tensor:
     return probability.sum(dim=1) / mask.sum(dim=1).clamp(min=1)
 
 
+def geometric_confidence(logp: Tensor, mask: Tensor) -> Tensor:
+    """Exponent of the mean log-probability of the sampled tokens: c_i = exp(1/|y_i| sum_t logp_it).
+
+    At most `token_confidence`, of whose probabilities it is the geometric mean: a single doubtful token weighs more. No
+    gradient flows through it. Arguments and result as for `token_confidence`.
+    """
+    count = mask.sum(dim=1)
+    total = torch.where(mask, full_precision(logp.detach()), 0.0).sum(dim=1)
+    return torch.where(count > 0, (total / count.clamp(min=1)).exp(), 0.0)
+
+
 def cgpo_advantages(rewards: Tensor, confidence: Tensor) -> Tensor:
     """Confidence-guided advantage of a single response: A = r - c, with c detached (CGPO).
 
@@ -42,6 +53,81 @@ def cgpo_advantages(rewards: Tensor, confidence: Tensor) -> Tensor:
         (B,) advantages in [-1, 1].
     """
     return rewards - confidence.detach()
+
+
+class Moments(NamedTuple):
+    """Of the values of a whole step, all ranks together; scalars in float64.
+
+    Args:
+        count: n, how many there are.
+        low: The least of them.
+        above: Mean of what they exceed it by, exactly 0 where all are equal.
+        std: Their standard deviation, over n - 1; 0 where there is one.
+    """
+
+    count: Tensor
+    low: Tensor
+    above: Tensor
+    std: Tensor
+
+
+def moments_of(low: Tensor, sums: Tensor) -> Moments:
+    """The moments of a step.
+
+    Args:
+        low: Scalar, the least value.
+        sums: (3,) number of values, sum of what they exceed `low` by, and of its square.
+    """
+    count, total, squares = sums.unbind()
+    above = total / count
+    variance = (squares - count * above**2) / (count - 1).clamp(min=1)
+    return Moments(count, low, above, variance.clamp(min=0).sqrt())
+
+
+def power_sums(above: Tensor) -> Tensor:
+    """(3,) what `moments_of` takes, of (B,) values less the least of the step."""
+    return torch.stack([torch.ones_like(above), above, above.square()]).sum(dim=1)
+
+
+def moments(values: Tensor) -> Moments:
+    """The moments of (B,) values that are all there are of a step, B >= 1."""
+    values = values.double()
+    return moments_of(values.min(), power_sums(values - values.min()))
+
+
+def centred(values: Tensor, step: Moments) -> Tensor:
+    """Values less their mean over the step: exactly 0 where all are equal.
+
+    Args:
+        values: (B,) values.
+        step: Of all values of the step.
+
+    Returns:
+        (B,) centred values.
+    """
+    return values - step.low - step.above
+
+
+def scaled(values: Tensor, step: Moments) -> Tensor:
+    """Centred values in units of their spread: (x - mean) / (std + 1e-4) over the step, as GRPO has it in a group.
+
+    REINFORCE++ normalises advantages over the batch likewise (Hu 2025, arXiv:2501.03262). Arguments and result as for
+    `centred`.
+    """
+    return centred(values, step) / (step.std + 1e-4)
+
+
+def batch_leave_one_out_advantages(rewards: Tensor, step: Moments) -> Tensor:
+    """How much better a response is than all others of the step: A = r - mean of the n - 1 others = n/(n - 1) (r - mean).
+
+    Args:
+        rewards: (B,) rewards.
+        step: Of all rewards of the step.
+
+    Returns:
+        (B,) advantages; 0 where a response is the only one.
+    """
+    return centred(rewards, step) * (step.count / (step.count - 1).clamp(min=1))
 
 
 def group_advantages(rewards: Tensor, group_size: int, scale: Literal["group", "none"] = "group") -> Tensor:

@@ -35,6 +35,7 @@ class Answer:
         reasoning_at: Where the reasoning stands in the response: its first character and the one behind its last; None
             where there is none.
         labels_at: Where each of `labels` stands in the response, likewise.
+        answer_at: Where all that is answered stands, without the tags around it, likewise; None where none can be read.
     """
 
     reasoning: str = ""
@@ -43,6 +44,7 @@ class Answer:
     reason: str | None = None
     reasoning_at: tuple[int, int] | None = field(default=None, compare=False)
     labels_at: tuple[tuple[int, int], ...] = field(default=(), compare=False)
+    answer_at: tuple[int, int] | None = field(default=None, compare=False)
 
     @property
     def format_reward(self) -> float:

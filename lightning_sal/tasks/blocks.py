@@ -38,6 +38,7 @@ class Blocks:
         fault: Why the structure is not as asked, on one line, or None.
         reasoning_at: The first character of the reasoning and the one behind its last; None where it is empty.
         body_at: The character of the text with which the body begins.
+        answer_at: Where the body stands without the white space at its ends, likewise; None where nothing is left.
     """
 
     reasoning: str
@@ -45,6 +46,7 @@ class Blocks:
     fault: str | None
     reasoning_at: tuple[int, int] | None = None
     body_at: int = 0
+    answer_at: tuple[int, int] | None = None
 
 
 def read_blocks(text: str, reasoning: bool = True) -> Blocks:
@@ -64,6 +66,7 @@ def read_blocks(text: str, reasoning: bool = True) -> Blocks:
         fault,
         reasoning_at,
         body[0] if body else 0,
+        stripped(text, *body) if body else None,
     )
 
 

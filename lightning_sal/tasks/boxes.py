@@ -18,7 +18,7 @@ from typing import Any, Self
 from lightning_sal.frames import Frame, from_original, to_original
 from lightning_sal.samples import ImageGroup, VisualPrompt
 from lightning_sal.tasks.base import Answer, Task
-from lightning_sal.tasks.blocks import mend_blocks, quoted, read_blocks, tags_of, write_blocks
+from lightning_sal.tasks.blocks import mend_blocks, quoted, read_blocks, stripped, tags_of, write_blocks
 from lightning_sal.tasks.lenient import answer_places, unfenced
 from lightning_sal.tasks.lenient_boxes import find_objects
 
@@ -114,6 +114,7 @@ class BoxTask(Task):
             reason="; ".join(fault for fault in (blocks.fault, listed.fault) if fault) or None,
             reasoning_at=blocks.reasoning_at,
             labels_at=tuple((start + first, start + last) for first, last in listed.places),
+            answer_at=stripped(text, *body) if body else None,
         )
         return self.looked(answer)
 

@@ -89,6 +89,7 @@ class TagTask(Task):
             reason="; ".join(fault for fault in (blocks.fault, grammar) if fault) or None,
             reasoning_at=blocks.reasoning_at,
             labels_at=tuple(place for place in places if place),
+            answer_at=blocks.answer_at,
         )
         return self.looked(answer)
 

@@ -65,7 +65,8 @@ class TextTask(AccuracyTask):
         if fault is not None or said is None:
             return Text(structure_ok=False, grammar_ok=False, reason=fault)
         reasoning = text[slice(*thought)] if thought else ""
-        return self.looked(Text(text[slice(*said)], reasoning=reasoning, reasoning_at=thought, labels_at=(said,)))
+        read = Text(text[slice(*said)], reasoning=reasoning, reasoning_at=thought, labels_at=(said,), answer_at=said)
+        return self.looked(read)
 
     def read_leniently(self, text: str) -> Text:
         """See `Task.read_leniently`; an answer block, what follows "Answer:", or all that stands behind the reasoning."""

@@ -6,7 +6,7 @@ import lightning as L
 import pytest
 import torch
 
-from lightning_sal.modules import CGPO, DAPO, GRPO
+from lightning_sal.modules import CGPO, DAPO, GRPO, BatchLOO
 from lightning_sal.rewards import Reward, RewardTerm, Scores
 from lightning_sal.samples import Rollout
 from tests.distributed.processes import in_processes
@@ -20,6 +20,12 @@ CASES = {
     "dapo float32": (DAPO, "32-true", {}),
     "clipped": (GRPO, "64-true", {"gradient_clip_val": 1e-3}),
     "cgpo, cut off": (partial(CGPO, mask_truncated=True), "64-true", {}),
+    "cgpo, all options": (
+        partial(CGPO, confidence_over="answer", confidence_mean="geometric", normalise="scale", calibrate=True),
+        "64-true",
+        {},
+    ),
+    "batch loo": (BatchLOO, "64-true", {}),
     "dapo, cut off": (partial(DAPO, mask_truncated=True), "64-true", {}),
 }
 RELATIVE = {"64-true": 1e-10, "32-true": 1e-6}
@@ -117,6 +123,7 @@ def work(world_size, rank, folder):
             "gradients": keep.gradients,
             "weights": trained(module),
             "scored": len(calls),
+            "buffers": {name: buffer.view(torch.float64) for name, buffer in module.saved_buffers().items()},
             "loss": run.callback_metrics["train/loss"],
             "entropy": run.callback_metrics["train/entropy"],
         }
@@ -147,3 +154,11 @@ def test_ranks_score_as_often_as_each_other_where_one_learns_from_fewer_response
     _, first, second = found["dapo"]
     # Two updates of ceil(G / 3) micro-batches a prompt: the first rank keeps one prompt, the second two.
     assert first["scored"] == second["scored"] == 2 * 2 * 2
+
+
+def test_the_calibration_is_that_of_the_responses_of_all_ranks(found):
+    one, *two = found["cgpo, all options"]
+    calibration = one["buffers"]["calibration_bits"]
+    assert calibration[0] == PROMPTS * G
+    for rank in two:
+        torch.testing.assert_close(rank["buffers"]["calibration_bits"], calibration, rtol=1e-12, atol=0)

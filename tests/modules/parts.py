@@ -77,6 +77,8 @@ def assert_advantages_need_no_confidence_of_others(module):
     """To the bit, whatever the confidence in the other responses is, as in micro-batches of the first update."""
     count = 3 * module.responses_per_prompt
     rewards, confidence, others = torch.rand(3, count, generator=torch.Generator().manual_seed(0))
+    module.all_reduce = lambda value, operation="sum": value  # of one process
+    module.before_updates(rewards, confidence)
     expected = module.advantages(rewards, confidence)
     assert expected.unique().numel() > 1
     for row in range(count):

@@ -87,8 +87,11 @@ def step(module, folder, **options):
     return keep
 
 
-def by_hand(module, record, start, updates):
-    """Gradients of each update by the formulas, one response at a time without padding, then plain SGD at rate 0.1."""
+def by_hand(module, record, start, updates, advantages=None):
+    """Gradients of each update by the formulas, one response at a time without padding, then plain SGD at rate 0.1.
+
+    `advantages` makes them of rewards and the old log-probabilities of each response, where the class does not say all.
+    """
     prompts = module.policy.encode(record.groups)
     lengths = record.rollout.mask.sum(1).tolist()
     parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
@@ -113,11 +116,15 @@ def by_hand(module, record, start, updates):
     with torch.no_grad(), module.policy.reference():
         reference = scores()
     confidence = torch.stack([logp.exp().mean() for logp in old])
-    advantage = {
-        CGPO: lambda: cgpo_advantages(rewards, confidence),
-        DrGRPO: lambda: group_advantages(rewards, G, "none"),
-        RLOO: lambda: leave_one_out_advantages(rewards, G),
-    }.get(type(module), lambda: group_advantages(rewards, G))()
+    advantage = (
+        advantages(rewards, old)
+        if advantages
+        else {
+            CGPO: lambda: cgpo_advantages(rewards, confidence),
+            DrGRPO: lambda: group_advantages(rewards, G, "none"),
+            RLOO: lambda: leave_one_out_advantages(rewards, G),
+        }.get(type(module), lambda: group_advantages(rewards, G))()
+    )
     if type(module) is DAPO:
         assert (advantage.view(-1, G) != 0).any(1).all()  # the rewards of every group differ here
     gradients, (low, high) = [], module.clip
