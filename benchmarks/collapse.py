@@ -48,6 +48,7 @@ ARMS = [
 ]  # fmt: skip
 MARGIN, ERRORS = 0.05, 2  # what a fall must exceed, itself and in standard errors
 MARKERS = {"improves": "^", "holds": "o", "collapses": "X"}
+EVALUATED = 32  # scenes at a time
 SECONDS = 900  # after which a run is given up
 SMALL = dict(
     models=["tiny-early"], temperatures=[1.0], scales=[0.5], arms=["cgpo", "grpo"], steps=2, responses=8, scenes=4
@@ -58,10 +59,10 @@ Columns = dict[str, list[float]]
 
 def at_start(given: Namespace) -> dict[str, Any]:
     """The responses of a start policy."""
-    from arms import config_of, data_of, module_of
+    from arms import config_of, module_of
 
     config = config_of("cgpo", *_options(given))
-    return judged(module_of(config), data_of(config, val_size=given.scenes), given.temperature)
+    return judged(module_of(config), config, given)
 
 
 def after_run(given: Namespace) -> dict[str, Any]:
@@ -88,11 +89,10 @@ def after_run(given: Namespace) -> dict[str, Any]:
             steps[-1]["entropy"] = entropy.mean().item() if len(entropy) else None
 
     prompts = max(1, given.responses // module.responses_per_prompt)
-    data = data_of(config, streams=["rl"], batch_size=prompts, val_size=given.scenes)
-    stream = iter(data.train_dataloader())
+    stream = iter(data_of(config, streams=["rl"], batch_size=prompts).train_dataloader())
     batches = [next(stream) for _ in range(given.steps)]
     fit(module, batches, config["trainer"]["gradient_clip_val"], [Steps()])
-    return judged(module, data, given.temperature) | {"steps": steps}
+    return judged(module, config, given) | {"steps": steps}
 
 
 def _options(given: Namespace) -> list[str]:
@@ -100,10 +100,13 @@ def _options(given: Namespace) -> list[str]:
     return options + ([f"--data.init_args.wording={given.wording}"] if given.wording else [])
 
 
-def judged(module: Any, data: Any, temperature: float) -> dict[str, Columns]:
-    """Values of the responses to each held-out scene, greedy and sampled."""
+def judged(module: Any, config: dict[str, Any], given: Namespace) -> dict[str, Any]:
+    """Values of the responses to each held-out scene, greedy and sampled: those of a run are made as those of its start."""
+    from arms import data_of
+
+    data = data_of(config, streams=["rl"], batch_size=EVALUATED, val_size=given.scenes)
     found = {}
-    for name, heat in {"greedy": 0.0, "sampled": temperature}.items():
+    for name, heat in {"greedy": 0.0, "sampled": given.temperature}.items():
         module.evaluation_temperature = heat
         samples, _ = evaluate(module, data.val_dataloader())
         found[name] = {
@@ -252,7 +255,7 @@ def main() -> None:
         "--scales", nargs="+", type=float, default=[1.0, 0.5], metavar="S", help="of the reward, in (0, 1]"
     )
     parser.add_argument("--wording", help="how the scenes are spoken of")
-    parser.add_argument("--steps", type=int, default=40, help="RL steps of a run")
+    parser.add_argument("--steps", type=int, default=30, help="RL steps of a run")
     parser.add_argument("--responses", type=int, default=32, help="responses a step")
     parser.add_argument("--lr", type=float, default=5e-4, help="learning rate")
     parser.add_argument("--scenes", type=int, default=96, help="held-out scenes, >= 2")

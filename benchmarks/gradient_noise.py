@@ -19,8 +19,9 @@ true gradient without bias:
   step, twice the samples save half of the steps; with far more, none. In responses it is B G, in seconds B times what a
   sample takes.
 - t: whatever an objective pulls at counts as its signal. So g_i is projected onto the direction in which the reward rises,
-  the gradient of RLOO on other prompts; t is the mean projection over its standard error. Where it is twice as large, a
-  fourth of the samples find that direction as surely.
+  the mean gradient of RLOO over --reference steps on other prompts; t is the mean projection over its standard error. Where
+  it is twice as large, a fourth of the samples find that direction as surely. Where RLOO itself has no t above 2, the
+  direction is not known well enough to say anything.
 - c, r: mean confidence and mean reward; r of responses whose answer is exactly the annotated one, and of the others; and of
   either the share with an advantage above 0.
 
@@ -53,19 +54,18 @@ REWARD = "rloo"  # its gradient is that of the mean reward, without bias
 
 
 class Singles(L.Callback):
-    """In the last step, a gradient for each sample alone, times the number of samples.
+    """In the last step, a gradient for each sample alone, times the number of samples; in those before, the step's own.
 
     Attributes:
         gradients: (S, D), the rows of S <= N samples; the other N - S have gradient 0.
-        before: (D,) the gradient of the step before.
-        seconds: Its wall time.
+        before: (D,) mean gradient of the steps before.
+        seconds: Wall time of the last of these.
     """
-
-    before: Tensor
 
     def __init__(self, batches: int) -> None:
         self.last = batches - 1
         self.rows: list[Tensor] = []
+        self.before = torch.zeros(())
         self.seconds = math.nan
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Batch, batch_idx: int) -> None:
@@ -84,7 +84,7 @@ class Singles(L.Callback):
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
         if not self.now:
-            self.before = gradient(pl_module)
+            self.before = self.before + gradient(pl_module) / self.last
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
         if not self.now:
@@ -235,6 +235,7 @@ def main() -> None:
     names = sorted(path.stem for path in (ROOT / "conf/rl").glob("*.yaml"))
     parser.add_argument("--arms", nargs="+", default=names, choices=names, metavar="NAME", help="files of conf/rl")
     parser.add_argument("--prompts", type=int, default=256, help="N, the samples of a step, >= 3")
+    parser.add_argument("--reference", type=int, default=4, help="steps that tell where the reward rises, >= 1")
     parser.add_argument("--warmup", type=int, default=20, help="SFT steps before, the same weights for all arms")
     parser.add_argument("--model", help="the embedded policy to begin with; by default that of conf/ablation/fit.yaml")
     parser.add_argument("--wording", help="how the scenes are spoken of")
@@ -248,11 +249,13 @@ def main() -> None:
     options += [f"--data.init_args.wording={given.wording}"] if given.wording else []
     configs = {arm: config_of(arm, *options) for arm in given.arms}
     first = configs[given.arms[0]]
-    start, batches = start_of(first, given.warmup), fresh_prompts(first, given.prompts, batches=2)
+    start, batches = start_of(first, given.warmup), fresh_prompts(first, given.prompts, given.reference + 1)
     reference = measured(config_of(REWARD, *options), batches, start)
     found = {}
     for arm, config in configs.items():
-        found[arm] = values(*(reference if arm == REWARD else measured(config, batches, start)), reference[1].before)
+        found[arm] = values(
+            *(reference if arm == REWARD else measured(config, batches[-2:], start)), reference[1].before
+        )
         print(f"{arm}: {', '.join(f'{name} {value:.4g}' for name, value in found[arm].items())}", flush=True)
         if given.json:
             with given.json.open("a") as file:

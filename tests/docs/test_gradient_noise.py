@@ -22,28 +22,31 @@ def noise(monkeypatch):
     return gradient_noise
 
 
-class LastGradient(L.Callback):
-    """The gradient that the optimiser is given in the last step."""
+class Gradients(L.Callback):
+    """What the optimiser is given in each step."""
+
+    def __init__(self):
+        self.rows = []
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
-        self.found = {name: p.grad.clone() for name, p in pl_module.trainable().items()}
+        self.rows.append(torch.cat([parameter.grad.flatten() for parameter in pl_module.trainable().values()]))
 
 
-@pytest.mark.parametrize("arm", ["cgpo", "grpo"])
+@pytest.mark.parametrize("arm", ["cgpo", "cgpo_scaled", "grpo"])
 def test_the_mean_over_samples_is_the_gradient_of_the_step(noise, arm):
     config = noise.config_of(arm, *noise.seeded(3), "--model.init_args.temperature=2")  # so that rewards differ
-    start, batches = noise.start_of(config, steps=2), noise.fresh_prompts(config, size=5, batches=2)
+    start, batches = noise.start_of(config, steps=1), noise.fresh_prompts(config, size=4, batches=3)
     module, singles = noise.measured(config, batches, start)
-    assert singles.gradients.shape[0] == 5  # all are trained: CGPO always, GRPO for its KL term
+    assert singles.gradients.shape[0] == 4  # all are trained: CGPO always, GRPO for its KL term
     assert all(torch.equal(p, start[name]) for name, p in module.trainable().items())
 
-    plain, last = noise.module_of(config), LastGradient()
+    plain, steps = noise.module_of(config), Gradients()
     restore(plain, start)
     noise.without_steps(plain)
-    noise.fit(plain, batches, None, [last])
-    whole = torch.cat([gradient.flatten() for gradient in last.found.values()])
-    assert whole.norm() > 0
-    assert (singles.gradients.mean(0) - whole).norm() < 1e-5 * whole.norm()
+    noise.fit(plain, batches, None, [steps])
+    before, (last,) = torch.stack(steps.rows[:2]), steps.rows[2:]
+    assert (singles.gradients.mean(0) - last).norm() < 1e-5 * last.norm()
+    assert (singles.before - before.mean(0)).norm() < 1e-5 * before.mean(0).norm()
 
 
 def test_three_gradients_by_hand(noise):
@@ -87,7 +90,7 @@ def test_equal_gradients_are_signal_alone_and_opposite_ones_noise_alone(noise):
 def test_it_prints_its_table_and_overwrites_nothing(noise, monkeypatch, tmp_path, capsys):
     file = tmp_path / "noise.jsonl"
     script = str(ROOT / "benchmarks/gradient_noise.py")
-    arguments = ["--arms", "cgpo", "rloo", "--prompts", "3", "--warmup", "1", "--json", str(file)]
+    arguments = ["--arms", "cgpo", "rloo", "--prompts", "3", "--warmup", "1", "--reference", "2", "--json", str(file)]
     monkeypatch.setattr(sys, "argv", [script, *arguments])
     runpy.run_path(script, run_name="__main__")
     assert "B responses" in capsys.readouterr().out
