@@ -63,6 +63,7 @@ class BoxTask(InstanceTask):
             structure_ok=blocks.fault is None,
             grammar_ok=blocks.body is not None and fault is None,
             reason="; ".join(each for each in (blocks.fault, fault) if each) or None,
+            answer_at=blocks.answer_at,  # for the confidence in the answer alone, see docs/algorithms.md
         )
 
     def write(self, reasoning: str, answer: Boxes) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from lightning_sal.samples import ImageGroup
 from lightning_sal.tasks import AccuracyTask, Answer
-from lightning_sal.tasks.blocks import normalised, read_blocks, stripped, write_blocks
+from lightning_sal.tasks.blocks import normalised, read_blocks, write_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,8 @@ class QuestionTask(AccuracyTask):
             grammar_ok=bool(words),
             reason="; ".join(each for each in (blocks.fault, empty) if each) or None,
             reasoning_at=blocks.reasoning_at,  # both for maps of where it looked, see docs/alignment.md
-            labels_at=tuple(filter(None, [stripped(text, blocks.body_at, blocks.body_at + len(blocks.body or ""))])),
+            labels_at=(blocks.answer_at,) if blocks.answer_at else (),
+            answer_at=blocks.answer_at,  # for the confidence in the answer alone, see docs/algorithms.md
         )
 
     def write(self, reasoning: str, answer: Words) -> str:

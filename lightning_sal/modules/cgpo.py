@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -64,7 +64,7 @@ class CGPO(RolloutModule):
         **kwargs: As for `RolloutModule`; the total of the reward must lie in [0, 1].
 
     Raises:
-        ValueError: If it may not, by the bounds and the weights of the terms.
+        ValueError: If it may not, by the bounds and the weights of the terms; or for a value that an option does not have.
     """
 
     memory: ClassVar[float] = 0.95
@@ -81,8 +81,13 @@ class CGPO(RolloutModule):
     ) -> None:
         super().__init__(**kwargs)
         self.reward.require_probability("CGPO")
-        self.confidence_over, self.confidence_mean = confidence_over, confidence_mean
-        self.normalise, self.calibrate = normalise, calibrate
+        for value, known in ((confidence_over, Over), (confidence_mean, Mean), (normalise, Normalise)):
+            if value not in get_args(known):
+                raise ValueError(f"CGPO: '{value}' is none of {', '.join(get_args(known))}")
+        self.confidence_over: Over = confidence_over
+        self.confidence_mean: Mean = confidence_mean
+        self.normalise: Normalise = normalise
+        self.calibrate = calibrate
         self._step: Moments | None = None
         if calibrate:  # float64 whatever the module is converted to: the buffer holds bits
             self.register_buffer("calibration_bits", torch.zeros(SUMS, dtype=torch.float64).view(torch.int64))

@@ -14,6 +14,7 @@ from torch import nn
 
 from lightning_sal.callbacks import ranks, response_types
 from lightning_sal.callbacks.response_types import ResponseTypes
+from lightning_sal.evaluation import response_types as evaluation
 from lightning_sal.evaluation.response_types import TYPES
 
 HIGH, LOW = 0.9, 0.1
@@ -99,6 +100,50 @@ def test_the_figure_has_the_advantages_as_trained_and_those_of_others(tmp_path, 
     torch.testing.assert_close(advantages["as trained"], torch.tensor([1.8, 0.2] * 2))
     torch.testing.assert_close(advantages["CGPO"], torch.tensor([0.8, -0.8] * 2))
     torch.testing.assert_close(advantages["RLOO"], torch.tensor([0.8, -0.8] * 2))
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_the_figure_has_every_variant_of_cgpo(told, tmp_path, monkeypatch):
+    """That of the answer where it is known which tokens those are; here the second half of each response."""
+    drawn, probability = [], torch.tensor([[0.5, 0.08, 0.4, 0.9], [0.9, 0.4, 0.3, 0.3]])
+
+    def answers(policy, responses, mask):
+        if not told:
+            raise ValueError("the text of a response is not that of its tokens")
+        return mask & torch.tensor([False, False, True, True])
+
+    def recorded(kinds):
+        mask = torch.tensor([[True, True, True, False], [True] * 4])
+        sampled = SimpleNamespace(logp=probability.log(), mask=mask)
+        return SimpleNamespace(**vars(rollouts(kinds)), rollout=sampled, responses=[None, None])
+
+    class Own(Foreign):
+        policy = "the policy"
+
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            self.record = recorded(self.samples[self.global_step])
+            return loss
+
+    monkeypatch.setattr(response_types, "answer_mask", answers)
+    monkeypatch.setattr(response_types, "figure", lambda *parts: drawn.append(parts[2]) or figure(*parts))
+    figure = evaluation.figure
+    trainer = L.Trainer(
+        max_steps=2, accelerator="cpu", logger=TensorBoardLogger(tmp_path), callbacks=[ResponseTypes(every_n_steps=2)],
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False, log_every_n_steps=1000,
+    )  # fmt: skip
+    trainer.fit(Own([["HrLc", "LrHc"]] * 2), torch.utils.data.DataLoader(torch.ones(2, 1)))
+    (advantages,) = drawn
+    nan = float("nan")
+    expected = {
+        "CGPO answer": [0.9 - 0.4, 0.1 - 0.3] * 2 if told else [nan] * 4,
+        "CGPO geometric": [0.9 - 0.016 ** (1 / 3), 0.1 - 0.0324**0.25] * 2,
+        "CGPO centred": [0.8, -0.8] * 2,
+        "CGPO calibrated": [0.4, -0.4] * 2,  # reward falls with confidence, so the mean is promised
+        "BatchLOO": [0.8, -0.8] * 2,
+    }
+    for name, values in expected.items():
+        torch.testing.assert_close(advantages[name], torch.tensor(values), equal_nan=True)
 
 
 def test_other_loggers_get_the_shares_and_need_no_matplotlib(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The response types of saved rollouts, from the command line."""
 
 import json
+import re
 
 import pytest
 from PIL import Image
@@ -19,9 +20,10 @@ def write(path, lines):
 
 
 def cells(printed):
-    """Type -> the other cells of its row."""
-    rows = [[cell.strip() for cell in row.split("│")[1:-1]] for row in printed.splitlines() if row.startswith("│")]
-    return {row[0]: row[1:] for row in rows}
+    """Type, or all -> what stands in its column, by row."""
+    rows = [[cell.strip() for cell in re.split("[│┃]", row)[1:-1]] for row in printed.splitlines() if row[:1] in "│┃"]
+    names, *columns = zip(*filter(None, rows), strict=True)
+    return {column[0]: dict(zip(names[1:], column[1:], strict=True)) for column in columns}
 
 
 def test_shares_and_means_by_hand(tmp_path, capsys):
@@ -30,13 +32,17 @@ def test_shares_and_means_by_hand(tmp_path, capsys):
     assert main([write(tmp_path / "a.jsonl", lines)]) == 0
     printed = capsys.readouterr().out
     assert "4 responses; high: reward ≥ 0.5, confidence ≥ 0.4" in printed
-    assert cells(printed) == {
+    found = cells(printed)
+    rows = ["share", "reward", "confidence", "as trained", "CGPO"]
+    assert {name: [column[row] for row in rows] for name, column in found.items()} == {
+        "LrLc": ["25.0 %", "0.000", "0.200", "+1.000", "-0.200"],
+        "LrHc": ["25.0 %", "0.000", "0.800", "-5.000", "-0.800"],
         "HrLc": ["25.0 %", "1.000", "0.200", "+3.000", "+0.800"],
         "HrHc": ["25.0 %", "1.000", "0.400", "+4.000", "+0.600"],
-        "LrHc": ["25.0 %", "0.000", "0.800", "-5.000", "-0.800"],
-        "LrLc": ["25.0 %", "0.000", "0.200", "+1.000", "-0.200"],
         "all": ["100.0 %", "0.500", "0.400", "+0.750", "+0.100"],
     }
+    assert found["LrHc"]["CGPO centred"] == "-0.900"
+    assert found["HrLc"]["BatchLOO"] == "+0.667"
     assert "No prompt has two responses at a step: GRPO, Dr.GRPO, RLOO left out." in printed
 
 
@@ -44,8 +50,9 @@ def test_a_type_without_responses_is_blank_and_given_thresholds_hold(tmp_path, c
     path = write(tmp_path / "a.jsonl", [line(0.9, 0.9, 0), line(0.6, 0.9, 0, key="b")])
     assert main([path, "--reward-threshold", "0.9", "--confidence-threshold", "0.5"]) == 0
     found = cells(capsys.readouterr().out)
-    assert (found["HrHc"][0], found["LrHc"][0]) == ("50.0 %", "50.0 %")
-    assert found["HrLc"] == ["0.0 %", "", "", "", ""]
+    assert (found["HrHc"]["share"], found["LrHc"]["share"]) == ("50.0 %", "50.0 %")
+    assert found["HrLc"].pop("share") == "0.0 %"
+    assert set(found["HrLc"].values()) == {""}
 
 
 def test_groups_are_the_responses_to_one_prompt_at_one_step_of_one_rank_and_file(tmp_path, capsys):
@@ -55,9 +62,18 @@ def test_groups_are_the_responses_to_one_prompt_at_one_step_of_one_rank_and_file
     files = [write(tmp_path / "a.jsonl", pair + others), write(tmp_path / "b.jsonl", [line(0, 0.5, 0)])]
     assert main(files) == 0
     found = cells(capsys.readouterr().out)
-    assert (found["HrHc"][-1], found["LrHc"][-1]) == ("+1.000", "-1.000")
-    assert (found["HrHc"][-2], found["LrHc"][-2]) == ("+0.500", "-0.500")
-    assert found["all"][-1] == "+0.000"
+    assert (found["HrHc"]["RLOO"], found["LrHc"]["RLOO"]) == ("+1.000", "-1.000")
+    assert (found["HrHc"]["Dr.GRPO"], found["LrHc"]["Dr.GRPO"]) == ("+0.500", "-0.500")
+    assert found["all"]["RLOO"] == "+0.000"
+
+
+def test_a_step_is_that_of_all_processes_of_a_run(tmp_path, capsys):
+    """Rewards 1 and 0 of two processes at step 0 are compared; a second run in another folder has one response a step."""
+    (tmp_path / "other").mkdir()
+    files = [write(tmp_path / f"rollouts-{rank}.jsonl", [line(1 - rank, 0.5, 0, rank=rank)]) for rank in range(2)]
+    assert main([*files, write(tmp_path / "other" / "rollouts.jsonl", [line(0, 0.5, 0)])]) == 0
+    found = cells(capsys.readouterr().out)
+    assert (found["HrHc"]["BatchLOO"], found["LrHc"]["BatchLOO"]) == ("+1.000", "-0.500")
 
 
 def test_the_figure_is_written_and_never_overwritten(tmp_path, capsys):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pytest
 from lightning.pytorch.loggers import CSVLogger
 
-from lightning_sal.modules import CGPO, DAPO, GRPO, SFT
+from lightning_sal.modules import CGPO, DAPO, GRPO, SFT, BatchLOO
 from tests.device.parts import Counting, module, scenes, trainer
 from tests.device.test_fit import SPREAD
 
@@ -34,6 +34,8 @@ class Step:
         rounds: Of sampling.
         reference: Whether a reference scores the responses too.
         measured: Whether a term of the reward is on the device.
+        line: Whether a line is fitted, which is logged.
+        answers: Whether it is told where answers stand.
     """
 
     parts: int
@@ -41,6 +43,8 @@ class Step:
     rounds: int = 1
     reference: bool = False
     measured: bool = True
+    line: bool = False
+    answers: bool = False
 
     @property
     def waits(self) -> dict[str, int]:
@@ -52,6 +56,7 @@ class Step:
             "rewards/total.py": self.rounds * self.measured,  # all terms together
             "modules/base.py": 2 * phases,  # the clock at both ends
             "modules/rollout.py": 1,  # all that is logged, together
+            "modules/cgpo.py": int(self.line),
         }
 
     @property
@@ -59,7 +64,7 @@ class Step:
         """What may be sent without waiting: ids, mask, positions and their ends of prompts; rewards; which rows and prompts
         are in a micro-batch; and in each pass over one where its tokens stand."""
         passes = self.parts * (self.updates + self.reference)
-        return 4 * self.rounds + 1 + 2 * self.parts + 1 + passes
+        return 4 * self.rounds + 1 + 2 * self.parts + 1 + passes + self.answers
 
 
 def counted(kind, tmp_path, *, data, **options):
@@ -88,6 +93,23 @@ RL = {
         CGPO,
         {"data": {"streams": ["rl"], "batch_size": 3}, "micro_batch_size": 1},
         Step(3, measured=False),
+    ),
+    "all that varies CGPO": (
+        CGPO,
+        {
+            "data": {"streams": ["rl"], "batch_size": 3},
+            "micro_batch_size": 1,
+            "confidence_over": "answer",
+            "confidence_mean": "geometric",
+            "normalise": "scale",
+            "calibrate": True,
+        },
+        Step(3, measured=False, line=True, answers=True),
+    ),
+    "the batch as a baseline": (
+        BatchLOO,
+        {"data": {"streams": ["rl"], "batch_size": 3}},
+        Step(1, measured=False),
     ),
     "groups, updates, a reference": (
         GRPO,

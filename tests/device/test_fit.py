@@ -59,6 +59,16 @@ def test_grpo_with_two_updates_a_divergence_and_gradient_checkpointing(tmp_path)
     assert moved(trained)
 
 
+def test_cgpo_with_all_that_varies_it(tmp_path):
+    """On responses that hold an answer, in half precision but for what is remembered."""
+    options = {"confidence_over": "answer", "confidence_mean": "geometric", "normalise": "scale", "calibrate": True}
+    trained = module(CGPO, max_new_tokens=WHOLE, model="tiny", updates_per_rollout=2, micro_batch_size=1, **options)
+    trainer(tmp_path, mixed=True, max_steps=2).fit(trained, datamodule=scenes(streams=["rl"], batch_size=3))
+    assert moved(trained)
+    assert any(response.answer.answer_at for response in trained.record.responses)
+    assert float(trained.calibration[0]) == pytest.approx(3 + 0.95 * 3)
+
+
 def test_dapo(tmp_path):
     trained = module(DAPO, responses_per_prompt=2, prompts_per_step=1, overlong_buffer=4, **SPREAD)
     trainer(tmp_path, mixed=True).fit(trained, datamodule=scenes(streams=["rl"]))

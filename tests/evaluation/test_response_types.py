@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -61,7 +62,8 @@ def test_advantages_by_hand():
     """
     rewards = torch.tensor([1.0, 0.25, 0.7, 0.0, 0.25])
     confidence = torch.tensor([0.5, 0.5, 0.9, 0.5, 0.75])
-    found = advantages_by_algorithm(rewards, confidence, ["a", "b", "c", "a", "b"])
+    found = advantages_by_algorithm(rewards, confidence, ["a", "b", "c", "a", "b"], [0] * 5)
+    found = {name: values for name, values in found.items() if not name.startswith(("CGPO ", "Batch"))}
     nan, standard = math.nan, 0.5 / (math.sqrt(0.5) + 1e-4)
     expected = {
         "CGPO": [0.5, -0.25, -0.2, -0.5, -0.5],
@@ -77,8 +79,29 @@ def test_advantages_by_hand():
 def test_groups_of_any_size_are_compared_within_themselves():
     """Three responses 0, 0.3, 0.9 and two 0.5, 0.7: each minus the mean of the others."""
     rewards = torch.tensor([0.0, 0.5, 0.3, 0.7, 0.9])
-    found = advantages_by_algorithm(rewards, torch.zeros(5), [0, 1, 0, 1, 0])["RLOO"]
+    found = advantages_by_algorithm(rewards, torch.zeros(5), [0, 1, 0, 1, 0], [0] * 5)["RLOO"]
     torch.testing.assert_close(found, torch.tensor([-0.6, -0.2, -0.15, 0.2, 0.75]))
+
+
+def test_variants_of_cgpo_by_hand():
+    """Step x: r - c = 0.3, -0.3, 0.1; step y: one response. The line through all (c, r) is NumPy's."""
+    rewards, confidence = torch.tensor([1.0, 0.2, 0.1, 0.7]), torch.tensor([0.7, 0.5, 0.4, 0.6])
+    given = {"answer": torch.tensor([0.4, 0.4, math.nan, 0.4]), "geometric": torch.tensor([0.1, 0.2, 0.3, 0.4])}
+    found = advantages_by_algorithm(rewards, confidence, range(4), ["x", "y", "x", "x"], given)
+    mean = (0.3 - 0.3 + 0.1) / 3
+    std = math.sqrt(((0.3 - mean) ** 2 + (-0.3 - mean) ** 2 + (0.1 - mean) ** 2) / 2) + 1e-4
+    line = np.polyfit(confidence.numpy(), rewards.numpy(), 1)
+    assert line[0] > 1
+    expected = {
+        "CGPO centred": [0.3 - mean, 0, -0.3 - mean, 0.1 - mean],
+        "CGPO scaled": [(0.3 - mean) / std, 0, (-0.3 - mean) / std, (0.1 - mean) / std],
+        "CGPO calibrated": (rewards.numpy() - np.polyval(line, confidence.numpy()).clip(0, 1)).tolist(),
+        "CGPO answer": [0.6, -0.2, math.nan, 0.3],
+        "CGPO geometric": [0.9, 0, -0.2, 0.3],
+        "BatchLOO": [1 - 0.4, 0, 0.1 - 0.85, 0.7 - 0.55],
+    }
+    for name, values in expected.items():
+        torch.testing.assert_close(found[name], torch.tensor(values), equal_nan=True)
 
 
 def test_means_by_type_leave_out_what_is_unknown():
@@ -107,7 +130,9 @@ def test_the_figure_says_the_shares_and_draws_the_means():
     ]
     points = torch.cat([torch.tensor(part.get_offsets()) for part in upper.collections])
     assert sorted(points.tolist()) == sorted(torch.stack([CONFIDENCE, REWARDS], 1).tolist())
-    (bars,) = lower.containers  # none for an algorithm of which nothing is known
-    heights = dict(zip(TYPES, [bar.get_height() for bar in bars], strict=True))
-    assert heights == pytest.approx({"HrLc": 0.25, "LrHc": -0.6, "HrHc": 0.1, "LrLc": -0.1})
-    assert [text.get_text() for text in lower.get_legend().get_texts()] == ["CGPO"]
+    assert [text.get_text() for text in lower.get_yticklabels()] == ["CGPO"]  # of the other nothing is known
+    assert [text.get_text() for text in lower.get_xticklabels()] == list(TYPES)
+    written = {TYPES[int(text.get_position()[0])]: text.get_text() for text in lower.texts}
+    assert written == {"HrLc": "+0.250", "LrHc": "-0.600", "HrHc": "+0.100", "LrLc": "-0.100"}
+    (colours,) = (image.get_array().flatten().tolist() for image in lower.images)
+    assert colours == pytest.approx([-0.1 / 0.6, -1, 0.25 / 0.6, 0.1 / 0.6])

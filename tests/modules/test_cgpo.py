@@ -193,3 +193,8 @@ def test_the_general_path_knows_the_answer_too(tmp_path):
             torch.testing.assert_close(record.advantages[row], expected, rtol=1e-4, atol=1e-6)
         taken.append(record.advantages)
     torch.testing.assert_close(*taken, rtol=1e-3, atol=1e-5)
+
+
+def test_a_value_that_an_option_does_not_have_is_refused():
+    with pytest.raises(ValueError, match="'center' is none of none, centre, scale"):
+        made(CGPO, normalise="center")

@@ -38,6 +38,8 @@ def test_what_is_written_is_read_again_and_says_where_it_stands():
     assert answer.format_reward == 1
     assert [json.loads(text[start:end])["point_2d"] for start, end in answer.labels_at] == [[12, 25], [6, 7]]
     assert text[slice(*answer.reasoning_at)] == "a <look>cup</look>"
+    assert answer.labels_at[0][0] > answer.answer_at[0]
+    assert f"<answer>{text[slice(*answer.answer_at)]}</answer>" in text
     assert answer.labels == ("(10, 20, 30, 40) (12, 25)", "(5.5, 6, 7, 8) (6, 7)")
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_sal.samples import InstancePhrase
-from lightning_sal.tasks import COSOD, SIS, SOD, TagRegions, get_task, instructions, register
+from lightning_sal.tasks import COSOD, SIS, SOD, VQA, TagRegions, get_task, instructions, register
 
 TASKS = {task.name: task for task in (SOD, SIS, COSOD)}
 THINK = "<think>a dog; it is vivid; the dog</think>"
@@ -351,3 +351,21 @@ def test_what_a_segmenter_is_asked(task, body, instance):
     assert prompts == found.parse(answer(body)).expressions
     assert isinstance(prompt, InstancePhrase) is instance
     assert issubclass(type(prompt), found.prompt_type)
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "said"),
+    [
+        (SOD, answer(f"\n {DOG} {DOG}\t"), f"{DOG} {DOG}"),
+        (SOD, answer("the dog"), "the dog"),  # it breaks the grammar, and can be read
+        (SOD, f"<answer>{DOG}</answer> and more", DOG),
+        (SIS, answer(" "), None),
+        (SIS, f"{THINK}<answer>{INS}", None),
+        (COSOD, answer(NAME) + answer(NAME), None),
+        (VQA, "<think>a dog</think> the dog\n", "the dog"),
+        (VQA, "the dog", None),
+    ],
+)
+def test_an_answer_says_where_it_stands(task, text, said):
+    place = task.parse(text).answer_at
+    assert (text[slice(*place)] if place else None) == said
