@@ -212,6 +212,8 @@ def run(todo: Sequence[tuple[str, dict[str, Any]]], results: Results, at_once: i
 def draw(found: Sequence[Cell], path: Path) -> None:
     """A panel an arm: start confidence, start reward, verdict and gain of its cells, and the line where c = r."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -222,22 +224,22 @@ def draw(found: Sequence[Cell], path: Path) -> None:
     FigureCanvasAgg(figure)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
     bound = max(0.01, *(abs(cell.gain) for cell in found))
-    points = None
+    colours = ScalarMappable(Normalize(-bound, bound), "RdBu")
     for arm, axes in itertools.zip_longest(arms, panels):
         axes.set_visible(arm is not None)
         axes.plot([0, 1], [0, 1], color="0.6", lw=1, zorder=0)
         axes.set(xlim=(0, 1.03), ylim=(0, 1.03), aspect="equal", title=arm or "")
         for verdict, marker in MARKERS.items():
             mine = [cell for cell in found if cell.arm == arm and cell.verdict == verdict]
-            points = axes.scatter(
+            axes.scatter(
                 [cell.confidence for cell in mine],
                 [cell.reward for cell in mine],
                 c=[cell.gain for cell in mine],
-                marker=marker, s=70, edgecolors="black", linewidths=0.7, cmap="RdBu", vmin=-bound, vmax=bound,
+                marker=marker, s=70, edgecolors="black", linewidths=0.7, cmap=colours.cmap, norm=colours.norm,
             )  # fmt: skip
     figure.supxlabel("mean confidence at the start")
     figure.supylabel("mean reward at the start")
-    figure.colorbar(points, ax=panels, label="change of correctness, greedy", shrink=0.8)
+    figure.colorbar(colours, ax=panels, label="change of correctness, greedy", shrink=0.8)
     shapes = [Line2D([], [], marker=m, color="none", markeredgecolor="black", label=v) for v, m in MARKERS.items()]
     figure.legend(handles=[*shapes, Line2D([], [], color="0.6", label="c = r")], loc="outside upper center", ncols=4)
     figure.savefig(path, dpi=130)

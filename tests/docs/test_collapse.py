@@ -16,7 +16,7 @@ SCENES = 100
 @pytest.fixture
 def collapse(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import collapse
+    import collapse  # pyright: ignore[reportMissingImports]  of benchmarks
 
     return collapse
 

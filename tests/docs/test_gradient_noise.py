@@ -17,7 +17,7 @@ pytestmark = [in_checkout, pytest.mark.filterwarnings("ignore")]
 @pytest.fixture
 def noise(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import gradient_noise
+    import gradient_noise  # pyright: ignore[reportMissingImports]  of benchmarks
 
     return gradient_noise
 
