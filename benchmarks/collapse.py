@@ -18,8 +18,9 @@ Judged are responses to the same held-out scenes before and after, greedy ones a
 
 Each run is a process of its own, whose numbers are a line of `rows.jsonl` as soon as it ends: those of each scene, mean
 confidence, reward and entropy of each step. A run that is there with the same settings is not repeated, so what was stopped
-goes on. In the end, or at once with --picture-only, the picture is drawn anew: a panel an arm, where colour is the change of
-the correctness of greedy responses. All of it takes about 20 minutes on two idle cores.
+goes on. In the end, or at once with --picture-only, the picture of the runs that the options ask for is drawn anew: a panel
+an arm, where colour is the change of the correctness of greedy responses. By default it takes about 20 minutes on two idle
+cores.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ MARGIN, ERRORS = 0.05, 2  # what a fall must exceed, itself and in standard erro
 MARKERS = {"improves": "^", "holds": "o", "collapses": "X"}
 EVALUATED = 32  # scenes at a time
 SECONDS = 900  # after which a run is given up
+START = ("model", "wording", "temperature", "scenes")  # what the responses at the start depend on
 SMALL = dict(
     models=["tiny-early"], temperatures=[1.0], scales=[0.5], arms=["cgpo", "grpo"], steps=2, responses=8, scenes=4
 )
@@ -148,7 +150,7 @@ def verdict_of(before: Mapping[str, Columns], after: Mapping[str, Columns]) -> s
 
 
 def cells(records: Sequence[Mapping[str, Any]]) -> Iterator[Cell]:
-    """Of each run that has ended, in the order of the file."""
+    """Of each run that has ended, and whose start is there, in their order."""
     starts = {_start_key(record["given"]): record["values"] for record in records if _ended(record, "start")}
     for record in records:
         given = record["given"]
@@ -168,7 +170,6 @@ def _start_key(given: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(given[name] for name in START)
 
 
-START = ("model", "wording", "temperature", "scenes")  # what the responses at the start depend on
 MEASURES: dict[str, Callable[[Namespace], dict[str, Any]]] = {"start": at_start, "run": after_run}
 
 
@@ -272,11 +273,13 @@ def main() -> None:
     if not all(0 < scale <= 1 for scale in given.scales):
         parser.error(f"--scales lie in (0, 1], not {given.scales}")
     results = Results(given.folder)
+    asked = list(jobs(given))
     if not given.picture_only:
-        run(list(jobs(given)), results, given.processes)
-    found = list(cells(results.all()))
+        run(asked, results, given.processes)
+    there = results.all()
+    found = list(cells([record for job in asked for record in there if (record["row"], record["given"]) == job]))
     if not found:
-        parser.error(f"no run in {results.path} has ended: see {given.folder / 'log.txt'}")
+        parser.error(f"no run that is asked for has ended in {results.path}: see {given.folder / 'log.txt'}")
     for cell in found:
         print(f"{cell.arm}: c {cell.confidence:.2f}, r {cell.reward:.2f}: {cell.verdict}, {cell.gain:+.3f}")
     plot = given.plot or given.folder / "collapse.png"

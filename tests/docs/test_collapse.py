@@ -60,20 +60,25 @@ def record(row, values, **given):
     }
 
 
+RUN = {"steps": 1, "responses": 8, "lr": 0.1, "seed": 0}
+ASKED = "--models m --temperatures 1 --scales 0.5 1 --arms cgpo grpo --scenes 100 --steps 1 --responses 8 --lr 0.1"
+
+
 def made_up(collapse, folder):
-    """The results of two arms in two cells, one of which failed."""
+    """The results of two arms in a cell, of one that failed in another, and of one with another learning rate."""
     results = collapse.Results(folder)
     start = both(exact=0.5, form=1, correctness=0.6, confidence=0.9)
     results.add(record("start", {"values": start}))
     for arm, end in {"cgpo": 0.4, "grpo": 0.8}.items():
         after = both(exact=end, form=1, correctness=end)
-        results.add(record("run", {"values": after}, arm=arm, scale=0.5))
-    results.add(record("run", {"failed": "no"}, arm="cgpo", scale=1.0))
+        results.add(record("run", {"values": after}, arm=arm, scale=0.5, **RUN))
+    results.add(record("run", {"failed": "no"}, arm="cgpo", scale=1.0, **RUN))
+    results.add(record("run", {"values": start}, arm="grpo", scale=0.5, **RUN | {"lr": 0.2}))
     return results
 
 
 def test_a_cell_stands_at_its_start_and_has_its_gain(collapse, tmp_path):
-    found = list(collapse.cells(made_up(collapse, tmp_path).all()))
+    found = list(collapse.cells(made_up(collapse, tmp_path).all()))[:2]
     assert [cell.arm for cell in found] == ["cgpo", "grpo"]
     assert [cell.confidence for cell in found] == pytest.approx([0.9, 0.9])
     assert [cell.reward for cell in found] == pytest.approx([0.5 * (0.6 + 1) / 2] * 2)
@@ -81,12 +86,14 @@ def test_a_cell_stands_at_its_start_and_has_its_gain(collapse, tmp_path):
     assert [cell.verdict for cell in found] == ["collapses", "improves"]
 
 
-def test_the_picture_is_drawn_of_what_is_there(collapse, tmp_path, monkeypatch, capsys):
+def test_the_picture_is_of_what_is_asked_for_and_there(collapse, tmp_path, monkeypatch, capsys):
     made_up(collapse, tmp_path)
     plot = tmp_path / "map.png"
-    monkeypatch.setattr(sys, "argv", ["collapse.py", "--folder", str(tmp_path), "--picture-only", "--plot", str(plot)])
+    options = ["--folder", str(tmp_path), "--picture-only", "--plot", str(plot), *ASKED.split()]
+    monkeypatch.setattr(sys, "argv", ["collapse.py", *options])
     collapse.main()
-    assert "cgpo: c 0.90, r 0.40: collapses, -0.200" in capsys.readouterr().out
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[:-1] == ["cgpo: c 0.90, r 0.40: collapses, -0.200", "grpo: c 0.90, r 0.40: improves, +0.200"]
     assert Image.open(plot).size[0] > 500
 
 
