@@ -17,6 +17,8 @@ ELSEWHERE = [
     (r"python3? -m venv \S+|source \S+/activate|pip install .*\.whl\S*", ".ci/release", ".whl"),
     (r"(uv run )?tensorboard --logdir runs", "tests/docs/test_tensorboard.py", "tensorboard"),
     (r"uv run python benchmarks/real_size\.py", "tests/docs/test_real_size.py", "real_size.py"),
+    (r"uv run python benchmarks/gradient_noise\.py( .*)?", "tests/docs/test_gradient_noise.py", "gradient_noise.py"),
+    (r"uv run python benchmarks/collapse\.py( .*)?", "tests/docs/test_collapse.py", "collapse.py"),
     (r"uv run python benchmarks/\w+\.py( .*)?", "tests/docs/test_benchmarks.py", "benchmarks"),
     (r"(uv run )?python examples/text_only\.py.*", "tests/examples", "text_only"),
     (r"(uv run )?lightning(-sal)? ablate .*", "tests/evaluation/test_ablation.py", "ablate"),
