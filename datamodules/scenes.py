@@ -62,15 +62,19 @@ class ScenesDataModule(ImageGroupsDataModule):
         self.names, self.tasks, self.group_size = streams, tasks, group_size
         self.annotated, self.mistakes = annotated, mistakes
         self.wording, self.tellings = wording, _TELLINGS[wording]
-        if unworded := [task for task, weight in tasks.items() if weight and task not in WORDED and wording != "plain"]:
-            raise ValueError(f"scenes: task {unworded[0]} has one wording alone; wording {wording} is for {', '.join(WORDED)}")
+        unworded = [task for task, weight in tasks.items() if weight and task not in WORDED]
+        if unworded and wording != "plain":
+            known = ", ".join(WORDED)
+            raise ValueError(f"scenes: task {unworded[0]} has one wording alone; wording {wording} is for {known}")
         self.sizes = {"val": val_size, "test": test_size}
 
     def training_datasets(self) -> dict[str, Any]:
         annotated_seed = 2 * self.seed + 1 if self.annotated is None else _ANNOTATED_SEED
         make = {
             "rl": lambda: self._scenes(2 * self.seed, annotated=False),
-            "sft": lambda: self._scenes(annotated_seed, size=self.annotated, mistakes=self.mistakes, tellings=self.tellings),
+            "sft": lambda: self._scenes(
+                annotated_seed, size=self.annotated, mistakes=self.mistakes, tellings=self.tellings
+            ),
         }
         return {name: make[name]() for name in self.names}
 
