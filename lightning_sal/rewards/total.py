@@ -70,12 +70,18 @@ def weighted_sum(
     """
     count = len(prompts)
     total, counted = torch.zeros(count), torch.zeros(count)
-    together = torch.tensor([[one == other for other in prompts] for one in prompts]).view(count, count).float()
+    numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
+    places = torch.tensor([numbers[prompt] for prompt in prompts], dtype=torch.int64)
+
+    def summed(values: Tensor) -> Tensor:
+        """(B,) sums over the responses to the same prompt."""
+        return torch.zeros(len(numbers)).index_add(0, places, values)[places]
+
     for name, values in terms.items():
         mine = known.get(name, torch.ones(count, dtype=torch.bool)).float()
-        beside = together @ mine  # how many responses to the same prompt have a value
+        beside = summed(mine)  # how many responses to the same prompt have a value
         if not mine.all():
-            values = torch.where(mine.bool(), values, together @ (values * mine) / beside.clamp(min=1))
+            values = torch.where(mine.bool(), values, summed(values * mine) / beside.clamp(min=1))
         total += weights[name] * values * (beside > 0)
         counted += abs(weights[name]) * (beside > 0)
     whole = sum(map(abs, weights.values()))
