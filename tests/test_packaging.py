@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LINKED = ("callbacks", "conf", "datamodules")
 CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "conf").rglob("*.yaml"))
 COMMAND = re.compile(r"^#.*?\blightning ((?:fit|validate|test|predict) .*--config .*)$", re.MULTILINE)
-ABLATION = re.compile(r"^#.*?\blightning-sal ablate --config (\S+)$", re.MULTILINE)
+ABLATION = re.compile(r"^#.*?\blightning-sal ablate --config (\S+)(?: --grid-only)?$", re.MULTILINE)
 
 in_checkout = pytest.mark.skipif(
     not (ROOT / "callbacks").is_dir(), reason="the linked folders are in the repository only"

@@ -75,7 +75,7 @@ def weighted_sum(
 
     def summed(values: Tensor) -> Tensor:
         """(B,) sums over the responses to the same prompt."""
-        return torch.zeros(len(numbers)).index_add(0, places, values)[places]
+        return values.new_zeros(len(numbers)).index_add(0, places, values)[places]
 
     for name, values in terms.items():
         mine = known.get(name, torch.ones(count, dtype=torch.bool)).float()

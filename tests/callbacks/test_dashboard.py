@@ -173,7 +173,7 @@ def test_documented_names_are_those_that_a_run_logs(cgpo_run):
     undocumented = {tag for tag in logged if not any(re.fullmatch(name, tag) for name in documented)}
     assert undocumented == set()
     of_others = re.compile(
-        "train/kl|train/seconds/attribute|train/dynamic_sampling/.*|train/telling/.*|train/reward/.*_(unknown|rank)|data/unreadable|val/s_measure|val/giou|"
+        "train/kl|train/calibration/.*|train/seconds/attribute|train/dynamic_sampling/.*|train/telling/.*|train/reward/.*_(unknown|rank)|data/unreadable|val/s_measure|val/giou|"
         "val/ciou|val/.*/accuracy|train/reward/(alignment|pointing|elsewhere|centred|chance|brevity|noise)|maps/.*|"
         "train/reward/(tags|json|look|non_repeat|box|count|point)"
     )
