@@ -153,12 +153,16 @@ class PolicyModule(EvaluatingModule, AccumulatingModule):
         torch.get_device_module(self.device).synchronize()
         return time.perf_counter()
 
-    def sft_step(self, batch: Batch) -> Tensor:
-        """One step of supervised fine-tuning, back-propagated but for its last micro-batch, which is returned."""
+    def sft_step(self, batch: Batch, weight: float = 1.0) -> Tensor:
+        """One step of supervised fine-tuning, back-propagated but for its last micro-batch, which is returned.
+
+        Args:
+            batch: Annotated samples.
+            weight: What the loss is multiplied by.
+        """
         with self.memory_advice("update"):
-            return self.accumulate(
-                self.sft_losses(batch), self.max_over_ranks(len(self.micro_batches(len(batch.groups))))
-            )
+            losses = (weight * loss for loss in self.sft_losses(batch))
+            return self.accumulate(losses, self.max_over_ranks(len(self.micro_batches(len(batch.groups)))))
 
     def sft_losses(self, batch: Batch) -> Iterator[Tensor]:
         """Token cross-entropy of the annotated responses, a micro-batch at a time; their sum is the loss of the step."""

@@ -68,6 +68,9 @@ class RolloutModule(PolicyModule):
         unbiased_kl: Multiply the KL term by the ratio, so that its gradient is that of the KL divergence (DeepSeek-V3.2).
         entropy_coef: Weight of an entropy bonus, in units of the loss a nat, >= 0: what the loss of each token is lowered
             by per nat of the policy's entropy there, at the temperature that it was sampled at.
+        sft_weight: What the loss of an SFT step is multiplied by, > 0. RL and SFT steps share the moments of an optimiser
+            such as Adam, so where SFT's gradients are much larger, RL steps hardly move the weights; a smaller weight gives
+            them more of the way.
         mask_truncated: Leave responses that reached `max_new_tokens` before they ended out of the loss, its KL term and its
             entropy bonus. Their tokens do not count where a loss is divided by tokens, they do where it is divided by
             responses. Rewards, advantages, and what is logged of responses have them as ever.
@@ -92,6 +95,7 @@ class RolloutModule(PolicyModule):
         beta: float = 0.0,
         unbiased_kl: bool = False,
         entropy_coef: float = 0.0,
+        sft_weight: float = 1.0,
         mask_truncated: bool = False,
         sampler: Sampler | None = None,
         sampler_ratio_cap: float = 3.0,
@@ -105,6 +109,8 @@ class RolloutModule(PolicyModule):
                 "responses_per_prompt and updates_per_rollout must be at least 1, beta and entropy_coef at least 0, not "
                 f"{responses_per_prompt}, {updates_per_rollout}, {beta} and {entropy_coef}"
             )
+        if sft_weight <= 0:
+            raise ValueError(f"sft_weight {sft_weight} must be above 0: for RL alone leave InterleavedSFT out")
         check_dual_clip(dual_clip, self.surrogate)
         if unbiased_kl and not beta:
             raise ValueError("unbiased_kl corrects the KL term, which beta 0 leaves out: set beta, or drop unbiased_kl")
@@ -123,7 +129,7 @@ class RolloutModule(PolicyModule):
             )
         self.clip, self.dual_clip, self.temperature = clip, dual_clip, temperature
         self.beta, self.unbiased_kl, self.entropy_coef = beta, unbiased_kl, entropy_coef
-        self.mask_truncated = mask_truncated
+        self.sft_weight, self.mask_truncated = sft_weight, mask_truncated
         self.responses_per_prompt, self.updates_per_rollout = responses_per_prompt, updates_per_rollout
         self.sampler: Sampler = PolicySampler() if sampler is None else sampler
         self.sampler_ratio_cap = sampler_ratio_cap
@@ -169,7 +175,7 @@ class RolloutModule(PolicyModule):
     def training_step(self, batch: Batch | Phased, batch_idx: int) -> Tensor:
         phase, data = batch if isinstance(batch, Phased) else ("rl", batch)
         self.record = None
-        return self.sft_step(data) if phase == "sft" else self.rl_step(data)
+        return self.sft_step(data, self.sft_weight) if phase == "sft" else self.rl_step(data)
 
     def rl_step(self, batch: Batch) -> Tensor:
         """Sample, compute rewards, and propagate the policy loss but for the last micro-batch of the last update."""

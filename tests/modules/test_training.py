@@ -66,6 +66,26 @@ def test_accumulation_is_refused_with_what_to_do(tmp_path):
         trainer(tmp_path, max_steps=1, accumulate_grad_batches=2).fit(sft(), datamodule=scenes(streams=["sft"]))
 
 
+def test_the_loss_of_an_sft_step_of_rl_has_its_weight(tmp_path):
+    """With SGD at rate 1 the change of a weight is its gradient."""
+
+    def after_an_sft_step(rate, **options):
+        module = cgpo(optimizer=partial(torch.optim.SGD, lr=rate), **options)
+        callbacks = [InterleavedSFT(rl_steps=1, sft_steps=1, warmup_sft=1)]
+        trainer(tmp_path, max_steps=1, callbacks=callbacks).fit(module, datamodule=scenes())
+        return trained(module)
+
+    start, whole, quarter = after_an_sft_step(0.0), after_an_sft_step(1.0), after_an_sft_step(1.0, sft_weight=0.25)
+    assert any(not whole[name].equal(start[name]) for name in start)
+    for name in start:
+        torch.testing.assert_close(quarter[name] - start[name], (whole[name] - start[name]) / 4, atol=1e-6, rtol=1e-4)
+
+
+def test_an_sft_step_without_weight_is_refused():
+    with pytest.raises(ValueError, match="sft_weight 0 must be above 0"):
+        cgpo(sft_weight=0)
+
+
 def test_sft_without_responses_names_the_sample(tmp_path):
     with pytest.raises(ValueError, match="needs a response"):
         trainer(tmp_path, max_steps=1).fit(sft(), datamodule=scenes(streams=["rl"]))
