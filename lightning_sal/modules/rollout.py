@@ -69,8 +69,8 @@ class RolloutModule(PolicyModule):
         entropy_coef: Weight of an entropy bonus, in units of the loss a nat, >= 0: what the loss of each token is lowered
             by per nat of the policy's entropy there, at the temperature that it was sampled at.
         sft_weight: What the loss of an SFT step is multiplied by, > 0. RL and SFT steps share the moments of an optimiser
-            such as Adam, so where SFT's gradients are much larger, RL steps hardly move the weights; a smaller weight gives
-            them more of the way.
+            such as Adam, so the larger SFT's gradients are, the less an RL step moves the weights; a smaller weight gives
+            it more of the way.
         mask_truncated: Leave responses that reached `max_new_tokens` before they ended out of the loss, its KL term and its
             entropy bonus. Their tokens do not count where a loss is divided by tokens, they do where it is divided by
             responses. Rewards, advantages, and what is logged of responses have them as ever.
