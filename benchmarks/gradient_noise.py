@@ -24,6 +24,8 @@ true gradient without bias:
   direction is not known well enough to say anything.
 - c, r: mean confidence and mean reward; r of responses whose answer is exactly the annotated one, and of the others; and of
   either the share with an advantage above 0.
+- LrLc, LrHc, HrLc, HrHc: the mean advantage of responses with low or high reward and low or high confidence, high being at
+  or above the mean.
 
 Seconds are those of a step of the same size on other prompts, in the micro-batches of the config, which comes first and
 leaves the weights as they are; what an arm remembers from step to step it has from there.
@@ -46,6 +48,7 @@ from rich.table import Table
 from torch import Tensor
 
 from lightning_sal.evaluation.comparison import restore, trainable_state
+from lightning_sal.evaluation.response_types import TYPES, classify, mean_by_type, threshold
 from lightning_sal.samples import Batch, Phased
 from lightning_sal.tasks import get_task
 
@@ -170,7 +173,9 @@ def answers(module: Any) -> dict[str, float]:
     for name, rows in {"right": right, "wrong": ~right}.items():
         found[f"r {name}"] = record.rewards.total[rows].mean()
         found[f"A > 0 {name}"] = (record.advantages[rows] > 0).double().mean()
-    return {name: value.item() for name, value in found.items()}
+    rewards, confidence = record.rewards.total, record.confidence
+    types = classify(rewards, confidence, threshold(rewards), threshold(confidence))
+    return {name: value.item() for name, value in found.items()} | mean_by_type(record.advantages, types)
 
 
 def start_of(config: dict[str, Any], steps: int) -> dict[str, Tensor]:
@@ -212,21 +217,30 @@ def values(module: Any, singles: Singles, direction: Tensor) -> dict[str, float]
     return {**answers(module), **found, "t": toward(direction, singles.gradients, samples), **costs, "samples": samples}
 
 
-COLUMNS = {
+RESPONSES = {
     "G": ".0f", "c": ".3f", "r": ".3f", "r right": ".3f", "r wrong": ".3f", "A > 0 right": ".0%", "A > 0 wrong": ".0%",
-    "mean/rms": ".3f", "mean/norm": ".3f", "cosine": ".3f", "t": ".1f", "B": ".0f", "B error": ".0f",
+    **dict.fromkeys(TYPES, "+.3f"),
+}  # fmt: skip
+GRADIENTS = {
+    "G": ".0f", "mean/rms": ".3f", "mean/norm": ".3f", "cosine": ".3f", "t": ".1f", "B": ".0f", "B error": ".0f",
     "B responses": ".0f", "ms": ".1f", "B seconds": ".1f",
 }  # fmt: skip
 
 
-def table(found: Mapping[str, Mapping[str, float]], title: str) -> Table:
-    """A row an arm."""
+def table(found: Mapping[str, Mapping[str, float]], columns: Mapping[str, str], title: str) -> Table:
+    """A row an arm.
+
+    Args:
+        found: Arm -> its numbers.
+        columns: Those that are shown, and their formats.
+        title: Above it.
+    """
     grid = Table(title=title)
     grid.add_column("")
-    for name in COLUMNS:
+    for name in columns:
         grid.add_column(name, justify="right")
     for arm, values in found.items():
-        grid.add_row(arm, *(format(values[name], digits) for name, digits in COLUMNS.items()))
+        grid.add_row(arm, *(format(values[name], digits) for name, digits in columns.items()))
     return grid
 
 
@@ -261,8 +275,9 @@ def main() -> None:
             with given.json.open("a") as file:
                 numbers = {name: value if math.isfinite(value) else None for name, value in found[arm].items()}
                 file.write(json.dumps({"arm": arm, **numbers}) + "\n")
-    title = f"{given.prompts} prompts after {given.warmup} SFT steps, seed {given.seed}; noise alone has mean/rms "
-    Console(width=190).print(table(found, title + f"{given.prompts**-0.5:.3f}"))
+    console, title = Console(width=150), f"{given.prompts} prompts after {given.warmup} SFT steps, seed {given.seed}"
+    console.print(table(found, RESPONSES, title))
+    console.print(table(found, GRADIENTS, f"{title}; noise alone has mean/rms {given.prompts**-0.5:.3f}"))
 
 
 if __name__ == "__main__":
