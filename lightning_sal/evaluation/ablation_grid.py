@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -135,22 +136,25 @@ def power_text(chosen: Chosen, ablation: Ablation) -> str:
     if variance.seed is not None:
         between = {f"{variance.seed**0.5:.2g}, as measured": variance.seed} | between
     points = " in points" if scale > 1 else ""
-    own = ", ".join(map(str, chosen.seeds))
-    apart = (
-        f", {variance.seed**0.5:.3g} between seeds"
-        if variance.seed is not None
-        else "; one seed cannot tell them apart"
-    )
     lines = [
         "# Power, stated before the judged runs\n",
-        f"The smallest true difference of {chosen.measure}{points} that a comparison over {seeds} seeds and {scenes} scenes",
-        f"finds with 80 % probability: at level 0.05, and at 0.05 / {count}, the strictest step of Holm's correction.\n",
-        f"Standard deviations of a difference in the grid (seed {own}), pooled over the comparisons:",
-        f"{variance.scene**0.5:.3g} between scenes, {variance.rest**0.5:.3g} of the rest{apart}.\n",
-        "| s.d. between seeds | level 0.05 | corrected |\n|---:|---:|---:|",
+        f"The smallest true difference of {chosen.measure}{points} that a comparison over {seeds} seeds and {scenes} scenes, as many",
+        f"as the grid's, finds with 80 % probability: at level 0.05, and at 0.05 / {count}, the strictest step of Holm's correction.",
+        "Where the judged runs have more scenes, they find smaller ones.\n",
+        f"Standard deviations of a difference in the grid (seed {', '.join(map(str, chosen.seeds))}), pooled over the comparisons:",
     ]
-    for name, seed in between.items():
-        expected = Components(seed, variance.scene, variance.rest)
+    if variance.seed is not None:
+        lines.append(f"{variance.scene**0.5:.3g} between scenes, {variance.rest**0.5:.3g} of the rest,")
+        lines.append(f"{variance.seed**0.5:.3g} between seeds.\n")
+        cases = {"": variance}
+    else:  # the mean over seeds lessens the rest, and not what is the same in every run of a scene
+        total = variance.scene + variance.rest
+        lines.append(f"{total**0.5:.3g} over scenes. One seed cannot tell how much of it all seeds of a scene have alike: all of")
+        lines.append("it, or none, or a part.\n")
+        cases = {", all alike": Components(None, total, 0.0), ", none alike": Components(None, 0.0, total)}
+    lines.append("| s.d. between seeds | level 0.05 | corrected |\n|---|---:|---:|")
+    for (name, seed), (case, parts) in product(between.items(), cases.items()):
+        expected = Components(seed, parts.scene, parts.rest)
         found = [detectable(expected, seeds, scenes, level=level) for level in (0.05, 0.05 / max(1, count))]
-        lines.append(f"| {name} | {found[0]:.3g} | {found[1]:.3g} |")
+        lines.append(f"| {name}{case} | {found[0]:.3g} | {found[1]:.3g} |")
     return "\n".join(lines) + "\n"

@@ -9,10 +9,11 @@ import pytest
 from lightning_sal.cli import main
 from lightning_sal.commands import ablate
 from lightning_sal.evaluation.ablation import Run, read_ablation
-from lightning_sal.evaluation.ablation_grid import choose
+from lightning_sal.evaluation.ablation_grid import Chosen, choose, power_text
 from lightning_sal.evaluation.ablation_runs import Result, compare, differences, read_result
 from lightning_sal.evaluation.ablation_table import arm_rows, comparison_rows, markdown
 from lightning_sal.evaluation.comparison import Sample, write_arms
+from lightning_sal.evaluation.crossed import Components
 
 FILE = """\
 folder: {folder}
@@ -238,6 +239,15 @@ def test_the_judged_runs_use_what_the_grid_has_chosen(file, tmp_path, capsys, mo
     table = (folder / "table.md").read_text()
     assert f"- one: {best}, chosen on seed 100\n" in table
     assert "run 4/4" in capsys.readouterr().out
+
+
+def test_power_of_a_grid_of_one_seed_has_both_ends_of_what_it_cannot_tell_apart(file):
+    chosen = Chosen((100,), {}, "exact", 10_000, Components(None, 40.0**2, 0.0))
+    text = power_text(chosen, read_ablation(file))
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| 0, ")]
+    alike, none = (float(row[1]) for row in rows)
+    assert alike == pytest.approx((1.960 + 0.842) * 40 / 10_000**0.5, rel=1e-2)  # normal quantiles of 97.5 and 80 %
+    assert none == pytest.approx(alike / 2**0.5, rel=1e-2)  # the mean over two seeds
 
 
 def test_an_earlier_grid_serves_another_ablation(file, tmp_path, monkeypatch):
