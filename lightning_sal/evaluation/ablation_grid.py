@@ -124,11 +124,8 @@ def read_chosen(path: Path, ablation: Ablation) -> Chosen:
 
 def power_text(chosen: Chosen, ablation: Ablation) -> str:
     """What the judged runs will be able to tell, in Markdown; stated before there are any."""
-    seeds, scenes, count = (
-        len(ablation.seeds),
-        chosen.scenes,
-        len(ablation.comparisons) * max(1, len(ablation.measures)),
-    )
+    seeds, scenes = len(ablation.seeds), chosen.scenes
+    count = len(ablation.comparisons) * max(1, len(ablation.measures))
     variance, scale = chosen.variance, scale_of(chosen.measure)
     if variance is None or seeds < 1:
         return "# Power\n\nThe grid compared no two arms, so nothing can be said of it.\n"
@@ -136,12 +133,13 @@ def power_text(chosen: Chosen, ablation: Ablation) -> str:
     if variance.seed is not None:
         between = {f"{variance.seed**0.5:.2g}, as measured": variance.seed} | between
     points = " in points" if scale > 1 else ""
+    own = ", ".join(map(str, chosen.seeds))
     lines = [
         "# Power, stated before the judged runs\n",
-        f"The smallest true difference of {chosen.measure}{points} that a comparison over {seeds} seeds and {scenes} scenes, as many",
-        f"as the grid's, finds with 80 % probability: at level 0.05, and at 0.05 / {count}, the strictest step of Holm's correction.",
-        "Where the judged runs have more scenes, they find smaller ones.\n",
-        f"Standard deviations of a difference in the grid (seed {', '.join(map(str, chosen.seeds))}), pooled over the comparisons:",
+        f"The smallest true difference of {chosen.measure}{points} that a comparison finds with 80 % probability, over",
+        f"{seeds} seeds and {scenes} scenes, as many as the grid's: more find smaller ones. At level 0.05, and at",
+        f"0.05 / {count}, the strictest step of Holm's correction.\n",
+        f"Standard deviation of a difference in the grid (seed {own}), pooled over the comparisons:",
     ]
     if variance.seed is not None:
         lines.append(f"{variance.scene**0.5:.3g} between scenes, {variance.rest**0.5:.3g} of the rest,")
@@ -149,8 +147,10 @@ def power_text(chosen: Chosen, ablation: Ablation) -> str:
         cases = {"": variance}
     else:  # the mean over seeds lessens the rest, and not what is the same in every run of a scene
         total = variance.scene + variance.rest
-        lines.append(f"{total**0.5:.3g} over scenes. One seed cannot tell how much of it all seeds of a scene have alike: all of")
-        lines.append("it, or none, or a part.\n")
+        lines.append(
+            f"{total**0.5:.3g} over scenes. One seed cannot tell how much of it all seeds of a scene have alike:"
+        )
+        lines.append("all of it, none, or a part.\n")
         cases = {", all alike": Components(None, total, 0.0), ", none alike": Components(None, 0.0, total)}
     lines.append("| s.d. between seeds | level 0.05 | corrected |\n|---|---:|---:|")
     for (name, seed), (case, parts) in product(between.items(), cases.items()):

@@ -224,7 +224,7 @@ def test_the_judged_runs_use_what_the_grid_has_chosen(file, tmp_path, capsys, mo
     assert len(fits.commands) == 8
     assert not (folder / "one").exists()
     power = (folder / "power.md").read_text()
-    assert "2 seeds and 4 scenes" in power
+    assert "2 seeds and 4 scenes, as many" in power
     with (folder / "grid.csv").open() as lines:
         rows = list(csv.DictReader(lines))
     best = "model.updates_per_rollout=2,model.optimizer.lr=0.5"
